@@ -1,0 +1,34 @@
+# What people type. Every target first sees to .venv (vLLM's CPU build, pinned); that takes minutes once and no time after.
+# `make PYTHON=python3.12 test` chooses the Python. On a GPU machine, `pip install run-batch[gpu]` instead.
+
+PYTHON ?= python3
+BIN := .venv/bin
+PACKAGES := run_batch.jobs run_batch.model run_batch.io
+
+.PHONY: help setup demo test lint
+
+help:
+	@echo 'make demo    run a small job from start to end and show what came out'
+	@echo 'make test    lint, then all tests'
+	@echo 'make lint    ruff and mypy'
+	@echo 'make setup   only make .venv'
+
+setup:
+	@$(PYTHON) scripts/setup.py
+
+demo: setup
+	@rm -rf results/demo
+	@$(BIN)/run-batch --config configs/demo.toml
+	@$(BIN)/python scripts/show_demo.py
+
+test: setup lint
+	@$(BIN)/python -m pytest
+
+# mypy cannot follow the editable install, and started here it would take io/ for the standard library's: so it is started
+# next to a link that shows it the packages under their names.
+lint: setup
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@mkdir -p .typecheck && ln -sfn .. .typecheck/run_batch
+	@cd .typecheck && ../$(BIN)/python -m mypy --config-file ../pyproject.toml \
+		--namespace-packages --explicit-package-bases $(PACKAGES:%=-p %)

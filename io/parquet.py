@@ -1,0 +1,190 @@
+"""Rows of Parquet files: one file, a folder, a glob, or a URL of a file system that fsspec knows."""
+
+import difflib
+import glob
+import hashlib
+import os
+import re
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from run_batch.io.rows import InputError, RowBatch, is_bare_name
+
+_READ_BUFFER_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    path: str
+    name: str
+    size: int
+    schema: pa.Schema
+    row_groups: tuple[int, ...]
+
+    @property
+    def num_rows(self) -> int:
+        return sum(self.row_groups)
+
+
+class ParquetSource:
+    """The rows of some Parquet files, file after file in order of their names."""
+
+    def __init__(self, path: str) -> None:
+        """Find the files and read their footers.
+
+        Args:
+            path: a file, folder or glob, or an fsspec URL of one.
+
+        Raises:
+            InputError: no such file, no Parquet file, or files whose columns differ.
+        """
+        self._filesystem: Any = None
+        if "://" in path:
+            import fsspec
+
+            try:
+                self._filesystem, path = fsspec.core.url_to_fs(path)
+            except (ValueError, ImportError, OSError) as error:
+                raise InputError(f"input.path {path}: {error}") from None
+        paths, root = self._find(path)
+        with ThreadPoolExecutor(max_workers=16) as pool:
+            self._files = list(pool.map(lambda p: self._open_footer(p, root), paths))
+        self.schema = self._files[0].schema
+        for file in self._files[1:]:
+            self._check_same_columns(file)
+        self._starts = [0, *accumulate(file.num_rows for file in self._files)]
+        self.num_rows = self._starts[-1]
+        self.folder = None if self._filesystem else Path(root)
+        self.fingerprint = hashlib.sha256(
+            "\n".join(f"{f.name} {f.size} {f.row_groups}" for f in self._files).encode()
+        ).hexdigest()
+
+    def _find(self, path: str) -> tuple[list[str], str]:
+        if self._filesystem is not None:
+            return self._find_remote(path)
+        place = Path(path)
+        if any(c in path for c in "*?[") and not place.exists():
+            found = sorted(p for p in glob.glob(path, recursive=True) if Path(p).is_file())
+            found = [p for p in found if is_bare_name(Path(p).name)]
+            root = os.path.dirname(re.split(r"[*?\[]", path)[0])
+        elif place.is_dir():
+            found = sorted(
+                str(p) for p in place.rglob("*.parquet") if all(map(is_bare_name, p.relative_to(place).parts))
+            )
+            root = path
+        elif place.exists():
+            found, root = [path], str(place.parent)
+        else:
+            raise InputError(f"input.path {path}: no such file or folder{_similar(place)}")
+        if not found:
+            raise InputError(f"input.path {path}: no Parquet file there")
+        return found, root
+
+    def _find_remote(self, path: str) -> tuple[list[str], str]:
+        filesystem = self._filesystem
+        if any(c in path for c in "*?["):
+            found = sorted(filesystem.glob(path))
+        elif filesystem.isdir(path):
+            found = sorted(p for p in filesystem.find(path) if p.endswith(".parquet"))
+        else:
+            found = [path]
+        found = [p for p in found if is_bare_name(p.rsplit("/", 1)[-1])]
+        if not found:
+            raise InputError(f"input.path {path}: no Parquet file there")
+        return found, path.rsplit("/", 1)[0]
+
+    def _open(self, path: str) -> pq.ParquetFile:
+        source = path if self._filesystem is None else self._filesystem.open(path, "rb")
+        return pq.ParquetFile(source, buffer_size=_READ_BUFFER_BYTES)
+
+    def _open_footer(self, path: str, root: str) -> _File:
+        try:
+            with self._open(path) as file:
+                metadata = file.metadata
+                size = Path(path).stat().st_size if self._filesystem is None else self._filesystem.size(path)
+                groups = tuple(metadata.row_group(g).num_rows for g in range(metadata.num_row_groups))
+                return _File(path, path.removeprefix(root).lstrip("/"), size, file.schema_arrow, groups)
+        except FileNotFoundError:
+            raise InputError(f"input.path: {path}: no such file") from None
+        except (OSError, pa.ArrowException) as error:
+            raise InputError(f"input.path: {path} cannot be read as Parquet: {error}") from None
+
+    def _check_same_columns(self, file: _File) -> None:
+        for field in self.schema:
+            index = file.schema.get_field_index(field.name)
+            found = "no such column" if index < 0 else str(file.schema.field(index).type)
+            if found != str(field.type):
+                raise InputError(
+                    f"input.path: column {field.name} is {field.type} in {self._files[0].path}, but {found} in "
+                    f"{file.path}; all files of an input need the same columns"
+                )
+
+    def read(self, start: int, stop: int, columns: Sequence[str], batch_rows: int) -> Iterator[RowBatch]:
+        """See Source.read."""
+        for index, first, last in self._spans(start, stop):
+            file = self._files[index]
+            try:
+                yield from self._read_file(file, self._starts[index], first, last, columns, batch_rows)
+            except FileNotFoundError:
+                raise InputError(f"{file.path} has gone; put it back and run the same command again") from None
+            except (OSError, pa.ArrowException) as error:
+                raise InputError(f"{file.path} is damaged: {error}") from None
+
+    def _read_file(
+        self, file: _File, offset: int, first: int, last: int, columns: Sequence[str], batch_rows: int
+    ) -> Iterator[RowBatch]:
+        with self._open(file.path) as parquet:
+            position = 0
+            for group, rows in enumerate(file.row_groups):
+                if position + rows > first and position < last:
+                    batches = parquet.iter_batches(
+                        batch_size=batch_rows, row_groups=[group], columns=list(columns), use_threads=False
+                    )
+                    yield from _clip(batches, offset, position, first, last)
+                position += rows
+
+    def _spans(self, start: int, stop: int) -> Iterator[tuple[int, int, int]]:
+        """(file, first row, last row + 1) for each file that holds some of the rows."""
+        index = bisect_right(self._starts, start) - 1
+        while index < len(self._files) and self._starts[index] < stop:
+            offset = self._starts[index]
+            first, last = max(start - offset, 0), min(stop - offset, self._files[index].num_rows)
+            if first < last:
+                yield index, first, last
+            index += 1
+
+    def row_names(self, start: int, stop: int) -> list[str]:
+        """See Source.row_names."""
+        return [
+            f"{self._files[index].name}:{row}"
+            for index, first, last in self._spans(start, stop)
+            for row in range(first, last)
+        ]
+
+
+def _clip(
+    batches: Iterator[pa.RecordBatch], offset: int, position: int, first: int, last: int
+) -> Iterator[RowBatch]:
+    """Cut batches that start at row `position` of their file to the rows first..last-1 of that file."""
+    for batch in batches:
+        low, high = max(first - position, 0), min(last - position, batch.num_rows)
+        if low < high:
+            yield RowBatch(offset + position + low, batch.slice(low, high - low))
+        position += batch.num_rows
+        if position >= last:
+            return
+
+
+def _similar(place: Path) -> str:
+    if not place.parent.is_dir():
+        return ""
+    nearest = difflib.get_close_matches(place.name, [p.name for p in place.parent.iterdir()], n=1)
+    return f"; did you mean {nearest[0]}?" if nearest else ""

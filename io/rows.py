@@ -1,0 +1,58 @@
+"""What a row of the input is, and what every kind of input can do."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import pyarrow as pa
+
+
+class InputError(Exception):
+    """The input as a whole cannot be read; the message names the file and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class RowBatch:
+    """Consecutive rows of the input.
+
+    Attributes:
+        start: index of the first row in the whole input, from 0.
+        records: the columns asked for.
+    """
+
+    start: int
+    records: pa.RecordBatch
+
+
+class Source(Protocol):
+    """Rows in a fixed order, readable from any row on.
+
+    Attributes:
+        schema: columns and types of the input.
+        num_rows: rows in the whole input.
+        folder: where relative image paths start; None for an input that is not on this machine's file systems.
+        fingerprint: changes when the input's files change.
+    """
+
+    schema: pa.Schema
+    num_rows: int
+    folder: Path | None
+    fingerprint: str
+
+    def read(self, start: int, stop: int, columns: Sequence[str], batch_rows: int) -> Iterator[RowBatch]:
+        """Rows start..stop-1 in batches of at most `batch_rows`, without reading what is not asked for.
+
+        Raises:
+            InputError: a file is damaged or has gone.
+        """
+        ...
+
+    def row_names(self, start: int, stop: int) -> list[str]:
+        """`FILE:ROW` of each row: its id where the job names no id column."""
+        ...
+
+
+def is_bare_name(name: str) -> bool:
+    """Whether readers of data sets take a file of this name for data (`_SUCCESS`, `.crc` and the like are not)."""
+    return not name.startswith(("_", "."))

@@ -1,0 +1,59 @@
+"""`run-batch check`: everything about a job that can be known without starting an engine."""
+
+from itertools import islice
+
+from run_batch.jobs.errors import JobError
+from run_batch.jobs.mapped import MappedRow, RowFailure, model_settings, needed_columns
+from run_batch.jobs.mapping import RowMapper
+from run_batch.jobs.pipeline import PreparedJob
+from run_batch.jobs.workers import BATCH_ROWS
+from run_batch.model.checkpoint import SettingsError, build_engine_args, build_sampling_params
+from run_batch.model.declaration import DeclarationError
+from run_batch.model.plugin import PluginError, announce_plugins, register
+
+
+def check_job(job: PreparedJob) -> str:
+    """Map the first rows and describe the plan, for people.
+
+    Raises:
+        JobError: the job cannot start.
+    """
+    try:
+        announce_plugins(job.config.model.plugins, job.config.folder)
+        register()
+        build_sampling_params(job.config.sampling)
+        build_engine_args(model_settings(job.config))
+        mapper = RowMapper(job.config, job.source.schema, job.media_root)
+        results = _map_first_rows(job, mapper)
+    except (PluginError, SettingsError, DeclarationError) as error:
+        raise JobError(str(error)) from None
+    missing = len(job.missing_shards)
+    shards = job.plan.num_shards
+    lines = [
+        f"input: {job.plan.num_rows} rows; columns {', '.join(job.source.schema.names)}",
+        f"output: {shards} shards of {job.plan.rows_per_shard} rows in {job.store.folder}, {shards - missing} done, "
+        f"{missing} to do",
+        *_describe(results),
+    ]
+    return "\n".join(lines)
+
+
+def _map_first_rows(job: PreparedJob, mapper: RowMapper) -> list[MappedRow | RowFailure]:
+    columns = needed_columns(job.config, job.source.schema)
+    rows = min(BATCH_ROWS, job.plan.num_rows)
+    results: list[MappedRow | RowFailure] = []
+    for batch in islice(job.source.read(0, rows, columns, BATCH_ROWS), BATCH_ROWS):
+        stop = batch.start + batch.records.num_rows
+        row_ids = None if job.config.input.id_column else job.source.row_names(batch.start, stop)
+        results += mapper.map(batch.start, row_ids, batch.records)
+    return results
+
+
+def _describe(results: list[MappedRow | RowFailure]) -> list[str]:
+    mapped = [len(r.engine_input["prompt_token_ids"]) for r in results if isinstance(r, MappedRow)]
+    failures = [r for r in results if isinstance(r, RowFailure)]
+    lines = [f"first {len(results)} rows: {len(mapped)} can be mapped, {len(failures)} fail"]
+    if mapped:
+        lines.append(f"prompt tokens with image tokens: {min(mapped)} to {max(mapped)}")
+    lines += [f"row {failure.row}: {failure.error}" for failure in failures[:5]]
+    return lines

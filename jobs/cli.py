@@ -1,0 +1,138 @@
+"""The command line: options and exit codes, nothing else."""
+
+import os
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+
+from run_batch.jobs.config import JobConfig, load_config
+from run_batch.jobs.errors import EXIT_BAD_JOB, EXIT_INTERRUPTED, EXIT_RUN_FAILED, Interrupted, JobError, RunError
+
+_EXIT_CODES = """\b
+Exit codes:
+  0   complete, row failures within errors.max_fraction
+  1   the run failed; run the same command again to go on
+  2   bad configuration or usage; nothing started
+  3   complete, but more rows failed than errors.max_fraction
+  75  interrupted after saving progress; run the same command again
+"""
+
+_config_option = click.option(
+    "--config", "config_path", type=click.Path(path_type=Path), help="The job's job.toml."
+)
+_set_option = click.option(
+    "--set", "overrides", multiple=True, metavar="TABLE.KEY=VALUE", help="Override one key of job.toml."
+)
+_verbose_option = click.option("--verbose", is_flag=True, help="Show what vLLM logs, and tracebacks.")
+
+
+@click.group(invoke_without_command=True, epilog=_EXIT_CODES, context_settings={"max_content_width": 100})
+@_config_option
+@_set_option
+@click.option("--quiet", is_flag=True, help="Show no progress.")
+@_verbose_option
+@click.version_option(version("run-batch"), prog_name="run-batch")
+@click.pass_context
+def main(
+    context: click.Context, config_path: Path | None, overrides: tuple[str, ...], quiet: bool, verbose: bool
+) -> None:
+    """Generate text for every row of a data set of images and prompts.
+
+    Without a command: run the job, or resume it where it stopped.
+    """
+    if context.invoked_subcommand is not None:
+        if config_path is not None:
+            raise click.UsageError(f"write the options after the command: run-batch {context.invoked_subcommand} --config ...")
+        return
+
+    def run(config: JobConfig, summary: Any) -> int:
+        from run_batch.jobs.pipeline import prepare, run_job
+
+        return run_job(prepare(config), quiet, summary)
+
+    _exit_with(run, config_path, overrides, verbose)
+
+
+@main.command()
+@_config_option
+@_set_option
+@_verbose_option
+def check(config_path: Path | None, overrides: tuple[str, ...], verbose: bool) -> None:
+    """Validate a job and show its plan, without starting an engine."""
+
+    def run(config: JobConfig, summary: Any) -> int:
+        from run_batch.jobs.check import check_job
+        from run_batch.jobs.pipeline import prepare
+
+        print(check_job(prepare(config)), file=summary)
+        return 0
+
+    _exit_with(run, config_path, overrides, verbose)
+
+
+@main.command()
+@_config_option
+@_set_option
+@click.option("--json", "as_json", is_flag=True, help="One line of JSON.")
+@click.option("--watch", is_flag=True, help="Again every two seconds, until the job does not run.")
+def status(config_path: Path | None, overrides: tuple[str, ...], as_json: bool, watch: bool) -> None:
+    """Rows done, failed and left; works while the job runs."""
+
+    def run(config: JobConfig, summary: Any) -> int:
+        from run_batch.jobs.status import read_status
+
+        while True:
+            found = read_status(config)
+            print(found.as_json() if as_json else found.as_text(), file=summary, flush=True)
+            if not watch or found.state != "running":
+                return 0
+            time.sleep(2)
+
+    _exit_with(run, config_path, overrides, verbose=False)
+
+
+def _exit_with(
+    action: Callable[[JobConfig, Any], int], config_path: Path | None, overrides: tuple[str, ...], verbose: bool
+) -> NoReturn:
+    """Run a command and end the process with its exit code, whatever happens in it."""
+    if config_path is None:
+        raise click.UsageError("--config job.toml is missing")
+    summary = _keep_stdout()
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "INFO" if verbose else "ERROR")
+    try:
+        config = load_config(config_path, overrides)
+        code = action(config, summary)
+    except JobError as error:
+        code = _complain(error, EXIT_BAD_JOB, verbose)
+    except RunError as error:
+        code = _complain(error, EXIT_RUN_FAILED, verbose)
+    except (KeyboardInterrupt, Interrupted):
+        code = EXIT_INTERRUPTED
+    except Exception:
+        traceback.print_exc()
+        print("run-batch: this is a bug in run-batch; please report it with the lines above", file=sys.stderr)
+        code = EXIT_RUN_FAILED
+    summary.flush()
+    sys.stderr.flush()
+    # Everything is written; tearing down torch and vLLM would only take time.
+    os._exit(code)
+
+
+def _keep_stdout() -> Any:
+    """Standard output for results alone: what libraries print goes to standard error."""
+    summary = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    return summary
+
+
+def _complain(error: Exception, code: int, verbose: bool) -> int:
+    if verbose:
+        traceback.print_exc()
+    print(f"run-batch: {error}", file=sys.stderr)
+    return code

@@ -1,0 +1,125 @@
+"""vLLM's engine: mapped rows in, generated texts out, with continuous batching."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from run_batch.jobs.errors import JobError
+from run_batch.jobs.mapped import MappedRow, RowFailure
+from run_batch.model.checkpoint import (
+    ModelSettings,
+    SettingsError,
+    build_engine_args,
+    build_sampling_params,
+    first_cause,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """One candidate of one generated position."""
+
+    token_id: int
+    token: str
+    logprob: float
+    rank: int
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """What became of one row.
+
+    Attributes:
+        row: index in the input.
+        texts: one per requested sequence (`sampling.n`).
+        finish_reason: `stop` or `length`.
+        prompt_tokens: with image tokens.
+        generated_tokens: of all sequences.
+        logprobs: per generated token of the first sequence, its candidates by rank; None unless asked for.
+    """
+
+    row: int
+    texts: tuple[str, ...]
+    finish_reason: str
+    prompt_tokens: int
+    generated_tokens: int
+    logprobs: tuple[tuple[TokenLogprob, ...], ...] | None = None
+
+
+class Engine:
+    """One vLLM engine with the job's sampling settings."""
+
+    def __init__(self, settings: ModelSettings, sampling: Mapping[str, Any]) -> None:
+        """Load the weights and profile memory.
+
+        Raises:
+            JobError: the engine or sampling settings do not hold.
+        """
+        from vllm import LLMEngine
+        from vllm.platforms import current_platform
+        from vllm.sampling_params import RequestOutputKind
+        from vllm.usage.usage_lib import UsageContext
+
+        if current_platform.is_cpu() and int(settings.engine.get("tensor_parallel_size", 1)) == 1:
+            # On a CPU a second process only moves the same work elsewhere: start-up takes three times as long.
+            os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+        self._sampling = dict(sampling)
+        self._output_kind = RequestOutputKind.FINAL_ONLY
+        try:
+            self._shared_params = build_sampling_params(sampling, output_kind=self._output_kind)
+            engine_args = build_engine_args(settings)
+            vllm_config = engine_args.create_engine_config(UsageContext.LLM_CLASS)
+        except SettingsError as error:
+            raise JobError(str(error)) from None
+        except (ValueError, TypeError, NotImplementedError) as error:
+            raise JobError(f"the engine settings do not hold: {first_cause(error)}") from error
+        self.max_num_seqs: int = vllm_config.scheduler_config.max_num_seqs
+        self._engine = LLMEngine.from_vllm_config(vllm_config, UsageContext.LLM_CLASS, disable_log_stats=True)
+
+    @property
+    def unfinished(self) -> int:
+        """Rows added and not yet given back, running or waiting in the engine."""
+        return self._engine.get_num_unfinished_requests()
+
+    def add(self, mapped: MappedRow) -> RowFailure | None:
+        """Queue one row; a row that vLLM refuses comes back as its failure."""
+        from vllm.exceptions import VLLMValidationError
+
+        params = self._shared_params
+        try:
+            if mapped.sampling:
+                params = build_sampling_params({**self._sampling, **mapped.sampling}, output_kind=self._output_kind)
+            self._engine.add_request(str(mapped.row), mapped.engine_input, params)
+        except (VLLMValidationError, SettingsError) as error:
+            return RowFailure(mapped.row, f"refused: {' '.join(str(error).split())}")
+        return None
+
+    def step(self) -> list[Generation]:
+        """Run the model once for all running rows; the rows that this finished."""
+        return [_generation(output) for output in self._engine.step() if output.finished]
+
+    def close(self) -> None:
+        """End the engine and its processes."""
+        self._engine.engine_core.shutdown()
+
+
+def _generation(output: Any) -> Generation:
+    sequences = sorted(output.outputs, key=lambda sequence: sequence.index)
+    first = sequences[0]
+    return Generation(
+        row=int(output.request_id),
+        texts=tuple(sequence.text for sequence in sequences),
+        finish_reason=first.finish_reason,
+        prompt_tokens=len(output.prompt_token_ids),
+        generated_tokens=sum(len(sequence.token_ids) for sequence in sequences),
+        logprobs=None if first.logprobs is None else tuple(_candidates(position) for position in first.logprobs),
+    )
+
+
+def _candidates(position: Mapping[int, Any]) -> tuple[TokenLogprob, ...]:
+    found = [
+        TokenLogprob(token_id, entry.decoded_token or "", entry.logprob, entry.rank or 0)
+        for token_id, entry in position.items()
+    ]
+    return tuple(sorted(found, key=lambda candidate: candidate.rank))

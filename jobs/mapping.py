@@ -1,0 +1,144 @@
+"""A batch of input rows to what the engine takes: prompt, images, tokens, tensors. Runs in the worker processes.
+
+A row that cannot be mapped becomes a RowFailure; nothing that one row holds stops the others.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from run_batch.io.media import MediaError, MediaReader
+from run_batch.jobs.config import JobConfig
+from run_batch.jobs.errors import JobError
+from run_batch.jobs.mapped import MappedRow, RowFailure, model_settings
+from run_batch.jobs.prompt import PromptTemplate, parse_template
+from run_batch.model.checkpoint import SettingsError, build_sampling_params
+from run_batch.model.declaration import RowError
+from run_batch.model.images import decode_image
+from run_batch.model.mapper import ModelMapper, RowPrompt
+from run_batch.model.prompts import Piece
+
+
+class RowMapper:
+    """Maps the rows of one job."""
+
+    def __init__(self, config: JobConfig, schema: pa.Schema, media_root: Path | None) -> None:
+        """Load the model's configs and tokenizer, and check the prompt settings against them.
+
+        Raises:
+            JobError: the model or the prompt settings do not hold.
+        """
+        self._config = config
+        self._media = MediaReader(media_root)
+        try:
+            self._model = ModelMapper(model_settings(config))
+            self._chat = self._model.chat_template() if config.prompt.chat else None
+        except SettingsError as error:
+            raise JobError(str(error)) from None
+        placeholder = self._model.image_placeholder
+        self._template = self._text_template = PromptTemplate([])
+        if not config.prompt.chat:
+            self._template = parse_template(config.prompt.template, config.input.prompt_column, schema)
+            self._text_template = self._template.without(placeholder) if placeholder else self._template
+            self._check_placeholder(placeholder)
+
+    def _check_placeholder(self, placeholder: str | None) -> None:
+        column = self._config.input.image_column
+        if not column:
+            return
+        if placeholder is None:
+            raise JobError(
+                f"input.image_column is {column!r}, but {self._config.model.path} takes no images; "
+                'set input.image_column = "" for a text-only job'
+            )
+        if placeholder not in self._template.literal_text:
+            raise JobError(
+                f"prompt.template has no {placeholder}, the model's image placeholder, so the images of column "
+                f"{column} would not be seen; add it where the image belongs"
+            )
+
+    def map(self, start: int, row_ids: Sequence[str] | None, records: pa.RecordBatch) -> list[MappedRow | RowFailure]:
+        """Map consecutive rows, the first of which has index `start` in the input.
+
+        Args:
+            row_ids: the rows' ids, where the input has no id column.
+        """
+        results: dict[int, MappedRow | RowFailure] = {}
+        ready: list[tuple[int, RowPrompt, Mapping[str, Any]]] = []
+        for offset, row in enumerate(_rows(records)):
+            if isinstance(row, RowError):
+                results[start + offset] = RowFailure(start + offset, str(row))
+                continue
+            try:
+                row_id = row[self._config.input.id_column] if row_ids is None else row_ids[offset]
+                ready.append((start + offset, self._prompt(row), self._sampling(row, str(row_id))))
+            except (RowError, MediaError) as error:
+                results[start + offset] = RowFailure(start + offset, str(error))
+        mapped = self._model.map([prompt for _, prompt, _ in ready], add_special_tokens=self._chat is None)
+        for (index, _, sampling), result in zip(ready, mapped, strict=True):
+            failed = isinstance(result, RowError)
+            results[index] = RowFailure(index, str(result)) if failed else MappedRow(index, result, sampling)
+        return [results[index] for index in sorted(results)]
+
+    def _prompt(self, row: Mapping[str, Any]) -> RowPrompt:
+        column = self._config.input.image_column
+        images = [decode_image(encoded) for encoded in self._media.read(row[column])] if column else []
+        if self._chat is not None:
+            return RowPrompt(self._chat.pieces(self._messages(row), len(images)), images)
+        template = self._template if images or not column else self._text_template
+        try:
+            return RowPrompt([Piece(text, trusted) for text, trusted in template.fill(row)], images)
+        except ValueError as error:
+            raise RowError("prompt_null", str(error)) from None
+
+    def _messages(self, row: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+        value = row[self._config.input.prompt_column]
+        if value is None:
+            raise RowError("prompt_null", f"column {self._config.input.prompt_column} is null")
+        messages = value if isinstance(value, list) else [{"role": "user", "content": str(value)}]
+        if self._config.prompt.system is not None:
+            messages = [{"role": "system", "content": self._config.prompt.system}, *messages]
+        return messages
+
+    def _sampling(self, row: Mapping[str, Any], row_id: str) -> Mapping[str, Any]:
+        settings: dict[str, Any] = {}
+        seed = self._config.sampling.get("seed")
+        if seed is not None:
+            digest = hashlib.blake2b(f"{seed}:{row_id}".encode(), digest_size=8).digest()
+            settings["seed"] = int.from_bytes(digest, "big") >> 1
+        column = self._config.input.sampling_column
+        if column is not None:
+            settings.update(_own_sampling(row[column]))
+            try:
+                build_sampling_params({**self._config.sampling, **settings})
+            except SettingsError as error:
+                raise RowError("sampling", str(error)) from None
+        return settings
+
+
+def _own_sampling(value: Any) -> dict[str, Any]:
+    """The sampling settings that a row brings: a struct or JSON text; nulls count as not set."""
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except ValueError as error:
+            raise RowError("sampling", f"not JSON: {error}") from None
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise RowError("sampling", f"expected settings by name, found {type(value).__name__}")
+    return {name: setting for name, setting in value.items() if setting is not None}
+
+
+def _rows(records: pa.RecordBatch) -> list[Mapping[str, Any] | RowError]:
+    """The rows as Python values; a row with text that is no UTF-8 as its RowError."""
+    try:
+        return records.to_pylist()
+    except UnicodeDecodeError:
+        if records.num_rows > 1:
+            return [row for i in range(records.num_rows) for row in _rows(records.slice(i, 1))]
+        return [RowError("text_encoding", "the row holds text that is not UTF-8")]

@@ -1,0 +1,212 @@
+"""Rows to shards: what the input holds, which shards there are, which of them are done.
+
+Here a new job is told from the continuation of an old one: `_run/job.json` holds every key that can change results,
+and fingerprints of input and model.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from run_batch.io.hf import HfSource, is_saved_dataset
+from run_batch.io.parquet import ParquetSource
+from run_batch.io.rows import InputError, Source
+from run_batch.io.shards import ShardStore, replace_file
+from run_batch.jobs.config import JobConfig, result_keys
+from run_batch.jobs.errors import JobError
+from run_batch.jobs.prompt import parse_template, require_column
+
+RESULT_COLUMNS = (
+    "row_id",
+    "text",
+    "texts",
+    "finish_reason",
+    "prompt_tokens",
+    "generated_tokens",
+    "error",
+    "logprobs",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """All rows of a job, cut into shards.
+
+    Attributes:
+        num_rows: rows of the job.
+        rows_per_shard: rows of each shard but the last.
+    """
+
+    num_rows: int
+    rows_per_shard: int
+
+    @property
+    def num_shards(self) -> int:
+        return -(-self.num_rows // self.rows_per_shard)
+
+    def rows(self, shard: int) -> range:
+        start = shard * self.rows_per_shard
+        return range(start, min(start + self.rows_per_shard, self.num_rows))
+
+
+def open_source(config: JobConfig) -> Source:
+    """Open the input that the job names.
+
+    Raises:
+        JobError: it cannot be opened.
+    """
+    table = config.input
+    path = config.resolve(table.path)
+    local = Path(path)
+    is_hub_id = "://" not in path and not local.is_absolute()
+    is_hf = table.format == "hf" or (table.format is None and (is_hub_id or is_saved_dataset(local)))
+    try:
+        if is_hf:
+            if not is_hub_id and not local.is_dir():
+                raise InputError(f"input.path {table.path}: no such folder")
+            return HfSource(path, table.split, table.name)
+        return ParquetSource(path)
+    except InputError as error:
+        raise JobError(str(error)) from None
+
+
+def check_columns(config: JobConfig, schema: pa.Schema) -> None:
+    """Check every key that names columns against the input.
+
+    Raises:
+        JobError: names the key, the column and what the input has.
+    """
+    table = config.input
+    if table.image_column:
+        require_column("input.image_column", table.image_column, schema)
+    if config.prompt.chat:
+        require_column("input.prompt_column", table.prompt_column, schema)
+    else:
+        parse_template(config.prompt.template, table.prompt_column, schema)
+    if table.id_column is not None:
+        require_column("input.id_column", table.id_column, schema)
+    if table.sampling_column is not None:
+        require_column("input.sampling_column", table.sampling_column, schema)
+    for column in config.output.columns:
+        if column in RESULT_COLUMNS:
+            raise JobError(f"output.columns: {column} is the name of a result column; rename it in the input")
+        require_column("output.columns", column, schema)
+
+
+def make_plan(config: JobConfig, source: Source) -> Plan:
+    """The plan of a job over its whole input.
+
+    Raises:
+        JobError: the input has no rows.
+    """
+    num_rows = source.num_rows if config.input.limit is None else min(source.num_rows, config.input.limit)
+    if num_rows == 0:
+        raise JobError(f"input.path {config.input.path}: the input has no rows")
+    return Plan(num_rows, config.output.rows_per_shard)
+
+
+def check_ids(config: JobConfig, source: Source, plan: Plan) -> None:
+    """Check that the id column has one value for each row, and no value twice.
+
+    Raises:
+        JobError: names the first value that is null or there twice, and its row.
+    """
+    import numpy as np
+    import pandas as pd
+
+    column = config.input.id_column
+    if column is None:
+        return
+    hashes = []
+    try:
+        for batch in source.read(0, plan.num_rows, [column], 1 << 16):
+            ids = batch.records.column(0).cast(pa.string())
+            if ids.null_count:
+                row = batch.start + ids.is_null().index(True).as_py()
+                raise JobError(f"input.id_column {column}: row {row} has no id; every row needs one")
+            hashes.append(pd.util.hash_array(ids.to_numpy(zero_copy_only=False)))
+    except (InputError, pa.ArrowException) as error:
+        raise JobError(f"input.id_column {column}: {error}") from None
+    values, counts = np.unique(np.concatenate(hashes), return_counts=True)
+    if len(values) == plan.num_rows:
+        return
+    suspects = set(values[counts > 1].tolist())
+    seen: dict[str, int] = {}
+    for batch in source.read(0, plan.num_rows, [column], 1 << 16):
+        ids = batch.records.column(0).cast(pa.string())
+        for offset, (value, digest) in enumerate(
+            zip(ids.to_pylist(), pd.util.hash_array(ids.to_numpy(zero_copy_only=False)).tolist(), strict=True)
+        ):
+            if digest in suspects:
+                row = batch.start + offset
+                if value in seen:
+                    raise JobError(f"input.id_column {column}: rows {seen[value]} and {row} have the same id {value!r}")
+                seen[value] = row
+
+
+def job_identity(config: JobConfig, source: Source) -> dict[str, Any]:
+    """What makes two runs the same job: all keys that can change results, and what input and model files hold."""
+    identity = result_keys(config)
+    identity["input.path (its files)"] = source.fingerprint
+    identity["model.path (its files)"] = _model_fingerprint(Path(config.resolve(config.model.path)))
+    return json.loads(json.dumps(identity, default=str))
+
+
+def _model_fingerprint(folder: Path) -> str:
+    digest = hashlib.sha256()
+    if folder.is_dir():
+        for path in sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.startswith(".")):
+            content = path.read_bytes() if path.suffix in (".json", ".jinja") else b""
+            digest.update(f"{path.relative_to(folder)} {path.stat().st_size} ".encode() + content)
+    return digest.hexdigest()
+
+
+def job_hash(identity: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+
+
+def check_same_job(store: ShardStore, identity: dict[str, Any]) -> None:
+    """Refuse to go on with the results of another job.
+
+    Raises:
+        JobError: lists the keys that changed.
+    """
+    try:
+        before = json.loads((store.run_folder / "job.json").read_text())["identity"]
+    except FileNotFoundError:
+        if store.committed():
+            raise JobError(f"{store.folder} holds shards, but not of a run-batch job; choose another output.path") from None
+        return
+    except (OSError, ValueError, KeyError) as error:
+        raise JobError(f"{store.run_folder / 'job.json'} cannot be read: {error}") from None
+    changed = [
+        f"{name}: {_show(before, name)} -> {_show(identity, name)}"
+        for name in sorted({*before, *identity})
+        if before.get(name) != identity.get(name)
+    ]
+    if changed:
+        raise JobError(
+            f"{store.folder} holds the results of another job. Changed: {'; '.join(changed)}. "
+            "Change it back to resume, or choose another output.path"
+        )
+
+
+def _show(identity: dict[str, Any], name: str) -> str:
+    if name not in identity:
+        return "(not set)"
+    return "(other content)" if name.endswith("(its files)") else repr(identity[name])
+
+
+def record_job(store: ShardStore, identity: dict[str, Any], plan: Plan) -> None:
+    """Write down which job this folder belongs to."""
+    content = {
+        "job_hash": job_hash(identity),
+        "identity": identity,
+        "rows": plan.num_rows,
+        "rows_per_shard": plan.rows_per_shard,
+    }
+    replace_file(store.run_folder / "job.json", json.dumps(content, indent=1).encode())

@@ -1,0 +1,125 @@
+"""What a run tells while it runs: a bar on a terminal, plain lines elsewhere, and `_run/progress.json` for others."""
+
+import contextlib
+import json
+import sys
+import time
+from collections import deque
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from tqdm import tqdm
+
+from run_batch.io.shards import replace_file
+
+PROGRESS_FILE = "progress.json"
+_LINE_SECONDS = 10.0
+_FILE_SECONDS = 1.0
+# Rates are of the last half minute: what the user sees is what the machine does now.
+_RATE_SECONDS = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class ProgressRecord:
+    """A run's progress as other processes see it.
+
+    Attributes:
+        rows_done: finished rows of the job, those of earlier runs and of unfinished shards included.
+        rows_failed: those of them with an error.
+        rows_per_second: of the last half minute.
+        updated: seconds since the epoch.
+    """
+
+    rows_total: int
+    rows_done: int
+    rows_failed: int
+    rows_per_second: float
+    updated: float
+
+
+class Progress:
+    """Counts finished rows and shows them."""
+
+    def __init__(self, total: int, done: int, failed: int, file: Path, quiet: bool) -> None:
+        self.total, self.done, self.failed = total, done, failed
+        self.generated_tokens = 0
+        self._file = file
+        self._started = time.monotonic()
+        self._done_before = done
+        self._samples: deque[tuple[float, int, int]] = deque([(self._started, done, 0)])
+        self._shown = self._filed = self._started
+        self._lines = not quiet and not sys.stderr.isatty()
+        self._bar = None if quiet or self._lines else tqdm(total=total, initial=done, unit="row", dynamic_ncols=True)
+
+    def add(self, tokens: int, failed: bool) -> None:
+        """Count one finished row."""
+        self.done += 1
+        self.failed += failed
+        self.generated_tokens += tokens
+
+    def tick(self) -> None:
+        """Show what has changed, now and then."""
+        now = time.monotonic()
+        if now - self._filed >= _FILE_SECONDS:
+            self._filed = now
+            self._samples.append((now, self.done, self.generated_tokens))
+            while self._samples[0][0] < now - _RATE_SECONDS:
+                self._samples.popleft()
+            self.write()
+            if self._bar is not None:
+                self._bar.n = self.done
+                self._bar.set_postfix_str(f"{self._rates()[1]:.0f} tokens/s, {self.failed} failed")
+        if self._lines and now - self._shown >= _LINE_SECONDS:
+            self._shown = now
+            print(self._line(), file=sys.stderr, flush=True)
+
+    def _rates(self) -> tuple[float, float]:
+        """Rows and tokens per second."""
+        then, done, tokens = self._samples[0]
+        seconds = max(time.monotonic() - then, 1e-3)
+        return (self.done - done) / seconds, (self.generated_tokens - tokens) / seconds
+
+    def _line(self) -> str:
+        rows, tokens = self._rates()
+        left = f"{_duration((self.total - self.done) / rows)} left" if rows > 0 else "time left unknown"
+        return (
+            f"{self.done} of {self.total} rows, {rows:.1f} rows/s, {tokens:.0f} tokens/s, "
+            f"{self.failed} failed, {left}"
+        )
+
+    def write(self) -> None:
+        """Write `_run/progress.json`."""
+        record = ProgressRecord(self.total, self.done, self.failed, self._rates()[0], time.time())
+        # Progress is for people: a disk that is full fails the run where results are written, not here.
+        with contextlib.suppress(OSError):
+            replace_file(self._file, json.dumps(asdict(record)).encode(), durable=False)
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.n = self.done
+            self._bar.close()
+
+    def summary(self, folder: Path) -> str:
+        """One line on the whole run."""
+        seconds = time.monotonic() - self._started
+        generated = self.done - self._done_before
+        rate = generated / seconds if seconds else 0.0
+        return (
+            f"{self.done} of {self.total} rows done, {self.failed} failed; this run: {generated} rows and "
+            f"{self.generated_tokens} tokens in {_duration(seconds)} ({rate:.1f} rows/s); results in {folder}"
+        )
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.1f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def read_progress(file: Path) -> ProgressRecord | None:
+    """The last progress that a run wrote, or None."""
+    try:
+        return ProgressRecord(**json.loads(file.read_text()))
+    except (OSError, ValueError, TypeError):
+        return None

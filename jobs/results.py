@@ -1,0 +1,120 @@
+"""Finished rows to shards: collects rows in any order and commits each shard once it is whole, in input order."""
+
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import pyarrow as pa
+
+from run_batch.io.rows import InputError, Source
+from run_batch.io.shards import ShardStore
+from run_batch.jobs.config import JobConfig
+from run_batch.jobs.engine import Generation
+from run_batch.jobs.errors import RunError
+from run_batch.jobs.mapped import RowFailure
+from run_batch.jobs.plan import Plan
+
+_LOGPROBS = pa.list_(
+    pa.list_(
+        pa.struct([("token_id", pa.int32()), ("token", pa.string()), ("logprob", pa.float32()), ("rank", pa.int32())])
+    )
+)
+
+
+class ResultWriter:
+    """Holds the rows of unfinished shards, and writes whole shards in a thread of its own."""
+
+    def __init__(
+        self, config: JobConfig, plan: Plan, source: Source, store: ShardStore, metadata: Mapping[str, str]
+    ) -> None:
+        self._config = config
+        self._plan = plan
+        self._source = source
+        self._store = store
+        self._metadata = metadata
+        self._open: dict[int, dict[int, Generation | RowFailure]] = {}
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="shard-writer")
+        self._writing: list[Future[None]] = []
+
+    def add(self, result: Generation | RowFailure) -> None:
+        """Take one finished row.
+
+        Raises:
+            RunError: a shard could not be written.
+        """
+        shard = result.row // self._plan.rows_per_shard
+        rows = self._open.setdefault(shard, {})
+        rows[result.row] = result
+        if len(rows) == len(self._plan.rows(shard)):
+            del self._open[shard]
+            self._writing.append(self._thread.submit(self._commit, shard, rows))
+        self._raise_failed(only_done=True)
+
+    def finish(self) -> None:
+        """Wait until all whole shards are on disk.
+
+        Raises:
+            RunError: a shard could not be written.
+        """
+        self._raise_failed(only_done=False)
+        self._thread.shutdown()
+
+    def _raise_failed(self, only_done: bool) -> None:
+        while self._writing and (self._writing[0].done() or not only_done):
+            self._writing.pop(0).result()
+
+    def _commit(self, shard: int, results: Mapping[int, Generation | RowFailure]) -> None:
+        rows = self._plan.rows(shard)
+        try:
+            carried = self._carried(rows)
+            table = build_table(self._config, carried, [results[row] for row in rows])
+            self._store.commit(shard, table, self._metadata)
+        except InputError as error:
+            raise RunError(str(error)) from None
+        except OSError as error:
+            raise RunError(
+                f"shard {shard} cannot be written to {self._store.folder}: {error}. Committed shards are safe; "
+                "mend this and run the same command again"
+            ) from error
+
+    def _carried(self, rows: range) -> pa.Table:
+        """The ids and carried columns of the shard's rows, read again: holding them would cost memory."""
+        id_column, columns = self._config.input.id_column, self._config.output.columns
+        names = list(dict.fromkeys([*([id_column] if id_column else []), *columns]))
+        row_ids = None if id_column else pa.array(self._source.row_names(rows.start, rows.stop), pa.string())
+        if not names:
+            return pa.table({"row_id": row_ids})
+        batches = [batch.records for batch in self._source.read(rows.start, rows.stop, names, 1024)]
+        table = pa.Table.from_batches(batches).select(names)
+        if row_ids is None:
+            row_ids = table[id_column].cast(pa.string())
+        return table.select(columns).add_column(0, "row_id", row_ids)
+
+
+def build_table(config: JobConfig, carried: pa.Table, results: list[Generation | RowFailure]) -> pa.Table:
+    """The result columns of a shard, next to its ids and carried columns."""
+    rows = [result if isinstance(result, Generation) else None for result in results]
+
+    def column(values: list[Any], kind: pa.DataType) -> pa.Array:
+        return pa.array(values, kind)
+
+    columns = {name: carried[name] for name in carried.column_names}
+    columns["text"] = column([r and r.texts[0] for r in rows], pa.string())
+    if config.sampling.get("n", 1) > 1:
+        columns["texts"] = column([r and list(r.texts) for r in rows], pa.list_(pa.string()))
+    columns["finish_reason"] = column([r and r.finish_reason for r in rows], pa.string())
+    columns["prompt_tokens"] = column([r and r.prompt_tokens for r in rows], pa.int32())
+    columns["generated_tokens"] = column([r and r.generated_tokens for r in rows], pa.int32())
+    columns["error"] = column([r.error if isinstance(r, RowFailure) else None for r in results], pa.string())
+    if config.sampling.get("logprobs") is not None:
+        columns["logprobs"] = column([r and _logprobs(r) for r in rows], _LOGPROBS)
+    return pa.table(columns)
+
+
+def _logprobs(row: Generation) -> list[list[dict[str, Any]]] | None:
+    if row.logprobs is None:
+        return None
+    return [
+        [{"token_id": c.token_id, "token": c.token, "logprob": c.logprob, "rank": c.rank} for c in position]
+        for position in row.logprobs
+    ]

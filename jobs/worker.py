@@ -1,0 +1,111 @@
+"""One worker process: takes batches of input rows, gives them back mapped, until its pipe is closed.
+
+Started by run_batch.jobs.workers as `python -m run_batch.jobs.worker DESCRIPTOR`.
+"""
+
+import os
+import pickle
+import signal
+import sys
+import traceback
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import pyarrow as pa
+
+from run_batch.jobs.config import JobConfig
+from run_batch.jobs.errors import JobError
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSpec:
+    """All that a worker needs to know of the job.
+
+    Attributes:
+        schema: of the whole input.
+        media_root: where image paths are inside of; None when paths are not allowed.
+    """
+
+    config: JobConfig
+    schema: pa.Schema
+    media_root: Path | None
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """Rows to map: `records` is an Arrow IPC stream with one batch, its first row has index `start`."""
+
+    start: int
+    row_ids: list[str] | None
+    records: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerProblem:
+    """Why a worker cannot go on.
+
+    Attributes:
+        message: for people.
+        bad_job: whether the job's configuration is at fault (else a mapper, or run-batch itself).
+    """
+
+    message: str
+    bad_job: bool
+
+
+def main(descriptor: int) -> None:
+    # The main process decides what a signal means; workers end when it closes their pipe or dies.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    # Libraries print to stdout; that is kept for the one summary line.
+    os.dup2(2, 1)
+    connection = Connection(descriptor)
+    try:
+        _serve(connection)
+    except (EOFError, BrokenPipeError, ConnectionResetError):
+        pass
+    # Skips the interpreter's teardown of torch and vLLM, which takes longer than it is worth.
+    sys.stderr.flush()
+    os._exit(0)
+
+
+def _serve(connection: Connection) -> None:
+    spec: WorkerSpec = pickle.loads(connection.recv_bytes())
+    from run_batch.jobs import transport
+    from run_batch.model.declaration import DeclarationError
+    from run_batch.model.plugin import PluginError, register
+
+    try:
+        import torch
+
+        torch.set_num_threads(1)
+        register()
+        from run_batch.jobs.mapping import RowMapper
+
+        mapper = RowMapper(spec.config, spec.schema, spec.media_root)
+    except (JobError, PluginError, DeclarationError) as error:
+        transport.send(connection, WorkerProblem(str(error), bad_job=True))
+        return
+    except Exception:
+        transport.send(connection, WorkerProblem(traceback.format_exc(), bad_job=False))
+        return
+    transport.send(connection, None)
+    while True:
+        task: Task = pickle.loads(connection.recv_bytes())
+        with pa.ipc.open_stream(task.records) as reader:
+            records = reader.read_next_batch()
+        try:
+            transport.send(connection, mapper.map(task.start, task.row_ids, records))
+        except DeclarationError as error:
+            transport.send(connection, WorkerProblem(str(error), bad_job=False))
+            return
+        except Exception:
+            last = task.start + records.num_rows - 1
+            where = f"while mapping rows {task.start} to {last}:\n{traceback.format_exc()}"
+            transport.send(connection, WorkerProblem(where, bad_job=False))
+            return
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))

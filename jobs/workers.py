@@ -1,0 +1,250 @@
+"""The worker processes, as the engine's process sees them: rows go in, mapped rows come out, ahead of need.
+
+One thread reads the input, hands batches to idle workers and collects what comes back. It stops reading while
+enough mapped rows wait, so memory stays bounded however large the input is. A worker that dies is replaced and its
+rows are mapped again; a row that kills its worker twice fails alone.
+"""
+
+import collections
+import os
+import pickle
+import queue
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, Pipe, wait
+
+import pyarrow as pa
+
+from run_batch.io.rows import InputError, RowBatch, Source
+from run_batch.jobs.errors import JobError, RunError
+from run_batch.jobs.mapped import MappedRow, RowFailure
+from run_batch.jobs.worker import Task, WorkerProblem, WorkerSpec
+
+BATCH_ROWS = 16
+# Mapped rows that wait for the engine: enough to ride out an uneven stretch of input, little enough to hold.
+MAX_WAITING_ROWS = 2048
+MAX_WAITING_BYTES = 512 << 20
+# A batch in work and one behind it, so that a worker never waits for the next.
+_TASKS_PER_WORKER = 2
+_STARTS_BEFORE_GIVING_UP = 3
+
+
+@dataclass(frozen=True, slots=True)
+class MappedBatch:
+    """Rows that came back from a worker.
+
+    Attributes:
+        nbytes: bytes of their tensors.
+    """
+
+    rows: list[MappedRow | RowFailure]
+    nbytes: int
+
+
+@dataclass(slots=True)
+class _Worker:
+    process: subprocess.Popen[bytes]
+    connection: Connection
+    tasks: collections.deque[Task] = field(default_factory=collections.deque)
+    loaded: bool = False
+
+
+class WorkerPool:
+    """Maps the rows of an iterator in worker processes."""
+
+    def __init__(self, spec: WorkerSpec, batches: Iterator[RowBatch], source: Source, count: int) -> None:
+        """Start `count` workers; they load the model's tokenizer and configs while the caller does other things."""
+        self._spec = spec
+        self._batches = batches
+        self._source = source
+        self._ready: queue.SimpleQueue[MappedBatch | Exception | None] = queue.SimpleQueue()
+        self._retries: collections.deque[Task] = collections.deque()
+        self._deaths: collections.Counter[int] = collections.Counter()
+        self._starts_failed = 0
+        self._input_done = False
+        self._waiting_rows = 0
+        self._waiting_bytes = 0
+        self._lock = threading.Lock()
+        self._closing = threading.Event()
+        self._wake_read, self._wake_write = Pipe(duplex=False)
+        self._workers = [self._start() for _ in range(count)]
+        self._thread = threading.Thread(target=self._run, name="worker-pool", daemon=True)
+        self._thread.start()
+
+    def get(self, timeout: float) -> MappedBatch | None:
+        """The next mapped rows, in no fixed order; None when all rows have been given out.
+
+        Raises:
+            queue.Empty: nothing within `timeout` seconds.
+            JobError, RunError: the workers cannot go on.
+        """
+        item = self._ready.get(timeout=timeout) if timeout else self._ready.get_nowait()
+        if isinstance(item, Exception):
+            raise item
+        if item is not None:
+            with self._lock:
+                self._waiting_rows -= len(item.rows)
+                self._waiting_bytes -= item.nbytes
+            self._wake()
+        return item
+
+    @property
+    def waiting_rows(self) -> int:
+        """Rows that are mapped and not yet taken."""
+        return self._waiting_rows
+
+    def close(self) -> None:
+        """End all workers at once; rows still in them are dropped."""
+        self._closing.set()
+        self._wake()
+        self._thread.join(timeout=5)
+        for worker in self._workers:
+            worker.process.kill()
+        for worker in self._workers:
+            worker.process.wait()
+            worker.connection.close()
+
+    def _wake(self) -> None:
+        if not self._wake_read.poll():
+            self._wake_write.send_bytes(b"")
+
+    def _start(self) -> _Worker:
+        ours, theirs = Pipe(duplex=True)
+        environment = {
+            **os.environ,
+            # One core per worker: the pool is what runs in parallel.
+            "OMP_NUM_THREADS": "1",
+            "MKL_NUM_THREADS": "1",
+            "OPENBLAS_NUM_THREADS": "1",
+            "TOKENIZERS_PARALLELISM": "false",
+        }
+        process = subprocess.Popen(
+            [sys.executable, "-m", "run_batch.jobs.worker", str(theirs.fileno())],
+            pass_fds=[theirs.fileno()],
+            stdin=subprocess.DEVNULL,
+            env=environment,
+        )
+        theirs.close()
+        ours.send_bytes(pickle.dumps(self._spec))
+        return _Worker(process, ours)
+
+    def _run(self) -> None:
+        try:
+            self._loop()
+        except InputError as error:
+            self._ready.put(RunError(str(error)))
+        except Exception as error:
+            self._ready.put(error)
+
+    def _loop(self) -> None:
+        while not self._closing.is_set():
+            self._hand_out()
+            if self._input_done and not self._retries and not any(worker.tasks for worker in self._workers):
+                self._ready.put(None)
+                return
+            connections = [worker.connection for worker in self._workers]
+            for connection in wait([*connections, self._wake_read], timeout=1):
+                if connection is self._wake_read:
+                    self._wake_read.recv_bytes()
+                else:
+                    self._collect(next(w for w in self._workers if w.connection is connection))
+
+    def _hand_out(self) -> None:
+        for _ in range(_TASKS_PER_WORKER):
+            for worker in self._workers:
+                if len(worker.tasks) >= _TASKS_PER_WORKER or self._is_full():
+                    continue
+                task = self._next_task()
+                if task is None:
+                    return
+                worker.tasks.append(task)
+                try:
+                    worker.connection.send_bytes(pickle.dumps(task))
+                except OSError:  # it is dead: its end of the pipe tells, in _collect
+                    pass
+
+    def _is_full(self) -> bool:
+        return self._waiting_rows >= MAX_WAITING_ROWS or self._waiting_bytes >= MAX_WAITING_BYTES
+
+    def _next_task(self) -> Task | None:
+        if self._retries:
+            return self._retries.popleft()
+        batch = next(self._batches, None)
+        if batch is None:
+            self._input_done = True
+            return None
+        return make_task(batch, self._spec, self._source)
+
+    def _collect(self, worker: _Worker) -> None:
+        # Imports torch, which takes seconds: not before the workers have been started.
+        from run_batch.jobs import transport
+
+        try:
+            answer, nbytes = transport.receive(worker.connection)
+        except (EOFError, OSError):
+            self._replace(worker)
+            return
+        if isinstance(answer, WorkerProblem):
+            raise self._problem(answer)
+        if answer is None:
+            worker.loaded = True
+            return
+        worker.tasks.popleft()
+        self._put(MappedBatch(answer, nbytes))
+
+    def _put(self, batch: MappedBatch) -> None:
+        with self._lock:
+            self._waiting_rows += len(batch.rows)
+            self._waiting_bytes += batch.nbytes
+        self._ready.put(batch)
+
+    @staticmethod
+    def _problem(problem: WorkerProblem) -> Exception:
+        if problem.bad_job:
+            return JobError(problem.message)
+        return RunError(f"a worker process failed {problem.message}")
+
+    def _replace(self, dead: _Worker) -> None:
+        """Start another worker in the place of a dead one, and have its rows mapped again."""
+        code = dead.process.wait()
+        dead.connection.close()
+        if not dead.loaded:
+            self._starts_failed += 1
+            if self._starts_failed >= _STARTS_BEFORE_GIVING_UP:
+                raise RunError(f"worker processes die while they load the model's tokenizer and configs (exit code {code}); see the lines above")
+        tasks = list(dead.tasks)
+        if tasks and dead.loaded:
+            self._retry_suspect(tasks.pop(0))
+        self._retries.extend(tasks)
+        self._workers[self._workers.index(dead)] = self._start()
+
+    def _retry_suspect(self, task: Task) -> None:
+        """The task that a worker died of: row by row, and a single row that did it twice fails."""
+        with pa.ipc.open_stream(task.records) as reader:
+            records = reader.read_next_batch()
+        self._deaths[task.start] += 1
+        if records.num_rows == 1 and self._deaths[task.start] >= 2:
+            failure = RowFailure(task.start, "worker_died: mapping this row kills the worker process")
+            self._put(MappedBatch([failure], 0))
+            return
+        for i in range(records.num_rows):
+            row_ids = None if task.row_ids is None else [task.row_ids[i]]
+            self._retries.append(Task(task.start + i, row_ids, to_ipc(records.slice(i, 1))))
+
+
+def make_task(batch: RowBatch, spec: WorkerSpec, source: Source) -> Task:
+    """A batch of rows as a worker takes it."""
+    row_ids = None
+    if spec.config.input.id_column is None:
+        row_ids = source.row_names(batch.start, batch.start + batch.records.num_rows)
+    return Task(batch.start, row_ids, to_ipc(batch.records))
+
+
+def to_ipc(records: pa.RecordBatch) -> bytes:
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, records.schema) as writer:
+        writer.write_batch(records)
+    return sink.getvalue().to_pybytes()

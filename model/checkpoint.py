@@ -1,0 +1,200 @@
+"""A job's `model`, `engine` and `sampling` tables, checked against the vLLM that is installed.
+
+Every mistake that can be seen without loading weights is found here, so that a typo costs seconds.
+"""
+
+import dataclasses
+import difflib
+import json
+import re
+import typing
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
+
+
+class SettingsError(Exception):
+    """A key of the `model`, `engine` or `sampling` table does not hold; the message names it and what is accepted."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSettings:
+    """What a job says of its model.
+
+    Attributes:
+        path: model folder, or the id of a model on the Hub.
+        architecture: name of a registered model class; None for the checkpoint's own.
+        engine: fields of vLLM's EngineArgs.
+        trust_remote_code: let the checkpoint bring its own Python code.
+    """
+
+    path: str
+    architecture: str | None = None
+    engine: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    trust_remote_code: bool = False
+
+
+# Fields of EngineArgs that another key of job.toml, or the way rows are fed, decides.
+_DECIDED = {
+    "model": "set model.path instead",
+    "trust_remote_code": "set model.trust_remote_code instead",
+    "runner": "run-batch generates text",
+    "convert": "run-batch generates text",
+    "mm_processor_cache_gb": "images are mapped in worker processes, vLLM's own cache of mapped images stays off",
+    "disable_log_stats": "run-batch reports progress itself",
+    "skip_tokenizer_init": "prompts and texts need the tokenizer",
+}
+_DECIDED_SAMPLING = {
+    "output_kind": "results are written when a row is finished",
+    "detokenize": "results are text",
+}
+
+
+def build_engine_args(settings: ModelSettings) -> Any:
+    """vLLM's EngineArgs for these settings.
+
+    Raises:
+        SettingsError: unknown key, wrong type, unusable model path or unknown architecture.
+    """
+    from vllm.engine.arg_utils import EngineArgs
+
+    fields = {field.name for field in dataclasses.fields(EngineArgs)}
+    _refuse_unknown("engine", settings.engine, fields, _DECIDED)
+    hints = _type_hints(EngineArgs)
+    for key, value in settings.engine.items():
+        _check_type(f"engine.{key}", value, hints.get(key))
+    overrides = dict(settings.engine)
+    _check_architecture(settings)
+    if settings.architecture is not None:
+        own = overrides.get("hf_overrides") or {}
+        overrides["hf_overrides"] = {**own, "architectures": [settings.architecture]}
+    return EngineArgs(
+        model=settings.path,
+        trust_remote_code=settings.trust_remote_code,
+        mm_processor_cache_gb=0,
+        disable_log_stats=True,
+        **overrides,
+    )
+
+
+def build_model_config(settings: ModelSettings) -> Any:
+    """vLLM's ModelConfig: the checkpoint's config, dtype and lengths, without weights.
+
+    Raises:
+        SettingsError: as for build_engine_args, or vLLM refuses the combination.
+    """
+    engine_args = build_engine_args(settings)
+    try:
+        return engine_args.create_model_config()
+    except (ValueError, OSError) as error:
+        raise SettingsError(f"model.path {settings.path}: {first_cause(error)}") from error
+
+
+def first_cause(error: Exception) -> str:
+    """The gist of an error of vLLM's or pydantic's, on one line."""
+    if isinstance(error, ValidationError):
+        return "; ".join(
+            f"{'.'.join(map(str, e['loc']))}: {e['msg']}" if e["loc"] else str(e["msg"]) for e in error.errors()
+        )
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def build_sampling_params(values: Mapping[str, Any], **decided: Any) -> Any:
+    """vLLM's SamplingParams.
+
+    Raises:
+        SettingsError: unknown key, or a value that vLLM refuses.
+    """
+    from vllm import SamplingParams
+
+    _refuse_unknown("sampling", values, set(SamplingParams.__struct_fields__), _DECIDED_SAMPLING)
+    hints = _type_hints(SamplingParams)
+    for key, value in values.items():
+        _check_type(f"sampling.{key}", value, hints.get(key))
+    try:
+        return SamplingParams(**{**values, **decided})
+    except (ValueError, TypeError) as error:
+        raise SettingsError(f"sampling: {first_cause(error)}") from error
+
+
+def _refuse_unknown(table: str, values: Mapping[str, Any], known: set[str], decided: Mapping[str, str]) -> None:
+    for key in values:
+        if key in decided:
+            raise SettingsError(f"{table}.{key} cannot be set: {decided[key]}")
+        if key not in known or key.startswith("_"):
+            raise SettingsError(f"unknown key {table}.{key}{did_you_mean(key, known)}")
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """`; did you mean NAME?` for the nearest known name, else nothing."""
+    nearest = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f"; did you mean {nearest[0]}?" if nearest else ""
+
+
+@cache
+def _type_hints(cls: type) -> Mapping[str, Any]:
+    try:
+        return typing.get_type_hints(cls)
+    except NameError:  # a type that vLLM imports for type checkers only
+        return {}
+
+
+def _check_type(key: str, value: Any, hint: Any) -> None:
+    if hint is None:
+        return
+    try:
+        adapter: TypeAdapter[Any] = TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True))
+    except PydanticUserError:  # a dataclass or model of vLLM's own, checked when vLLM builds it
+        return
+    except Exception:  # a type that pydantic has no check for
+        return
+    try:
+        adapter.validate_python(value)
+    except ValidationError as error:
+        message = error.errors()[0]["msg"]
+        raise SettingsError(f"{key} = {value!r}: {message}") from None
+
+
+def _check_architecture(settings: ModelSettings) -> None:
+    from vllm import ModelRegistry
+
+    config = _read_config(settings.path)
+    if settings.architecture is None and config is None:
+        return
+    supported = set(ModelRegistry.get_supported_archs())
+    if settings.architecture is not None:
+        named, key = [settings.architecture], "model.architecture"
+    else:
+        named = (config or {}).get("architectures") or []
+        key = f"the checkpoint's own architecture ({settings.path}/config.json)"
+    if named and not set(named) & supported:
+        raise SettingsError(
+            f"{key} {', '.join(named)} is not a registered model class{did_you_mean(named[0], supported)} "
+            "(a class of your own: name its module in model.plugins)"
+        )
+
+
+def _read_config(path: str) -> dict[str, Any] | None:
+    """A local checkpoint's config.json; None for a Hub id.
+
+    Raises:
+        SettingsError: no such folder, or no config.json that can be read.
+    """
+    folder = Path(path)
+    if not folder.is_dir():
+        if re.fullmatch(r"[\w.-]+/[\w.-]+", path) and not path.startswith("."):
+            return None
+        raise SettingsError(f"model.path {path}: no such folder")
+    try:
+        config = json.loads((folder / "config.json").read_text())
+    except FileNotFoundError:
+        raise SettingsError(f"model.path {path}: the folder has no config.json") from None
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"model.path {path}: config.json cannot be read: {error}") from None
+    if not isinstance(config, dict):
+        raise SettingsError(f"model.path {path}: config.json is not a JSON object")
+    return config

@@ -1,0 +1,151 @@
+"""One model's way from prompt text and encoded images to what vLLM's engine takes, for many rows at once.
+
+A declared model goes through its own functions (run_batch.model.bulk); any other model that vLLM has goes through
+vLLM's processor for it. Whoever calls need not know which.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from PIL import Image
+from vllm.multimodal import MULTIMODAL_REGISTRY as VLLM_MULTIMODAL_REGISTRY
+from vllm.multimodal.processing import InputProcessingContext, ProcessorInputs, TimingContext
+from vllm.tokenizers import cached_tokenizer_from_config
+
+from run_batch.model.bulk import BulkMapper, EngineInput, Prompt
+from run_batch.model.chat import ChatTemplate
+from run_batch.model.checkpoint import ModelSettings, SettingsError, build_model_config
+from run_batch.model.declaration import RowError
+from run_batch.model.processor import DeclaredInfo
+from run_batch.model.prompts import Piece, PromptTokenizer
+
+
+@dataclass(frozen=True, slots=True)
+class RowPrompt:
+    """One row, ready to be mapped.
+
+    Attributes:
+        pieces: the prompt text, one placeholder per image in its trusted pieces.
+        images: PIL images in mode RGB, or tensors of precomputed features (features, hidden size).
+    """
+
+    pieces: Sequence[Piece]
+    images: Sequence[Image.Image | torch.Tensor] = ()
+
+
+class _Renderer(Protocol):
+    def map(self, prompts: Sequence[Prompt]) -> list[EngineInput | RowError]: ...
+
+
+class ModelMapper:
+    """Maps rows for one model. Building one reads the checkpoint's configs and tokenizer, not its weights.
+
+    Raises:
+        SettingsError: the model's settings do not hold.
+    """
+
+    def __init__(self, settings: ModelSettings) -> None:
+        self._model_config = build_model_config(settings)
+        try:
+            tokenizer = cached_tokenizer_from_config(self._model_config)
+        except (ValueError, OSError) as error:
+            raise SettingsError(f"model.path {settings.path}: its tokenizer cannot be loaded: {error}") from error
+        self.tokenizer = tokenizer
+        self._prompt_tokenizer = PromptTokenizer(tokenizer)
+        self._renderer = _renderer_for(self._model_config, tokenizer)
+
+    @property
+    def max_model_len(self) -> int:
+        """Most tokens of prompt and generated text together."""
+        return self._model_config.max_model_len
+
+    @property
+    def image_placeholder(self) -> str | None:
+        """The text that stands for one image in a prompt, or None for a model without images."""
+        if not self._model_config.is_multimodal_model:
+            return None
+        from vllm.model_executor.model_loader import get_model_architecture
+
+        model_cls, _ = get_model_architecture(self._model_config)
+        return model_cls.get_placeholder_str("image", 1)  # type: ignore[attr-defined]
+
+    def chat_template(self) -> ChatTemplate:
+        """The model's chat template.
+
+        Raises:
+            SettingsError: it has none.
+        """
+        return ChatTemplate(self._model_config, self.tokenizer, self.image_placeholder)
+
+    def map(self, rows: Sequence[RowPrompt], add_special_tokens: bool = True) -> list[EngineInput | RowError]:
+        """Tokenize and map all rows; a row that cannot be mapped gives its RowError, its neighbours are untouched."""
+        token_ids = self._prompt_tokenizer.encode([row.pieces for row in rows], add_special_tokens)
+        mapped = self._renderer.map(
+            [Prompt(ids, row.images) for ids, row in zip(token_ids, rows, strict=True)]
+        )
+        return [self._check_length(m) for m in mapped]
+
+    def _check_length(self, mapped: EngineInput | RowError) -> EngineInput | RowError:
+        if isinstance(mapped, RowError):
+            return mapped
+        length = len(mapped["prompt_token_ids"])
+        if length == 0:
+            return RowError("prompt_empty", "the prompt has no tokens")
+        if length >= self.max_model_len:
+            return RowError(
+                "prompt_too_long",
+                f"{length} prompt tokens with image tokens; engine.max_model_len {self.max_model_len} leaves room "
+                f"for {self.max_model_len - 1} and one generated token",
+            )
+        return mapped
+
+
+def _renderer_for(model_config: Any, tokenizer: Any) -> _Renderer:
+    if not model_config.is_multimodal_model:
+        return _TextRenderer()
+    processor = VLLM_MULTIMODAL_REGISTRY.create_processor(model_config, tokenizer=tokenizer)
+    info = processor.info
+    if isinstance(info, DeclaredInfo):
+        return BulkMapper(InputProcessingContext(model_config, tokenizer), info.declaration)
+    return _VllmRenderer(processor)
+
+
+class _TextRenderer:
+    """A model without images."""
+
+    def map(self, prompts: Sequence[Prompt]) -> list[EngineInput | RowError]:
+        from vllm.inputs.engine import tokens_input
+
+        return [
+            RowError("image_unsupported", "the row has an image, the model takes text only")
+            if prompt.images
+            else tokens_input(prompt.prompt_token_ids)
+            for prompt in prompts
+        ]
+
+
+class _VllmRenderer:
+    """A model that vLLM ships: its own processor, one prompt at a time."""
+
+    def __init__(self, processor: Any) -> None:
+        self._processor = processor
+
+    def map(self, prompts: Sequence[Prompt]) -> list[EngineInput | RowError]:
+        return [self._map_one(prompt) for prompt in prompts]
+
+    def _map_one(self, prompt: Prompt) -> EngineInput | RowError:
+        from vllm.inputs.engine import tokens_input
+
+        if not prompt.images:
+            return tokens_input(prompt.prompt_token_ids)
+        data: Mapping[str, Any] = {"image": list(prompt.images)}
+        try:
+            items = self._processor.info.parse_mm_data(data)
+            return self._processor.apply(
+                ProcessorInputs(prompt.prompt_token_ids, items), TimingContext(enabled=False)
+            )
+        # vLLM's processors report a placeholder count that does not fit by RuntimeError, refused input by ValueError.
+        except (ValueError, RuntimeError) as error:
+            return RowError("image_processing", " ".join(str(error).split()))

@@ -1,0 +1,67 @@
+"""The `vllm.general_plugins` entry point: makes the declared models known in every process that vLLM starts.
+
+vLLM calls `register` in the main process, in each engine process and in each of its workers. It does nothing unless
+run-batch started the process tree, so installing run-batch changes no other use of vLLM.
+"""
+
+import importlib
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+PLUGINS_VARIABLE = "RUN_BATCH_PLUGINS"
+OWN_MODELS = ("run_batch.model.llava",)
+
+
+class PluginError(Exception):
+    """A module named in `model.plugins` cannot be imported; the message holds the module's own error."""
+
+
+def announce_plugins(modules: Sequence[str], folder: Path) -> None:
+    """Tell this process and all that it starts which modules to import.
+
+    Args:
+        modules: importable names.
+        folder: where they may lie besides the Python path: the folder of job.toml.
+    """
+    os.environ[PLUGINS_VARIABLE] = json.dumps({"modules": list(modules), "folder": str(folder)})
+
+
+def register() -> None:
+    """Import the project's models and the job's plugins, and register every declared class with vLLM by its name.
+
+    Raises:
+        PluginError: a module cannot be imported.
+    """
+    announced = os.environ.get(PLUGINS_VARIABLE)
+    if announced is None:
+        return
+    plugins = json.loads(announced)
+    if plugins["folder"] not in sys.path:
+        sys.path.append(plugins["folder"])
+    for module in OWN_MODELS:
+        importlib.import_module(module)
+    for module in plugins["modules"]:
+        _import_plugin(module)
+
+    from vllm import ModelRegistry
+
+    from run_batch.model.registry import declared_classes
+
+    for model_cls in declared_classes():
+        ModelRegistry.register_model(model_cls.__name__, model_cls)
+
+
+def _import_plugin(module: str) -> None:
+    try:
+        importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name == module.split(".")[0]:
+            raise PluginError(
+                f"model.plugins names {module!r}, which is neither installed nor in the folder of job.toml"
+            ) from None
+        raise PluginError(f"model.plugins: importing {module!r} failed: {error}") from error
+    except Exception as error:
+        raise PluginError(f"model.plugins: importing {module!r} failed: {type(error).__name__}: {error}") from error

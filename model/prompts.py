@@ -1,0 +1,113 @@
+"""Prompt text to token ids, in bulk, where text from the data stays text.
+
+A prompt is a list of pieces, each either written by the job's author (the template, where `<image>` or `</s>` mean
+the special token) or taken from the data (where the same characters are only characters).
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A stretch of prompt text; `trusted` text may hold special tokens, other text never does."""
+
+    text: str
+    trusted: bool
+
+
+class PromptTokenizer:
+    """Tokenizes prompts as the model's own tokenizer does, except that data never becomes a special token."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+        added = sorted((t.content for t in tokenizer.added_tokens_decoder.values()), key=len, reverse=True)
+        self._special = re.compile("|".join(map(re.escape, added)) or r"(?!)")
+
+    def encode(self, prompts: Sequence[Sequence[Piece]], add_special_tokens: bool) -> list[list[int]]:
+        """Token ids of each prompt.
+
+        Args:
+            add_special_tokens: put the tokenizer's own BOS and the like around (not after a chat template).
+        """
+        texts = ["".join(piece.text for piece in prompt) for prompt in prompts]
+        if not texts:
+            return []
+        encoded = self._tokenizer(texts, add_special_tokens=add_special_tokens, return_attention_mask=False)
+        token_ids: list[list[int]] = encoded["input_ids"]
+        for index, prompt in enumerate(prompts):
+            spans = self._data_specials(prompt)
+            if spans:
+                token_ids[index] = self._encode_guarded(texts[index], spans, add_special_tokens)
+        return token_ids
+
+    def count_tokens(self, text: str) -> int:
+        """Number of tokens of `text` taken as data."""
+        return len(self._encode_as_text(text))
+
+    def _data_specials(self, prompt: Sequence[Piece]) -> list[tuple[int, int]]:
+        """Spans (start, end) of what reads like a special token but is not wholly in trusted text."""
+        if all(piece.trusted for piece in prompt):
+            return []
+        trusted: list[tuple[int, int]] = []
+        position = 0
+        for piece in prompt:
+            if piece.trusted:
+                trusted.append((position, position + len(piece.text)))
+            position += len(piece.text)
+        text = "".join(piece.text for piece in prompt)
+        return [
+            match.span()
+            for match in self._special.finditer(text)
+            if not any(start <= match.start() and match.end() <= end for start, end in trusted)
+        ]
+
+    def _encode_guarded(self, text: str, spans: list[tuple[int, int]], add_special_tokens: bool) -> list[int]:
+        """Tokenize `text` with each span taken as plain characters.
+
+        A stand-in character, which no tokenizer treats specially, takes the place of each span; the tokens that
+        cover it are then replaced by the plain encoding of the characters that they cover.
+        """
+        stand_in = next(c for c in map(chr, range(0xE000, 0xF8FF)) if c not in text)
+        guarded, cut = "", 0
+        for start, end in spans:
+            guarded += text[cut:start] + stand_in
+            cut = end
+        guarded += text[cut:]
+        originals = iter([text[start:end] for start, end in spans])
+
+        encoding = self._tokenizer(
+            guarded, add_special_tokens=add_special_tokens, return_offsets_mapping=True, return_attention_mask=False
+        )
+        tokens = list(zip(encoding["input_ids"], encoding["offset_mapping"], strict=True))
+        result: list[int] = []
+        index = 0
+        while index < len(tokens):
+            token_id, (start, end) = tokens[index]
+            if stand_in not in guarded[start:end]:
+                result.append(token_id)
+                index += 1
+                continue
+            # Byte-level tokenizers give one character several tokens with the same offsets: take them together.
+            stop = index + 1
+            while stop < len(tokens) and tokens[stop][1][0] < end:
+                end = max(end, tokens[stop][1][1])
+                stop += 1
+            covered = "".join(next(originals) if c == stand_in else c for c in guarded[start:end])
+            result.extend(self._encode_as_text(covered))
+            index = stop
+        return result
+
+    def _encode_as_text(self, text: str) -> list[int]:
+        backend = self._tokenizer.backend_tokenizer
+        before = backend.encode_special_tokens
+        backend.encode_special_tokens = True
+        try:
+            ids: list[int] = backend.encode(text, add_special_tokens=False).ids
+        finally:
+            backend.encode_special_tokens = before
+        # Tokenizers that mark word starts add a leading mark that does not belong in the middle of a prompt; it is
+        # harmless there: the characters of the data are kept, and no special token appears.
+        return ids

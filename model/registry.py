@@ -1,0 +1,150 @@
+"""MULTIMODAL_REGISTRY and INPUT_REGISTRY: the decorators by which a model class declares its inputs.
+
+Each decorator adds one function to the class's declaration, in any order. The first one also gives the class the
+processor that vLLM asks for (run_batch.model.processor), which reads the declaration when an engine or a worker
+starts.
+"""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from run_batch.model.declaration import (
+    FEATURES,
+    PIXELS,
+    Declaration,
+    DeclarationError,
+    DummyDataFactory,
+    InputMapper,
+    InputProcessor,
+)
+
+ModelClass = TypeVar("ModelClass", bound=type)
+
+_DECLARATIONS: dict[type, Declaration] = {}
+
+
+def declaration_of(model_cls: type) -> Declaration | None:
+    """What `model_cls` itself declares, or None for a class that uses vLLM's own processor."""
+    return _DECLARATIONS.get(model_cls)
+
+
+def declared_classes() -> list[type]:
+    """All model classes declared in this process, in order of declaration."""
+    return list(_DECLARATIONS)
+
+
+def _declare(model_cls: type) -> Declaration:
+    if model_cls not in _DECLARATIONS:
+        from run_batch.model.processor import install_processor
+
+        _DECLARATIONS[model_cls] = Declaration(model_cls)
+        install_processor(model_cls)
+    return _DECLARATIONS[model_cls]
+
+
+def _require_function(value: Any, decorator: str) -> None:
+    if isinstance(value, type) or not callable(value):
+        raise DeclarationError(
+            f"@{decorator} takes a function, found {value!r}. Write @{decorator}(your_function) above the class"
+        )
+
+
+class MultiModalRegistry:
+    """Input mappers: how a model's images become its keyword tensors."""
+
+    def register_input_mapper(
+        self, modality: str, fn: InputMapper | None = None
+    ) -> Callable[[ModelClass], ModelClass]:
+        """Declare the mapper for all items of `modality`.
+
+        Args:
+            modality: `image`.
+            fn: takes (context, items) and gives keyword tensors, each with one entry per item in its first dimension
+                (a tensor, or a list of tensors where shapes differ). None: the default mapper.
+        """
+        if fn is None:
+            fn = _default_mapper(modality)
+        _require_function(fn, "MULTIMODAL_REGISTRY.register_input_mapper")
+        mapper = fn
+
+        def decorate(model_cls: ModelClass) -> ModelClass:
+            mappers = _declare(model_cls).mappers
+            if modality in mappers:
+                raise DeclarationError(f"{model_cls.__name__} has two input mappers for {modality}; keep one")
+            mappers[modality] = mapper
+            return model_cls
+
+        return decorate
+
+    def register_image_pixel_input_mapper(
+        self, fn: InputMapper | None = None
+    ) -> Callable[[ModelClass], ModelClass]:
+        """Declare the mapper for images given as pixels: `fn` takes PIL images in mode RGB.
+
+        None: the default, which follows the checkpoint's `preprocessor_config.json` and gives `pixel_values` of
+        shape (items, 3, height, width), float32.
+        """
+        return self.register_input_mapper(PIXELS, fn)
+
+    def register_image_feature_input_mapper(
+        self, fn: InputMapper | None = None
+    ) -> Callable[[ModelClass], ModelClass]:
+        """Declare the mapper for images given as precomputed features: `fn` takes tensors (features, hidden size).
+
+        None: the default, which gives `image_features`: a list of those tensors.
+        """
+        return self.register_input_mapper(FEATURES, fn)
+
+
+class InputRegistry:
+    """Input processors and dummy data: how prompts get their placeholder tokens, and how large they can become."""
+
+    def register_input_processor(self, fn: InputProcessor) -> Callable[[ModelClass], ModelClass]:
+        """Declare the input processor: `fn` takes (context, prompts) and gives the prompts back expanded."""
+        _require_function(fn, "INPUT_REGISTRY.register_input_processor")
+
+        def decorate(model_cls: ModelClass) -> ModelClass:
+            declaration = _declare(model_cls)
+            if declaration.input_processor is not None:
+                raise DeclarationError(f"{model_cls.__name__} has two input processors; keep one")
+            declaration.input_processor = fn
+            return model_cls
+
+        return decorate
+
+    def register_dummy_data(self, factory: DummyDataFactory) -> Callable[[ModelClass], ModelClass]:
+        """Declare the dummy data: `factory` takes (context, sequence length in tokens, items per modality)."""
+        _require_function(factory, "INPUT_REGISTRY.register_dummy_data")
+
+        def decorate(model_cls: ModelClass) -> ModelClass:
+            declaration = _declare(model_cls)
+            if declaration.dummy_data is not None:
+                raise DeclarationError(f"{model_cls.__name__} has two dummy data factories; keep one")
+            declaration.dummy_data = factory
+            return model_cls
+
+        return decorate
+
+
+def _default_mapper(modality: str) -> InputMapper:
+    from run_batch.model.features import map_image_features
+    from run_batch.model.images import map_image_pixels
+
+    def map_image(context: Any, items: list[Any]) -> Any:
+        pixels = not hasattr(items[0], "shape")
+        return (map_image_pixels if pixels else map_image_features)(context, items)
+
+    defaults: dict[str, InputMapper] = {
+        PIXELS: map_image_pixels,
+        FEATURES: map_image_features,
+        "image": map_image,
+    }
+    if modality not in defaults:
+        raise DeclarationError(
+            f"there is no default input mapper for modality {modality!r}; pass a function to register_input_mapper"
+        )
+    return defaults[modality]
+
+
+MULTIMODAL_REGISTRY = MultiModalRegistry()
+INPUT_REGISTRY = InputRegistry()

@@ -1,0 +1,121 @@
+"""Small checkpoints with random weights, in the layout of llava-hf, made in a second: what the tests run on."""
+
+import json
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+from transformers import (
+    CLIPVisionConfig,
+    LlamaConfig,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    PreTrainedTokenizerFast,
+)
+
+SPECIAL_TOKENS = ["<unk>", "<s>", "</s>", "<pad>", "<image>"]
+IMAGE_TOKEN_ID = SPECIAL_TOKENS.index("<image>")
+IMAGE_SIZE = 28
+PREPROCESSOR = {
+    "image_processor_type": "CLIPImageProcessor",
+    "do_resize": True,
+    "size": {"shortest_edge": IMAGE_SIZE},
+    "resample": 3,
+    "do_center_crop": True,
+    "crop_size": {"height": IMAGE_SIZE, "width": IMAGE_SIZE},
+    "do_rescale": True,
+    "rescale_factor": 1 / 255,
+    "do_normalize": True,
+    "image_mean": [0.48145466, 0.4578275, 0.40821073],
+    "image_std": [0.26862954, 0.26130258, 0.27577711],
+    "do_convert_rgb": True,
+}
+
+
+def save_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
+    """A byte-level tokenizer: one token per byte, so every text has an encoding of its own."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocab = {token: i for i, token in enumerate([*SPECIAL_TOKENS, *alphabet])}
+    tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=[], unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    # Bytes are shown as the alphabet's characters: a text then tells its token ids one by one.
+    tokenizer.decoder = decoders.Fuse()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A", special_tokens=[("<s>", vocab["<s>"])]
+    )
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token="<s>",
+        eos_token="</s>",
+        pad_token="<pad>",
+        unk_token="<unk>",
+        additional_special_tokens=["<image>"],
+        clean_up_tokenization_spaces=False,
+    )
+    fast.save_pretrained(folder)
+    return fast
+
+
+def save_llava(folder: Path, seed: int = 0, std: float = 0.25, **config: object) -> LlavaForConditionalGeneration:
+    """A LLaVA-1.5 with random weights, large enough in variance that its texts differ from image to image.
+
+    Args:
+        config: fields of LlavaConfig that differ from the usual.
+    """
+    torch.manual_seed(seed)
+    tokenizer = save_tokenizer(folder)
+    fields: dict[str, object] = dict(
+        vision_config=CLIPVisionConfig(
+            hidden_size=64,
+            intermediate_size=128,
+            num_hidden_layers=3,
+            num_attention_heads=2,
+            image_size=IMAGE_SIZE,
+            patch_size=7,
+            projection_dim=64,
+        ),
+        text_config=LlamaConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=64,
+            intermediate_size=128,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            num_key_value_heads=2,
+            max_position_embeddings=512,
+            bos_token_id=1,
+            eos_token_id=2,
+            pad_token_id=3,
+        ),
+        image_token_index=IMAGE_TOKEN_ID,
+        image_token_id=IMAGE_TOKEN_ID,
+    )
+    model = LlavaForConditionalGeneration(LlavaConfig(**{**fields, **config}))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim > 1:
+                parameter.normal_(0, std)
+    model.eval()
+    model.generation_config.eos_token_id = 2
+    model.save_pretrained(folder)
+    (folder / "preprocessor_config.json").write_text(json.dumps(PREPROCESSOR))
+    return model
+
+
+NAMINGS = ("transformers 5", "hub", "in memory")
+
+
+def rename_weights(folder: Path, naming: str) -> None:
+    """Rewrite a saved checkpoint's weight names as one of the namings that llava-hf checkpoints come in."""
+    if naming == "transformers 5":
+        return
+    path = folder / "model.safetensors"
+    save_file({_renamed(name, naming): tensor for name, tensor in load_file(path).items()}, path, {"format": "pt"})
+
+
+def _renamed(name: str, naming: str) -> str:
+    if naming == "hub":
+        return name if not name.startswith("vision_tower.") else name.replace("vision_tower.", "vision_tower.vision_model.")
+    if name.startswith("language_model.lm_head."):
+        return name.removeprefix("language_model.")
+    return "model." + name.replace("language_model.model.", "language_model.")
