@@ -170,9 +170,7 @@ class ParquetSource:
         ]
 
 
-def _clip(
-    batches: Iterator[pa.RecordBatch], offset: int, position: int, first: int, last: int
-) -> Iterator[RowBatch]:
+def _clip(batches: Iterator[pa.RecordBatch], offset: int, position: int, first: int, last: int) -> Iterator[RowBatch]:
     """Cut batches that start at row `position` of their file to the rows first..last-1 of that file."""
     for batch in batches:
         low, high = max(first - position, 0), min(last - position, batch.num_rows)

@@ -12,7 +12,14 @@ from typing import Any, NoReturn
 import click
 
 from run_batch.jobs.config import JobConfig, load_config
-from run_batch.jobs.errors import EXIT_BAD_JOB, EXIT_INTERRUPTED, EXIT_RUN_FAILED, Interrupted, JobError, RunError
+from run_batch.jobs.errors import (
+    EXIT_BAD_JOB,
+    EXIT_INTERRUPTED,
+    EXIT_RUN_FAILED,
+    Interrupted,
+    JobError,
+    RunError,
+)
 
 _EXIT_CODES = """\b
 Exit codes:
@@ -23,9 +30,7 @@ Exit codes:
   75  interrupted after saving progress; run the same command again
 """
 
-_config_option = click.option(
-    "--config", "config_path", type=click.Path(path_type=Path), help="The job's job.toml."
-)
+_config_option = click.option("--config", "config_path", type=click.Path(path_type=Path), help="The job's job.toml.")
 _set_option = click.option(
     "--set", "overrides", multiple=True, metavar="TABLE.KEY=VALUE", help="Override one key of job.toml."
 )
@@ -48,7 +53,9 @@ def main(
     """
     if context.invoked_subcommand is not None:
         if config_path is not None:
-            raise click.UsageError(f"write the options after the command: run-batch {context.invoked_subcommand} --config ...")
+            raise click.UsageError(
+                f"write the options after the command: run-batch {context.invoked_subcommand} --config ..."
+            )
         return
 
     def run(config: JobConfig, summary: Any) -> int:
@@ -98,7 +105,10 @@ def status(config_path: Path | None, overrides: tuple[str, ...], as_json: bool, 
 
 
 def _exit_with(
-    action: Callable[[JobConfig, Any], int], config_path: Path | None, overrides: tuple[str, ...], verbose: bool
+    action: Callable[[JobConfig, Any], int],
+    config_path: Path | None,
+    overrides: tuple[str, ...],
+    verbose: bool,
 ) -> NoReturn:
     """Run a command and end the process with its exit code, whatever happens in it."""
     if config_path is None:

@@ -16,7 +16,13 @@ from typing import Any
 from run_batch.jobs.errors import JobError
 
 
-def key(meaning: str, default: Any = MISSING, *, result: bool = True, check: Callable[[Any], str | None] | None = None) -> Any:
+def key(
+    meaning: str,
+    default: Any = MISSING,
+    *,
+    result: bool = True,
+    check: Callable[[Any], str | None] | None = None,
+) -> Any:
     """Declare one key of a table.
 
     Args:
@@ -70,7 +76,9 @@ class ModelTable:
 
 @dataclass(frozen=True, slots=True)
 class PreprocessTable:
-    workers: int | None = key("worker processes; from the cores this process may use", None, result=False, check=at_least(1))
+    workers: int | None = key(
+        "worker processes; from the cores this process may use", None, result=False, check=at_least(1)
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +96,7 @@ class ErrorsTable:
         result=False,
         check=lambda value: None if 0 <= value <= 1 else "a number from 0 to 1",
     )
+    expected_column: str | None = key("column with the text expected of each row; other texts count as failed", None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,9 +193,9 @@ def parse_config(tables: Mapping[str, Any], folder: Path) -> JobConfig:
             raise JobError(f"unknown table [{name}]{did_you_mean(name, [*TABLES, *FREE_TABLES])}")
         if not isinstance(table, dict):
             raise JobError(f"{name} must be a table: write [{name}] and its keys below")
-    parsed = {name: _parse_table(name, cls, tables.get(name, {})) for name, cls in TABLES.items()}
-    free = {name: dict(tables.get(name, {})) for name in FREE_TABLES if name != "slurm"}
-    config = JobConfig(folder=folder, **parsed, **free)
+    parsed: dict[str, Any] = {name: _parse_table(name, cls, tables.get(name, {})) for name, cls in TABLES.items()}
+    engine, sampling = dict(tables.get("engine", {})), dict(tables.get("sampling", {}))
+    config = JobConfig(folder=folder, engine=engine, sampling=sampling, **parsed)
     _check_contradictions(config, tables)
     return config
 
@@ -196,7 +205,9 @@ def _parse_table(name: str, cls: type, values: Mapping[str, Any]) -> Any:
     hints = typing.get_type_hints(cls)
     for found in values:
         if found not in fields:
-            elsewhere = [f"{t}.{found}" for t, other in TABLES.items() if found in {f.name for f in dataclasses.fields(other)}]
+            elsewhere = [
+                f"{t}.{found}" for t, other in TABLES.items() if found in {f.name for f in dataclasses.fields(other)}
+            ]
             hint = f"; did you mean {elsewhere[0]}?" if elsewhere else did_you_mean(found, fields, f"{name}.")
             raise JobError(f"unknown key {name}.{found}{hint}")
     for f in fields.values():
@@ -268,7 +279,9 @@ def result_keys(config: JobConfig) -> dict[str, Any]:
     keys: dict[str, Any] = {}
     for name, cls in TABLES.items():
         table = getattr(config, name)
-        keys.update({f"{name}.{f.name}": getattr(table, f.name) for f in dataclasses.fields(cls) if f.metadata["result"]})
+        keys.update(
+            {f"{name}.{f.name}": getattr(table, f.name) for f in dataclasses.fields(cls) if f.metadata["result"]}
+        )
     keys.update({f"engine.{k}": v for k, v in config.engine.items() if k not in _ENGINE_PLACEMENT})
     keys.update({f"sampling.{k}": v for k, v in config.sampling.items()})
     return keys

@@ -74,8 +74,8 @@ class RowMapper:
                 results[start + offset] = RowFailure(start + offset, str(row))
                 continue
             try:
-                row_id = row[self._config.input.id_column] if row_ids is None else row_ids[offset]
-                ready.append((start + offset, self._prompt(row), self._sampling(row, str(row_id))))
+                row_id = row_ids[offset] if row_ids else str(row[str(self._config.input.id_column)])
+                ready.append((start + offset, self._prompt(row), self._sampling(row, row_id)))
             except (RowError, MediaError) as error:
                 results[start + offset] = RowFailure(start + offset, str(error))
         mapped = self._model.map([prompt for _, prompt, _ in ready], add_special_tokens=self._chat is None)

@@ -141,8 +141,13 @@ def _start_vllm(config: JobConfig) -> Engine:
     return Engine(model_settings(config), config.sampling)
 
 
+def job_failures(job: PreparedJob) -> int:
+    """Failed rows in all committed shards."""
+    return sum(job.store.info(shard).failed for shard in job.store.committed())
+
+
 def _finish(job: PreparedJob) -> int:
-    failed = sum(job.store.info(shard).failed for shard in range(job.plan.num_shards))
+    failed = job_failures(job)
     if not job.store.is_complete():
         job.store.mark_success()
     limit = job.config.errors.max_fraction
@@ -229,14 +234,18 @@ class _Run:
                     break
                 progress.tick()
         finally:
-            # Whatever ends the run, whole shards are saved and the last progress is told.
+            # Whatever ends the run, whole shards are saved.
             try:
                 writer.finish()
             finally:
-                progress.write()
                 progress.close()
-        print(progress.summary(self._job.store.folder), file=self._summary, flush=True)
-        return self._stop.requested and bool(self._job.missing_shards)
+        # What counts from here on is what is committed.
+        job = self._job
+        progress.failed = job_failures(job)
+        progress.done = job.plan.num_rows - sum(len(job.plan.rows(shard)) for shard in job.missing_shards)
+        progress.write()
+        print(progress.summary(job.store.folder), file=self._summary, flush=True)
+        return self._stop.requested and bool(job.missing_shards)
 
     def _first_batch(self, pool: WorkerPool) -> MappedBatch | None:
         """Wait for the first mapped rows: only then is it known that the workers accept the job."""
@@ -255,7 +264,7 @@ class _Run:
             raise RunError(f"output.path {job.store.folder} cannot be written to: {error}") from None
         metadata = result_metadata(job.config, job.identity)
         done = job.plan.num_rows - sum(len(job.plan.rows(shard)) for shard in self._missing)
-        failed = sum(job.store.info(shard).failed for shard in job.store.committed())
+        failed = job_failures(job)
         progress = Progress(job.plan.num_rows, done, failed, job.store.run_folder / PROGRESS_FILE, self._quiet)
         return progress, ResultWriter(job.config, job.plan, job.source, job.store, metadata)
 

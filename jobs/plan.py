@@ -91,6 +91,8 @@ def check_columns(config: JobConfig, schema: pa.Schema) -> None:
         require_column("input.id_column", table.id_column, schema)
     if table.sampling_column is not None:
         require_column("input.sampling_column", table.sampling_column, schema)
+    if config.errors.expected_column is not None:
+        require_column("errors.expected_column", config.errors.expected_column, schema)
     for column in config.output.columns:
         if column in RESULT_COLUMNS:
             raise JobError(f"output.columns: {column} is the name of a result column; rename it in the input")
@@ -179,7 +181,9 @@ def check_same_job(store: ShardStore, identity: dict[str, Any]) -> None:
         before = json.loads((store.run_folder / "job.json").read_text())["identity"]
     except FileNotFoundError:
         if store.committed():
-            raise JobError(f"{store.folder} holds shards, but not of a run-batch job; choose another output.path") from None
+            raise JobError(
+                f"{store.folder} holds shards, but not of a run-batch job; choose another output.path"
+            ) from None
         return
     except (OSError, ValueError, KeyError) as error:
         raise JobError(f"{store.run_folder / 'job.json'} cannot be read: {error}") from None

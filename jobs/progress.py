@@ -83,8 +83,7 @@ class Progress:
         rows, tokens = self._rates()
         left = f"{_duration((self.total - self.done) / rows)} left" if rows > 0 else "time left unknown"
         return (
-            f"{self.done} of {self.total} rows, {rows:.1f} rows/s, {tokens:.0f} tokens/s, "
-            f"{self.failed} failed, {left}"
+            f"{self.done} of {self.total} rows, {rows:.1f} rows/s, {tokens:.0f} tokens/s, {self.failed} failed, {left}"
         )
 
     def write(self) -> None:

@@ -70,7 +70,9 @@ def parse_template(template: str, prompt_column: str, schema: pa.Schema) -> Prom
     except ValueError as error:
         raise JobError(f"prompt.template: {error} (write {{{{ and }}}} for literal braces)") from None
     for literal, name, spec, conversion in parsed:
-        if literal:
+        if literal and parts and isinstance(parts[-1], str):
+            parts[-1] += literal  # an escaped brace ends one literal and starts the next
+        elif literal:
             parts.append(literal)
         if name is None:
             continue
@@ -112,7 +114,9 @@ def require_column(key: str, column: str, schema: pa.Schema) -> None:
         JobError
     """
     if column not in schema.names:
-        raise JobError(f"{key} names column {column!r}; the input has: {', '.join(schema.names)}{_nearest(column, schema)}")
+        raise JobError(
+            f"{key} names column {column!r}; the input has: {', '.join(schema.names)}{_nearest(column, schema)}"
+        )
 
 
 def _nearest(column: str, schema: pa.Schema) -> str:

@@ -16,7 +16,14 @@ from run_batch.jobs.plan import Plan
 
 _LOGPROBS = pa.list_(
     pa.list_(
-        pa.struct([("token_id", pa.int32()), ("token", pa.string()), ("logprob", pa.float32()), ("rank", pa.int32())])
+        pa.struct(
+            [
+                ("token_id", pa.int32()),
+                ("token", pa.string()),
+                ("logprob", pa.float32()),
+                ("rank", pa.int32()),
+            ]
+        )
     )
 )
 
@@ -66,9 +73,7 @@ class ResultWriter:
     def _commit(self, shard: int, results: Mapping[int, Generation | RowFailure]) -> None:
         rows = self._plan.rows(shard)
         try:
-            carried = self._carried(rows)
-            table = build_table(self._config, carried, [results[row] for row in rows])
-            self._store.commit(shard, table, self._metadata)
+            self._store.commit(shard, self._table(rows, [results[row] for row in rows]), self._metadata)
         except InputError as error:
             raise RunError(str(error)) from None
         except OSError as error:
@@ -77,28 +82,43 @@ class ResultWriter:
                 "mend this and run the same command again"
             ) from error
 
-    def _carried(self, rows: range) -> pa.Table:
-        """The ids and carried columns of the shard's rows, read again: holding them would cost memory."""
+    def _table(self, rows: range, results: list[Generation | RowFailure]) -> pa.Table:
+        """The whole shard. Ids and carried columns are read again: holding them would cost memory."""
         id_column, columns = self._config.input.id_column, self._config.output.columns
-        names = list(dict.fromkeys([*([id_column] if id_column else []), *columns]))
-        row_ids = None if id_column else pa.array(self._source.row_names(rows.start, rows.stop), pa.string())
-        if not names:
-            return pa.table({"row_id": row_ids})
-        batches = [batch.records for batch in self._source.read(rows.start, rows.stop, names, 1024)]
-        table = pa.Table.from_batches(batches).select(names)
-        if row_ids is None:
-            row_ids = table[id_column].cast(pa.string())
-        return table.select(columns).add_column(0, "row_id", row_ids)
+        expected = self._config.errors.expected_column
+        names = list(dict.fromkeys(name for name in (id_column, expected, *columns) if name))
+        carried = None
+        if names:
+            batches = [batch.records for batch in self._source.read(rows.start, rows.stop, names, 1024)]
+            carried = pa.Table.from_batches(batches)
+        if carried is not None and expected:
+            results = compare_texts(results, carried[expected].to_pylist())
+        if carried is not None and id_column:
+            row_ids = carried[id_column].cast(pa.string())
+        else:
+            row_ids = pa.array(self._source.row_names(rows.start, rows.stop), pa.string())
+        own = {name: carried[name] for name in columns} if carried is not None else {}
+        return build_table(self._config, {"row_id": row_ids, **own}, results)
 
 
-def build_table(config: JobConfig, carried: pa.Table, results: list[Generation | RowFailure]) -> pa.Table:
+def compare_texts(results: list[Generation | RowFailure], expected: list[str | None]) -> list[Generation | RowFailure]:
+    """Rows whose text is not what is expected of them become failures; null expects nothing."""
+    return [
+        RowFailure(result.row, f"unexpected_text: expected {text!r}, found {result.texts[0]!r}")
+        if isinstance(result, Generation) and text is not None and result.texts[0] != text
+        else result
+        for result, text in zip(results, expected, strict=True)
+    ]
+
+
+def build_table(config: JobConfig, carried: Mapping[str, Any], results: list[Generation | RowFailure]) -> pa.Table:
     """The result columns of a shard, next to its ids and carried columns."""
     rows = [result if isinstance(result, Generation) else None for result in results]
 
     def column(values: list[Any], kind: pa.DataType) -> pa.Array:
         return pa.array(values, kind)
 
-    columns = {name: carried[name] for name in carried.column_names}
+    columns = dict(carried)
     columns["text"] = column([r and r.texts[0] for r in rows], pa.string())
     if config.sampling.get("n", 1) > 1:
         columns["texts"] = column([r and list(r.texts) for r in rows], pa.list_(pa.string()))

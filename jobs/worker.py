@@ -3,6 +3,7 @@
 Started by run_batch.jobs.workers as `python -m run_batch.jobs.worker DESCRIPTOR`.
 """
 
+import contextlib
 import os
 import pickle
 import signal
@@ -61,10 +62,8 @@ def main(descriptor: int) -> None:
     # Libraries print to stdout; that is kept for the one summary line.
     os.dup2(2, 1)
     connection = Connection(descriptor)
-    try:
+    with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         _serve(connection)
-    except (EOFError, BrokenPipeError, ConnectionResetError):
-        pass
     # Skips the interpreter's teardown of torch and vLLM, which takes longer than it is worth.
     sys.stderr.flush()
     os._exit(0)

@@ -6,6 +6,7 @@ rows are mapped again; a row that kills its worker twice fails alone.
 """
 
 import collections
+import contextlib
 import os
 import pickle
 import queue
@@ -161,10 +162,9 @@ class WorkerPool:
                 if task is None:
                     return
                 worker.tasks.append(task)
-                try:
+                # Where the worker is dead, its end of the pipe tells so, in _collect.
+                with contextlib.suppress(OSError):
                     worker.connection.send_bytes(pickle.dumps(task))
-                except OSError:  # it is dead: its end of the pipe tells, in _collect
-                    pass
 
     def _is_full(self) -> bool:
         return self._waiting_rows >= MAX_WAITING_ROWS or self._waiting_bytes >= MAX_WAITING_BYTES
@@ -214,7 +214,7 @@ class WorkerPool:
         if not dead.loaded:
             self._starts_failed += 1
             if self._starts_failed >= _STARTS_BEFORE_GIVING_UP:
-                raise RunError(f"worker processes die while they load the model's tokenizer and configs (exit code {code}); see the lines above")
+                raise RunError(f"worker processes die while they start (exit code {code}); see the lines above")
         tasks = list(dead.tasks)
         if tasks and dead.loaded:
             self._retry_suspect(tasks.pop(0))

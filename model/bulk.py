@@ -6,7 +6,7 @@ vLLM's own processor (run_batch.model.processor) with one, so both paths give th
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from blake3 import blake3
@@ -22,7 +22,7 @@ from vllm.multimodal.processing import InputProcessingContext
 
 from run_batch.model.declaration import Declaration, DeclarationError, MappedItem, RowError, TokenizedPrompt
 
-EngineInput = MultiModalInput | TokensInput
+EngineInput: TypeAlias = MultiModalInput | TokensInput
 
 
 @dataclass(frozen=True, slots=True)

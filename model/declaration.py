@@ -102,9 +102,7 @@ class TokenizedPrompt:
         """
         count = self.prompt_token_ids.count(placeholder_token_id)
         if count != len(runs):
-            raise RowError(
-                "placeholders", f"the prompt has {count} image placeholders, the row has {len(runs)} images"
-            )
+            raise RowError("placeholders", f"the prompt has {count} image placeholders, the row has {len(runs)} images")
         token_ids: list[int] = []
         ranges: list[PlaceholderRange] = []
         remaining = iter(runs)

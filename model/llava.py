@@ -110,7 +110,10 @@ def build_vision_tower(config: Any, quant_config: QuantizationConfig | None, pre
     Raises:
         DeclarationError: neither CLIP nor SigLIP.
     """
-    towers: dict[type, type[nn.Module]] = {CLIPVisionConfig: CLIPVisionModel, SiglipVisionConfig: SiglipVisionModel}
+    towers: dict[type, type[nn.Module]] = {
+        CLIPVisionConfig: CLIPVisionModel,
+        SiglipVisionConfig: SiglipVisionModel,
+    }
     tower = towers.get(type(config.vision_config))
     if tower is None:
         raise DeclarationError(
@@ -120,7 +123,9 @@ def build_vision_tower(config: Any, quant_config: QuantizationConfig | None, pre
     layers = config.vision_feature_layer
     depth = config.vision_config.num_hidden_layers
     # hidden_states[0] are the embeddings, hidden_states[i] is the output of layer i.
-    deepest = max(layer if layer >= 0 else depth + layer + 1 for layer in ([layers] if isinstance(layers, int) else layers))
+    deepest = max(
+        layer if layer >= 0 else depth + layer + 1 for layer in ([layers] if isinstance(layers, int) else layers)
+    )
     return tower(
         config.vision_config,
         quant_config=quant_config,

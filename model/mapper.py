@@ -82,9 +82,7 @@ class ModelMapper:
     def map(self, rows: Sequence[RowPrompt], add_special_tokens: bool = True) -> list[EngineInput | RowError]:
         """Tokenize and map all rows; a row that cannot be mapped gives its RowError, its neighbours are untouched."""
         token_ids = self._prompt_tokenizer.encode([row.pieces for row in rows], add_special_tokens)
-        mapped = self._renderer.map(
-            [Prompt(ids, row.images) for ids, row in zip(token_ids, rows, strict=True)]
-        )
+        mapped = self._renderer.map([Prompt(ids, row.images) for ids, row in zip(token_ids, rows, strict=True)])
         return [self._check_length(m) for m in mapped]
 
     def _check_length(self, mapped: EngineInput | RowError) -> EngineInput | RowError:
@@ -143,9 +141,7 @@ class _VllmRenderer:
         data: Mapping[str, Any] = {"image": list(prompt.images)}
         try:
             items = self._processor.info.parse_mm_data(data)
-            return self._processor.apply(
-                ProcessorInputs(prompt.prompt_token_ids, items), TimingContext(enabled=False)
-            )
+            return self._processor.apply(ProcessorInputs(prompt.prompt_token_ids, items), TimingContext(enabled=False))
         # vLLM's processors report a placeholder count that does not fit by RuntimeError, refused input by ValueError.
         except (ValueError, RuntimeError) as error:
             return RowError("image_processing", " ".join(str(error).split()))

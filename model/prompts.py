@@ -79,7 +79,10 @@ class PromptTokenizer:
         originals = iter([text[start:end] for start, end in spans])
 
         encoding = self._tokenizer(
-            guarded, add_special_tokens=add_special_tokens, return_offsets_mapping=True, return_attention_mask=False
+            guarded,
+            add_special_tokens=add_special_tokens,
+            return_offsets_mapping=True,
+            return_attention_mask=False,
         )
         tokens = list(zip(encoding["input_ids"], encoding["offset_mapping"], strict=True))
         result: list[int] = []

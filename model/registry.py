@@ -52,9 +52,7 @@ def _require_function(value: Any, decorator: str) -> None:
 class MultiModalRegistry:
     """Input mappers: how a model's images become its keyword tensors."""
 
-    def register_input_mapper(
-        self, modality: str, fn: InputMapper | None = None
-    ) -> Callable[[ModelClass], ModelClass]:
+    def register_input_mapper(self, modality: str, fn: InputMapper | None = None) -> Callable[[ModelClass], ModelClass]:
         """Declare the mapper for all items of `modality`.
 
         Args:
@@ -76,9 +74,7 @@ class MultiModalRegistry:
 
         return decorate
 
-    def register_image_pixel_input_mapper(
-        self, fn: InputMapper | None = None
-    ) -> Callable[[ModelClass], ModelClass]:
+    def register_image_pixel_input_mapper(self, fn: InputMapper | None = None) -> Callable[[ModelClass], ModelClass]:
         """Declare the mapper for images given as pixels: `fn` takes PIL images in mode RGB.
 
         None: the default, which follows the checkpoint's `preprocessor_config.json` and gives `pixel_values` of
@@ -86,9 +82,7 @@ class MultiModalRegistry:
         """
         return self.register_input_mapper(PIXELS, fn)
 
-    def register_image_feature_input_mapper(
-        self, fn: InputMapper | None = None
-    ) -> Callable[[ModelClass], ModelClass]:
+    def register_image_feature_input_mapper(self, fn: InputMapper | None = None) -> Callable[[ModelClass], ModelClass]:
         """Declare the mapper for images given as precomputed features: `fn` takes tensors (features, hidden size).
 
         None: the default, which gives `image_features`: a list of those tensors.

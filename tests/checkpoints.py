@@ -41,9 +41,7 @@ def save_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     # Bytes are shown as the alphabet's characters: a text then tells its token ids one by one.
     tokenizer.decoder = decoders.Fuse()
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="<s> $A", special_tokens=[("<s>", vocab["<s>"])]
-    )
+    tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", vocab["<s>"])])
     fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         bos_token="<s>",
@@ -115,7 +113,11 @@ def rename_weights(folder: Path, naming: str) -> None:
 
 def _renamed(name: str, naming: str) -> str:
     if naming == "hub":
-        return name if not name.startswith("vision_tower.") else name.replace("vision_tower.", "vision_tower.vision_model.")
+        return (
+            name
+            if not name.startswith("vision_tower.")
+            else name.replace("vision_tower.", "vision_tower.vision_model.")
+        )
     if name.startswith("language_model.lm_head."):
         return name.removeprefix("language_model.")
     return "model." + name.replace("language_model.model.", "language_model.")

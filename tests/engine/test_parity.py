@@ -30,9 +30,7 @@ def random_rows(count: int, seed: int) -> list[tuple[str, list[Image.Image]]]:
 
 
 @torch.inference_mode()
-def transformers_texts(
-    folder: Path, model: Any, rows: list[tuple[str, list[Image.Image]]], features: int
-) -> list[str]:
+def transformers_texts(folder: Path, model: Any, rows: list[tuple[str, list[Image.Image]]], features: int) -> list[str]:
     tokenizer = AutoTokenizer.from_pretrained(folder)
     processor = CLIPImageProcessor.from_pretrained(folder)
     texts = []

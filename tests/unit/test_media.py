@@ -1,0 +1,63 @@
+"""Image forms of a row, and the walls around the media root."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from run_batch.io import media
+from run_batch.io.media import MediaError, MediaReader
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    (tmp_path / "root" / "sub").mkdir(parents=True)
+    (tmp_path / "root" / "sub" / "a.png").write_bytes(b"A")
+    (tmp_path / "secret.png").write_bytes(b"S")
+    return tmp_path / "root"
+
+
+def kind(root: Path | None, cell: object) -> str:
+    with pytest.raises(MediaError) as caught:
+        MediaReader(root).read(cell)
+    assert str(caught.value).startswith(f"{caught.value.kind}: ")
+    return caught.value.kind
+
+
+def test_every_form_gives_the_encoded_bytes(root: Path) -> None:
+    read = MediaReader(root).read
+    assert read(None) == []
+    assert read(b"A") == [b"A"]
+    assert read({"bytes": b"A", "path": "elsewhere.png"}) == [b"A"]
+    assert read({"bytes": None, "path": "sub/a.png"}) == [b"A"]
+    assert read({"bytes": None, "path": None}) == []
+    assert read("sub/a.png") == [b"A"]
+    assert read(str(root / "sub" / "a.png")) == [b"A"]
+    assert read([b"A", "sub/a.png", {"bytes": b"B", "path": None}]) == [b"A", b"A", b"B"]
+
+
+def test_paths_cannot_leave_the_media_root(root: Path) -> None:
+    (root / "link.png").symlink_to(root.parent / "secret.png")
+    (root / "folder").symlink_to(root.parent)
+    for path in (
+        "../secret.png",
+        "sub/../../secret.png",
+        str(root.parent / "secret.png"),
+        "link.png",
+        "folder/secret.png",
+    ):
+        assert kind(root, path) == "path_not_allowed"
+    assert kind(None, "sub/a.png") == "path_not_allowed"
+    assert kind(root, "https://example.com/a.png") == "url_not_allowed"
+
+
+def test_what_is_no_readable_file_is_an_error_of_the_row(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    os.mkfifo(root / "fifo.png")
+    assert kind(root, "missing.png") == "image_not_found"
+    assert kind(root, "") == "image_not_found"
+    assert kind(root, "sub") == "image_unreadable"
+    assert kind(root, "fifo.png") == "image_unreadable"
+    assert kind(root, [None]) == "image_null"
+    assert kind(root, 3.5) == "image_form"
+    monkeypatch.setattr(media, "MAX_BYTES", 0)
+    assert kind(root, "sub/a.png") == kind(root, b"A") == "image_too_large"

@@ -1,0 +1,161 @@
+"""Declarations: the seed's decorators, the bulk mapper that calls what they declare, and messages for mistakes."""
+
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from run_batch.model import (
+    INPUT_REGISTRY,
+    MULTIMODAL_REGISTRY,
+    DeclarationError,
+    DummyData,
+    RowError,
+    TokenizedPrompt,
+)
+from run_batch.model.bulk import BulkMapper, Prompt
+from run_batch.model.registry import declaration_of
+
+IMAGE = 9
+
+
+def mean_mapper(context: Any, items: list[Image.Image]) -> dict[str, torch.Tensor]:
+    """Three numbers per image: its mean colour. A white image is refused."""
+    means = [torch.tensor(item.resize((1, 1)).getpixel((0, 0)), dtype=torch.float32) for item in items]
+    if any(mean.min() == 255 for mean in means):
+        raise RowError("too_white", "nothing to see")
+    return {"colour": torch.stack(means)}
+
+
+def three_tokens(context: Any, prompts: list[TokenizedPrompt]) -> list[TokenizedPrompt]:
+    return [prompt.expand(IMAGE, [[IMAGE, IMAGE, 5]] * len(prompt.items), embed_token_id=IMAGE) for prompt in prompts]
+
+
+def dummy(context: Any, seq_len: int, mm_counts: Any) -> DummyData:
+    return DummyData()
+
+
+def declared(mapper: Any = mean_mapper, processor: Any = three_tokens) -> BulkMapper:
+    @MULTIMODAL_REGISTRY.register_image_pixel_input_mapper(mapper)
+    @INPUT_REGISTRY.register_dummy_data(dummy)
+    @INPUT_REGISTRY.register_input_processor(processor)
+    class YourModelForImage2Seq(nn.Module):
+        pass
+
+    declaration = declaration_of(YourModelForImage2Seq)
+    assert declaration is not None and declaration.dummy_data is dummy
+    return BulkMapper(None, declaration)  # type: ignore[arg-type]
+
+
+def colour(value: int) -> Image.Image:
+    return Image.new("RGB", (4, 4), (value, value, value))
+
+
+def test_the_decorators_of_the_seed_document_work_as_printed() -> None:
+    @MULTIMODAL_REGISTRY.register_image_feature_input_mapper()
+    @MULTIMODAL_REGISTRY.register_image_pixel_input_mapper()
+    @INPUT_REGISTRY.register_dummy_data(dummy)
+    @INPUT_REGISTRY.register_input_processor(three_tokens)
+    class YourModelForImage2Seq(nn.Module):
+        pass
+
+    declaration = declaration_of(YourModelForImage2Seq)
+    assert declaration is not None
+    assert sorted(declaration.mappers) == ["image_features", "image_pixels"]
+    assert declaration.input_processor is three_tokens
+    assert hasattr(YourModelForImage2Seq, "_processor_factory")
+
+
+def test_prompts_are_expanded_and_items_mapped_in_order() -> None:
+    first, second = declared().map(
+        [Prompt([1, IMAGE, 2], [colour(10)]), Prompt([IMAGE, 3, IMAGE], [colour(20), colour(30)])]
+    )
+    assert not isinstance(first, RowError) and not isinstance(second, RowError)
+    assert first["prompt_token_ids"] == [1, IMAGE, IMAGE, 5, 2]
+    assert second["prompt_token_ids"] == [IMAGE, IMAGE, 5, 3, IMAGE, IMAGE, 5]
+    ranges = second["mm_placeholders"]["image"]
+    assert [(r.offset, r.length, r.is_embed.tolist()) for r in ranges] == [
+        (0, 3, [True, True, False]),
+        (4, 3, [True, True, False]),
+    ]
+    values = [item["colour"].data.tolist() for item in second["mm_kwargs"]["image"]]
+    assert values == [[20.0] * 3, [30.0] * 3]
+
+
+def test_equal_images_have_equal_hashes_and_others_have_not() -> None:
+    (row,) = declared().map([Prompt([IMAGE] * 3, [colour(1), colour(2), colour(1)])])
+    assert not isinstance(row, RowError)
+    one, two, three = row["mm_hashes"]["image"]
+    assert one == three != two
+
+
+def test_many_rows_at_once_give_what_single_rows_give() -> None:
+    bulk = declared()
+    prompts = [Prompt([IMAGE] * (n % 3), [colour(n + k) for k in range(n % 3)]) for n in range(20)]
+    prompts.append(Prompt([IMAGE], [colour(255)]))
+    assert [str(row) for row in bulk.map(prompts)] == [str(bulk.map([prompt])[0]) for prompt in prompts]
+
+
+def test_a_row_that_cannot_be_mapped_leaves_its_neighbours_untouched() -> None:
+    good, white, short = declared().map(
+        [Prompt([IMAGE], [colour(1)]), Prompt([IMAGE], [colour(255)]), Prompt([1], [colour(2)])]
+    )
+    assert not isinstance(good, RowError)
+    assert str(white) == "too_white: nothing to see"
+    assert str(short) == "placeholders: the prompt has 0 image placeholders, the row has 1 images"
+
+
+def fails(mapper: Any = mean_mapper, processor: Any = three_tokens, image: Any = None) -> str:
+    with pytest.raises(DeclarationError) as caught:
+        declared(mapper, processor).map([Prompt([IMAGE], [image if image is not None else colour(1)])])
+    assert "YourModelForImage2Seq" in str(caught.value)
+    return str(caught.value)
+
+
+def test_mistakes_of_mappers_have_messages() -> None:
+    assert "gave 2 entries in x for 1 items" in fails(lambda c, items: {"x": torch.ones(2, 3)})
+    assert "without a batch dimension" in fails(lambda c, items: {"x": torch.tensor(1.0)})
+    assert "gave x as int" in fails(lambda c, items: {"x": 3})
+    assert "must give keyword tensors" in fails(lambda c, items: [1])
+    assert "declares no input mapper for image_features" in fails(image=torch.ones(2, 3))
+
+
+def test_mistakes_of_input_processors_have_messages() -> None:
+    assert "took 1 prompts and gave 0 back" in fails(processor=lambda c, prompts: [])
+    assert "gave 0 placeholder ranges for a prompt with 1 images" in fails(processor=lambda c, prompts: prompts)
+
+
+def test_a_bug_in_a_mapper_is_no_row_error() -> None:
+    def broken(context: Any, items: list[Any]) -> Any:
+        raise KeyError("typo")
+
+    with pytest.raises(KeyError, match="typo"):
+        declared(broken).map([Prompt([IMAGE], [colour(1)])])
+
+
+def test_two_registrations_for_one_model_are_refused() -> None:
+    class Model(nn.Module):
+        pass
+
+    twice = [
+        MULTIMODAL_REGISTRY.register_image_pixel_input_mapper(),
+        INPUT_REGISTRY.register_input_processor(three_tokens),
+        INPUT_REGISTRY.register_dummy_data(dummy),
+    ]
+    for register in twice:
+        register(Model)
+        with pytest.raises(DeclarationError, match="Model has two"):
+            register(Model)
+
+
+def test_a_decorator_without_its_parentheses_is_refused() -> None:
+    with pytest.raises(DeclarationError, match="takes a function"):
+
+        @INPUT_REGISTRY.register_input_processor  # type: ignore[arg-type]
+        class Model(nn.Module):
+            pass
+
+    with pytest.raises(DeclarationError, match="no default input mapper for modality 'smell'"):
+        MULTIMODAL_REGISTRY.register_input_mapper("smell")

@@ -1,0 +1,62 @@
+"""Shards: complete or absent, in their order, with counts that can be read without their rows."""
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from run_batch.io import shards
+from run_batch.io.shards import ShardStore
+
+
+def table(errors: list[str | None]) -> pa.Table:
+    return pa.table({"row_id": [str(i) for i in range(len(errors))], "error": pa.array(errors, pa.string())})
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ShardStore:
+    store = ShardStore(tmp_path / "out")
+    store.create()
+    return store
+
+
+def test_a_committed_shard_is_read_back_with_its_counts_and_metadata(store: ShardStore) -> None:
+    store.commit(3, table([None, "kind: bad", None]), {"run_batch.model": "m"})
+    store.commit(100_000, table([None]), {})
+    assert store.committed() == [3, 100_000]
+    assert (store.info(3).rows, store.info(3).failed) == (3, 1)
+    assert pq.read_table(store.folder / "part-00003.parquet")["error"].to_pylist() == [None, "kind: bad", None]
+    assert pq.read_metadata(store.path(3)).metadata[b"run_batch.model"] == b"m"
+    assert (store.folder / "part-100000.parquet").exists()
+
+
+def test_readers_of_data_sets_see_shards_alone(store: ShardStore) -> None:
+    store.commit(0, table([None]), {})
+    (store.run_folder / "part-00001.parquet.9.tmp").write_bytes(b"half")
+    store.mark_success()
+    assert pq.read_table(store.folder).num_rows == 1
+    assert store.is_complete()
+
+
+def test_a_shard_that_cannot_be_finished_leaves_nothing(store: ShardStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*args: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(shards.os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        store.commit(0, table([None]), {})
+    assert store.committed() == [] and list(store.run_folder.iterdir()) == []
+
+
+def test_what_a_killed_run_left_is_removed(store: ShardStore) -> None:
+    (store.run_folder / "part-00001.parquet.9.tmp").write_bytes(b"half")
+    store.discard_unfinished()
+    assert list(store.run_folder.iterdir()) == []
+
+
+def test_writability_is_told_without_making_anything(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    assert ShardStore(tmp_path / "a" / "b").is_writable()
+    assert not ShardStore(tmp_path / "file" / "b").is_writable()
+    assert not (tmp_path / "a").exists()
