@@ -1,9 +1,11 @@
 """The command line: options and exit codes, nothing else."""
 
+import logging
 import os
 import sys
 import time
 import traceback
+import warnings
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
@@ -114,7 +116,8 @@ def _exit_with(
     if config_path is None:
         raise click.UsageError("--config job.toml is missing")
     summary = _keep_stdout()
-    os.environ.setdefault("VLLM_LOGGING_LEVEL", "INFO" if verbose else "ERROR")
+    if not verbose:
+        _quiet_libraries()
     try:
         config = load_config(config_path, overrides)
         code = action(config, summary)
@@ -139,6 +142,18 @@ def _keep_stdout() -> Any:
     summary = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     return summary
+
+
+def _quiet_libraries() -> None:
+    """Keep what torch and vLLM say about themselves off the terminal, here and in all processes that follow."""
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    os.environ.setdefault("TORCH_LOGS", "-torch._library")
+    os.environ.setdefault("PYTHONWARNINGS", "ignore")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    warnings.simplefilter("ignore")
+    # vLLM logs a little before it has set its level; without any handler Python would print that.
+    logging.getLogger().addHandler(logging.NullHandler())
 
 
 def _complain(error: Exception, code: int, verbose: bool) -> int:

@@ -5,6 +5,8 @@ Help texts, checks, the resume identity and the resolved configuration are all d
 
 import dataclasses
 import difflib
+import os
+import re
 import tomllib
 import types
 import typing
@@ -14,6 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from run_batch.jobs.errors import JobError
+
+
+_HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 
 
 def key(
@@ -121,13 +126,14 @@ class JobConfig:
 
     @property
     def output_folder(self) -> Path:
-        return self.folder / Path(self.output.path).expanduser()
+        return Path(os.path.normpath(self.folder / Path(self.output.path).expanduser()))
 
     def resolve(self, path: str) -> str:
         """A path of job.toml as an absolute one; a URL, or an id that names nothing here, as it is."""
         local = self.folder / Path(path).expanduser()
-        is_id = "://" in path or (not local.exists() and path.count("/") == 1 and not path.startswith((".", "~")))
-        return path if is_id else str(local)
+        # `org/name` is a Hub id, unless `org` is a folder here: then a name in it has been mistyped.
+        names_nothing = _HUB_ID.fullmatch(path) and not local.parent.exists()
+        return path if "://" in path or names_nothing else os.path.normpath(local)
 
 
 TABLES: Mapping[str, type] = {

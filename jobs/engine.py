@@ -57,6 +57,7 @@ class Engine:
             JobError: the engine or sampling settings do not hold.
         """
         from vllm import LLMEngine
+        from vllm.exceptions import VLLMValidationError
         from vllm.platforms import current_platform
         from vllm.sampling_params import RequestOutputKind
         from vllm.usage.usage_lib import UsageContext
@@ -72,7 +73,7 @@ class Engine:
             vllm_config = engine_args.create_engine_config(UsageContext.LLM_CLASS)
         except SettingsError as error:
             raise JobError(str(error)) from None
-        except (ValueError, TypeError, NotImplementedError) as error:
+        except (VLLMValidationError, ValueError, TypeError, NotImplementedError) as error:
             raise JobError(f"the engine settings do not hold: {first_cause(error)}") from error
         self.max_num_seqs: int = vllm_config.scheduler_config.max_num_seqs
         self._engine = LLMEngine.from_vllm_config(vllm_config, UsageContext.LLM_CLASS, disable_log_stats=True)

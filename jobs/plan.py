@@ -179,7 +179,7 @@ def check_same_job(store: ShardStore, identity: dict[str, Any]) -> None:
     """
     try:
         before = json.loads((store.run_folder / "job.json").read_text())["identity"]
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         if store.committed():
             raise JobError(
                 f"{store.folder} holds shards, but not of a run-batch job; choose another output.path"

@@ -1,9 +1,10 @@
 """One worker process: takes batches of input rows, gives them back mapped, until its pipe is closed.
 
-Started by run_batch.jobs.workers as `python -m run_batch.jobs.worker DESCRIPTOR`.
+Started by run_batch.jobs.workers, which passes the descriptor of its end of a pipe.
 """
 
 import contextlib
+import logging
 import os
 import pickle
 import signal
@@ -56,9 +57,12 @@ class WorkerProblem:
 
 
 def main(descriptor: int) -> None:
+    """Serve tasks from the pipe `descriptor` until it closes; ends the process."""
     # The main process decides what a signal means; workers end when it closes their pipe or dies.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
+    # The main process tells of the model; without any handler Python would print what vLLM logs here.
+    logging.getLogger().addHandler(logging.NullHandler())
     # Libraries print to stdout; that is kept for the one summary line.
     os.dup2(2, 1)
     connection = Connection(descriptor)
@@ -104,7 +108,3 @@ def _serve(connection: Connection) -> None:
             where = f"while mapping rows {task.start} to {last}:\n{traceback.format_exc()}"
             transport.send(connection, WorkerProblem(where, bad_job=False))
             return
-
-
-if __name__ == "__main__":
-    main(int(sys.argv[1]))

@@ -123,7 +123,7 @@ class WorkerPool:
             "TOKENIZERS_PARALLELISM": "false",
         }
         process = subprocess.Popen(
-            [sys.executable, "-m", "run_batch.jobs.worker", str(theirs.fileno())],
+            [sys.executable, "-c", f"from run_batch.jobs.worker import main; main({theirs.fileno()})"],
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
             env=environment,

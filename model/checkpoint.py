@@ -3,6 +3,7 @@
 Every mistake that can be seen without loading weights is found here, so that a typo costs seconds.
 """
 
+import contextlib
 import dataclasses
 import difflib
 import json
@@ -46,6 +47,7 @@ _DECIDED = {
     "convert": "run-batch generates text",
     "mm_processor_cache_gb": "images are mapped in worker processes, vLLM's own cache of mapped images stays off",
     "disable_log_stats": "run-batch reports progress itself",
+    "use_tqdm_on_load": "run-batch reports progress itself",
     "skip_tokenizer_init": "prompts and texts need the tokenizer",
 }
 _DECIDED_SAMPLING = {
@@ -77,6 +79,7 @@ def build_engine_args(settings: ModelSettings) -> Any:
         trust_remote_code=settings.trust_remote_code,
         mm_processor_cache_gb=0,
         disable_log_stats=True,
+        use_tqdm_on_load=False,
         **overrides,
     )
 
@@ -87,10 +90,12 @@ def build_model_config(settings: ModelSettings) -> Any:
     Raises:
         SettingsError: as for build_engine_args, or vLLM refuses the combination.
     """
+    from vllm.exceptions import VLLMValidationError
+
     engine_args = build_engine_args(settings)
     try:
         return engine_args.create_model_config()
-    except (ValueError, OSError) as error:
+    except (VLLMValidationError, ValueError, OSError) as error:
         raise SettingsError(f"model.path {settings.path}: {first_cause(error)}") from error
 
 
@@ -110,6 +115,7 @@ def build_sampling_params(values: Mapping[str, Any], **decided: Any) -> Any:
         SettingsError: unknown key, or a value that vLLM refuses.
     """
     from vllm import SamplingParams
+    from vllm.exceptions import VLLMValidationError
 
     _refuse_unknown("sampling", values, set(SamplingParams.__struct_fields__), _DECIDED_SAMPLING)
     hints = _type_hints(SamplingParams)
@@ -117,7 +123,7 @@ def build_sampling_params(values: Mapping[str, Any], **decided: Any) -> Any:
         _check_type(f"sampling.{key}", value, hints.get(key))
     try:
         return SamplingParams(**{**values, **decided})
-    except (ValueError, TypeError) as error:
+    except (VLLMValidationError, ValueError, TypeError) as error:
         raise SettingsError(f"sampling: {first_cause(error)}") from error
 
 
@@ -137,10 +143,13 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 @cache
 def _type_hints(cls: type) -> Mapping[str, Any]:
-    try:
-        return typing.get_type_hints(cls)
-    except NameError:  # a type that vLLM imports for type checkers only
-        return {}
+    """Type of each annotated field, but for those whose types vLLM imports for type checkers only."""
+    hints: dict[str, Any] = {}
+    for name, annotation in cls.__annotations__.items():
+        alone = type(cls.__name__, (), {"__annotations__": {name: annotation}, "__module__": cls.__module__})
+        with contextlib.suppress(NameError):
+            hints.update(typing.get_type_hints(alone))
+    return hints
 
 
 def _check_type(key: str, value: Any, hint: Any) -> None:

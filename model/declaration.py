@@ -137,12 +137,28 @@ DummyDataFactory = Callable[["InputProcessingContext", int, Mapping[str, int]], 
 
 @dataclass(slots=True)
 class Declaration:
-    """All that one model class has declared so far (decorators add to it one by one)."""
+    """All that one model class has declared so far (decorators add to it one by one).
+
+    Attributes:
+        mappers: input mappers by what they take: `image_pixels`, `image_features`, `image`.
+        own: what the class itself declares; the rest is inherited from its base class.
+    """
 
     model_cls: type
     mappers: dict[str, InputMapper] = field(default_factory=dict)
     input_processor: InputProcessor | None = None
     dummy_data: DummyDataFactory | None = None
+    own: set[str] = field(default_factory=set)
+
+    def claim(self, what: str) -> None:
+        """Note that the class itself declares `what`.
+
+        Raises:
+            DeclarationError: it does so for the second time.
+        """
+        if what in self.own:
+            raise DeclarationError(f"{self.model_cls.__name__} has two {what}; keep one")
+        self.own.add(what)
 
     def mapper_for(self, item: Any) -> tuple[str, InputMapper]:
         """The mapper for one image: pixels (a PIL image) or precomputed features (a tensor).

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 import torch
 from PIL import Image
+from vllm.exceptions import VLLMValidationError
 from vllm.multimodal import MULTIMODAL_REGISTRY as VLLM_MULTIMODAL_REGISTRY
 from vllm.multimodal.processing import InputProcessingContext, ProcessorInputs, TimingContext
 from vllm.tokenizers import cached_tokenizer_from_config
@@ -143,5 +144,5 @@ class _VllmRenderer:
             items = self._processor.info.parse_mm_data(data)
             return self._processor.apply(ProcessorInputs(prompt.prompt_token_ids, items), TimingContext(enabled=False))
         # vLLM's processors report a placeholder count that does not fit by RuntimeError, refused input by ValueError.
-        except (ValueError, RuntimeError) as error:
+        except (VLLMValidationError, ValueError, RuntimeError) as error:
             return RowError("image_processing", " ".join(str(error).split()))

@@ -6,6 +6,7 @@ starts.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from run_batch.model.declaration import (
@@ -24,8 +25,8 @@ _DECLARATIONS: dict[type, Declaration] = {}
 
 
 def declaration_of(model_cls: type) -> Declaration | None:
-    """What `model_cls` itself declares, or None for a class that uses vLLM's own processor."""
-    return _DECLARATIONS.get(model_cls)
+    """What `model_cls` or its nearest declared base class declares; None for a class with vLLM's own processor."""
+    return next((_DECLARATIONS[cls] for cls in model_cls.__mro__ if cls in _DECLARATIONS), None)
 
 
 def declared_classes() -> list[type]:
@@ -37,7 +38,8 @@ def _declare(model_cls: type) -> Declaration:
     if model_cls not in _DECLARATIONS:
         from run_batch.model.processor import install_processor
 
-        _DECLARATIONS[model_cls] = Declaration(model_cls)
+        base = declaration_of(model_cls) or Declaration(model_cls)
+        _DECLARATIONS[model_cls] = replace(base, model_cls=model_cls, mappers=dict(base.mappers), own=set())
         install_processor(model_cls)
     return _DECLARATIONS[model_cls]
 
@@ -66,10 +68,9 @@ class MultiModalRegistry:
         mapper = fn
 
         def decorate(model_cls: ModelClass) -> ModelClass:
-            mappers = _declare(model_cls).mappers
-            if modality in mappers:
-                raise DeclarationError(f"{model_cls.__name__} has two input mappers for {modality}; keep one")
-            mappers[modality] = mapper
+            declaration = _declare(model_cls)
+            declaration.claim(f"input mappers for {modality}")
+            declaration.mappers[modality] = mapper
             return model_cls
 
         return decorate
@@ -99,8 +100,7 @@ class InputRegistry:
 
         def decorate(model_cls: ModelClass) -> ModelClass:
             declaration = _declare(model_cls)
-            if declaration.input_processor is not None:
-                raise DeclarationError(f"{model_cls.__name__} has two input processors; keep one")
+            declaration.claim("input processors")
             declaration.input_processor = fn
             return model_cls
 
@@ -112,8 +112,7 @@ class InputRegistry:
 
         def decorate(model_cls: ModelClass) -> ModelClass:
             declaration = _declare(model_cls)
-            if declaration.dummy_data is not None:
-                raise DeclarationError(f"{model_cls.__name__} has two dummy data factories; keep one")
+            declaration.claim("dummy data factories")
             declaration.dummy_data = factory
             return model_cls
 

@@ -19,7 +19,7 @@ SHOWN = 4
 def draw(encoded: bytes) -> list[str]:
     """A gray image as lines of text, two characters a pixel so that it keeps its shape."""
     image = Image.open(io.BytesIO(encoded)).convert("L")
-    pixels = list(image.getdata())
+    pixels = image.tobytes()
     rows = [pixels[i : i + image.width] for i in range(0, len(pixels), image.width)]
     return ["".join(SHADES[value * (len(SHADES) - 1) // 255] * 2 for value in row) for row in rows]
 
@@ -44,7 +44,10 @@ def main() -> None:
     results = pa.concat_tables([pq.read_table(path) for path in sorted(folder.glob("part-*.parquet"))]).to_pylist()
     images = pq.read_table(ROOT / "configs" / "demo" / "digits.parquet", columns=["id", "image"]).to_pylist()
     encoded = {row["id"]: row["image"]["bytes"] for row in images}
-    for result in results[:: len(results) // SHOWN][:SHOWN]:
+    step = len(results) // SHOWN
+    for index in range(SHOWN):
+        # One further each time: the questions of an image follow one another.
+        result = results[index * step + index % 3]
         show_row(result, encoded[result["row_id"]])
     print()
     for question in sorted({result["prompt"] for result in results}):

@@ -93,6 +93,9 @@ def test_relative_paths_start_at_the_folder_of_the_job(tmp_path: Path) -> None:
     assert config.resolve("rows.parquet") == str(tmp_path / "rows.parquet")
     assert config.resolve("org/model") == "org/model"
     assert config.resolve("s3://bucket/rows") == "s3://bucket/rows"
+    assert config.resolve("org/*.parquet") == str(tmp_path / "org" / "*.parquet")
+    (tmp_path / "data").mkdir()
+    assert config.resolve("data/mistyped") == str(tmp_path / "data" / "mistyped")
 
 
 def test_only_what_changes_results_makes_another_job() -> None:

@@ -159,3 +159,22 @@ def test_a_decorator_without_its_parentheses_is_refused() -> None:
 
     with pytest.raises(DeclarationError, match="no default input mapper for modality 'smell'"):
         MULTIMODAL_REGISTRY.register_input_mapper("smell")
+
+
+def test_a_subclass_inherits_what_it_does_not_declare() -> None:
+    @MULTIMODAL_REGISTRY.register_image_pixel_input_mapper(mean_mapper)
+    @INPUT_REGISTRY.register_input_processor(three_tokens)
+    class Base(nn.Module):
+        pass
+
+    def other_mapper(context: Any, items: list[Any]) -> dict[str, torch.Tensor]:
+        return {"other": torch.zeros(len(items), 1)}
+
+    @MULTIMODAL_REGISTRY.register_image_pixel_input_mapper(other_mapper)
+    class Derived(Base):
+        pass
+
+    base, derived = declaration_of(Base), declaration_of(Derived)
+    assert base is not None and derived is not None
+    assert derived.mappers["image_pixels"] is other_mapper and derived.input_processor is three_tokens
+    assert base.mappers["image_pixels"] is mean_mapper

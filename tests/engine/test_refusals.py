@@ -1,0 +1,76 @@
+"""Jobs that cannot start: exit code 2, one message that names what is wrong, no traceback, nothing written."""
+
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import jobs
+
+pytestmark = pytest.mark.engine
+
+REFUSALS: dict[str, tuple[dict[str, Any], str]] = {
+    "unknown key": ({"output": {"rows_per_shrad": 5}}, "output.rows_per_shard"),
+    "missing input": ({"input": {"path": "nothere.parquet"}}, "nothere.parquet: no such file"),
+    "missing column": ({"input": {"image_column": "imgae"}}, "did you mean image"),
+    "missing model": ({"model": {"path": "/nonexistent/model"}}, "/nonexistent/model: no such folder"),
+    "folder without model": ({"model": {"path": "."}}, "no config.json"),
+    "unknown architecture": ({"model": {"architecture": "NoSuchModelForX"}}, "NoSuchModelForX"),
+    "unknown plugin": ({"model": {"plugins": ["no_such_module_x"]}}, "no_such_module_x"),
+    "broken plugin": ({"model": {"plugins": ["broken"]}}, "ZeroDivisionError: division by zero"),
+    "unknown engine key": ({"engine": {"max_modle_len": 5}}, "did you mean max_model_len"),
+    "engine key of wrong type": ({"engine": {"max_num_seqs": "many"}}, "engine.max_num_seqs = 'many'"),
+    "engine value": ({"engine": {"max_model_len": 10**9}}, "max_model_len"),
+    "decided engine key": ({"engine": {"model": "other"}}, "model.path"),
+    "unknown sampling key": ({"sampling": {"temperatur": 1}}, "did you mean temperature"),
+    "sampling value": ({"sampling": {"temperature": -1.0}}, "temperature"),
+    "no placeholder": ({"prompt": {"template": "{prompt}"}}, "<image>"),
+    "no chat template": ({"prompt": {"template": None, "chat": True}}, "chat template"),
+    "unwritable output": ({"output": {"path": "job.toml/out"}}, "output.path"),
+    "no media root": ({"input": {"media_root": "nowhere"}}, "input.media_root nowhere"),
+}
+
+
+@pytest.fixture(scope="module")
+def refused(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, subprocess.CompletedProcess[str]]]:
+    folder = tmp_path_factory.mktemp("refusals")
+
+    def refuse(case: tuple[int, str]) -> tuple[Path, subprocess.CompletedProcess[str]]:
+        job = jobs.write_job(folder / str(case[0]), jobs.rows(3), **REFUSALS[case[1]][0])
+        (job.parent / "broken.py").write_text("1 / 0")
+        return job, jobs.run(job)
+
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        return dict(zip(REFUSALS, pool.map(refuse, enumerate(REFUSALS)), strict=True))
+
+
+@pytest.mark.parametrize("case", REFUSALS)
+def test_a_job_that_cannot_start_is_refused(
+    case: str, refused: dict[str, tuple[Path, subprocess.CompletedProcess[str]]]
+) -> None:
+    job, finished = refused[case]
+    assert finished.returncode == 2, finished.stderr
+    assert finished.stderr.startswith("run-batch: ") and REFUSALS[case][1] in finished.stderr, finished.stderr
+    assert "Traceback" not in finished.stderr and finished.stdout == ""
+    assert not (job.parent / "out").exists()
+
+
+def test_check_shows_the_plan_without_writing_anything(tmp_path: Path) -> None:
+    columns = jobs.rows(120)
+    columns["image"][1] = b"x"
+    job = jobs.write_job(tmp_path, columns)
+    finished = jobs.run(job, command="check")
+    assert finished.returncode == 0, finished.stderr
+    assert "input: 120 rows" in finished.stdout and "3 shards of 50 rows" in finished.stdout
+    assert "15 can be mapped, 1 fail" in finished.stdout and "row 1: image_decode: " in finished.stdout
+    assert not (tmp_path / "out").exists()
+    status = jobs.run(job, command="status")
+    assert status.returncode == 0 and status.stdout.startswith("not started")
+
+
+def test_usage_errors_have_exit_code_2() -> None:
+    for words in (["--config"], [], ["--nonsense"], ["chekc"]):
+        finished = subprocess.run([str(jobs.COMMAND), *words], capture_output=True, text=True)
+        assert finished.returncode == 2 and "Traceback" not in finished.stderr
