@@ -17,7 +17,6 @@ from typing import Any
 
 from run_batch.jobs.errors import JobError
 
-
 _HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 
 
