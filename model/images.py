@@ -148,7 +148,14 @@ def _center_crop(image: Image.Image, crop: tuple[int, int]) -> Image.Image:
     return image.crop((left, top, left + width, top + height))
 
 
-def map_image_pixels(context: Any, items: list[Image.Image]) -> dict[str, torch.Tensor]:
+def normalize_pixels(pixels: list[np.ndarray], settings: PixelSettings) -> torch.Tensor:
+    """Rescale and normalize uint8 arrays (height, width, 3) of one size to float32 (arrays, 3, height, width)."""
+    scale, shift = (torch.tensor(values).view(3, 1, 1) for values in (settings.scale, settings.shift))
+    values = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).to(torch.float32)
+    return torch.addcmul(shift, values, scale)
+
+
+def map_image_pixels(context: Any, items: list[Image.Image]) -> dict[str, torch.Tensor | list[torch.Tensor]]:
     """The default pixel mapper: what the checkpoint's `preprocessor_config.json` says.
 
     Args:
@@ -159,9 +166,7 @@ def map_image_pixels(context: Any, items: list[Image.Image]) -> dict[str, torch.
         Within 1/255 of transformers' CLIPImageProcessor and SiglipImageProcessor before normalization.
     """
     settings = PixelSettings.from_config(context.get_hf_image_processor_config())
-    scale = torch.tensor(settings.scale).view(3, 1, 1)
-    shift = torch.tensor(settings.shift).view(3, 1, 1)
-    pixels = [torch.from_numpy(image_to_pixels(item, settings).copy()).permute(2, 0, 1) for item in items]
-    values = [torch.addcmul(shift, p.to(torch.float32), scale) for p in pixels]
-    same_size = len({v.shape for v in values}) == 1
-    return {"pixel_values": torch.stack(values) if same_size else values}  # type: ignore[dict-item]
+    pixels = [image_to_pixels(item, settings) for item in items]
+    if len({p.shape for p in pixels}) == 1:
+        return {"pixel_values": normalize_pixels(pixels, settings)}
+    return {"pixel_values": [normalize_pixels([p], settings)[0] for p in pixels]}

@@ -50,12 +50,13 @@ def expand_image_tokens(context: InputProcessingContext, prompts: list[Tokenized
     image_token_id = config.image_token_index
     expanded = []
     for prompt in prompts:
-        sizes = [_precomputed_size(item.tensors) or image_feature_size(config) for item in prompt.items]
+        sizes = [precomputed_size(item.tensors) or image_feature_size(config) for item in prompt.items]
         expanded.append(prompt.expand(image_token_id, [[image_token_id] * size for size in sizes]))
     return expanded
 
 
-def _precomputed_size(tensors: Mapping[str, torch.Tensor]) -> int | None:
+def precomputed_size(tensors: Mapping[str, torch.Tensor]) -> int | None:
+    """Number of features of an image that came as features; None for one that came as pixels."""
     return tensors["image_features"].shape[0] if "image_features" in tensors else None
 
 

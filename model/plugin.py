@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 PLUGINS_VARIABLE = "RUN_BATCH_PLUGINS"
-OWN_MODELS = ("run_batch.model.llava",)
+OWN_MODELS = ("run_batch.model.llava", "run_batch.model.llava_next")
 
 
 class PluginError(Exception):

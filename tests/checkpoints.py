@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -11,7 +12,12 @@ from transformers import (
     LlamaConfig,
     LlavaConfig,
     LlavaForConditionalGeneration,
+    LlavaNextConfig,
+    LlavaNextForConditionalGeneration,
+    MistralConfig,
     PreTrainedTokenizerFast,
+    Qwen2Config,
+    SiglipVisionConfig,
 )
 
 SPECIAL_TOKENS = ["<unk>", "<s>", "</s>", "<pad>", "<image>"]
@@ -55,15 +61,17 @@ def save_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
     return fast
 
 
-def save_llava(folder: Path, seed: int = 0, std: float = 0.25, **config: object) -> LlavaForConditionalGeneration:
-    """A LLaVA-1.5 with random weights, large enough in variance that its texts differ from image to image.
+def save_llava(
+    folder: Path, seed: int = 0, std: float = 0.25, preprocessor: dict[str, Any] = PREPROCESSOR, **config: Any
+) -> Any:
+    """A LLaVA with random weights, large enough in variance that its texts differ from image to image.
 
     Args:
-        config: fields of LlavaConfig that differ from the usual.
+        config: fields of LlavaConfig that differ from the usual; with `image_grid_pinpoints`, it is a LLaVA-NeXT.
     """
     torch.manual_seed(seed)
     tokenizer = save_tokenizer(folder)
-    fields: dict[str, object] = dict(
+    fields: dict[str, Any] = dict(
         vision_config=CLIPVisionConfig(
             hidden_size=64,
             intermediate_size=128,
@@ -88,18 +96,62 @@ def save_llava(folder: Path, seed: int = 0, std: float = 0.25, **config: object)
         image_token_index=IMAGE_TOKEN_ID,
         image_token_id=IMAGE_TOKEN_ID,
     )
-    model = LlavaForConditionalGeneration(LlavaConfig(**{**fields, **config}))
+    is_next = config.pop("image_grid_pinpoints", None)
+    settings = {**fields, **config}
+    if is_next:
+        preprocessor = {
+            **preprocessor,
+            "image_processor_type": "LlavaNextImageProcessor",
+            "image_grid_pinpoints": is_next,
+        }
+        model = LlavaNextForConditionalGeneration(LlavaNextConfig(**settings, image_grid_pinpoints=is_next))
+    else:
+        model = LlavaForConditionalGeneration(LlavaConfig(**settings))
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.ndim > 1:
                 parameter.normal_(0, std)
     model.eval()
+    model.tie_weights()
     model.generation_config.eos_token_id = 2
     model.save_pretrained(folder)
-    (folder / "preprocessor_config.json").write_text(json.dumps(PREPROCESSOR))
+    (folder / "preprocessor_config.json").write_text(json.dumps(preprocessor))
     return model
 
 
+SIGLIP_PREPROCESSOR = {
+    **PREPROCESSOR,
+    "image_processor_type": "SiglipImageProcessor",
+    "size": {"height": IMAGE_SIZE, "width": IMAGE_SIZE},
+    "do_center_crop": False,
+    "image_mean": [0.5, 0.5, 0.5],
+    "image_std": [0.5, 0.5, 0.5],
+}
+_TEXT_SIZES: dict[str, Any] = dict(
+    hidden_size=64,
+    intermediate_size=128,
+    num_hidden_layers=2,
+    num_attention_heads=2,
+    num_key_value_heads=1,
+    max_position_embeddings=512,
+    vocab_size=len(SPECIAL_TOKENS) + 256,
+    bos_token_id=1,
+    eos_token_id=2,
+    pad_token_id=3,
+)
+LANGUAGE_MODELS = {
+    "llama": LlamaConfig(**_TEXT_SIZES),
+    "mistral": MistralConfig(**_TEXT_SIZES, sliding_window=None),
+    "qwen2": Qwen2Config(**_TEXT_SIZES),
+}
+SIGLIP_TOWER = SiglipVisionConfig(
+    hidden_size=64,
+    intermediate_size=128,
+    num_hidden_layers=3,
+    num_attention_heads=2,
+    image_size=IMAGE_SIZE,
+    patch_size=7,
+)
 NAMINGS = ("transformers 5", "hub", "in memory")
 
 
