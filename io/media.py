@@ -1,4 +1,4 @@
-"""The image forms of a row to encoded bytes: bytes, struct, path, list, null.
+"""The image forms of a row to encoded bytes or arrays of features: bytes, struct, path, list, null.
 
 Paths stay inside the media root, whatever `..`, absolute paths or symbolic links say; only regular files are opened.
 """
@@ -7,6 +7,10 @@ import os
 import stat
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 # Far above any photograph; keeps one hostile row from taking a worker's memory.
 MAX_BYTES = 128 << 20
@@ -25,6 +29,41 @@ class MediaError(Exception):
         self.kind = kind
 
 
+def image_cells(column: pa.Array) -> list[Any]:
+    """The cells of the image column, as MediaReader takes them."""
+    if isinstance(column, pa.ExtensionArray):
+        column = column.storage
+    # Nested lists of numbers stay in Arrow: as Python objects they would take thirty times the memory.
+    return list(column) if _features_depth(column.type) else column.to_pylist()
+
+
+def _features_depth(kind: pa.DataType) -> int:
+    """How many lists deep the numbers of a column of features lie; 0 for a column of anything else."""
+    depth = 0
+    while pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+        depth, kind = depth + 1, kind.value_type
+    return depth if pa.types.is_floating(kind) or pa.types.is_integer(kind) else 0
+
+
+def _read_features(cell: pa.Scalar) -> list[bytes | np.ndarray]:
+    """One array of features, (features, hidden size), or several of them."""
+    if not cell.is_valid:
+        return []
+    depth = _features_depth(cell.type)
+    if depth == 3:
+        return [array for image in cell.values for array in _read_features(image)]
+    if depth != 2:
+        raise MediaError("features", f"image features are lists in a list, found {cell.type}")
+    rows = cell.values
+    widths = pc.unique(pc.list_value_length(rows)).to_pylist()
+    if rows.null_count or len(widths) != 1:
+        raise MediaError("features", f"the features of an image have different lengths: {widths}")
+    numbers = rows.flatten()
+    if numbers.null_count:
+        raise MediaError("features", "image features hold nulls")
+    return [numbers.to_numpy(zero_copy_only=False).reshape(len(rows), widths[0])]
+
+
 class MediaReader:
     """Reads the encoded images of rows."""
 
@@ -32,12 +71,17 @@ class MediaReader:
         """`root` is the folder that image paths are relative to and cannot leave; None allows no paths."""
         self._root = None if root is None else Path(os.path.realpath(root))
 
-    def read(self, cell: Any) -> list[bytes]:
-        """The encoded images of one cell of the image column, in order; none for null.
+    def read(self, cell: Any) -> list[bytes | np.ndarray]:
+        """The images of one cell of the image column, in order; none for null.
+
+        Returns:
+            Encoded bytes, or arrays of precomputed features where the column is one of nested lists of numbers.
 
         Raises:
             MediaError: an image is missing, not allowed, too large, or of no known form.
         """
+        if isinstance(cell, pa.Scalar):
+            return _read_features(cell)
         if cell is None:
             return []
         if isinstance(cell, list):

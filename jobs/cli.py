@@ -116,6 +116,7 @@ def _exit_with(
     if config_path is None:
         raise click.UsageError("--config job.toml is missing")
     summary = _keep_stdout()
+    _show_own_warnings()
     if not verbose:
         _quiet_libraries()
     try:
@@ -142,6 +143,12 @@ def _keep_stdout() -> Any:
     summary = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     return summary
+
+
+def _show_own_warnings() -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("run-batch: %(message)s"))
+    logging.getLogger("run_batch").addHandler(handler)
 
 
 def _quiet_libraries() -> None:

@@ -9,15 +9,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import torch
+from PIL import Image
 
-from run_batch.io.media import MediaError, MediaReader
+from run_batch.io.media import MediaError, MediaReader, image_cells
 from run_batch.jobs.config import JobConfig
 from run_batch.jobs.errors import JobError
 from run_batch.jobs.mapped import MappedRow, RowFailure, model_settings
 from run_batch.jobs.prompt import PromptTemplate, parse_template
 from run_batch.model.checkpoint import SettingsError, build_sampling_params
 from run_batch.model.declaration import RowError
+from run_batch.model.features import decode_features, features_tensor, is_encoded_features
 from run_batch.model.images import decode_image
 from run_batch.model.mapper import ModelMapper, RowPrompt
 from run_batch.model.prompts import Piece
@@ -69,7 +73,7 @@ class RowMapper:
         """
         results: dict[int, MappedRow | RowFailure] = {}
         ready: list[tuple[int, RowPrompt, Mapping[str, Any]]] = []
-        for offset, row in enumerate(_rows(records)):
+        for offset, row in enumerate(_rows(records, self._config.input.image_column)):
             if isinstance(row, RowError):
                 results[start + offset] = RowFailure(start + offset, str(row))
                 continue
@@ -86,7 +90,7 @@ class RowMapper:
 
     def _prompt(self, row: Mapping[str, Any]) -> RowPrompt:
         column = self._config.input.image_column
-        images = [decode_image(encoded) for encoded in self._media.read(row[column])] if column else []
+        images = [_decode(image) for image in self._media.read(row[column])] if column else []
         if self._chat is not None:
             return RowPrompt(self._chat.pieces(self._messages(row), len(images)), images)
         template = self._template if images or not column else self._text_template
@@ -134,11 +138,21 @@ def _own_sampling(value: Any) -> dict[str, Any]:
     return {name: setting for name, setting in value.items() if setting is not None}
 
 
-def _rows(records: pa.RecordBatch) -> list[Mapping[str, Any] | RowError]:
+def _decode(image: bytes | np.ndarray) -> Image.Image | torch.Tensor:
+    if isinstance(image, np.ndarray):
+        return features_tensor(image)
+    return decode_features(image) if is_encoded_features(image) else decode_image(image)
+
+
+def _rows(records: pa.RecordBatch, image_column: str) -> list[Mapping[str, Any] | RowError]:
     """The rows as Python values; a row with text that is no UTF-8 as its RowError."""
     try:
-        return records.to_pylist()
+        columns = {
+            name: image_cells(column) if name == image_column else column.to_pylist()
+            for name, column in zip(records.schema.names, records.columns, strict=True)
+        }
     except UnicodeDecodeError:
         if records.num_rows > 1:
-            return [row for i in range(records.num_rows) for row in _rows(records.slice(i, 1))]
+            return [row for i in range(records.num_rows) for row in _rows(records.slice(i, 1), image_column)]
         return [RowError("text_encoding", "the row holds text that is not UTF-8")]
+    return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]

@@ -117,7 +117,20 @@ class BulkMapper:
                     f"{where} gave {len(after.placeholders)} placeholder ranges for a prompt with "
                     f"{len(before.items)} images; give one range per image (TokenizedPrompt.expand does)"
                 )
+            _check_feature_counts(after)
         return list(expanded)
+
+
+def _check_feature_counts(prompt: TokenizedPrompt) -> None:
+    """Precomputed features tell their number: it has to be that of the placeholder tokens."""
+    for item, placeholder in zip(prompt.items, prompt.placeholders, strict=True):
+        features = item.tensors.get("image_features")
+        if features is not None and len(features) != placeholder.num_features:
+            raise RowError(
+                "placeholders",
+                f"the prompt has {placeholder.num_features} placeholder tokens for an image with {len(features)} "
+                "features",
+            )
 
 
 def _pixel_size(image: Any) -> tuple[int, int]:

@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import difflib
 import json
+import logging
 import re
 import typing
 from collections.abc import Iterable, Mapping
@@ -20,6 +21,9 @@ from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
 
 class SettingsError(Exception):
     """A key of the `model`, `engine` or `sampling` table does not hold; the message names it and what is accepted."""
+
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +74,9 @@ def build_engine_args(settings: ModelSettings) -> Any:
     for key, value in settings.engine.items():
         _check_type(f"engine.{key}", value, hints.get(key))
     overrides = dict(settings.engine)
-    _check_architecture(settings)
+    if _lacks_dummy_data(_check_architecture(settings)):
+        # vLLM would profile with an image that nobody has declared.
+        overrides.setdefault("skip_mm_profiling", True)
     if settings.architecture is not None:
         own = overrides.get("hf_overrides") or {}
         overrides["hf_overrides"] = {**own, "architectures": [settings.architecture]}
@@ -168,12 +174,32 @@ def _check_type(key: str, value: Any, hint: Any) -> None:
         raise SettingsError(f"{key} = {value!r}: {message}") from None
 
 
-def _check_architecture(settings: ModelSettings) -> None:
+def _lacks_dummy_data(architecture: str | None) -> bool:
+    from run_batch.model.registry import declaration_of, declared_classes
+
+    model_cls = next((cls for cls in declared_classes() if cls.__name__ == architecture), None)
+    declaration = declaration_of(model_cls) if model_cls is not None else None
+    if declaration is None or declaration.dummy_data is not None:
+        return False
+    _LOG.warning(
+        "%s declares no dummy data: memory is profiled with text only, so large images may take more than there is; "
+        "declare it with @INPUT_REGISTRY.register_dummy_data",
+        architecture,
+    )
+    return True
+
+
+def _check_architecture(settings: ModelSettings) -> str | None:
+    """The architecture that vLLM will take, as far as it can be known without the Hub.
+
+    Raises:
+        SettingsError: it is no registered model class.
+    """
     from vllm import ModelRegistry
 
     config = _read_config(settings.path)
     if settings.architecture is None and config is None:
-        return
+        return None
     supported = set(ModelRegistry.get_supported_archs())
     if settings.architecture is not None:
         named, key = [settings.architecture], "model.architecture"
@@ -185,6 +211,7 @@ def _check_architecture(settings: ModelSettings) -> None:
             f"{key} {', '.join(named)} is not a registered model class{did_you_mean(named[0], supported)} "
             "(a class of your own: name its module in model.plugins)"
         )
+    return next((name for name in named if name in supported), None)
 
 
 def _read_config(path: str) -> dict[str, Any] | None:

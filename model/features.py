@@ -1,14 +1,53 @@
-"""The default mapper for precomputed image features."""
+"""Precomputed image features: from bytes or nested lists to tensors, and the default mapper for them."""
 
+import io
 from typing import Any
 
+import numpy as np
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_safetensors
 
 from run_batch.model.declaration import RowError
 
+_NPY_MAGIC = b"\x93NUMPY"
+
+
+def is_encoded_features(encoded: bytes) -> bool:
+    """Whether these bytes are a `.npy` or a safetensors file, and no image."""
+    return encoded.startswith(_NPY_MAGIC) or (len(encoded) > 9 and encoded[8:9] == b"{")
+
+
+def decode_features(encoded: bytes) -> torch.Tensor:
+    """The one tensor of a `.npy` or safetensors file. Pickled objects are refused.
+
+    Raises:
+        RowError: `features`, for a damaged file, or one that holds no or several tensors.
+    """
+    try:
+        if encoded.startswith(_NPY_MAGIC):
+            return features_tensor(np.load(io.BytesIO(encoded), allow_pickle=False))
+        tensors = list(load_safetensors(encoded).values())
+    except (ValueError, EOFError, OSError, TypeError, SafetensorError) as error:
+        raise RowError("features", f"damaged file of image features: {error}") from None
+    if len(tensors) != 1:
+        raise RowError("features", f"a safetensors file of image features holds one tensor, found {len(tensors)}")
+    return tensors[0]
+
+
+def features_tensor(values: np.ndarray) -> torch.Tensor:
+    """An array of features as a tensor.
+
+    Raises:
+        RowError: `features`, for an array of anything but numbers.
+    """
+    if values.dtype.kind not in "fiu":
+        raise RowError("features", f"image features have dtype {values.dtype}; expected a floating point dtype")
+    return torch.from_numpy(np.ascontiguousarray(values.astype(values.dtype.newbyteorder("="))))
+
 
 def map_image_features(context: Any, items: list[torch.Tensor]) -> dict[str, list[torch.Tensor]]:
-    """Precomputed features, as they are.
+    """The default feature mapper: precomputed features, as they are.
 
     Args:
         items: tensors of shape (features, hidden size), floating point; hidden size is that of the language model.
@@ -22,7 +61,7 @@ def map_image_features(context: Any, items: list[torch.Tensor]) -> dict[str, lis
     config = context.get_hf_config()
     hidden_size = config.get_text_config().hidden_size
     for item in items:
-        if item.ndim != 2 or item.shape[1] != hidden_size or not item.is_floating_point():
+        if item.ndim != 2 or item.shape[1] != hidden_size or not len(item) or not item.is_floating_point():
             raise RowError(
                 "features",
                 f"image features have shape {tuple(item.shape)} and dtype {item.dtype}; "

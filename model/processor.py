@@ -55,6 +55,10 @@ class DeclaredInfo(BaseProcessingInfo):
     def get_supported_mm_limits(self) -> Mapping[str, int | None]:
         return {"image": None} if self.declaration.mappers else {}
 
+    def get_mm_max_tokens_per_item(self, seq_len: int, mm_counts: Mapping[str, int]) -> Mapping[str, int] | None:
+        """None lets vLLM measure the dummy data. Without any, an image may take all that a prompt may hold."""
+        return dict.fromkeys(mm_counts, seq_len) if self.declaration.dummy_data is None else None
+
 
 class DeclaredDummyInputs(BaseDummyInputsBuilder[DeclaredInfo]):
     """The declared dummy data; text only where none is declared."""
