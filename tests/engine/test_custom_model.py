@@ -1,0 +1,91 @@
+"""The guide docs/custom-models.md: its code is the example's code, and the example runs and computes what it says."""
+
+import importlib
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from pictures import picture
+from safetensors.torch import load_file
+from transformers import LlamaForCausalLM
+
+import jobs
+from run_batch.model.mapper import RowPrompt
+from run_batch.model.plugin import announce_plugins, register
+from run_batch.model.prompts import Piece
+
+EXAMPLE = jobs.ROOT / "configs" / "custom"
+GUIDE = jobs.ROOT / "docs" / "custom-models.md"
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", GUIDE.read_text(), re.DOTALL)
+
+
+def test_the_guide_shows_the_code_of_the_example() -> None:
+    code = (EXAMPLE / "patch_reader.py").read_text()
+    assert "\n\n".join(block.rstrip("\n") + "\n" for block in blocks("python")) == code
+    assert len(code.splitlines()) < 150
+    assert blocks("toml")[0] in (EXAMPLE / "job.toml").read_text()
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The example's checkpoint, and the example registered in this process."""
+    folder = tmp_path_factory.mktemp("patch_reader")
+    announce_plugins(["patch_reader"], EXAMPLE)
+    register()
+    sys.path.insert(0, str(EXAMPLE))
+    try:
+        importlib.import_module("make_checkpoint").write_checkpoint(folder)
+    finally:
+        sys.path.remove(str(EXAMPLE))
+    return folder
+
+
+@torch.inference_mode()
+def reference_text(folder: Path, text: str, image: Any) -> str:
+    """The example's model in plain transformers: image features among embedded tokens, greedy decoding."""
+    from transformers import AutoConfig, AutoTokenizer
+
+    example = importlib.import_module("patch_reader")
+    config, tokenizer, weights = (
+        AutoConfig.from_pretrained(folder),
+        AutoTokenizer.from_pretrained(folder),
+        load_file(folder / "model.safetensors"),
+    )
+    model = LlamaForCausalLM(config.text_config).eval()
+    prefix = "language_model."
+    model.load_state_dict({n.removeprefix(prefix): t for n, t in weights.items() if n.startswith(prefix)})
+    rows, columns = example.grid_of(config, *image.size)
+    patches = example.cut_patches(image, rows, columns, config.patch_size)
+    features = patches @ weights["patch_projection.weight"].T + weights["patch_projection.bias"]
+    layout = "<row_end>".join(["<image>" * columns] * rows) + "<image_end>"
+    ids = tokenizer(text.replace("<image>", layout), return_tensors="pt")["input_ids"]
+    embeds = model.get_input_embeddings()(ids)
+    embeds[ids == config.image_token_id] = features
+    out = model.generate(inputs_embeds=embeds, do_sample=False, max_new_tokens=12, pad_token_id=0, eos_token_id=2)
+    return tokenizer.decode(out[0], skip_special_tokens=True)
+
+
+@pytest.mark.engine
+def test_the_example_generates_what_its_description_says(checkpoint: Path, generate_with: Any) -> None:
+    images = [picture(seed, size) for seed, size in enumerate([(64, 64), (200, 30), (30, 200), (8, 8), (90, 61)] * 4)]
+    texts = [f"<image>what is number {n}?" for n in range(len(images))]
+    rows = [RowPrompt([Piece(text, trusted=True)], [image]) for text, image in zip(texts, images, strict=True)]
+    found = [generation.texts[0] for generation in generate_with(checkpoint, rows)]
+    assert found == [reference_text(checkpoint, text, image) for text, image in zip(texts, images, strict=True)]
+    assert len(set(found)) > len(found) // 2
+
+
+@pytest.mark.engine
+def test_the_job_of_the_guide_runs(checkpoint: Path, tmp_path: Path) -> None:
+    settings = [f"model.path={checkpoint}", f"output.path={tmp_path / 'out'}", "preprocess.workers=2"]
+    words = [word for setting in settings for word in ("--set", setting)]
+    finished = jobs.run(EXAMPLE / "job.toml", *words)
+    assert finished.returncode == 0, finished.stderr
+    table = jobs.results(tmp_path / "job.toml")
+    assert table.num_rows == 100 and table["error"].null_count == 100
