@@ -54,12 +54,12 @@ class RowMapper:
         column = self._config.input.image_column
         if not column:
             return
-        if placeholder is None:
+        if not self._model.takes_images:
             raise JobError(
                 f"input.image_column is {column!r}, but {self._config.model.path} takes no images; "
                 'set input.image_column = "" for a text-only job'
             )
-        if placeholder not in self._template.literal_text:
+        if placeholder is not None and placeholder not in self._template.literal_text:
             raise JobError(
                 f"prompt.template has no {placeholder}, the model's image placeholder, so the images of column "
                 f"{column} would not be seen; add it where the image belongs"

@@ -63,9 +63,14 @@ class ModelMapper:
         return self._model_config.max_model_len
 
     @property
+    def takes_images(self) -> bool:
+        """Whether the model takes anything but text."""
+        return self._model_config.is_multimodal_model
+
+    @property
     def image_placeholder(self) -> str | None:
-        """The text that stands for one image in a prompt, or None for a model without images."""
-        if not self._model_config.is_multimodal_model:
+        """The text that stands for one image in a prompt; None where the model needs none, or takes no images."""
+        if not self.takes_images:
             return None
         from vllm.model_executor.model_loader import get_model_architecture
 

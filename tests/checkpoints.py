@@ -8,6 +8,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import (
+    Blip2Config,
+    Blip2ForConditionalGeneration,
+    Blip2Processor,
+    Blip2QFormerConfig,
+    Blip2VisionConfig,
+    BlipImageProcessor,
     CLIPVisionConfig,
     LlamaConfig,
     LlavaConfig,
@@ -15,6 +21,7 @@ from transformers import (
     LlavaNextConfig,
     LlavaNextForConditionalGeneration,
     MistralConfig,
+    OPTConfig,
     PreTrainedTokenizerFast,
     Qwen2Config,
     SiglipVisionConfig,
@@ -152,6 +159,69 @@ SIGLIP_TOWER = SiglipVisionConfig(
     image_size=IMAGE_SIZE,
     patch_size=7,
 )
+
+
+def save_blip2(folder: Path, seed: int = 0) -> Blip2ForConditionalGeneration:
+    """A BLIP-2 with random weights: a model that vLLM ships, with a processor of its own."""
+    torch.manual_seed(seed)
+    tokenizer = save_tokenizer(folder)
+    size: dict[str, Any] = dict(hidden_size=64, num_hidden_layers=2, num_attention_heads=2)
+    vision = Blip2VisionConfig(**size, intermediate_size=128, image_size=IMAGE_SIZE, patch_size=7)
+    qformer = Blip2QFormerConfig(**size, intermediate_size=128, encoder_hidden_size=64, cross_attention_frequency=1)
+    text = OPTConfig(
+        **size,
+        vocab_size=len(tokenizer),
+        ffn_dim=128,
+        max_position_embeddings=256,
+        word_embed_proj_dim=64,
+        bos_token_id=1,
+        eos_token_id=2,
+        pad_token_id=3,
+    )
+    config = Blip2Config(
+        vision_config=vision.to_dict(),
+        qformer_config=qformer.to_dict(),
+        text_config=text.to_dict(),
+        num_query_tokens=4,
+        image_token_index=IMAGE_TOKEN_ID,
+    )
+    model = Blip2ForConditionalGeneration(config)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim > 1:
+                parameter.normal_(0, 0.25)
+    model.eval()
+    model.tie_weights()
+    model.save_pretrained(folder)
+    image_processor = BlipImageProcessor(size={"height": IMAGE_SIZE, "width": IMAGE_SIZE})
+    Blip2Processor(image_processor, tokenizer, num_query_tokens=4).save_pretrained(folder)
+    return model
+
+
+def quantize_language_model(folder: Path) -> None:
+    """Rewrite a saved LLaVA's language model in 8-bit integers, as compressed-tensors (W8A8, per channel) stores it."""
+    path = folder / "model.safetensors"
+    weights = load_file(path)
+    for name in [n for n in weights if n.startswith("language_model.model.layers.") and n.endswith("proj.weight")]:
+        scale = weights[name].abs().amax(dim=1, keepdim=True) / 127
+        weights[name] = (weights[name] / scale).round().to(torch.int8)
+        weights[name.replace(".weight", ".weight_scale")] = scale
+    save_file(weights, path, {"format": "pt"})
+    config = json.loads((folder / "config.json").read_text())
+    group = {
+        "targets": ["Linear"],
+        "weights": {"num_bits": 8, "type": "int", "symmetric": True, "strategy": "channel"},
+        "input_activations": {"num_bits": 8, "type": "int", "symmetric": True, "strategy": "token", "dynamic": True},
+    }
+    config["quantization_config"] = {
+        "quant_method": "compressed-tensors",
+        "format": "int-quantized",
+        "config_groups": {"group_0": group},
+        "ignore": ["re:.*lm_head", "re:.*vision_tower.*", "re:.*multi_modal_projector.*"],
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+
+
 NAMINGS = ("transformers 5", "hub", "in memory")
 
 

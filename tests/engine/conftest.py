@@ -1,31 +1,18 @@
-"""Engines for the tests: real vLLM on the CPU, one at a time in this process."""
+"""What the tests with real vLLM share: the declared models, and one engine at a time."""
 
-import gc
-import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import engines
 import pytest
 
-os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
-os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
-
-from run_batch.jobs.engine import Engine, Generation
-from run_batch.jobs.mapped import MappedRow
+from run_batch.jobs.engine import Generation
 from run_batch.model.checkpoint import ModelSettings
 from run_batch.model.mapper import ModelMapper, RowPrompt
 from run_batch.model.plugin import announce_plugins, register
 
-ENGINE = {
-    "dtype": "float32",
-    "enforce_eager": True,
-    "max_model_len": 256,
-    "max_num_seqs": 32,
-    "kv_cache_memory_bytes": 1 << 27,
-}
-SAMPLING = {"temperature": 0.0, "max_tokens": 12}
+Generator = Callable[..., list[Generation]]
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -34,42 +21,13 @@ def _declared_models() -> None:
     register()
 
 
-@contextmanager
-def running_engine(settings: ModelSettings, sampling: dict[str, Any]) -> Iterator[Engine]:
-    """An engine that leaves nothing behind for the next one."""
-    from vllm.distributed import cleanup_dist_env_and_memory
-
-    engine = Engine(settings, sampling)
-    try:
-        yield engine
-    finally:
-        engine.close()
-        del engine
-        cleanup_dist_env_and_memory()
-        gc.collect()
-
-
-def generate(engine: Engine, mapper: ModelMapper, rows: list[RowPrompt]) -> list[Generation]:
-    """All rows through mapper and engine, in their order."""
-    for index, mapped in enumerate(mapper.map(rows)):
-        assert not isinstance(mapped, Exception), mapped
-        assert engine.add(MappedRow(index, mapped, {})) is None
-    finished: list[Generation] = []
-    while engine.unfinished:
-        finished += engine.step()
-    return sorted(finished, key=lambda generation: generation.row)
-
-
-Generator = Callable[[Path, list[RowPrompt]], list[Generation]]
-
-
 @pytest.fixture
 def generate_with() -> Generator:
     """Load a checkpoint, generate for some rows, and unload it."""
 
     def run(folder: Path, rows: list[RowPrompt], **engine: Any) -> list[Generation]:
-        settings = ModelSettings(str(folder), engine={**ENGINE, **engine})
-        with running_engine(settings, SAMPLING) as started:
-            return generate(started, ModelMapper(settings), rows)
+        settings = ModelSettings(str(folder), engine={**engines.ENGINE, **engine})
+        with engines.running_engine(settings, engines.SAMPLING) as started:
+            return engines.generate(started, ModelMapper(settings), rows)
 
     return run

@@ -1,0 +1,50 @@
+"""Engines for the tests: real vLLM on the CPU, in the process of the tests."""
+
+import gc
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+
+from run_batch.jobs.engine import Engine, Generation
+from run_batch.jobs.mapped import MappedRow
+from run_batch.model.checkpoint import ModelSettings
+from run_batch.model.mapper import ModelMapper, RowPrompt
+
+ENGINE = {
+    "dtype": "float32",
+    "enforce_eager": True,
+    "max_model_len": 256,
+    "max_num_seqs": 32,
+    "kv_cache_memory_bytes": 1 << 27,
+}
+SAMPLING = {"temperature": 0.0, "max_tokens": 12}
+
+
+@contextmanager
+def running_engine(settings: ModelSettings, sampling: dict[str, Any]) -> Iterator[Engine]:
+    """An engine that leaves nothing behind for the next one."""
+    from vllm.distributed import cleanup_dist_env_and_memory
+
+    engine = Engine(settings, sampling)
+    try:
+        yield engine
+    finally:
+        engine.close()
+        del engine
+        cleanup_dist_env_and_memory()
+        gc.collect()
+
+
+def generate(engine: Engine, mapper: ModelMapper, rows: list[RowPrompt]) -> list[Generation]:
+    """All rows through mapper and engine, in their order."""
+    for index, mapped in enumerate(mapper.map(rows)):
+        assert not isinstance(mapped, Exception), mapped
+        assert engine.add(MappedRow(index, mapped, {})) is None
+    finished: list[Generation] = []
+    while engine.unfinished:
+        finished += engine.step()
+    return sorted(finished, key=lambda generation: generation.row)
