@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from run_batch.jobs.errors import JobError
+from run_batch.jobs.errors import JobError, RunError
 from run_batch.jobs.mapped import MappedRow, RowFailure
 from run_batch.model.checkpoint import (
     ModelSettings,
@@ -54,7 +54,8 @@ class Engine:
         """Load the weights and profile memory.
 
         Raises:
-            JobError: the engine or sampling settings do not hold.
+            JobError: the engine or sampling settings do not hold, or the model cannot be found.
+            RunError: the engine does not start: weights that do not fit the model, too little memory.
         """
         from vllm import LLMEngine
         from vllm.exceptions import VLLMValidationError
@@ -75,8 +76,16 @@ class Engine:
             raise JobError(str(error)) from None
         except (VLLMValidationError, ValueError, TypeError, NotImplementedError) as error:
             raise JobError(f"the engine settings do not hold: {first_cause(error)}") from error
+        except OSError as error:
+            raise JobError(f"model.path {settings.path} cannot be loaded: {first_cause(error)}") from error
         self.max_num_seqs: int = vllm_config.scheduler_config.max_num_seqs
-        self._engine = LLMEngine.from_vllm_config(vllm_config, UsageContext.LLM_CLASS, disable_log_stats=True)
+        try:
+            self._engine = LLMEngine.from_vllm_config(vllm_config, UsageContext.LLM_CLASS, disable_log_stats=True)
+        except Exception as error:
+            # Whatever vLLM, torch and the model's own class raise: --verbose shows where.
+            raise RunError(
+                f"the engine does not start: {type(error).__name__}: {first_cause(error)} (--verbose tells more)"
+            ) from error
 
     @property
     def unfinished(self) -> int:

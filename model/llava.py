@@ -163,6 +163,7 @@ class LlavaForConditionalGeneration(nn.Module, SupportsMultiModal, SupportsPP):
         config = vllm_config.model_config.hf_config
         quant_config = vllm_config.quant_config
         self.config = config
+        self._is_quantized = quant_config is not None
         self.configure_mm_token_handling(config.text_config.vocab_size, [config.image_token_index])
         with self._mark_tower_model(vllm_config, "image"):
             self.vision_tower = build_vision_tower(config, quant_config, maybe_prefix(prefix, "vision_tower"))
@@ -212,4 +213,17 @@ class LlavaForConditionalGeneration(nn.Module, SupportsMultiModal, SupportsPP):
         return self.language_model.compute_logits(hidden_states)
 
     def load_weights(self, weights: Iterable[tuple[str, torch.Tensor]]) -> set[str]:
-        return AutoWeightsLoader(self).load_weights(weights, mapper=self.hf_to_vllm_mapper)
+        """Load a checkpoint's weights.
+
+        Raises:
+            ValueError: some are missing. vLLM itself does not look at those of linear layers, and would generate
+                with whatever was in memory.
+        """
+        loaded = AutoWeightsLoader(self).load_weights(weights, mapper=self.hf_to_vllm_mapper)
+        missing = {name for name, _ in self.named_parameters()} - loaded
+        # A quantized layer has parameters that no checkpoint holds.
+        if missing and not self._is_quantized:
+            raise ValueError(
+                f"the checkpoint has no weights for {', '.join(sorted(missing)[:5])} ({len(missing)} in all)"
+            )
+        return loaded

@@ -67,7 +67,9 @@ def _toml(value: Any) -> str:
 def run(job: Path, *arguments: str, command: str | None = None) -> subprocess.CompletedProcess[str]:
     """`run-batch [command] --config job [arguments]`, from another folder than the job's."""
     words = [str(COMMAND), *([command] if command else []), "--config", str(job), *arguments]
-    return subprocess.run(words, capture_output=True, text=True, timeout=240, cwd="/")
+    # Nothing here may need a hub, and what asks for one shall be told at once that there is none.
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    return subprocess.run(words, capture_output=True, text=True, timeout=240, cwd="/", env=environment)
 
 
 def succeed(job: Path, *arguments: str) -> pa.Table:

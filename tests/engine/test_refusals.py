@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from checkpoints import save_llava
+from safetensors.torch import load_file, save_file
 
 import jobs
 
@@ -16,6 +18,8 @@ REFUSALS: dict[str, tuple[dict[str, Any], str]] = {
     "missing input": ({"input": {"path": "nothere.parquet"}}, "nothere.parquet: no such file"),
     "missing column": ({"input": {"image_column": "imgae"}}, "did you mean image"),
     "missing model": ({"model": {"path": "/nonexistent/model"}}, "/nonexistent/model: no such folder"),
+    "model on no hub": ({"model": {"path": "someorg/somemodel"}}, "model.path someorg/somemodel"),
+    "data set on no hub": ({"input": {"path": "someorg/somedata"}}, "input.path someorg/somedata"),
     "folder without model": ({"model": {"path": "."}}, "no config.json"),
     "unknown architecture": ({"model": {"architecture": "NoSuchModelForX"}}, "NoSuchModelForX"),
     "unknown plugin": ({"model": {"plugins": ["no_such_module_x"]}}, "no_such_module_x"),
@@ -55,6 +59,18 @@ def test_a_job_that_cannot_start_is_refused(
     assert finished.stderr.startswith("run-batch: ") and REFUSALS[case][1] in finished.stderr, finished.stderr
     assert "Traceback" not in finished.stderr and finished.stdout == ""
     assert not (job.parent / "out").exists()
+
+
+def test_an_engine_that_does_not_start_is_told_in_one_line(tmp_path: Path) -> None:
+    save_llava(tmp_path / "model")
+    weights = load_file(tmp_path / "model" / "model.safetensors")
+    del weights["language_model.model.layers.0.mlp.down_proj.weight"]
+    save_file(weights, tmp_path / "model" / "model.safetensors", {"format": "pt"})
+    job = jobs.write_job(tmp_path, jobs.rows(3), model={"path": str(tmp_path / "model")})
+    finished = jobs.run(job)
+    assert finished.returncode == 1 and "Traceback" not in finished.stderr
+    assert finished.stderr.startswith("run-batch: the engine does not start: ") and "down_proj" in finished.stderr
+    assert not (tmp_path / "out").exists()
 
 
 def test_check_shows_the_plan_without_writing_anything(tmp_path: Path) -> None:
