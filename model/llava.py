@@ -109,7 +109,8 @@ def build_vision_tower(config: Any, quant_config: QuantizationConfig | None, pre
     """The checkpoint's tower, only as deep as the deepest layer that `vision_feature_layer` names.
 
     Raises:
-        DeclarationError: neither CLIP nor SigLIP.
+        DeclarationError: neither CLIP nor SigLIP, or a CLIP tower whose patches do not fill the image (vLLM's has
+            none of those).
     """
     towers: dict[type, type[nn.Module]] = {
         CLIPVisionConfig: CLIPVisionModel,
@@ -120,6 +121,12 @@ def build_vision_tower(config: Any, quant_config: QuantizationConfig | None, pre
         raise DeclarationError(
             f"vision_config of type {config.vision_config.model_type!r}; LLaVA takes clip_vision_model or "
             "siglip_vision_model"
+        )
+    vision = config.vision_config
+    if tower is CLIPVisionModel and vision.image_size % vision.patch_size:
+        raise DeclarationError(
+            f"vision_config.image_size {vision.image_size} is no multiple of patch_size {vision.patch_size}; vLLM's CLIP "
+            "tower takes no such checkpoint"
         )
     layers = config.vision_feature_layer
     depth = config.vision_config.num_hidden_layers
