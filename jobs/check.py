@@ -5,7 +5,7 @@ from itertools import islice
 from run_batch.jobs.errors import JobError
 from run_batch.jobs.mapped import MappedRow, RowFailure, model_settings, needed_columns
 from run_batch.jobs.mapping import RowMapper
-from run_batch.jobs.pipeline import PreparedJob
+from run_batch.jobs.prepare import PreparedJob
 from run_batch.jobs.workers import BATCH_ROWS
 from run_batch.model.checkpoint import SettingsError, build_engine_args, build_sampling_params
 from run_batch.model.declaration import DeclarationError

@@ -61,7 +61,8 @@ def main(
         return
 
     def run(config: JobConfig, summary: Any) -> int:
-        from run_batch.jobs.pipeline import prepare, run_job
+        from run_batch.jobs.pipeline import run_job
+        from run_batch.jobs.prepare import prepare
 
         return run_job(prepare(config), quiet, summary)
 
@@ -77,7 +78,7 @@ def check(config_path: Path | None, overrides: tuple[str, ...], verbose: bool) -
 
     def run(config: JobConfig, summary: Any) -> int:
         from run_batch.jobs.check import check_job
-        from run_batch.jobs.pipeline import prepare
+        from run_batch.jobs.prepare import prepare
 
         print(check_job(prepare(config)), file=summary)
         return 0

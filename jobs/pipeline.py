@@ -6,19 +6,12 @@ thread commits shards behind it. The engine is fed across shard borders, so it i
 
 import contextlib
 import json
-import os
 import queue
-import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
-from types import FrameType
 from typing import Any, TextIO
 
-from run_batch.io.rows import RowBatch, Source
-from run_batch.io.shards import ShardStore
+from run_batch.io.rows import RowBatch
 from run_batch.jobs.config import JobConfig
 from run_batch.jobs.cores import usable_cores
 from run_batch.jobs.engine import Engine, Generation
@@ -30,18 +23,10 @@ from run_batch.jobs.errors import (
     JobError,
     RunError,
 )
+from run_batch.jobs.interrupt import StopRequest
 from run_batch.jobs.mapped import MappedRow, RowFailure, model_settings, needed_columns
-from run_batch.jobs.plan import (
-    Plan,
-    check_columns,
-    check_ids,
-    check_same_job,
-    job_hash,
-    job_identity,
-    make_plan,
-    open_source,
-    record_job,
-)
+from run_batch.jobs.plan import job_hash, record_job
+from run_batch.jobs.prepare import PreparedJob
 from run_batch.jobs.progress import PROGRESS_FILE, Progress
 from run_batch.jobs.results import ResultWriter
 from run_batch.jobs.worker import WorkerSpec
@@ -53,50 +38,6 @@ from run_batch.model.plugin import announce_plugins
 _ROWS_IN_ENGINE = 2
 
 EngineFactory = Callable[[JobConfig], Engine]
-
-
-@dataclass(frozen=True, slots=True)
-class PreparedJob:
-    """A job that can start: everything that is known without loading the model has been checked."""
-
-    config: JobConfig
-    source: Source
-    plan: Plan
-    store: ShardStore
-    identity: dict[str, Any]
-
-    @property
-    def missing_shards(self) -> list[int]:
-        committed = set(self.store.committed())
-        return [shard for shard in range(self.plan.num_shards) if shard not in committed]
-
-    @property
-    def media_root(self) -> Path | None:
-        root = self.config.input.media_root
-        return self.source.folder if root is None else Path(self.config.resolve(root))
-
-
-def prepare(config: JobConfig) -> PreparedJob:
-    """Check a job against its input and its output folder.
-
-    Raises:
-        JobError: the job cannot start.
-    """
-    source = open_source(config)
-    check_columns(config, source.schema)
-    root = config.input.media_root
-    if root is not None and not Path(config.resolve(root)).is_dir():
-        raise JobError(f"input.media_root {root}: no such folder")
-    plan = make_plan(config, source)
-    store = ShardStore(config.output_folder)
-    identity = job_identity(config, source)
-    check_same_job(store, identity)
-    if not store.is_writable():
-        raise JobError(f"output.path {config.output.path}: {store.folder} cannot be written to")
-    job = PreparedJob(config, source, plan, store, identity)
-    if not store.committed():
-        check_ids(config, source, plan)
-    return job
 
 
 def run_job(job: PreparedJob, quiet: bool, summary: TextIO, start_engine: EngineFactory | None = None) -> int:
@@ -118,7 +59,7 @@ def run_job(job: PreparedJob, quiet: bool, summary: TextIO, start_engine: Engine
     if not missing:
         print(f"all {job.plan.num_rows} rows are done already; results in {job.store.folder}", file=summary)
     else:
-        stop = _StopRequest()
+        stop = StopRequest()
         with stop.listening():
             try:
                 interrupted = _Run(job, missing, quiet, summary, stop).run(start_engine or _start_vllm)
@@ -141,13 +82,8 @@ def _start_vllm(config: JobConfig) -> Engine:
     return Engine(model_settings(config), config.sampling)
 
 
-def job_failures(job: PreparedJob) -> int:
-    """Failed rows in all committed shards."""
-    return sum(job.store.info(shard).failed for shard in job.store.committed())
-
-
 def _finish(job: PreparedJob) -> int:
-    failed = job_failures(job)
+    failed = job.rows_failed
     if not job.store.is_complete():
         job.store.mark_success()
     limit = job.config.errors.max_fraction
@@ -161,34 +97,10 @@ def _finish(job: PreparedJob) -> int:
     return EXIT_TOO_MANY_FAILURES
 
 
-class _StopRequest:
-    """SIGTERM or SIGINT: an exception while the engine loads, a flag once rows are generated."""
-
-    def __init__(self) -> None:
-        self.loading = True
-        self.requested = False
-
-    @contextmanager
-    def listening(self) -> Iterator[None]:
-        before = {number: signal.signal(number, self._handle) for number in (signal.SIGTERM, signal.SIGINT)}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-    def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.requested:
-            os._exit(EXIT_INTERRUPTED)
-        self.requested = True
-        if self.loading:
-            raise Interrupted
-
-
 class _Run:
     """The state of one run."""
 
-    def __init__(self, job: PreparedJob, missing: list[int], quiet: bool, summary: TextIO, stop: _StopRequest) -> None:
+    def __init__(self, job: PreparedJob, missing: list[int], quiet: bool, summary: TextIO, stop: StopRequest) -> None:
         self._job = job
         self._missing = missing
         self._quiet = quiet
@@ -240,12 +152,16 @@ class _Run:
             finally:
                 progress.close()
         # What counts from here on is what is committed.
-        job = self._job
-        progress.failed = job_failures(job)
-        progress.done = job.plan.num_rows - sum(len(job.plan.rows(shard)) for shard in job.missing_shards)
+        progress.done, progress.failed = self._job.rows_done, self._job.rows_failed
         progress.write()
-        print(progress.summary(job.store.folder), file=self._summary, flush=True)
-        return self._stop.requested and bool(job.missing_shards)
+        print(progress.summary(self._job.store.folder), file=self._summary, flush=True)
+        unfinished = progress.done < progress.total
+        if unfinished and not self._stop.requested:
+            raise RunError(
+                f"the input gave {progress.total - progress.done} rows less than when the job was planned; restore it "
+                "and run the same command again"
+            )
+        return unfinished
 
     def _first_batch(self, pool: WorkerPool) -> MappedBatch | None:
         """Wait for the first mapped rows: only then is it known that the workers accept the job."""
@@ -263,9 +179,8 @@ class _Run:
         except OSError as error:
             raise RunError(f"output.path {job.store.folder} cannot be written to: {error}") from None
         metadata = result_metadata(job.config, job.identity)
-        done = job.plan.num_rows - sum(len(job.plan.rows(shard)) for shard in self._missing)
-        failed = job_failures(job)
-        progress = Progress(job.plan.num_rows, done, failed, job.store.run_folder / PROGRESS_FILE, self._quiet)
+        file = job.store.run_folder / PROGRESS_FILE
+        progress = Progress(job.plan.num_rows, job.rows_done, job.rows_failed, file, self._quiet)
         return progress, ResultWriter(job.config, job.plan, job.source, job.store, metadata)
 
     def _feed(self, pool: WorkerPool, engine: Engine, finished: "_Finished") -> None:

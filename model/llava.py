@@ -125,8 +125,8 @@ def build_vision_tower(config: Any, quant_config: QuantizationConfig | None, pre
     vision = config.vision_config
     if tower is CLIPVisionModel and vision.image_size % vision.patch_size:
         raise DeclarationError(
-            f"vision_config.image_size {vision.image_size} is no multiple of patch_size {vision.patch_size}; vLLM's CLIP "
-            "tower takes no such checkpoint"
+            f"vision_config.image_size {vision.image_size} is no multiple of patch_size {vision.patch_size}; "
+            "vLLM's CLIP tower takes no such checkpoint"
         )
     layers = config.vision_feature_layer
     depth = config.vision_config.num_hidden_layers

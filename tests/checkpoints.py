@@ -68,6 +68,15 @@ def save_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
     return fast
 
 
+def _randomize(model: Any, std: float) -> None:
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim > 1:
+                parameter.normal_(0, std)
+    model.eval()
+    model.tie_weights()
+
+
 def save_llava(
     folder: Path, seed: int = 0, std: float = 0.25, preprocessor: dict[str, Any] = PREPROCESSOR, **config: Any
 ) -> Any:
@@ -114,12 +123,7 @@ def save_llava(
         model = LlavaNextForConditionalGeneration(LlavaNextConfig(**settings, image_grid_pinpoints=is_next))
     else:
         model = LlavaForConditionalGeneration(LlavaConfig(**settings))
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.ndim > 1:
-                parameter.normal_(0, std)
-    model.eval()
-    model.tie_weights()
+    _randomize(model, std)
     model.generation_config.eos_token_id = 2
     model.save_pretrained(folder)
     (folder / "preprocessor_config.json").write_text(json.dumps(preprocessor))
@@ -186,12 +190,7 @@ def save_blip2(folder: Path, seed: int = 0) -> Blip2ForConditionalGeneration:
         image_token_index=IMAGE_TOKEN_ID,
     )
     model = Blip2ForConditionalGeneration(config)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.ndim > 1:
-                parameter.normal_(0, 0.25)
-    model.eval()
-    model.tie_weights()
+    _randomize(model, 0.25)
     model.save_pretrained(folder)
     image_processor = BlipImageProcessor(size={"height": IMAGE_SIZE, "width": IMAGE_SIZE})
     Blip2Processor(image_processor, tokenizer, num_query_tokens=4).save_pretrained(folder)

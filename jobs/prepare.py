@@ -1,0 +1,65 @@
+"""A job that can start: its configuration held against its input and its output folder."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from run_batch.io.rows import Source
+from run_batch.io.shards import ShardStore
+from run_batch.jobs.config import JobConfig
+from run_batch.jobs.errors import JobError
+from run_batch.jobs.plan import Plan, check_columns, check_ids, check_same_job, job_identity, make_plan, open_source
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedJob:
+    """A job that can start: everything that is known without loading the model has been checked."""
+
+    config: JobConfig
+    source: Source
+    plan: Plan
+    store: ShardStore
+    identity: dict[str, Any]
+
+    @property
+    def missing_shards(self) -> list[int]:
+        committed = set(self.store.committed())
+        return [shard for shard in range(self.plan.num_shards) if shard not in committed]
+
+    @property
+    def media_root(self) -> Path | None:
+        root = self.config.input.media_root
+        return self.source.folder if root is None else Path(self.config.resolve(root))
+
+    @property
+    def rows_done(self) -> int:
+        """Rows in committed shards."""
+        return self.plan.num_rows - sum(len(self.plan.rows(shard)) for shard in self.missing_shards)
+
+    @property
+    def rows_failed(self) -> int:
+        """Rows with an error in committed shards."""
+        return sum(self.store.info(shard).failed for shard in self.store.committed())
+
+
+def prepare(config: JobConfig) -> PreparedJob:
+    """Check a job against its input and its output folder.
+
+    Raises:
+        JobError: the job cannot start.
+    """
+    source = open_source(config)
+    check_columns(config, source.schema)
+    root = config.input.media_root
+    if root is not None and not Path(config.resolve(root)).is_dir():
+        raise JobError(f"input.media_root {root}: no such folder")
+    plan = make_plan(config, source)
+    store = ShardStore(config.output_folder)
+    identity = job_identity(config, source)
+    check_same_job(store, identity)
+    if not store.is_writable():
+        raise JobError(f"output.path {config.output.path}: {store.folder} cannot be written to")
+    job = PreparedJob(config, source, plan, store, identity)
+    if not store.committed():
+        check_ids(config, source, plan)
+    return job
