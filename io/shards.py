@@ -102,7 +102,7 @@ class ShardStore:
 
     def discard_unfinished(self) -> None:
         """Remove what a killed run left half written."""
-        for leftover in self.run_folder.glob("part-*.tmp"):
+        for leftover in self.run_folder.glob("*.tmp"):
             leftover.unlink(missing_ok=True)
 
     def mark_success(self) -> None:

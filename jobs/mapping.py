@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
+from blake3 import blake3
 from PIL import Image
 
 from run_batch.io.media import MediaError, MediaReader, image_cells
@@ -25,6 +26,10 @@ from run_batch.model.features import decode_features, features_tensor, is_encode
 from run_batch.model.images import decode_image
 from run_batch.model.mapper import ModelMapper, RowPrompt
 from run_batch.model.prompts import Piece
+from run_batch.model.recent import Recent
+
+# Decoded images that are kept in case that the next rows hold them too, per worker process.
+_DECODED_BYTES = 128 << 20
 
 
 class RowMapper:
@@ -38,6 +43,7 @@ class RowMapper:
         """
         self._config = config
         self._media = MediaReader(media_root)
+        self._decoded: Recent[Image.Image | torch.Tensor] = Recent(_DECODED_BYTES)
         try:
             self._model = ModelMapper(model_settings(config))
             self._chat = self._model.chat_template() if config.prompt.chat else None
@@ -90,7 +96,7 @@ class RowMapper:
 
     def _prompt(self, row: Mapping[str, Any]) -> RowPrompt:
         column = self._config.input.image_column
-        images = [_decode(image) for image in self._media.read(row[column])] if column else []
+        images = [self._decode(image) for image in self._media.read(row[column])] if column else []
         if self._chat is not None:
             return RowPrompt(self._chat.pieces(self._messages(row), len(images)), images)
         template = self._template if images or not column else self._text_template
@@ -98,6 +104,18 @@ class RowMapper:
             return RowPrompt([Piece(text, trusted) for text, trusted in template.fill(row)], images)
         except ValueError as error:
             raise RowError("prompt_null", str(error)) from None
+
+    def _decode(self, image: bytes | np.ndarray) -> Image.Image | torch.Tensor:
+        """An image or its features; the same object for the same bytes, by which the mapper knows it again."""
+        if isinstance(image, np.ndarray):
+            return features_tensor(image)
+        digest = blake3(image).digest()
+        decoded = self._decoded.get(digest)
+        if decoded is None:
+            decoded = decode_features(image) if is_encoded_features(image) else decode_image(image)
+            nbytes = decoded.nbytes if isinstance(decoded, torch.Tensor) else 3 * decoded.width * decoded.height
+            self._decoded.put(digest, decoded, nbytes)
+        return decoded
 
     def _messages(self, row: Mapping[str, Any]) -> list[Mapping[str, Any]]:
         value = row[self._config.input.prompt_column]
@@ -136,12 +154,6 @@ def _own_sampling(value: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise RowError("sampling", f"expected settings by name, found {type(value).__name__}")
     return {name: setting for name, setting in value.items() if setting is not None}
-
-
-def _decode(image: bytes | np.ndarray) -> Image.Image | torch.Tensor:
-    if isinstance(image, np.ndarray):
-        return features_tensor(image)
-    return decode_features(image) if is_encoded_features(image) else decode_image(image)
 
 
 def _rows(records: pa.RecordBatch, image_column: str) -> list[Mapping[str, Any] | RowError]:

@@ -4,7 +4,7 @@ This is the only place where mappers and input processors are called: the worker
 vLLM's own processor (run_batch.model.processor) with one, so both paths give the same result.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -21,6 +21,10 @@ from vllm.multimodal.inputs import PlaceholderRange as VllmPlaceholderRange
 from vllm.multimodal.processing import InputProcessingContext
 
 from run_batch.model.declaration import Declaration, DeclarationError, MappedItem, RowError, TokenizedPrompt
+from run_batch.model.recent import Recent
+
+# Mapped images that are kept in case that rows to come hold them too, per worker process.
+_RECENT_BYTES = 128 << 20
 
 EngineInput: TypeAlias = MultiModalInput | TokensInput
 
@@ -44,6 +48,7 @@ class BulkMapper:
     def __init__(self, context: InputProcessingContext, declaration: Declaration) -> None:
         self._context = context
         self._declaration = declaration
+        self._recent: Recent[tuple[Any, MappedItem]] = Recent(_RECENT_BYTES)
 
     def map(self, prompts: Sequence[Prompt]) -> list[EngineInput | RowError]:
         """Map all prompts; one that cannot be mapped gives its RowError in its place, the others are untouched.
@@ -67,21 +72,25 @@ class BulkMapper:
         return [engine_input(prompt) for prompt in self._expand(tokenized)]
 
     def _map_items(self, images: Sequence[Any]) -> list[MappedItem]:
-        by_mapper: dict[str, list[int]] = {}
-        for index, image in enumerate(images):
-            by_mapper.setdefault(self._declaration.mapper_for(image)[0], []).append(index)
-        mapped: dict[int, MappedItem] = {}
-        for key, indices in by_mapper.items():
-            items = [images[index] for index in indices]
+        """Map each image object once, also when several rows, or rows of the last batches, hold it."""
+        known = {id(image): self._recent.get(id(image)) for image in images}
+        new = list({id(image): image for image in images if known[id(image)] is None}.values())
+        for image, item in self._map_new(new):
+            known[id(image)] = (image, item)
+            # With the image, so that no other image can get its id while the item is kept.
+            self._recent.put(id(image), (image, item), _nbytes(item))
+        return [entry[1] for image in images if (entry := known[id(image)]) is not None]
+
+    def _map_new(self, images: list[Any]) -> Iterator[tuple[Any, MappedItem]]:
+        by_mapper: dict[str, list[Any]] = {}
+        for image in images:
+            by_mapper.setdefault(self._declaration.mapper_for(image)[0], []).append(image)
+        for key, items in by_mapper.items():
             tensors = self._declaration.mappers[key](self._context, items)
             self._check_batched(key, tensors, len(items))
-            for position, index in enumerate(indices):
-                mapped[index] = MappedItem(
-                    "image",
-                    {name: values[position] for name, values in tensors.items()},
-                    *_pixel_size(images[index]),
-                )
-        return [mapped[index] for index in range(len(images))]
+            for position, item in enumerate(items):
+                own = {name: values[position] for name, values in tensors.items()}
+                yield item, MappedItem("image", own, hash_tensors(own), *_pixel_size(item))
 
     def _check_batched(self, key: str, tensors: Any, count: int) -> None:
         where = f"{self._declaration.model_cls.__name__}'s input mapper for {key}"
@@ -144,7 +153,7 @@ def engine_input(prompt: TokenizedPrompt) -> EngineInput:
     return mm_input(
         prompt_token_ids=prompt.prompt_token_ids,
         mm_kwargs=MultiModalKwargsItems({"image": [_kwargs_item(item) for item in prompt.items]}),
-        mm_hashes={"image": [item_hash(item) for item in prompt.items]},
+        mm_hashes={"image": [item.content_hash for item in prompt.items]},
         mm_placeholders={
             "image": [
                 VllmPlaceholderRange(
@@ -165,10 +174,14 @@ def _kwargs_item(item: MappedItem) -> MultiModalKwargsItem:
     )
 
 
-def item_hash(item: MappedItem) -> str:
+def _nbytes(item: MappedItem) -> int:
+    return sum(tensor.nbytes for tensor in item.tensors.values())
+
+
+def hash_tensors(tensors: Mapping[str, torch.Tensor]) -> str:
     """Identity of a mapped item, for vLLM's encoder and prefix caches: BLAKE3 of names, dtypes, shapes, values."""
     digest = blake3()
-    for name, tensor in sorted(item.tensors.items()):
+    for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
         digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy())
     return digest.hexdigest()

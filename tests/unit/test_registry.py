@@ -178,3 +178,19 @@ def test_a_subclass_inherits_what_it_does_not_declare() -> None:
     assert base is not None and derived is not None
     assert derived.mappers["image_pixels"] is other_mapper and derived.input_processor is three_tokens
     assert base.mappers["image_pixels"] is mean_mapper
+
+
+def test_an_image_that_comes_again_is_mapped_once() -> None:
+    mapped: list[Image.Image] = []
+
+    def counting(context: Any, items: list[Image.Image]) -> dict[str, torch.Tensor]:
+        mapped.extend(items)
+        return mean_mapper(context, items)
+
+    bulk = declared(counting)
+    one, two = colour(1), colour(2)
+    first = bulk.map([Prompt([IMAGE], [one]), Prompt([IMAGE, IMAGE], [two, one])])
+    second = bulk.map([Prompt([IMAGE], [two]), Prompt([IMAGE], [colour(3)])])
+    assert [image.getpixel((0, 0))[0] for image in mapped] == [1, 2, 3]
+    values = [item["colour"].data[0].item() for row in [*first, *second] for item in row["mm_kwargs"]["image"]]
+    assert values == [1, 2, 1, 2, 3]
