@@ -29,7 +29,7 @@ from run_batch.model.prompts import Piece
 from run_batch.model.recent import Recent
 
 # Decoded images that are kept in case that the next rows hold them too, per worker process.
-_DECODED_BYTES = 128 << 20
+_DECODED_BYTES = 32 << 20
 
 
 class RowMapper:

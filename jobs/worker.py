@@ -4,6 +4,7 @@ Started by run_batch.jobs.workers, which passes the descriptor of its end of a p
 """
 
 import contextlib
+import gc
 import logging
 import os
 import pickle
@@ -93,6 +94,9 @@ def _serve(connection: Connection) -> None:
     except Exception:
         transport.send(connection, WorkerProblem(traceback.format_exc(), bad_job=False))
         return
+    # What has been imported stays: the collector need not walk through millions of vLLM's objects again and again.
+    gc.collect()
+    gc.freeze()
     transport.send(connection, None)
     while True:
         task: Task = pickle.loads(connection.recv_bytes())

@@ -38,7 +38,9 @@ def decode_image(encoded: bytes) -> Image.Image:
                     f"{image.width} x {image.height} pixels; the limit is {MAX_PIXELS:,} pixels",
                 )
             image.load()
-            return to_rgb(ImageOps.exif_transpose(image))
+            # In place: a copy of an image that is upright already would cost more than decoding it.
+            ImageOps.exif_transpose(image, in_place=True)
+            return to_rgb(image)
     except RowError:
         raise
     except UnidentifiedImageError:
