@@ -116,6 +116,9 @@ def _exit_with(
     """Run a command and end the process with its exit code, whatever happens in it."""
     if config_path is None:
         raise click.UsageError("--config job.toml is missing")
+    # Threads of OpenMP that wait for work spin, on the cores where images are mapped: let them sleep after
+    # microseconds. To be set before torch is imported.
+    os.environ.setdefault("GOMP_SPINCOUNT", "4000")
     summary = _keep_stdout()
     _show_own_warnings()
     if not verbose:

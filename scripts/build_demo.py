@@ -71,7 +71,7 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def build_model(tokenizer: PreTrainedTokenizerFast) -> LlavaForConditionalGeneration:
-    """Half a million parameters. Heads of 32: vLLM's attention on CPUs takes multiples of 32."""
+    """0.65 million parameters. Heads of 32: vLLM's attention on CPUs takes multiples of 32."""
     size = dict(hidden_size=96, num_attention_heads=3, num_hidden_layers=3)
     ids = dict(bos_token_id=1, eos_token_id=2, pad_token_id=0)
     return LlavaForConditionalGeneration(
@@ -110,7 +110,7 @@ def scans() -> tuple[list[Image.Image], np.ndarray]:
 
 
 def augment(pixels: torch.Tensor) -> torch.Tensor:
-    """Shift, turn, stretch, brighten and blur a batch a little, so that 1297 scans are enough to learn from."""
+    """Shift, turn, stretch and brighten a batch a little, with some noise: so 1297 scans are enough to learn from."""
     count = len(pixels)
     angle = (torch.rand(count) - 0.5) * 0.5
     stretch = 1 + (torch.rand(count, 2) - 0.5) * 0.3
