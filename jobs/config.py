@@ -83,6 +83,10 @@ class PreprocessTable:
     workers: int | None = key(
         "worker processes; from the cores this process may use", None, result=False, check=at_least(1)
     )
+    scaled_jpeg_decoding: bool = key(
+        "decode JPEGs much larger than the model's input at 1/2, 1/4 or 1/8 of their size: faster, not to the last bit",
+        False,
+    )
 
 
 @dataclass(frozen=True, slots=True)

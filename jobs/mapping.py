@@ -11,25 +11,20 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import torch
 from blake3 import blake3
-from PIL import Image
 
 from run_batch.io.media import MediaError, MediaReader, image_cells
 from run_batch.jobs.config import JobConfig
 from run_batch.jobs.errors import JobError
 from run_batch.jobs.mapped import MappedRow, RowFailure, model_settings
 from run_batch.jobs.prompt import PromptTemplate, parse_template
+from run_batch.model.bulk import RowImage
 from run_batch.model.checkpoint import SettingsError, build_sampling_params
 from run_batch.model.declaration import RowError
-from run_batch.model.features import decode_features, features_tensor, is_encoded_features
-from run_batch.model.images import decode_image
+from run_batch.model.features import features_tensor
+from run_batch.model.images import EncodedImage
 from run_batch.model.mapper import ModelMapper, RowPrompt
 from run_batch.model.prompts import Piece
-from run_batch.model.recent import Recent
-
-# Decoded images that are kept in case that the next rows hold them too, per worker process.
-_DECODED_BYTES = 32 << 20
 
 
 class RowMapper:
@@ -43,9 +38,8 @@ class RowMapper:
         """
         self._config = config
         self._media = MediaReader(media_root)
-        self._decoded: Recent[Image.Image | torch.Tensor] = Recent(_DECODED_BYTES)
         try:
-            self._model = ModelMapper(model_settings(config))
+            self._model = ModelMapper(model_settings(config), config.preprocess.scaled_jpeg_decoding)
             self._chat = self._model.chat_template() if config.prompt.chat else None
         except SettingsError as error:
             raise JobError(str(error)) from None
@@ -96,7 +90,7 @@ class RowMapper:
 
     def _prompt(self, row: Mapping[str, Any]) -> RowPrompt:
         column = self._config.input.image_column
-        images = [self._decode(image) for image in self._media.read(row[column])] if column else []
+        images = [_as_row_image(image) for image in self._media.read(row[column])] if column else []
         if self._chat is not None:
             return RowPrompt(self._chat.pieces(self._messages(row), len(images)), images)
         template = self._template if images or not column else self._text_template
@@ -104,18 +98,6 @@ class RowMapper:
             return RowPrompt([Piece(text, trusted) for text, trusted in template.fill(row)], images)
         except ValueError as error:
             raise RowError("prompt_null", str(error)) from None
-
-    def _decode(self, image: bytes | np.ndarray) -> Image.Image | torch.Tensor:
-        """An image or its features; the same object for the same bytes, by which the mapper knows it again."""
-        if isinstance(image, np.ndarray):
-            return features_tensor(image)
-        digest = blake3(image).digest()
-        decoded = self._decoded.get(digest)
-        if decoded is None:
-            decoded = decode_features(image) if is_encoded_features(image) else decode_image(image)
-            nbytes = decoded.nbytes if isinstance(decoded, torch.Tensor) else 3 * decoded.width * decoded.height
-            self._decoded.put(digest, decoded, nbytes)
-        return decoded
 
     def _messages(self, row: Mapping[str, Any]) -> list[Mapping[str, Any]]:
         value = row[self._config.input.prompt_column]
@@ -140,6 +122,10 @@ class RowMapper:
             except SettingsError as error:
                 raise RowError("sampling", str(error)) from None
         return settings
+
+
+def _as_row_image(image: bytes | np.ndarray) -> RowImage:
+    return features_tensor(image) if isinstance(image, np.ndarray) else EncodedImage(image, blake3(image).digest())
 
 
 def _own_sampling(value: Any) -> dict[str, Any]:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         PlaceholderRange,
         RowError,
         TokenizedPrompt,
+        array_mapper,
     )
     from run_batch.model.registry import INPUT_REGISTRY, MULTIMODAL_REGISTRY
 
@@ -27,6 +28,7 @@ __all__ = [
     "PlaceholderRange",
     "RowError",
     "TokenizedPrompt",
+    "array_mapper",
 ]
 
 

@@ -4,12 +4,13 @@ This is the only place where mappers and input processors are called: the worker
 vLLM's own processor (run_batch.model.processor) with one, so both paths give the same result.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import torch
 from blake3 import blake3
+from PIL import Image
 from vllm.inputs.engine import MultiModalInput, TokensInput, mm_input, tokens_input
 from vllm.multimodal.inputs import (
     MultiModalBatchedField,
@@ -20,13 +21,30 @@ from vllm.multimodal.inputs import (
 from vllm.multimodal.inputs import PlaceholderRange as VllmPlaceholderRange
 from vllm.multimodal.processing import InputProcessingContext
 
-from run_batch.model.declaration import Declaration, DeclarationError, MappedItem, RowError, TokenizedPrompt
+from run_batch.model.declaration import (
+    FEATURES,
+    PIXELS,
+    Declaration,
+    DeclarationError,
+    InputMapper,
+    MappedItem,
+    RowError,
+    TokenizedPrompt,
+)
+from run_batch.model.features import decode_features, is_encoded_features
+from run_batch.model.images import DecodedImage, EncodedImage, decode_image, from_pil
+from run_batch.model.pixels import size_after_resize
 from run_batch.model.recent import Recent
 
 # Mapped images that are kept in case that rows to come hold them too, per worker process.
 _RECENT_BYTES = 128 << 20
 
+# Decoded images that are held at a time, per worker process.
+_DECODED_BYTES = 64 << 20
+
 EngineInput: TypeAlias = MultiModalInput | TokensInput
+RowImage: TypeAlias = EncodedImage | Image.Image | torch.Tensor
+Key: TypeAlias = bytes | int
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,20 +53,35 @@ class Prompt:
 
     Attributes:
         prompt_token_ids: one placeholder token per image.
-        images: PIL images in mode RGB, or tensors of precomputed features.
+        images: encoded images, PIL images, or tensors of precomputed features.
     """
 
     prompt_token_ids: list[int]
-    images: Sequence[Any] = ()
+    images: Sequence[RowImage] = ()
 
 
 class BulkMapper:
     """Calls one model's mappers and input processor on many prompts."""
 
-    def __init__(self, context: InputProcessingContext, declaration: Declaration) -> None:
+    def __init__(
+        self, context: InputProcessingContext, declaration: Declaration, scaled_jpeg_decoding: bool = False
+    ) -> None:
+        """See decode_image for what `scaled_jpeg_decoding` means.
+
+        Raises:
+            DeclarationError: scaled decoding is asked for, and the model's pixel mapper is not a default one.
+        """
         self._context = context
         self._declaration = declaration
-        self._recent: Recent[tuple[Any, MappedItem]] = Recent(_RECENT_BYTES)
+        self._recent: Recent[MappedItem] = Recent(_RECENT_BYTES)
+        self._needed_size: Callable[[tuple[int, int]], tuple[int, int]] | None = None
+        if scaled_jpeg_decoding:
+            self._needed_size = size_after_resize(declaration.mappers.get(PIXELS), context)
+            if self._needed_size is None:
+                raise DeclarationError(
+                    f"preprocess.scaled_jpeg_decoding = true, but {declaration.model_cls.__name__} maps pixels by a "
+                    "function of its own, which may need all of them"
+                )
 
     def map(self, prompts: Sequence[Prompt]) -> list[EngineInput | RowError]:
         """Map all prompts; one that cannot be mapped gives its RowError in its place, the others are untouched.
@@ -65,32 +98,60 @@ class BulkMapper:
         return [self.map([prompt])[0] for prompt in prompts]
 
     def _map_all(self, prompts: Sequence[Prompt]) -> list[EngineInput]:
-        mapped = iter(self._map_items([image for prompt in prompts for image in prompt.images]))
+        mapped = iter(self._map_images([image for prompt in prompts for image in prompt.images]))
         tokenized = [
             TokenizedPrompt(prompt.prompt_token_ids, tuple(next(mapped) for _ in prompt.images)) for prompt in prompts
         ]
         return [engine_input(prompt) for prompt in self._expand(tokenized)]
 
-    def _map_items(self, images: Sequence[Any]) -> list[MappedItem]:
-        """Map each image object once, also when several rows, or rows of the last batches, hold it."""
-        known = {id(image): self._recent.get(id(image)) for image in images}
-        new = list({id(image): image for image in images if known[id(image)] is None}.values())
-        for image, item in self._map_new(new):
-            known[id(image)] = (image, item)
-            # With the image, so that no other image can get its id while the item is kept.
-            self._recent.put(id(image), (image, item), _nbytes(item))
-        return [entry[1] for image in images if (entry := known[id(image)]) is not None]
+    def _map_images(self, images: Sequence[RowImage]) -> list[MappedItem]:
+        """Map each image once, also when several of these rows, or of the last ones, hold it."""
+        keys = [_key(image) for image in images]
+        mapped: dict[Key, MappedItem] = {}
+        new: dict[Key, RowImage] = {}
+        for key, image in zip(keys, images, strict=True):
+            recent = self._recent.get(key)
+            if recent is None:
+                new[key] = image
+            else:
+                mapped[key] = recent
+        for key, item in self._map_new(new):
+            mapped[key] = item
+            if isinstance(key, bytes):
+                self._recent.put(key, item, _nbytes(item))
+        return [mapped[key] for key in keys]
 
-    def _map_new(self, images: list[Any]) -> Iterator[tuple[Any, MappedItem]]:
-        by_mapper: dict[str, list[Any]] = {}
-        for image in images:
-            by_mapper.setdefault(self._declaration.mapper_for(image)[0], []).append(image)
-        for key, items in by_mapper.items():
-            tensors = self._declaration.mappers[key](self._context, items)
-            self._check_batched(key, tensors, len(items))
-            for position, item in enumerate(items):
+    def _map_new(self, images: Mapping[Key, RowImage]) -> Iterator[tuple[Key, MappedItem]]:
+        """Decode and map, with no more decoded images at a time than fit into `_DECODED_BYTES`, or one."""
+        decoded: dict[Key, DecodedImage | torch.Tensor] = {}
+        nbytes = 0
+        for key, image in images.items():
+            decoded[key] = self._decode(image)
+            nbytes += _decoded_bytes(decoded[key])
+            if nbytes >= _DECODED_BYTES:
+                yield from self._map_decoded(decoded)
+                decoded, nbytes = {}, 0
+        yield from self._map_decoded(decoded)
+
+    def _decode(self, image: RowImage) -> DecodedImage | torch.Tensor:
+        if isinstance(image, EncodedImage):
+            if is_encoded_features(image.encoded):
+                return decode_features(image.encoded)
+            return decode_image(image.encoded, self._needed_size)
+        return from_pil(image) if isinstance(image, Image.Image) else image
+
+    def _map_decoded(self, images: Mapping[Key, DecodedImage | torch.Tensor]) -> Iterator[tuple[Key, MappedItem]]:
+        for kind, taken in ((PIXELS, DecodedImage), (FEATURES, torch.Tensor)):
+            items = {key: image for key, image in images.items() if isinstance(image, taken)}
+            if not items:
+                continue
+            name, mapper = self._declaration.mapper_for(kind)
+            tensors = mapper(self._context, [_as_item(image, mapper) for image in items.values()])
+            self._check_batched(name, tensors, len(items))
+            for position, (key, image) in enumerate(items.items()):
                 own = {name: values[position] for name, values in tensors.items()}
-                yield item, MappedItem("image", own, hash_tensors(own), *_pixel_size(item))
+                size = (image.width, image.height) if isinstance(image, DecodedImage) else (0, 0)
+                yield key, MappedItem("image", own, hash_tensors(own), *size)
 
     def _check_batched(self, key: str, tensors: Any, count: int) -> None:
         where = f"{self._declaration.model_cls.__name__}'s input mapper for {key}"
@@ -142,8 +203,19 @@ def _check_feature_counts(prompt: TokenizedPrompt) -> None:
             )
 
 
-def _pixel_size(image: Any) -> tuple[int, int]:
-    return (0, 0) if isinstance(image, torch.Tensor) else image.size
+def _key(image: RowImage) -> Key:
+    # Objects that are no files are told apart by themselves, and only as long as the caller holds them.
+    return image.digest if isinstance(image, EncodedImage) else id(image)
+
+
+def _decoded_bytes(image: DecodedImage | torch.Tensor) -> int:
+    return image.nbytes if isinstance(image, torch.Tensor) else image.pixels.nbytes
+
+
+def _as_item(image: DecodedImage | torch.Tensor, mapper: InputMapper) -> Any:
+    if isinstance(image, torch.Tensor):
+        return image
+    return image.pixels if getattr(mapper, "takes_arrays", False) else image.to_pil()
 
 
 def engine_input(prompt: TokenizedPrompt) -> EngineInput:

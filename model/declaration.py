@@ -132,6 +132,15 @@ class DummyData:
     images: list[Any] = field(default_factory=list)
 
 
+def array_mapper(mapper: "InputMapper") -> "InputMapper":
+    """Mark a pixel mapper as one that takes images as uint8 arrays (height, width, 3) instead of PIL images.
+
+    That is how images come out of the decoder: it saves a copy of each.
+    """
+    mapper.takes_arrays = True  # type: ignore[attr-defined]
+    return mapper
+
+
 InputMapper = Callable[["InputProcessingContext", list[Any]], Mapping[str, torch.Tensor | list[torch.Tensor]]]
 InputProcessor = Callable[["InputProcessingContext", list[TokenizedPrompt]], list[TokenizedPrompt]]
 DummyDataFactory = Callable[["InputProcessingContext", int, Mapping[str, int]], DummyData]
@@ -162,13 +171,12 @@ class Declaration:
             raise DeclarationError(f"{self.model_cls.__name__} has two {what}; keep one")
         self.own.add(what)
 
-    def mapper_for(self, item: Any) -> tuple[str, InputMapper]:
-        """The mapper for one image: pixels (a PIL image) or precomputed features (a tensor).
+    def mapper_for(self, kind: str) -> tuple[str, InputMapper]:
+        """The name and the mapper for images of one kind: PIXELS or FEATURES.
 
         Raises:
-            DeclarationError: the model declares no mapper for this kind of item.
+            DeclarationError: the model declares no mapper for this kind.
         """
-        kind = FEATURES if isinstance(item, torch.Tensor) else PIXELS
         for key in (kind, "image"):
             if key in self.mappers:
                 return key, self.mappers[key]

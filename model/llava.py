@@ -30,6 +30,7 @@ from vllm.multimodal.processing import InputProcessingContext
 from vllm.sequence import IntermediateTensors
 
 from run_batch.model.declaration import DeclarationError, DummyData, TokenizedPrompt
+from run_batch.model.pixels import PixelNormalizer, PixelSettings, map_uint8_pixels
 from run_batch.model.registry import INPUT_REGISTRY, MULTIMODAL_REGISTRY
 
 
@@ -153,7 +154,7 @@ def build_language_model(vllm_config: VllmConfig, config: Any, prefix: str) -> n
 
 
 @MULTIMODAL_REGISTRY.register_image_feature_input_mapper()
-@MULTIMODAL_REGISTRY.register_image_pixel_input_mapper()
+@MULTIMODAL_REGISTRY.register_image_pixel_input_mapper(map_uint8_pixels)
 @INPUT_REGISTRY.register_dummy_data(dummy_llava_data)
 @INPUT_REGISTRY.register_input_processor(expand_image_tokens)
 class LlavaForConditionalGeneration(nn.Module, SupportsMultiModal, SupportsPP):
@@ -172,6 +173,10 @@ class LlavaForConditionalGeneration(nn.Module, SupportsMultiModal, SupportsPP):
         self.config = config
         self._is_quantized = quant_config is not None
         self.configure_mm_token_handling(config.text_config.vocab_size, [config.image_token_index])
+        # The mappers give uint8: what is left to do with pixels is done here, on the model's device.
+        self.normalize_pixels = PixelNormalizer(
+            PixelSettings.from_config(vllm_config.model_config.hf_image_processor_config)
+        )
         with self._mark_tower_model(vllm_config, "image"):
             self.vision_tower = build_vision_tower(config, quant_config, maybe_prefix(prefix, "vision_tower"))
             self.multi_modal_projector = LlavaProjector(
@@ -186,10 +191,10 @@ class LlavaForConditionalGeneration(nn.Module, SupportsMultiModal, SupportsPP):
         return "<image>" if modality == "image" else None
 
     def image_features(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """Features of shape (images, features, hidden size) of pixels of shape (images, 3, height, width)."""
+        """Features (images, features, hidden size) of pixels: uint8 (images, 3, height, width)."""
         layers = self.config.vision_feature_layer
         features = self.vision_tower(
-            pixel_values,
+            self.normalize_pixels(pixel_values),
             select_layers=None if isinstance(layers, int) else list(layers),
             feature_select_strategy=self.config.vision_feature_select_strategy,
         )

@@ -8,17 +8,19 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import nn
+from torch.nn.functional import pad
 from transformers import CLIPVisionConfig
 from transformers.image_processing_utils import select_best_resolution
 from vllm.config import VllmConfig
 from vllm.multimodal.processing import InputProcessingContext
 
-from run_batch.model.declaration import DeclarationError, DummyData, TokenizedPrompt
-from run_batch.model.images import PixelSettings, image_to_pixels, normalize_pixels
+from run_batch.model.declaration import DeclarationError, DummyData, TokenizedPrompt, array_mapper
 from run_batch.model.llava import LlavaForConditionalGeneration, precomputed_size
+from run_batch.model.pixels import PixelSettings, resize, resize_and_crop
 from run_batch.model.registry import INPUT_REGISTRY, MULTIMODAL_REGISTRY
 
 Size = tuple[int, int]
@@ -32,35 +34,42 @@ def fitted_size(image_size: Size, target: Size) -> Size:
     return target[0], min(math.ceil(image_size[1] * scale_height), target[1])
 
 
-def cut_tiles(image: Image.Image, pinpoints: list[Size], overview: Size, tile: int, resample: int) -> list[Image.Image]:
-    """The overview of an image and its tiles, row by row (transformers' LlavaNextImageProcessor.get_image_patches).
+def cut_tiles(image: np.ndarray, pinpoints: list[Size], tile: int, resample: Image.Resampling) -> list[torch.Tensor]:
+    """The tiles of an image, row by row (transformers' LlavaNextImageProcessor.get_image_patches).
 
     Args:
+        image: uint8 (height, width, 3).
         pinpoints: resolutions (height, width) that an image may be fitted into; the best one is taken.
-        overview: (height, width) of the overview, which the whole image is squeezed into.
         tile: edge of a tile in pixels.
+
+    Returns:
+        uint8 tensors of shape (3, tile, tile).
     """
-    best = select_best_resolution((image.height, image.width), pinpoints)
-    height, width = fitted_size((image.height, image.width), best)
-    canvas = Image.new("RGB", (best[1], best[0]))
-    fitted = image.resize((width, height), Image.Resampling(resample))
-    canvas.paste(fitted, ((best[1] - width) // 2, (best[0] - height) // 2))
-    tiles = [
-        canvas.crop((left, top, left + tile, top + tile))
+    size = (image.shape[0], image.shape[1])
+    best = select_best_resolution(size, pinpoints)
+    height, width = fitted_size(size, best)
+    top, left = (best[0] - height) // 2, (best[1] - width) // 2
+    borders = (left, best[1] - width - left, top, best[0] - height - top)
+    canvas = pad(resize(image, (height, width), resample), borders)
+    return [
+        canvas[:, top : top + tile, left : left + tile]
         for top in range(0, best[0], tile)
         for left in range(0, best[1], tile)
     ]
-    return [image.resize((overview[1], overview[0]), Image.Resampling(resample)), *tiles]
 
 
-def map_tiles(context: InputProcessingContext, items: list[Image.Image]) -> dict[str, list[torch.Tensor]]:
+@array_mapper
+def map_tiles(context: InputProcessingContext, items: list[np.ndarray]) -> dict[str, list[torch.Tensor]]:
     """Pixel mapper.
 
+    Args:
+        items: RGB images, uint8 (height, width, 3).
+
     Returns:
-        `pixel_values`: per image float32 (1 + tiles, 3, edge, edge); `image_sizes`: per image int64 (height, width).
+        `pixel_values`: per image uint8 (1 + tiles, 3, edge, edge), the overview (the whole image, squeezed) first;
+        `image_sizes`: per image int64 (height, width).
     """
-    config = context.get_hf_image_processor_config()
-    settings = PixelSettings.from_config(config)
+    settings = PixelSettings.from_config(context.get_hf_image_processor_config())
     pinpoints = [(height, width) for height, width in context.get_hf_config().image_grid_pinpoints]
     overview = (settings.resize, settings.resize) if isinstance(settings.resize, int) else settings.resize
     if overview is None:
@@ -68,10 +77,9 @@ def map_tiles(context: InputProcessingContext, items: list[Image.Image]) -> dict
     tile = settings.crop[0] if settings.crop else overview[0]
     pixel_values = []
     for item in items:
-        tiles = cut_tiles(item, pinpoints, overview, tile, settings.resample)
-        pixel_values.append(normalize_pixels([image_to_pixels(t, settings) for t in tiles], settings))
-    sizes = [torch.tensor([item.height, item.width]) for item in items]
-    return {"pixel_values": pixel_values, "image_sizes": sizes}
+        tiles = [resize(item, overview, settings.resample), *cut_tiles(item, pinpoints, tile, settings.resample)]
+        pixel_values.append(torch.stack([resize_and_crop(t.permute(1, 2, 0).numpy(), settings) for t in tiles]))
+    return {"pixel_values": pixel_values, "image_sizes": [torch.tensor(item.shape[:2]) for item in items]}
 
 
 def feature_map_size(config: Any, image_size: Size) -> tuple[int, int, Size]:

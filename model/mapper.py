@@ -15,12 +15,18 @@ from vllm.multimodal import MULTIMODAL_REGISTRY as VLLM_MULTIMODAL_REGISTRY
 from vllm.multimodal.processing import InputProcessingContext, ProcessorInputs, TimingContext
 from vllm.tokenizers import cached_tokenizer_from_config
 
-from run_batch.model.bulk import BulkMapper, EngineInput, Prompt
+from run_batch.model.bulk import BulkMapper, EngineInput, Prompt, RowImage
 from run_batch.model.chat import ChatTemplate
 from run_batch.model.checkpoint import ModelSettings, SettingsError, build_model_config
 from run_batch.model.declaration import RowError
+from run_batch.model.features import decode_features, is_encoded_features
+from run_batch.model.images import EncodedImage, decode_image
 from run_batch.model.processor import DeclaredInfo
 from run_batch.model.prompts import Piece, PromptTokenizer
+from run_batch.model.recent import Recent
+
+# Decoded images that are kept in case that the next rows hold them too, per worker process.
+_DECODED_BYTES = 64 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +35,11 @@ class RowPrompt:
 
     Attributes:
         pieces: the prompt text, one placeholder per image in its trusted pieces.
-        images: PIL images in mode RGB, or tensors of precomputed features (features, hidden size).
+        images: encoded images, PIL images, or tensors of precomputed features (features, hidden size).
     """
 
     pieces: Sequence[Piece]
-    images: Sequence[Image.Image | torch.Tensor] = ()
+    images: Sequence[RowImage] = ()
 
 
 class _Renderer(Protocol):
@@ -43,11 +49,15 @@ class _Renderer(Protocol):
 class ModelMapper:
     """Maps rows for one model. Building one reads the checkpoint's configs and tokenizer, not its weights.
 
+    Args:
+        scaled_jpeg_decoding: decode large JPEG files scaled (see decode_image).
+
     Raises:
         SettingsError: the model's settings do not hold.
+        DeclarationError: scaled decoding is asked for, and the model maps pixels in a way of its own.
     """
 
-    def __init__(self, settings: ModelSettings) -> None:
+    def __init__(self, settings: ModelSettings, scaled_jpeg_decoding: bool = False) -> None:
         self._model_config = build_model_config(settings)
         try:
             tokenizer = cached_tokenizer_from_config(self._model_config)
@@ -55,7 +65,7 @@ class ModelMapper:
             raise SettingsError(f"model.path {settings.path}: its tokenizer cannot be loaded: {error}") from error
         self.tokenizer = tokenizer
         self._prompt_tokenizer = PromptTokenizer(tokenizer)
-        self._renderer = _renderer_for(self._model_config, tokenizer)
+        self._renderer = _renderer_for(self._model_config, tokenizer, scaled_jpeg_decoding)
 
     @property
     def max_model_len(self) -> int:
@@ -106,13 +116,18 @@ class ModelMapper:
         return mapped
 
 
-def _renderer_for(model_config: Any, tokenizer: Any) -> _Renderer:
+def _renderer_for(model_config: Any, tokenizer: Any, scaled_jpeg_decoding: bool) -> _Renderer:
     if not model_config.is_multimodal_model:
         return _TextRenderer()
     processor = VLLM_MULTIMODAL_REGISTRY.create_processor(model_config, tokenizer=tokenizer)
     info = processor.info
     if isinstance(info, DeclaredInfo):
-        return BulkMapper(InputProcessingContext(model_config, tokenizer), info.declaration)
+        return BulkMapper(InputProcessingContext(model_config, tokenizer), info.declaration, scaled_jpeg_decoding)
+    if scaled_jpeg_decoding:
+        raise SettingsError(
+            "preprocess.scaled_jpeg_decoding = true, but the model goes through vLLM's own processor, which takes "
+            "whole images"
+        )
     return _VllmRenderer(processor)
 
 
@@ -135,6 +150,7 @@ class _VllmRenderer:
 
     def __init__(self, processor: Any) -> None:
         self._processor = processor
+        self._decoded: Recent[Image.Image] = Recent(_DECODED_BYTES)
 
     def map(self, prompts: Sequence[Prompt]) -> list[EngineInput | RowError]:
         return [self._map_one(prompt) for prompt in prompts]
@@ -144,10 +160,24 @@ class _VllmRenderer:
 
         if not prompt.images:
             return tokens_input(prompt.prompt_token_ids)
-        data: Mapping[str, Any] = {"image": list(prompt.images)}
         try:
+            data: Mapping[str, Any] = {"image": [self._decode(image) for image in prompt.images]}
             items = self._processor.info.parse_mm_data(data)
             return self._processor.apply(ProcessorInputs(prompt.prompt_token_ids, items), TimingContext(enabled=False))
+        except RowError as error:
+            return error
         # vLLM's processors report a placeholder count that does not fit by RuntimeError, refused input by ValueError.
         except (VLLMValidationError, ValueError, RuntimeError) as error:
             return RowError("image_processing", " ".join(str(error).split()))
+
+    def _decode(self, image: RowImage) -> Image.Image | torch.Tensor:
+        if not isinstance(image, EncodedImage):
+            return image
+        if is_encoded_features(image.encoded):
+            return decode_features(image.encoded)
+        decoded = self._decoded.get(image.digest)
+        if decoded is None:
+            decoded = decode_image(image.encoded).to_pil()
+            # Pillow holds four bytes a pixel.
+            self._decoded.put(image.digest, decoded, 4 * decoded.width * decoded.height)
+        return decoded

@@ -25,7 +25,6 @@ from vllm.multimodal.processing import (
 
 from run_batch.model.bulk import BulkMapper, Prompt
 from run_batch.model.declaration import Declaration, DeclarationError, DummyData, RowError
-from run_batch.model.images import to_rgb
 
 
 def install_processor(model_cls: type) -> None:
@@ -114,7 +113,7 @@ def _as_item(item: Any) -> Any:
     """An image as vLLM's parser hands it over, as mappers take it."""
     item = getattr(item, "media", item)
     if isinstance(item, Image.Image):
-        return to_rgb(item)
+        return item
     if isinstance(item, np.ndarray) and item.dtype == np.uint8:
         return Image.fromarray(item)
     return torch.as_tensor(item)

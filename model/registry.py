@@ -17,6 +17,7 @@ from run_batch.model.declaration import (
     DummyDataFactory,
     InputMapper,
     InputProcessor,
+    array_mapper,
 )
 
 ModelClass = TypeVar("ModelClass", bound=type)
@@ -59,8 +60,9 @@ class MultiModalRegistry:
 
         Args:
             modality: `image`.
-            fn: takes (context, items) and gives keyword tensors, each with one entry per item in its first dimension
-                (a tensor, or a list of tensors where shapes differ). None: the default mapper.
+            fn: takes (context, items), all items of one kind (pixels or features), and gives keyword tensors, each
+                with one entry per item in its first dimension (a tensor, or a list of tensors where shapes differ).
+                None: the default mapper.
         """
         if fn is None:
             fn = _default_mapper(modality)
@@ -76,7 +78,8 @@ class MultiModalRegistry:
         return decorate
 
     def register_image_pixel_input_mapper(self, fn: InputMapper | None = None) -> Callable[[ModelClass], ModelClass]:
-        """Declare the mapper for images given as pixels: `fn` takes PIL images in mode RGB.
+        """Declare the mapper for images given as pixels: `fn` takes PIL images in mode RGB (arrays, where it is marked
+        with `array_mapper`).
 
         None: the default, which follows the checkpoint's `preprocessor_config.json` and gives `pixel_values` of
         shape (items, 3, height, width), float32.
@@ -120,12 +123,15 @@ class InputRegistry:
 
 
 def _default_mapper(modality: str) -> InputMapper:
-    from run_batch.model.features import map_image_features
-    from run_batch.model.images import map_image_pixels
+    import torch
 
+    from run_batch.model.features import map_image_features
+    from run_batch.model.pixels import map_image_pixels
+
+    @array_mapper
     def map_image(context: Any, items: list[Any]) -> Any:
-        pixels = not hasattr(items[0], "shape")
-        return (map_image_pixels if pixels else map_image_features)(context, items)
+        features = isinstance(items[0], torch.Tensor)
+        return (map_image_features if features else map_image_pixels)(context, items)
 
     defaults: dict[str, InputMapper] = {
         PIXELS: map_image_pixels,

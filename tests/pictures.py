@@ -2,6 +2,7 @@
 
 import io
 import random
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -19,7 +20,7 @@ def random_picture(rng: random.Random) -> Image.Image:
     return picture(rng.randrange(1 << 30), (rng.randrange(8, 300), rng.randrange(8, 300)))
 
 
-def encoded(image: Image.Image, form: str = "PNG") -> bytes:
+def encoded(image: Image.Image, form: str = "PNG", **options: Any) -> bytes:
     buffer = io.BytesIO()
-    image.save(buffer, form)
+    image.save(buffer, form, **options)
     return buffer.getvalue()

@@ -1,9 +1,12 @@
 """Declarations: the seed's decorators, the bulk mapper that calls what they declare, and messages for mistakes."""
 
+import hashlib
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from pictures import encoded
 from PIL import Image
 from torch import nn
 
@@ -14,8 +17,10 @@ from run_batch.model import (
     DummyData,
     RowError,
     TokenizedPrompt,
+    array_mapper,
 )
 from run_batch.model.bulk import BulkMapper, Prompt
+from run_batch.model.images import EncodedImage
 from run_batch.model.registry import declaration_of
 
 IMAGE = 9
@@ -37,7 +42,9 @@ def dummy(context: Any, seq_len: int, mm_counts: Any) -> DummyData:
     return DummyData()
 
 
-def declared(mapper: Any = mean_mapper, processor: Any = three_tokens) -> BulkMapper:
+def declared(
+    mapper: Any = mean_mapper, processor: Any = three_tokens, scaled_jpeg_decoding: bool = False
+) -> BulkMapper:
     @MULTIMODAL_REGISTRY.register_image_pixel_input_mapper(mapper)
     @INPUT_REGISTRY.register_dummy_data(dummy)
     @INPUT_REGISTRY.register_input_processor(processor)
@@ -46,7 +53,7 @@ def declared(mapper: Any = mean_mapper, processor: Any = three_tokens) -> BulkMa
 
     declaration = declaration_of(YourModelForImage2Seq)
     assert declaration is not None and declaration.dummy_data is dummy
-    return BulkMapper(None, declaration)  # type: ignore[arg-type]
+    return BulkMapper(None, declaration, scaled_jpeg_decoding)  # type: ignore[arg-type]
 
 
 def colour(value: int) -> Image.Image:
@@ -180,7 +187,12 @@ def test_a_subclass_inherits_what_it_does_not_declare() -> None:
     assert base.mappers["image_pixels"] is mean_mapper
 
 
-def test_an_image_that_comes_again_is_mapped_once() -> None:
+def file_of(value: int) -> EncodedImage:
+    content = encoded(colour(value))
+    return EncodedImage(content, hashlib.sha256(content).digest())
+
+
+def test_an_image_file_that_comes_again_is_mapped_once() -> None:
     mapped: list[Image.Image] = []
 
     def counting(context: Any, items: list[Image.Image]) -> dict[str, torch.Tensor]:
@@ -188,9 +200,25 @@ def test_an_image_that_comes_again_is_mapped_once() -> None:
         return mean_mapper(context, items)
 
     bulk = declared(counting)
-    one, two = colour(1), colour(2)
-    first = bulk.map([Prompt([IMAGE], [one]), Prompt([IMAGE, IMAGE], [two, one])])
-    second = bulk.map([Prompt([IMAGE], [two]), Prompt([IMAGE], [colour(3)])])
+    first = bulk.map([Prompt([IMAGE], [file_of(1)]), Prompt([IMAGE, IMAGE], [file_of(2), file_of(1)])])
+    second = bulk.map([Prompt([IMAGE], [file_of(2)]), Prompt([IMAGE], [file_of(3)])])
     assert [image.getpixel((0, 0))[0] for image in mapped] == [1, 2, 3]
     values = [item["colour"].data[0].item() for row in [*first, *second] for item in row["mm_kwargs"]["image"]]
     assert values == [1, 2, 1, 2, 3]
+
+
+def test_an_array_mapper_gets_arrays_and_any_other_gets_pil_images() -> None:
+    kinds: list[type] = []
+
+    def looking(context: Any, items: list[Any]) -> dict[str, torch.Tensor]:
+        kinds.extend(type(item) for item in items)
+        return {"x": torch.zeros(len(items), 1)}
+
+    declared(looking).map([Prompt([IMAGE], [file_of(1)])])
+    declared(array_mapper(lambda c, i: looking(c, i))).map([Prompt([IMAGE], [file_of(1)])])
+    assert kinds == [Image.Image, np.ndarray]
+
+
+def test_scaled_decoding_is_refused_where_the_model_maps_pixels_in_a_way_of_its_own() -> None:
+    with pytest.raises(DeclarationError, match="scaled_jpeg_decoding"):
+        declared(mean_mapper, scaled_jpeg_decoding=True)
