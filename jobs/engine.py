@@ -92,6 +92,12 @@ class Engine:
         """Rows added and not yet given back, running or waiting in the engine."""
         return self._engine.get_num_unfinished_requests()
 
+    @property
+    def running(self) -> int:
+        """Rows that have a seat; the most that can be, where the engine is a process of its own and does not tell."""
+        core = getattr(self._engine.engine_core, "engine_core", None)
+        return min(self.unfinished, self.max_num_seqs) if core is None else len(core.scheduler.running)
+
     def add(self, mapped: MappedRow) -> RowFailure | None:
         """Queue one row; a row that vLLM refuses comes back as its failure."""
         from vllm.exceptions import VLLMValidationError

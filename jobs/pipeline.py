@@ -25,6 +25,7 @@ from run_batch.jobs.errors import (
 )
 from run_batch.jobs.interrupt import StopRequest
 from run_batch.jobs.mapped import MappedRow, RowFailure, model_settings, needed_columns
+from run_batch.jobs.metrics import METRICS_FILE, Metrics
 from run_batch.jobs.plan import job_hash, record_job
 from run_batch.jobs.prepare import PreparedJob
 from run_batch.jobs.progress import PROGRESS_FILE, Progress
@@ -134,17 +135,24 @@ class _Run:
         first = self._first_batch(pool)
         self._stop.loading = False
         progress, writer = self._begin()
-        finished = _Finished(progress, writer)
+        metrics = Metrics(self._job.store.run_folder / METRICS_FILE)
+        finished = _Finished(progress, writer, metrics)
         self._take(first, engine, finished)
         try:
             while not self._stop.requested:
+                is_idle = not engine.unfinished
                 self._feed(pool, engine, finished)
+                metrics.lap("idle" if is_idle else "feed")
                 if engine.unfinished:
                     for generation in _step(engine):
                         finished.add(generation)
+                    metrics.lap("step")
                 elif self._input_done:
                     break
-                progress.tick()
+                if metrics.is_due():
+                    running = engine.running
+                    metrics.write(pool.counts(), engine.unfinished - running, running, writer.seconds, writer.queued)
+                progress.tick(metrics.bottleneck)
         finally:
             # Whatever ends the run, whole shards are saved.
             try:
@@ -205,13 +213,18 @@ class _Run:
 class _Finished:
     """Where finished rows go."""
 
-    def __init__(self, progress: Progress, writer: ResultWriter) -> None:
+    def __init__(self, progress: Progress, writer: ResultWriter, metrics: Metrics) -> None:
         self._progress = progress
         self._writer = writer
+        self._metrics = metrics
 
     def add(self, result: Generation | RowFailure) -> None:
         failed = isinstance(result, RowFailure)
-        self._progress.add(0 if isinstance(result, RowFailure) else result.generated_tokens, failed)
+        prompt_tokens, generated_tokens = (
+            (0, 0) if isinstance(result, RowFailure) else (result.prompt_tokens, result.generated_tokens)
+        )
+        self._progress.add(generated_tokens, failed)
+        self._metrics.add(prompt_tokens, generated_tokens)
         self._writer.add(result)
 
 

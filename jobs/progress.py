@@ -27,6 +27,7 @@ class ProgressRecord:
         rows_done: finished rows of the job, those of earlier runs and of unfinished shards included.
         rows_failed: those of them with an error.
         rows_per_second: of the last half minute.
+        bottleneck: what holds up the rest: `engine`, `mapping`, `input` or `output`; empty while it is not known.
         updated: seconds since the epoch.
     """
 
@@ -34,6 +35,7 @@ class ProgressRecord:
     rows_done: int
     rows_failed: int
     rows_per_second: float
+    bottleneck: str
     updated: float
 
 
@@ -43,6 +45,7 @@ class Progress:
     def __init__(self, total: int, done: int, failed: int, file: Path, quiet: bool) -> None:
         self.total, self.done, self.failed = total, done, failed
         self.generated_tokens = 0
+        self._bottleneck = ""
         self._file = file
         self._started = time.monotonic()
         self._done_before = done
@@ -57,8 +60,9 @@ class Progress:
         self.failed += failed
         self.generated_tokens += tokens
 
-    def tick(self) -> None:
+    def tick(self, bottleneck: str) -> None:
         """Show what has changed, now and then."""
+        self._bottleneck = bottleneck
         now = time.monotonic()
         if now - self._filed >= _FILE_SECONDS:
             self._filed = now
@@ -88,7 +92,7 @@ class Progress:
 
     def write(self) -> None:
         """Write `_run/progress.json`."""
-        record = ProgressRecord(self.total, self.done, self.failed, self._rates()[0], time.time())
+        record = ProgressRecord(self.total, self.done, self.failed, self._rates()[0], self._bottleneck, time.time())
         # Progress is for people: a disk that is full fails the run where results are written, not here.
         with contextlib.suppress(OSError):
             replace_file(self._file, json.dumps(asdict(record)).encode(), durable=False)

@@ -1,5 +1,6 @@
 """Finished rows to shards: collects rows in any order and commits each shard once it is whole, in input order."""
 
+import time
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
@@ -29,7 +30,11 @@ _LOGPROBS = pa.list_(
 
 
 class ResultWriter:
-    """Holds the rows of unfinished shards, and writes whole shards in a thread of its own."""
+    """Holds the rows of unfinished shards, and writes whole shards in a thread of its own.
+
+    Attributes:
+        seconds: spent on writing so far.
+    """
 
     def __init__(
         self, config: JobConfig, plan: Plan, source: Source, store: ShardStore, metadata: Mapping[str, str]
@@ -42,6 +47,12 @@ class ResultWriter:
         self._open: dict[int, dict[int, Generation | RowFailure]] = {}
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="shard-writer")
         self._writing: list[Future[None]] = []
+        self.seconds = 0.0
+
+    @property
+    def queued(self) -> int:
+        """Whole shards that are not on disk yet."""
+        return len(self._writing)
 
     def add(self, result: Generation | RowFailure) -> None:
         """Take one finished row.
@@ -72,6 +83,7 @@ class ResultWriter:
 
     def _commit(self, shard: int, results: Mapping[int, Generation | RowFailure]) -> None:
         rows = self._plan.rows(shard)
+        started = time.monotonic()
         try:
             self._store.commit(shard, self._table(rows, [results[row] for row in rows]), self._metadata)
         except InputError as error:
@@ -81,6 +93,7 @@ class ResultWriter:
                 f"shard {shard} cannot be written to {self._store.folder}: {error}. Committed shards are safe; "
                 "mend this and run the same command again"
             ) from error
+        self.seconds += time.monotonic() - started
 
     def _table(self, rows: range, results: list[Generation | RowFailure]) -> pa.Table:
         """The whole shard. Ids and carried columns are read again: holding them would cost memory."""

@@ -25,6 +25,7 @@ class JobStatus:
     left: rows that are not done.
     shards, shards_done: shards of the job, and those committed.
     rows_per_second: of the last half minute; 0 when it does not run.
+    bottleneck: what holds up the rest while it runs: `engine`, `mapping`, `input` or `output`; else empty.
     """
 
     state: str
@@ -35,6 +36,7 @@ class JobStatus:
     shards: int
     shards_done: int
     rows_per_second: float
+    bottleneck: str
 
     def as_text(self) -> str:
         lines = [
@@ -44,6 +46,8 @@ class JobStatus:
         if self.rows_per_second > 0:
             minutes = self.left / self.rows_per_second / 60
             lines.append(f"{self.rows_per_second:.1f} rows/s, about {minutes:.0f} min left")
+        if self.bottleneck:
+            lines.append(f"bottleneck: {self.bottleneck}")
         return "\n".join(lines)
 
     def as_json(self) -> str:
@@ -61,19 +65,19 @@ def read_status(config: JobConfig) -> JobStatus:
         record = json.loads((store.run_folder / "job.json").read_text())
         plan = Plan(record["rows"], record["rows_per_shard"])
     except FileNotFoundError:
-        return JobStatus("not started", 0, 0, 0, 0, 0, 0, 0.0)
+        return JobStatus("not started", 0, 0, 0, 0, 0, 0, 0.0, "")
     except (OSError, ValueError, KeyError) as error:
         raise JobError(f"{store.run_folder / 'job.json'} cannot be read: {error}") from None
     committed = store.committed()
     with ThreadPoolExecutor(max_workers=16) as pool:
         failed = sum(info.failed for info in pool.map(store.info, committed))
     done = sum(len(plan.rows(shard)) for shard in committed)
-    rate = 0.0
+    rate, bottleneck = 0.0, ""
     state = "complete" if store.is_complete() else "unfinished"
     progress = read_progress(store.run_folder / PROGRESS_FILE)
     if state == "unfinished" and progress is not None and time.time() - progress.updated < _ALIVE_SECONDS:
         state = "running"
         done, failed = max(done, progress.rows_done), max(failed, progress.rows_failed)
-        rate = progress.rows_per_second
+        rate, bottleneck = progress.rows_per_second, progress.bottleneck
     left = plan.num_rows - done
-    return JobStatus(state, plan.num_rows, done, failed, left, plan.num_shards, len(committed), rate)
+    return JobStatus(state, plan.num_rows, done, failed, left, plan.num_shards, len(committed), rate, bottleneck)

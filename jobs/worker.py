@@ -10,6 +10,7 @@ import os
 import pickle
 import signal
 import sys
+import time
 import traceback
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -19,6 +20,7 @@ import pyarrow as pa
 
 from run_batch.jobs.config import JobConfig
 from run_batch.jobs.errors import JobError
+from run_batch.jobs.mapped import MappedRow, RowFailure
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +44,18 @@ class Task:
     start: int
     row_ids: list[str] | None
     records: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class TaskResult:
+    """A task's rows, mapped.
+
+    Attributes:
+        seconds: that mapping them took.
+    """
+
+    rows: list[MappedRow | RowFailure]
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +117,9 @@ def _serve(connection: Connection) -> None:
         with pa.ipc.open_stream(task.records) as reader:
             records = reader.read_next_batch()
         try:
-            transport.send(connection, mapper.map(task.start, task.row_ids, records))
+            started = time.monotonic()
+            rows = mapper.map(task.start, task.row_ids, records)
+            transport.send(connection, TaskResult(rows, time.monotonic() - started))
         except DeclarationError as error:
             transport.send(connection, WorkerProblem(str(error), bad_job=False))
             return

@@ -13,6 +13,7 @@ import queue
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, Pipe, wait
@@ -22,6 +23,7 @@ import pyarrow as pa
 from run_batch.io.rows import InputError, RowBatch, Source
 from run_batch.jobs.errors import JobError, RunError
 from run_batch.jobs.mapped import MappedRow, RowFailure
+from run_batch.jobs.metrics import PoolCounts
 from run_batch.jobs.worker import Task, WorkerProblem, WorkerSpec
 
 BATCH_ROWS = 16
@@ -68,6 +70,8 @@ class WorkerPool:
         self._input_done = False
         self._waiting_rows = 0
         self._waiting_bytes = 0
+        self._rows_mapped = 0
+        self._mapping_seconds = self._input_seconds = 0.0
         self._lock = threading.Lock()
         self._closing = threading.Event()
         self._wake_read, self._wake_write = Pipe(duplex=False)
@@ -92,10 +96,17 @@ class WorkerPool:
             self._wake()
         return item
 
-    @property
-    def waiting_rows(self) -> int:
-        """Rows that are mapped and not yet taken."""
-        return self._waiting_rows
+    def counts(self) -> PoolCounts:
+        """What the pool has done so far."""
+        with self._lock:
+            return PoolCounts(
+                rows_mapped=self._rows_mapped,
+                mapping_seconds=self._mapping_seconds,
+                input_seconds=self._input_seconds,
+                rows_waiting=self._waiting_rows,
+                bytes_waiting=self._waiting_bytes,
+                workers=len(self._workers),
+            )
 
     def close(self) -> None:
         """End all workers at once; rows still in them are dropped."""
@@ -172,7 +183,9 @@ class WorkerPool:
     def _next_task(self) -> Task | None:
         if self._retries:
             return self._retries.popleft()
+        started = time.monotonic()
         batch = next(self._batches, None)
+        self._input_seconds += time.monotonic() - started
         if batch is None:
             self._input_done = True
             return None
@@ -193,12 +206,14 @@ class WorkerPool:
             worker.loaded = True
             return
         worker.tasks.popleft()
-        self._put(MappedBatch(answer, nbytes))
+        self._mapping_seconds += answer.seconds
+        self._put(MappedBatch(answer.rows, nbytes))
 
     def _put(self, batch: MappedBatch) -> None:
         with self._lock:
             self._waiting_rows += len(batch.rows)
             self._waiting_bytes += batch.nbytes
+            self._rows_mapped += len(batch.rows)
         self._ready.put(batch)
 
     @staticmethod

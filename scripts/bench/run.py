@@ -1,0 +1,105 @@
+"""`make bench`: run-batch and its peers side by side, on the same rows, the same model and the same vLLM.
+
+Prints a table, and writes `.bench/results.json` and `docs/throughput.svg`. Systems take turns within each round, so
+that a machine whose speed drifts does not favour one; figures are medians over the rounds, ratios are taken within a
+round.
+"""
+
+import argparse
+import json
+import platform
+import shutil
+import statistics
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from measure import Run, measure
+from plot import write_plot
+from systems import LABELS, PRODUCT, RAY_PYTHON, command_of
+from workloads import FOLDER, ROOT, WORKLOADS, make_model, make_workload
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=3, help="how often each system runs")
+    parser.add_argument("--workloads", default=",".join(WORKLOADS), help="comma-separated")
+    parser.add_argument("--systems", default=",".join(LABELS), help="comma-separated; run-batch is always there")
+    arguments = parser.parse_args()
+    systems = [name for name in LABELS if name == PRODUCT or name in arguments.systems.split(",")]
+    if "ray-data" in systems and not RAY_PYTHON.exists():
+        print("Ray Data LLM is left out: `make bench-ray` sets up its environment", file=sys.stderr)
+        systems.remove("ray-data")
+    model = make_model()
+    tables = []
+    for name in arguments.workloads.split(","):
+        rows = make_workload(WORKLOADS[name])
+        rounds = [[one_run(system, name, rows, model) for system in systems] for _ in range(arguments.rounds)]
+        tables.append(write_results(name, rounds))
+        print(as_table(tables[-1]), flush=True)
+    write_plot(tables, ROOT / "docs" / "throughput.svg")
+
+
+def one_run(system: str, workload: str, rows: Path, model: Path) -> Run:
+    folder = FOLDER / "run"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    command, environment = command_of(system, rows, model, folder)
+    run = measure(system, workload, WORKLOADS[workload].rows, command, environment, FOLDER / f"{system}.log")
+    print(f"{workload} {system}: {run.wall_seconds:.1f} s, {run.steady_rows_per_second:.0f} rows/s", file=sys.stderr)
+    return run
+
+
+def write_results(workload: str, rounds: list[list[Run]]) -> dict[str, object]:
+    """Medians and ratios of one workload, kept in `.bench/results.json` with what earlier calls found on others."""
+    systems = {
+        runs[0].system: {
+            "wall_seconds": median(lambda run: run.wall_seconds, runs),
+            "steady_rows_per_second": median(lambda run: run.steady_rows_per_second, runs),
+            "ready_seconds": median(lambda run: run.ready_seconds, runs),
+            "first_row_seconds": median(lambda run: run.first_row_seconds, runs),
+            "peak_gigabytes": median(lambda run: run.peak_bytes / 1e9, runs),
+            "engine_idle_share": median(lambda run: run.engine_idle_share, runs),
+            "wall_ratio": ratio(rounds, runs[0].system, lambda run: run.wall_seconds),
+            "steady_ratio": 1 / ratio(rounds, runs[0].system, lambda run: run.steady_rows_per_second),
+            "runs": [run.as_dict() for run in runs],
+        }
+        for runs in zip(*rounds, strict=True)
+    }
+    path = FOLDER / "results.json"
+    results = json.loads(path.read_text()) if path.exists() else {}
+    results[workload] = {"workload": workload, "machine": platform.platform(), "systems": systems}
+    path.write_text(json.dumps(results, indent=1))
+    return results[workload]
+
+
+def median(figure: Callable[[Run], float], runs: tuple[Run, ...]) -> float:
+    return statistics.median(map(figure, runs))
+
+
+def ratio(rounds: list[list[Run]], system: str, figure: Callable[[Run], float]) -> float:
+    """How much larger a figure of `system` is than run-batch's: the median of the ratios within each round."""
+    ratios = []
+    for runs in rounds:
+        by_system = {run.system: run for run in runs}
+        ratios.append(figure(by_system[system]) / figure(by_system[PRODUCT]))
+    return statistics.median(ratios)
+
+
+def as_table(result: dict[str, object]) -> str:
+    systems: dict[str, dict[str, float]] = result["systems"]  # type: ignore[assignment]
+    lines = [
+        f"\n{result['workload']}",
+        f"{'':30s} {'wall':>8s} {'ratio':>7s} {'rows/s':>8s} {'ratio':>7s} {'ready':>8s} {'peak':>8s} {'idle':>7s}",
+    ]
+    for name, found in systems.items():
+        lines.append(
+            f"{LABELS[name]:30s} {found['wall_seconds']:6.1f} s {found['wall_ratio']:6.2f}x"
+            f" {found['steady_rows_per_second']:8.0f} {found['steady_ratio']:6.2f}x {found['ready_seconds']:6.1f} s"
+            f" {found['peak_gigabytes']:5.1f} GB {found['engine_idle_share']:6.1%}"
+        )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

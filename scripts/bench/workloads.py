@@ -1,0 +1,108 @@
+"""The benchmark's inputs: data sets of photographs as Parquet, and a small LLaVA with random weights.
+
+The model is small so that on a CPU the engine is as fast, next to image decoding, as a real model on a GPU is.
+"""
+
+import random
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import photographs
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+FOLDER = ROOT / ".bench"
+QUESTIONS = ("what is this?", "is it day or night?", "how many people are there?", "describe the picture.")
+PROMPT = "USER: <image>\n{prompt} ASSISTANT:"
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """A data set.
+
+    Attributes:
+        repeats: consecutive rows that have the same image.
+        large: every how many rows comes an image of 12 megapixels; 0 for never.
+    """
+
+    name: str
+    rows: int
+    width: int
+    height: int
+    form: str = "JPEG"
+    repeats: int = 1
+    large: int = 0
+
+    @property
+    def path(self) -> Path:
+        return FOLDER / f"{self.name}.parquet"
+
+
+WORKLOADS = {
+    workload.name: workload
+    for workload in (
+        Workload("640x480", 1000, 640, 480),
+        Workload("1600x1200", 400, 1600, 1200),
+        Workload("repeated-x8", 1000, 640, 480, repeats=8),
+        Workload("224-png", 5000, 224, 224, form="PNG"),
+        Workload("mixed", 1000, 640, 480, large=100),
+    )
+}
+
+
+def make_workload(workload: Workload) -> Path:
+    """Write the data set, unless it is there."""
+    if workload.path.exists():
+        return workload.path
+    print(f"making {workload.path} ...", file=sys.stderr, flush=True)
+    sources = photographs.load_photographs(FOLDER / "photographs")
+    rng = random.Random(workload.name)
+    workload.path.parent.mkdir(exist_ok=True)
+    temporary = workload.path.with_suffix(".tmp")
+    schema = pa.schema([("id", pa.string()), ("image", pa.binary()), ("prompt", pa.string())])
+    with pq.ParquetWriter(temporary, schema) as writer:
+        batch: list[dict[str, object]] = []
+        for row, image in enumerate(_images(workload, sources, rng)):
+            batch.append({"id": f"r{row:06d}", "image": image, "prompt": QUESTIONS[row % len(QUESTIONS)]})
+            if len(batch) == 100 or row == workload.rows - 1:
+                writer.write_table(pa.Table.from_pylist(batch, schema))
+                batch = []
+    temporary.rename(workload.path)
+    return workload.path
+
+
+def _images(workload: Workload, sources: list, rng: random.Random) -> Iterator[bytes]:
+    image = b""
+    for row in range(workload.rows):
+        if row % workload.repeats == 0:
+            is_large = workload.large and row % workload.large == workload.large - 1
+            size = (4000, 3000) if is_large else (workload.width, workload.height)
+            image = photographs.encode(photographs.compose(sources, *size, rng), workload.form)
+        yield image
+
+
+def make_model(image_size: int = 56) -> Path:
+    """Write a LLaVA of 0.2 million parameters that takes images of `image_size` pixels, unless it is there."""
+    folder = FOLDER / f"model-{image_size}"
+    if (folder / "preprocessor_config.json").exists():
+        return folder
+    sys.path.insert(0, str(ROOT / "tests"))
+    from checkpoints import PREPROCESSOR, save_llava
+    from transformers import CLIPVisionConfig
+
+    vision = CLIPVisionConfig(
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        image_size=image_size,
+        patch_size=14,
+        projection_dim=64,
+    )
+    size = {"shortest_edge": image_size}
+    crop = {"height": image_size, "width": image_size}
+    save_llava(folder, preprocessor={**PREPROCESSOR, "size": size, "crop_size": crop}, vision_config=vision)
+    return folder
