@@ -7,7 +7,7 @@ its interval, not sums.
 import contextlib
 import json
 import time
-from collections import Counter
+from collections import defaultdict
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -83,7 +83,7 @@ class Metrics:
     def __init__(self, file: Path) -> None:
         self._file = file
         self._started = self._lapped = time.monotonic()
-        self._stages: Counter[str] = Counter()
+        self._stages: defaultdict[str, float] = defaultdict(float)
         self._rows = self._prompt_tokens = self._generated_tokens = 0
         self._pool = PoolCounts(0, 0.0, 0.0, 0, 0, 0)
         self._output_seconds = 0.0

@@ -191,7 +191,7 @@ class LlavaForConditionalGeneration(nn.Module, SupportsMultiModal, SupportsPP):
         return "<image>" if modality == "image" else None
 
     def image_features(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """Features (images, features, hidden size) of pixels: uint8 (images, 3, height, width)."""
+        """Features (images, features, hidden size) of pixels (images, 3, height, width): uint8, or normalized."""
         layers = self.config.vision_feature_layer
         features = self.vision_tower(
             self.normalize_pixels(pixel_values),

@@ -128,7 +128,10 @@ def center_crop(pixels: torch.Tensor, size: Size) -> torch.Tensor:
 
 
 class PixelNormalizer(nn.Module):
-    """Rescales and normalizes uint8 pixels on the device that they are on: v * scale + shift, in float32."""
+    """Rescales and normalizes uint8 pixels on the device that they are on: v * scale + shift, in float32.
+
+    Floating point pixels come from a mapper that has done so, and stay as they are.
+    """
 
     scale: torch.Tensor
     shift: torch.Tensor
@@ -139,7 +142,9 @@ class PixelNormalizer(nn.Module):
             self.register_buffer(name, torch.tensor(values, dtype=torch.float32).view(3, 1, 1), persistent=False)
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        """float32 of the same shape as `pixels`, (..., 3, height, width)."""
+        """Floating point values of the same shape as `pixels`, (..., 3, height, width)."""
+        if pixels.is_floating_point():
+            return pixels
         return torch.addcmul(self.shift, pixels.to(torch.float32), self.scale)
 
 

@@ -37,7 +37,7 @@ def command_of(system: str, rows: Path, model: Path, folder: Path) -> tuple[list
         "HF_HUB_OFFLINE": "1",
     }
     if system == PRODUCT:
-        return [sys.executable, str(HERE / "product.py"), str(_job(rows, model, folder))], environment
+        return [sys.executable, str(HERE / "product.py"), str(job_file(rows, model, folder))], environment
     script, in_process = SCRIPTS[system]
     environment["RUN_BATCH_PLUGINS"] = json.dumps({"modules": ["stock_llava", "engine_log"], "folder": str(PEERS)})
     if in_process:
@@ -47,7 +47,7 @@ def command_of(system: str, rows: Path, model: Path, folder: Path) -> tuple[list
     return [python, str(PEERS / script), str(rows), str(model), str(output), PROMPT], environment
 
 
-def _job(rows: Path, model: Path, folder: Path) -> Path:
+def job_file(rows: Path, model: Path, folder: Path) -> Path:
     """The same settings as in peers/common.py, as a job.toml."""
     job = folder / "job.toml"
     job.write_text(f"""

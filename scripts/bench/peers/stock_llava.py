@@ -8,7 +8,6 @@ checkpoint, one prompt at a time. Named as a plugin, this module registers the m
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from torch import nn
 from transformers import AutoImageProcessor, BatchFeature
 from vllm import ModelRegistry
 from vllm.multimodal import MULTIMODAL_REGISTRY
@@ -44,11 +43,8 @@ class StockProcessor(BaseMultiModalProcessor[StockInfo]):
         super().__init__(*args, **kwargs)
         self._image_processor = AutoImageProcessor.from_pretrained(self.info.ctx.model_config.model)
 
-    def _call_hf_processor(self, prompt: str, mm_data: Mapping[str, Any], *args: Any, **kwargs: Any) -> BatchFeature:
-        tokenized = self.info.get_tokenizer()(prompt, return_tensors="pt")
-        images = mm_data.get("images", [])
-        pixels = self._image_processor(images, return_tensors="pt") if images else {}
-        return BatchFeature({"input_ids": tokenized["input_ids"], **pixels})
+    def _call_hf_processor(self, hf_data: Mapping[str, Any], hf_kwargs: Mapping[str, object]) -> BatchFeature:
+        return self._image_processor(hf_data["images"], return_tensors="pt")
 
     def _get_mm_fields_config(
         self, hf_inputs: BatchFeature, hf_processor_mm_kwargs: Mapping[str, object]
@@ -66,9 +62,7 @@ class StockProcessor(BaseMultiModalProcessor[StockInfo]):
 
 @MULTIMODAL_REGISTRY.register_processor(StockProcessor, info=StockInfo, dummy_inputs=StockDummyInputs)
 class StockLlava(LlavaForConditionalGeneration):
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.normalize_pixels: nn.Module = nn.Identity()  # type: ignore[assignment]
+    """Takes float32 pixel_values, as transformers' image processor gives them."""
 
 
 ModelRegistry.register_model("StockLlava", StockLlava)

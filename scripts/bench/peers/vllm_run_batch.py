@@ -9,16 +9,14 @@ import sys
 
 from common import ENGINE, INPUT, MAX_TOKENS, MODEL, OUTPUT, SAMPLING, Times, rows
 
-TEMPLATE = (
-    "{{ bos_token }}USER: {% for part in messages[0].content %}"
-    "{% if part.type == 'image' %}<image>{% else %}{{ part.text }}{% endif %}{% endfor %} ASSISTANT:"
-)
+# vLLM puts the placeholder and a line break before the text.
+TEMPLATE = "{{ bos_token }}USER: {{ messages[0].content }} ASSISTANT:"
 
 
 def write_requests(path: str) -> None:
     with open(path, "w") as file:
         for row_id, image, prompt in rows():
-            text = prompt.removeprefix("USER: <image>").removesuffix(" ASSISTANT:")
+            text = prompt.removeprefix("USER: <image>\n").removesuffix(" ASSISTANT:")
             url = f"data:image/jpeg;base64,{base64.b64encode(image).decode()}"
             content = [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": text}]
             body = {
@@ -61,8 +59,13 @@ if __name__ == "__main__":
         "kv-cache-memory-bytes": ENGINE["kv_cache_memory_bytes"],
         "hf-overrides": json.dumps(ENGINE["hf_overrides"]),
         "chat-template": TEMPLATE,
+        "chat-template-content-format": "string",
     }
     sys.argv = ["vllm", "run-batch", "--enforce-eager", *(f"--{key}={value}" for key, value in options.items())]
     with contextlib.suppress(SystemExit):
         runpy.run_module("vllm.entrypoints.cli.main", run_name="__main__")
+    with open(OUTPUT) as file:
+        failed = sum(json.loads(line)["response"]["status_code"] != 200 for line in file)
+    if failed:
+        sys.exit(f"{failed} requests failed")
     times.tell()

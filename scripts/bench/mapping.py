@@ -1,0 +1,112 @@
+"""How fast images are mapped on one core: the product's worker against decoding alone, Pillow and transformers.
+
+Every way goes over the same images in turn, a few at a time, and is charged the CPU time of this process: so other
+load on the machine falls on all alike. Rates are images per second of one core.
+"""
+
+import io
+import os
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from multiprocessing import Pipe
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from PIL import Image
+from systems import job_file
+from transformers import AutoImageProcessor
+from workloads import FOLDER, WORKLOADS, make_model, make_workload
+
+from run_batch.io.parquet import ParquetSource
+from run_batch.jobs.config import load_config
+from run_batch.jobs.mapping import RowMapper
+from run_batch.jobs.transport import send
+from run_batch.model.plugin import announce_plugins, register
+
+BATCH_ROWS = 16
+IMAGE_SIZE = 336
+
+
+def ways(rows: Path, model: Path) -> dict[str, Callable[[pa.RecordBatch], object]]:
+    folder = FOLDER / "run"
+    folder.mkdir(parents=True, exist_ok=True)
+    config = load_config(job_file(rows, model, folder))
+    announce_plugins([], folder)
+    register()
+    mapper = RowMapper(config, ParquetSource(str(rows)).schema, None)
+    processor = AutoImageProcessor.from_pretrained(model)
+    ours, theirs = Pipe()
+
+    def files(batch: pa.RecordBatch) -> list[bytes]:
+        return batch["image"].to_pylist()
+
+    def pillow(encoded: bytes) -> Image.Image:
+        return Image.open(io.BytesIO(encoded)).convert("RGB")
+
+    def whole_task(batch: pa.RecordBatch) -> None:
+        """Also the way back: what the main process reads from the pipe is drained, its tensors are in shared memory."""
+        send(ours, mapper.map(0, None, batch))
+        theirs.recv_bytes()
+        os.close(_receive_descriptor(theirs))
+
+    return {
+        "decode alone, OpenCV": lambda batch: [
+            cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR_RGB) for encoded in files(batch)
+        ],
+        "decode alone, Pillow": lambda batch: [pillow(encoded) for encoded in files(batch)],
+        "Pillow decode and resize": lambda batch: [
+            pillow(encoded).resize((IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BICUBIC) for encoded in files(batch)
+        ],
+        "transformers image processor": lambda batch: [
+            processor([pillow(encoded)], return_tensors="pt") for encoded in files(batch)
+        ],
+        "run-batch, mapped rows": lambda batch: mapper.map(0, None, batch),
+        "run-batch, whole worker task": whole_task,
+    }
+
+
+def _receive_descriptor(connection: object) -> int:
+    from multiprocessing.reduction import recv_handle
+
+    return recv_handle(connection)
+
+
+def measure(workload: str, model: Path) -> dict[str, float]:
+    rows = make_workload(WORKLOADS[workload])
+    candidates = ways(rows, model)
+    seconds: defaultdict[str, float] = defaultdict(float)
+    count = 0
+    for index, batch in enumerate(pq.ParquetFile(rows).iter_batches(BATCH_ROWS)):
+        for name, way in candidates.items():
+            # Each call gets a batch that this way has not seen: files that come again are mapped once.
+            started = time.process_time()
+            way(batch)
+            if index:  # the first batch warms up
+                seconds[name] += time.process_time() - started
+        count += batch.num_rows if index else 0
+        if count >= 300:
+            break
+    return {name: count / spent for name, spent in seconds.items()}
+
+
+def main() -> None:
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    model = make_model(IMAGE_SIZE)
+    for workload in ("640x480", "1600x1200", "224-png"):
+        rates = measure(workload, model)
+        ours = rates["run-batch, whole worker task"]
+        print(f"\n{workload} to {IMAGE_SIZE} px, images/s on one core")
+        for name, rate in rates.items():
+            print(f"{name:32s} {rate:7.0f}   run-batch's worker is at {ours / rate:5.2f} of it")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,60 @@
+"""Whether the engine ever waits: run-batch with an engine stand-in that takes a fixed time and no CPU, as a GPU does.
+
+First an engine that takes no time shows how fast the workers map; then one that is slower by a factor shows how close
+the run comes to the larger of mapping time and engine time, and how long its seats were empty.
+"""
+
+import io
+import shutil
+import sys
+from pathlib import Path
+
+from stand_in import StandInEngine
+from systems import job_file
+from workloads import FOLDER, WORKLOADS, make_model, make_workload
+
+from run_batch.jobs.config import load_config
+from run_batch.jobs.pipeline import run_job
+from run_batch.jobs.prepare import prepare
+
+SEATS = 64
+
+
+def run(rows: Path, model: Path, seconds_per_row: float) -> StandInEngine:
+    """A whole run with a stand-in, which is given back."""
+    folder = FOLDER / "overlap"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    job = prepare(load_config(job_file(rows, model, folder)))
+    engines = []
+
+    def start(config: object) -> StandInEngine:
+        engines.append(StandInEngine(SEATS, seconds_per_row))
+        return engines[0]
+
+    code = run_job(job, quiet=True, summary=io.StringIO(), start_engine=start)  # type: ignore[arg-type]
+    if code:
+        sys.exit(f"the run ended with exit code {code}")
+    return engines[0]
+
+
+def main() -> None:
+    model = make_model(336)
+    workload = WORKLOADS["640x480"]
+    rows = make_workload(workload)
+    fast = run(rows, model, 0.0)
+    mapping_seconds = fast.last - fast.first
+    print(f"\n{workload.rows} rows {workload.name} to 336 px with {SEATS} seats; mapping alone {mapping_seconds:.2f} s")
+    for factor in (0.7, 1.0, 1.3, 2.0):
+        engine_seconds = mapping_seconds * factor
+        engine = run(rows, model, engine_seconds * SEATS / workload.rows)
+        wall = engine.last - engine.first
+        best = max(mapping_seconds, engine_seconds)
+        print(
+            f"engine time {factor:.1f} x mapping time: wall {wall:.2f} s, {wall / best:.3f} of the larger one; "
+            f"seats empty {engine.idle_share:.1%} of the time"
+        )
+
+
+if __name__ == "__main__":
+    main()
