@@ -162,7 +162,6 @@ _ENGINE_PLACEMENT = {
     "enforce_eager",
     "enable_prefix_caching",
     "download_dir",
-    "load_format",
     "compilation_config",
     "max_parallel_loading_workers",
     "hf_token",

@@ -14,6 +14,7 @@ from run_batch.model.checkpoint import (
     build_sampling_params,
     first_cause,
 )
+from run_batch.model.declaration import DeclarationError
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +82,8 @@ class Engine:
         self.max_num_seqs: int = vllm_config.scheduler_config.max_num_seqs
         try:
             self._engine = LLMEngine.from_vllm_config(vllm_config, UsageContext.LLM_CLASS, disable_log_stats=True)
+        except DeclarationError as error:
+            raise JobError(str(error)) from None
         except Exception as error:
             # Whatever vLLM, torch and the model's own class raise: --verbose shows where.
             raise RunError(

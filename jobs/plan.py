@@ -12,6 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from run_batch.io.fingerprint import sample_file
 from run_batch.io.hf import HfSource, is_saved_dataset
 from run_batch.io.parquet import ParquetSource
 from run_batch.io.rows import InputError, Source
@@ -19,6 +20,9 @@ from run_batch.io.shards import ShardStore, replace_file
 from run_batch.jobs.config import JobConfig, result_keys
 from run_batch.jobs.errors import JobError
 from run_batch.jobs.prompt import parse_template, require_column
+
+# Samples of each file of a model: some MiB, whatever its size.
+_MODEL_SAMPLES = 32
 
 RESULT_COLUMNS = (
     "row_id",
@@ -159,11 +163,11 @@ def job_identity(config: JobConfig, source: Source) -> dict[str, Any]:
 
 
 def _model_fingerprint(folder: Path) -> str:
+    """Changes with any change of the model's configuration, and with other weights: large files are read in samples."""
     digest = hashlib.sha256()
     if folder.is_dir():
         for path in sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.startswith(".")):
-            content = path.read_bytes() if path.suffix in (".json", ".jinja") else b""
-            digest.update(f"{path.relative_to(folder)} {path.stat().st_size} ".encode() + content)
+            digest.update(f"{path.relative_to(folder)} ".encode() + sample_file(path, _MODEL_SAMPLES))
     return digest.hexdigest()
 
 

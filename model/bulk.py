@@ -4,6 +4,7 @@ This is the only place where mappers and input processors are called: the worker
 vLLM's own processor (run_batch.model.processor) with one, so both paths give the same result.
 """
 
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -28,9 +29,11 @@ from run_batch.model.declaration import (
     DeclarationError,
     InputMapper,
     MappedItem,
+    PlaceholderRange,
     RowError,
     TokenizedPrompt,
 )
+from run_batch.model.feature_counts import FEATURE_COUNTS
 from run_batch.model.features import decode_features, is_encoded_features
 from run_batch.model.images import DecodedImage, EncodedImage, decode_image, from_pil
 from run_batch.model.pixels import size_after_resize
@@ -41,6 +44,8 @@ _RECENT_BYTES = 128 << 20
 
 # Decoded images that are held at a time, per worker process.
 _DECODED_BYTES = 64 << 20
+
+_FIELD, _FIELD_ON_CPU = MultiModalBatchedField(), MultiModalBatchedField(keep_on_cpu=True)
 
 EngineInput: TypeAlias = MultiModalInput | TokensInput
 RowImage: TypeAlias = EncodedImage | Image.Image | torch.Tensor
@@ -146,7 +151,7 @@ class BulkMapper:
             if not items:
                 continue
             name, mapper = self._declaration.mapper_for(kind)
-            tensors = mapper(self._context, [_as_item(image, mapper) for image in items.values()])
+            tensors = self._call(f"input mapper for {name}", mapper, [_as_item(i, mapper) for i in items.values()])
             self._check_batched(name, tensors, len(items))
             for position, (key, image) in enumerate(items.items()):
                 own = {name: values[position] for name, values in tensors.items()}
@@ -177,8 +182,10 @@ class BulkMapper:
 
     def _expand(self, prompts: list[TokenizedPrompt]) -> list[TokenizedPrompt]:
         processor = self._declaration.input_processor
-        expanded = prompts if processor is None else processor(self._context, prompts)
+        expanded = prompts if processor is None else self._call("input processor", processor, prompts)
         where = f"{self._declaration.model_cls.__name__}'s input processor"
+        if not isinstance(expanded, list | tuple) or not all(isinstance(p, TokenizedPrompt) for p in expanded):
+            raise DeclarationError(f"{where} must give a list of TokenizedPrompt; use TokenizedPrompt.expand")
         if len(expanded) != len(prompts):
             raise DeclarationError(f"{where} took {len(prompts)} prompts and gave {len(expanded)} back")
         for before, after in zip(prompts, expanded, strict=True):
@@ -187,8 +194,38 @@ class BulkMapper:
                     f"{where} gave {len(after.placeholders)} placeholder ranges for a prompt with "
                     f"{len(before.items)} images; give one range per image (TokenizedPrompt.expand does)"
                 )
+            _check_ranges(where, after)
             _check_feature_counts(after)
         return list(expanded)
+
+    def _call(self, what: str, function: Callable[..., Any], argument: Any) -> Any:
+        """Call a function of the model's author; what goes wrong in it is said with its name and place."""
+        try:
+            return function(self._context, argument)
+        except (RowError, DeclarationError):
+            raise
+        except Exception as error:
+            if self._declaration.model_cls.__module__.startswith("run_batch."):
+                raise
+            frames = traceback.extract_tb(error.__traceback__)
+            # Ours, then the function that was called, then perhaps what it called in libraries.
+            place = frames[min(1, len(frames) - 1)]
+            raise DeclarationError(
+                f"{self._declaration.model_cls.__name__}'s {what} failed: {type(error).__name__}: {error} "
+                f"({place.filename}, line {place.lineno})"
+            ) from error
+
+
+def _check_ranges(where: str, prompt: TokenizedPrompt) -> None:
+    end = 0
+    for placeholder in prompt.placeholders:
+        if placeholder.length < 1 or placeholder.offset < end:
+            raise DeclarationError(f"{where} gave placeholder ranges that are empty, overlap or are out of order")
+        end = placeholder.offset + placeholder.length
+    if end > len(prompt.prompt_token_ids):
+        raise DeclarationError(
+            f"{where} gave a placeholder range that ends at token {end} of a prompt of {len(prompt.prompt_token_ids)}"
+        )
 
 
 def _check_feature_counts(prompt: TokenizedPrompt) -> None:
@@ -224,7 +261,9 @@ def engine_input(prompt: TokenizedPrompt) -> EngineInput:
         return tokens_input(prompt.prompt_token_ids)
     return mm_input(
         prompt_token_ids=prompt.prompt_token_ids,
-        mm_kwargs=MultiModalKwargsItems({"image": [_kwargs_item(item) for item in prompt.items]}),
+        mm_kwargs=MultiModalKwargsItems(
+            {"image": [_kwargs_item(*pair) for pair in zip(prompt.items, prompt.placeholders, strict=True)]}
+        ),
         mm_hashes={"image": [item.content_hash for item in prompt.items]},
         mm_placeholders={
             "image": [
@@ -239,11 +278,11 @@ def engine_input(prompt: TokenizedPrompt) -> EngineInput:
     )
 
 
-def _kwargs_item(item: MappedItem) -> MultiModalKwargsItem:
-    field = MultiModalBatchedField()
-    return MultiModalKwargsItem(
-        {name: MultiModalFieldElem(data=tensor, field=field) for name, tensor in item.tensors.items()}
-    )
+def _kwargs_item(item: MappedItem, placeholder: PlaceholderRange) -> MultiModalKwargsItem:
+    elements = {name: MultiModalFieldElem(data=tensor, field=_FIELD) for name, tensor in item.tensors.items()}
+    count = torch.tensor(placeholder.num_features)
+    elements[FEATURE_COUNTS] = MultiModalFieldElem(data=count, field=_FIELD_ON_CPU)
+    return MultiModalKwargsItem(elements)
 
 
 def _nbytes(item: MappedItem) -> int:

@@ -34,6 +34,7 @@ def register() -> None:
 
     Raises:
         PluginError: a module cannot be imported.
+        DeclarationError: what it declares does not hold.
     """
     announced = os.environ.get(PLUGINS_VARIABLE)
     if announced is None:
@@ -50,8 +51,34 @@ def register() -> None:
 
     from run_batch.model.registry import declared_classes
 
-    for model_cls in declared_classes():
+    for model_cls in _by_name(declared_classes()).values():
         ModelRegistry.register_model(model_cls.__name__, model_cls)
+
+
+def _by_name(classes: Sequence[type]) -> dict[str, type]:
+    """The classes by their names; one of the job's own may take the name of one of ours.
+
+    Raises:
+        DeclarationError: two plugins declare the same name, or a class is no multi-modal model.
+    """
+    from vllm.model_executor.models.interfaces import supports_multimodal
+
+    from run_batch.model.declaration import DeclarationError
+
+    named: dict[str, type] = {}
+    for model_cls in classes:
+        if not supports_multimodal(model_cls):
+            raise DeclarationError(
+                f"{model_cls.__module__}.{model_cls.__name__} declares inputs, but does not implement vLLM's "
+                "SupportsMultiModal: class YourModel(nn.Module, SupportsMultiModal)"
+            )
+        other = named.get(model_cls.__name__)
+        if other is not None and other.__module__ not in OWN_MODELS:
+            raise DeclarationError(
+                f"{other.__module__} and {model_cls.__module__} both declare a model {model_cls.__name__}; rename one"
+            )
+        named[model_cls.__name__] = model_cls
+    return named
 
 
 def _import_plugin(module: str) -> None:
@@ -63,5 +90,5 @@ def _import_plugin(module: str) -> None:
                 f"model.plugins names {module!r}, which is neither installed nor in the folder of job.toml"
             ) from None
         raise PluginError(f"model.plugins: importing {module!r} failed: {error}") from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise PluginError(f"model.plugins: importing {module!r} failed: {type(error).__name__}: {error}") from error

@@ -25,6 +25,7 @@ from vllm.multimodal.processing import (
 
 from run_batch.model.bulk import BulkMapper, Prompt
 from run_batch.model.declaration import Declaration, DeclarationError, DummyData, RowError
+from run_batch.model.feature_counts import install_feature_count_check
 
 
 def install_processor(model_cls: type) -> None:
@@ -34,6 +35,7 @@ def install_processor(model_cls: type) -> None:
         info=partial(DeclaredInfo, model_cls=model_cls),
         dummy_inputs=DeclaredDummyInputs,
     )(model_cls)  # type: ignore[type-var]
+    install_feature_count_check(model_cls)
 
 
 class DeclaredInfo(BaseProcessingInfo):
@@ -64,7 +66,18 @@ class DeclaredDummyInputs(BaseDummyInputsBuilder[DeclaredInfo]):
 
     def build(self, seq_len: int, mm_counts: Mapping[str, int]) -> DummyData:
         factory = self.info.declaration.dummy_data
-        return DummyData() if factory is None else factory(self.info.ctx, seq_len, mm_counts)
+        if factory is None:
+            return DummyData()
+        where = f"{self.info.model_cls.__name__}'s dummy data factory"
+        try:
+            dummy = factory(self.info.ctx, seq_len, mm_counts)
+        except Exception as error:
+            raise DeclarationError(f"{where} failed: {type(error).__name__}: {error}") from error
+        if not isinstance(dummy, DummyData):
+            raise DeclarationError(f"{where} must give DummyData, found {type(dummy).__name__}")
+        if len(dummy.images) != mm_counts.get("image", 0):
+            raise DeclarationError(f"{where} gave {len(dummy.images)} images; asked for {mm_counts.get('image', 0)}")
+        return dummy
 
     def get_dummy_text(self, mm_counts: Mapping[str, int]) -> str:
         return ""

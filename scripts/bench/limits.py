@@ -54,8 +54,9 @@ def main() -> None:
     print(f"median ratio {statistics.median(ratios):.2f}")
     few, many = product(2_000, model), product(20_000, model)
     print(
-        f"peak memory of all processes: {few.peak_bytes / 1e9:.2f} GB for 2,000 rows, {many.peak_bytes / 1e9:.2f} GB for "
-        f"20,000, ratio {many.peak_bytes / few.peak_bytes:.2f}; {many.steady_rows_per_second:.0f} rows/s"
+        f"peak memory of all processes: {few.peak_bytes / 1e9:.2f} GB for 2,000 rows, "
+        f"{many.peak_bytes / 1e9:.2f} GB for 20,000, ratio {many.peak_bytes / few.peak_bytes:.2f}; "
+        f"{many.steady_rows_per_second:.0f} rows/s"
     )
 
 

@@ -33,7 +33,54 @@ REFUSALS: dict[str, tuple[dict[str, Any], str]] = {
     "no placeholder": ({"prompt": {"template": "{prompt}"}}, "<image>"),
     "no chat template": ({"prompt": {"template": None, "chat": True}}, "chat template"),
     "unwritable output": ({"output": {"path": "job.toml/out"}}, "output.path"),
+    "dummy data without images": ({"model": {"architecture": "BareLlava", "plugins": ["bare"]}}, "gave 0 images"),
+    "mapper that fails": ({"model": {"architecture": "BrokenLlava", "plugins": ["broken_mapper"]}}, "KeyError: 'typo'"),
+    "plugin that exits": ({"model": {"plugins": ["leaving"]}}, "SystemExit: 4"),
+    "two models of one name": ({"model": {"plugins": ["short", "short_again"]}}, "both declare a model ShortLlava"),
+    "no multi-modal model": ({"model": {"plugins": ["plain"]}}, "does not implement vLLM's SupportsMultiModal"),
     "no media root": ({"input": {"media_root": "nowhere"}}, "input.media_root nowhere"),
+}
+
+_IMPORTS = """
+from torch import nn
+from run_batch.model import INPUT_REGISTRY, MULTIMODAL_REGISTRY, DummyData
+from run_batch.model.llava import LlavaForConditionalGeneration
+"""
+_SHORT = """
+def short(context, prompts):
+    token = context.get_hf_config().image_token_index
+    return [prompt.expand(token, [[token] * 3] * len(prompt.items)) for prompt in prompts]
+
+@INPUT_REGISTRY.register_input_processor(short)
+class ShortLlava(LlavaForConditionalGeneration):
+    pass
+"""
+_BARE = """
+@INPUT_REGISTRY.register_dummy_data(lambda context, seq_len, mm_counts: DummyData())
+class BareLlava(LlavaForConditionalGeneration):
+    pass
+"""
+_BROKEN_MAPPER = """
+def broken(context, items):
+    raise KeyError("typo")
+
+@MULTIMODAL_REGISTRY.register_image_pixel_input_mapper(broken)
+class BrokenLlava(LlavaForConditionalGeneration):
+    pass
+"""
+_PLAIN = """
+@MULTIMODAL_REGISTRY.register_image_pixel_input_mapper()
+class Plain(nn.Module):
+    pass
+"""
+PLUGINS = {
+    "broken": "1 / 0",
+    "short": _IMPORTS + _SHORT,
+    "short_again": _IMPORTS + _SHORT,
+    "bare": _IMPORTS + _BARE,
+    "broken_mapper": _IMPORTS + _BROKEN_MAPPER,
+    "leaving": "import sys; sys.exit(4)",
+    "plain": _IMPORTS + _PLAIN,
 }
 
 
@@ -43,7 +90,8 @@ def refused(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, s
 
     def refuse(case: tuple[int, str]) -> tuple[Path, subprocess.CompletedProcess[str]]:
         job = jobs.write_job(folder / str(case[0]), jobs.rows(3), **REFUSALS[case[1]][0])
-        (job.parent / "broken.py").write_text("1 / 0")
+        for name, text in PLUGINS.items():
+            (job.parent / f"{name}.py").write_text(text)
         return job, jobs.run(job)
 
     with ThreadPoolExecutor(max_workers=2) as pool:

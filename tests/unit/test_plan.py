@@ -79,6 +79,16 @@ def test_only_the_same_job_may_go_on_in_a_folder(folder: Path) -> None:
         check_same_job(store, job_identity(config, source))
 
 
+def test_other_weights_of_the_same_size_are_another_job(folder: Path) -> None:
+    config = job(folder)
+    weights = folder / "model" / "model.safetensors"
+    identities = []
+    for fill in (b"a", b"b"):
+        weights.write_bytes(b"header" + fill * (3 << 20))
+        identities.append(job_identity(config, open_source(config)))
+    assert identities[0] != identities[1]
+
+
 def test_shards_of_unknown_origin_are_not_taken_for_results(folder: Path) -> None:
     config = job(folder)
     store = ShardStore(config.output_folder)

@@ -1,6 +1,7 @@
 """Declarations: the seed's decorators, the bulk mapper that calls what they declare, and messages for mistakes."""
 
 import hashlib
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,11 +16,13 @@ from run_batch.model import (
     MULTIMODAL_REGISTRY,
     DeclarationError,
     DummyData,
+    PlaceholderRange,
     RowError,
     TokenizedPrompt,
     array_mapper,
 )
 from run_batch.model.bulk import BulkMapper, Prompt
+from run_batch.model.feature_counts import install_feature_count_check
 from run_batch.model.images import EncodedImage
 from run_batch.model.registry import declaration_of
 
@@ -132,14 +135,39 @@ def test_mistakes_of_mappers_have_messages() -> None:
 def test_mistakes_of_input_processors_have_messages() -> None:
     assert "took 1 prompts and gave 0 back" in fails(processor=lambda c, prompts: [])
     assert "gave 0 placeholder ranges for a prompt with 1 images" in fails(processor=lambda c, prompts: prompts)
+    assert "must give a list of TokenizedPrompt" in fails(processor=lambda c, prompts: None)
+    assert "must give a list of TokenizedPrompt" in fails(processor=lambda c, prompts: [None] * len(prompts))
+    for place, said in (
+        (PlaceholderRange(500, 3), "ends at token 503 of a prompt of 1"),
+        (PlaceholderRange(0, 0), "empty, overlap or are out of order"),
+    ):
+        assert said in fails(
+            processor=lambda c, prompts, place=place: [replace(p, placeholders=(place,)) for p in prompts]
+        )
+
+
+def test_a_model_is_held_to_the_placeholders_of_its_input_processor() -> None:
+    class Model(nn.Module):
+        def embed_multimodal(self, x: torch.Tensor) -> list[torch.Tensor]:
+            return [torch.zeros(2, 4) for _ in x]
+
+    install_feature_count_check(Model)
+    model: Any = Model()
+    assert len(model.embed_multimodal(x=torch.zeros(3))) == 3
+    assert len(model.embed_multimodal(x=torch.zeros(3), run_batch_feature_counts=torch.tensor([2, 2, 2]))) == 3
+    with pytest.raises(
+        DeclarationError, match="5 placeholder tokens for features, and its embed_multimodal 2 features"
+    ):
+        model.embed_multimodal(x=torch.zeros(2), run_batch_feature_counts=torch.tensor([2, 5]))
 
 
 def test_a_bug_in_a_mapper_is_no_row_error() -> None:
     def broken(context: Any, items: list[Any]) -> Any:
         raise KeyError("typo")
 
-    with pytest.raises(KeyError, match="typo"):
-        declared(broken).map([Prompt([IMAGE], [colour(1)])])
+    message = fails(broken)
+    assert "input mapper for image_pixels failed: KeyError: 'typo'" in message and "test_registry.py, line" in message
+    assert "input processor failed: TypeError" in fails(processor=lambda prompts: prompts)
 
 
 def test_two_registrations_for_one_model_are_refused() -> None:

@@ -1,0 +1,57 @@
+"""Holds a model to its own input processor: as many features as the prompt has placeholder tokens for them.
+
+vLLM puts features into placeholders without counting them per image: too few placeholders and the rest of the features
+is dropped, without a word. So the number of placeholders travels with an image's tensors, on the CPU, and is compared
+with what the model's `embed_multimodal` gives. vLLM's memory profiling calls that at start-up, on the dummy data: a
+declaration that does not hold is mostly found there.
+"""
+
+import functools
+from typing import Any
+
+import torch
+
+from run_batch.model.declaration import DeclarationError
+
+FEATURE_COUNTS = "run_batch_feature_counts"
+
+
+def install_feature_count_check(model_cls: type) -> None:
+    """Have `model_cls.embed_multimodal` checked, unless it inherits one that is."""
+    embed = getattr(model_cls, "embed_multimodal", None)
+    if embed is None or hasattr(embed, "checks_feature_counts"):
+        return
+
+    @functools.wraps(embed)
+    def checked(self: Any, **kwargs: Any) -> Any:
+        counts = kwargs.pop(FEATURE_COUNTS, None)
+        features = embed(self, **kwargs)
+        if counts is not None:
+            check_feature_counts(type(self).__name__, counts, features)
+        return features
+
+    checked.checks_feature_counts = True  # type: ignore[attr-defined]
+    model_cls.embed_multimodal = checked  # type: ignore[attr-defined]
+
+
+def check_feature_counts(model: str, counts: torch.Tensor | list[torch.Tensor], features: Any) -> None:
+    """Compare the placeholder tokens of each image with its features.
+
+    Args:
+        counts: int64, one for each image.
+        features: tensors of shape (features, hidden size), one for each image.
+
+    Raises:
+        DeclarationError: says how many of each.
+    """
+    expected, found = [int(count) for count in counts], [len(image) for image in features]
+    if len(found) != len(expected):
+        raise DeclarationError(
+            f"{model}.embed_multimodal took {len(expected)} images and gave features of {len(found)}"
+        )
+    for count, given in zip(expected, found, strict=True):
+        if count != given:
+            raise DeclarationError(
+                f"{model}'s input processor gives an image {count} placeholder tokens for features, and its "
+                f"embed_multimodal {given} features; they must agree"
+            )
