@@ -122,9 +122,11 @@ def resize_and_crop(image: np.ndarray, settings: PixelSettings) -> torch.Tensor:
 def center_crop(pixels: torch.Tensor, size: Size) -> torch.Tensor:
     """The middle of (3, height, width), with black around it where `size` is larger (transformers' center_crop)."""
     top, left = (pixels.shape[1] - size[0]) // 2, (pixels.shape[2] - size[1]) // 2
+    if top >= 0 and left >= 0:
+        return pixels[:, top : top + size[0], left : left + size[1]].contiguous()
     bottom, right = pixels.shape[1] - size[0] - top, pixels.shape[2] - size[1] - left
     # Negative padding crops.
-    return pad(pixels, (-left, -right, -top, -bottom)) if any((top, left, bottom, right)) else pixels
+    return pad(pixels, (-left, -right, -top, -bottom))
 
 
 class PixelNormalizer(nn.Module):
@@ -160,20 +162,19 @@ def map_image_pixels(context: Any, items: list[np.ndarray]) -> dict[str, torch.T
         Within 1/255 of transformers' CLIPImageProcessor and SiglipImageProcessor before normalization.
     """
     normalize = PixelNormalizer(PixelSettings.from_config(context.get_hf_image_processor_config()))
-    pixels = map_uint8_pixels(context, items)["pixel_values"]
-    return {"pixel_values": normalize(pixels) if isinstance(pixels, torch.Tensor) else [normalize(p) for p in pixels]}
+    pixels = [normalize(p) for p in map_uint8_pixels(context, items)["pixel_values"]]
+    return {"pixel_values": torch.stack(pixels) if len({p.shape for p in pixels}) == 1 else pixels}
 
 
 @array_mapper
-def map_uint8_pixels(context: Any, items: list[np.ndarray]) -> dict[str, torch.Tensor | list[torch.Tensor]]:
+def map_uint8_pixels(context: Any, items: list[np.ndarray]) -> dict[str, list[torch.Tensor]]:
     """The default pixel mapper for a model that has a PixelNormalizer: the same, without rescale and normalize.
 
     Returns:
-        `pixel_values`: uint8, shape (items, 3, height, width); a list of (3, height, width) where sizes differ.
+        `pixel_values`: uint8, a list of (3, height, width): putting them together here would only cost a copy.
     """
     settings = PixelSettings.from_config(context.get_hf_image_processor_config())
-    pixels = [resize_and_crop(np.asarray(item), settings) for item in items]
-    return {"pixel_values": torch.stack(pixels) if len({p.shape for p in pixels}) == 1 else pixels}
+    return {"pixel_values": [resize_and_crop(np.asarray(item), settings) for item in items]}
 
 
 def size_after_resize(mapper: Callable[..., Any] | None, context: Any) -> Callable[[Size], Size] | None:

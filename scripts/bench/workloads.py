@@ -99,7 +99,7 @@ def make_model(image_size: int = 56) -> Path:
         num_hidden_layers=2,
         num_attention_heads=2,
         image_size=image_size,
-        patch_size=14,
+        patch_size=image_size // 4,
         projection_dim=64,
     )
     size = {"shortest_edge": image_size}
