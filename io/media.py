@@ -1,10 +1,12 @@
-"""The image forms of a row to encoded bytes or arrays of features: bytes, struct, path, list, null.
+"""The image forms of a row to encoded bytes or arrays of features: bytes, struct, path, URL, list, null.
 
 Paths stay inside the media root, whatever `..`, absolute paths or symbolic links say; only regular files are opened.
+URLs are fetched from allowed hosts only (run_batch.io.urls).
 """
 
 import os
 import stat
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,21 +14,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-# Far above any photograph; keeps one hostile row from taking a worker's memory.
+from run_batch.io.addresses import HostRules
+from run_batch.io.fetching import UrlFetcher
+from run_batch.io.rows import MediaError
+from run_batch.io.urls import is_url
+
+# Of all images of a row together. Far above any photograph; keeps one hostile row from taking a worker's memory.
 MAX_BYTES = 128 << 20
-
-
-class MediaError(Exception):
-    """This row's image cannot be read.
-
-    Args:
-        kind: stable name that users filter on, e.g. `image_not_found`.
-        message: what is wrong with this row.
-    """
-
-    def __init__(self, kind: str, message: str) -> None:
-        super().__init__(f"{kind}: {message}")
-        self.kind = kind
+# Longer paths are cut where an error shows them.
+_SHOWN_CHARACTERS = 200
 
 
 def image_cells(column: pa.Array) -> list[Any]:
@@ -67,12 +63,22 @@ def _read_features(cell: pa.Scalar) -> list[bytes | np.ndarray]:
 class MediaReader:
     """Reads the encoded images of rows."""
 
-    def __init__(self, root: Path | None) -> None:
-        """`root` is the folder that image paths are relative to and cannot leave; None allows no paths."""
-        self._root = None if root is None else Path(os.path.realpath(root))
+    def __init__(self, root: Path | None, hosts: HostRules | None = None) -> None:
+        """Take the walls around images.
 
-    def read(self, cell: Any) -> list[bytes | np.ndarray]:
-        """The images of one cell of the image column, in order; none for null.
+        Args:
+            root: the folder that image paths are relative to and cannot leave; None allows no paths.
+            hosts: where images by URL may come from; nowhere when left out.
+        """
+        self._root = None if root is None else Path(os.path.realpath(root))
+        self._urls = UrlFetcher(hosts or HostRules(), MAX_BYTES)
+
+    def announce(self, cells: Iterable[Any]) -> None:
+        """Say which cells will be read next, in this order: images by URL are fetched ahead of that."""
+        self._urls.announce(item for cell in cells for item in map(_content, _items(cell)) if _is_url(item))
+
+    def read(self, cell: Any) -> Iterator[bytes | np.ndarray]:
+        """The images of one cell of the image column, in order, each when it is asked for; none for null.
 
         Returns:
             Encoded bytes, or arrays of precomputed features where the column is one of nested lists of numbers.
@@ -81,52 +87,93 @@ class MediaReader:
             MediaError: an image is missing, not allowed, too large, or of no known form.
         """
         if isinstance(cell, pa.Scalar):
-            return _read_features(cell)
-        if cell is None:
-            return []
-        if isinstance(cell, list):
-            return [self._read_one(item) for item in cell]
-        if isinstance(cell, dict) and cell.get("bytes") is None and cell.get("path") is None:
-            return []
-        return [self._read_one(cell)]
+            yield from _read_features(cell)
+            return
+        total = 0
+        for item in _items(cell):
+            encoded = self._read_one(item)
+            total += len(encoded)
+            if total > MAX_BYTES:
+                raise MediaError(
+                    "image_too_large", f"{total:,} bytes in all images of the row; the limit is {MAX_BYTES:,} bytes"
+                )
+            yield encoded
 
     def _read_one(self, item: Any) -> bytes:
-        if isinstance(item, dict):
-            item = item["bytes"] if item.get("bytes") is not None else item.get("path")
-        if isinstance(item, bytes):
-            if len(item) > MAX_BYTES:
-                raise MediaError("image_too_large", f"{len(item):,} bytes; the limit is {MAX_BYTES:,} bytes")
-            return item
-        if isinstance(item, str):
-            return self._read_path(item)
-        if item is None:
+        content = _content(item)
+        if isinstance(content, bytes):
+            return content
+        if isinstance(content, str):
+            return self._urls.read(content) if is_url(content) else self._read_path(content)
+        if content is None:
             raise MediaError("image_null", "the list of images holds a null")
-        raise MediaError("image_form", f"an image cannot be a {type(item).__name__}")
+        raise MediaError("image_form", f"an image cannot be a {type(content).__name__}")
 
     def _read_path(self, text: str) -> bytes:
-        if text.startswith(("http://", "https://")):
-            raise MediaError("url_not_allowed", "images by URL are not allowed")
+        shown = text[:_SHOWN_CHARACTERS]
         if self._root is None:
             raise MediaError("path_not_allowed", "the input is not on a local file system: set input.media_root")
         if not text or "\0" in text:
             raise MediaError("image_not_found", "the image path is empty or holds a NUL character")
         path = os.path.realpath(self._root / text)
         if os.path.commonpath([path, self._root]) != str(self._root):
-            raise MediaError("path_not_allowed", f"{text} leads out of input.media_root")
+            raise MediaError("path_not_allowed", f"{shown} leads out of input.media_root")
         try:
-            return _read_regular_file(path, text)
+            return _read_regular_file(_open_below(self._root, path), shown)
         except FileNotFoundError:
-            raise MediaError("image_not_found", f"no file {text} in input.media_root") from None
+            raise MediaError("image_not_found", f"no file {shown} in input.media_root") from None
         except OSError as error:
-            raise MediaError("image_unreadable", f"{text}: {error.strerror}") from None
+            raise MediaError("image_unreadable", f"{shown}: {error.strerror}") from None
 
 
-def _read_regular_file(path: str, text: str) -> bytes:
-    # Non-blocking: opening a FIFO must not wait for somebody to write into it.
-    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW), "rb") as file:
-        status = os.fstat(file.fileno())
+def _items(cell: Any) -> list[Any]:
+    """The images of a cell, one by one."""
+    if cell is None or isinstance(cell, pa.Scalar):
+        return []
+    if isinstance(cell, list):
+        return cell
+    empty = isinstance(cell, dict) and cell.get("bytes") is None and cell.get("path") is None
+    return [] if empty else [cell]
+
+
+def _content(item: Any) -> Any:
+    """What an image is given by: bytes, a path or a URL."""
+    if not isinstance(item, dict):
+        return item
+    return item["bytes"] if item.get("bytes") is not None else item.get("path")
+
+
+def _is_url(content: Any) -> bool:
+    return isinstance(content, str) and is_url(content)
+
+
+def _open_below(root: Path, path: str) -> int:
+    """Open a file below `root` without following any symbolic link: `path` is resolved already.
+
+    A folder that somebody replaces by a link after it was resolved, and before it is opened, so leads nowhere.
+    """
+    *folders, name = Path(path).relative_to(root).parts or (".",)
+    flags = os.O_NOFOLLOW | os.O_CLOEXEC
+    folder = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        for part in folders:
+            inner = os.open(part, os.O_PATH | os.O_DIRECTORY | flags, dir_fd=folder)
+            os.close(folder)
+            folder = inner
+        # Non-blocking: opening a FIFO must not wait for somebody to write into it.
+        return os.open(name, os.O_RDONLY | os.O_NONBLOCK | flags, dir_fd=folder)
+    finally:
+        os.close(folder)
+
+
+def _read_regular_file(descriptor: int, shown: str) -> bytes:
+    with open(descriptor, "rb") as file:
+        status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
-            raise MediaError("image_unreadable", f"{text} is not a regular file")
-        if status.st_size > MAX_BYTES:
-            raise MediaError("image_too_large", f"{text}: {status.st_size:,} bytes; the limit is {MAX_BYTES:,} bytes")
-        return file.read()
+            raise MediaError("image_unreadable", f"{shown} is not a regular file")
+        # One byte more than is allowed: a file may grow, or be one whose size is not known before it is read.
+        content = b"" if status.st_size > MAX_BYTES else file.read(MAX_BYTES + 1)
+    if status.st_size > MAX_BYTES or len(content) > MAX_BYTES:
+        size = max(status.st_size, len(content))
+        raise MediaError("image_too_large", f"{shown}: {size:,} bytes; the limit is {MAX_BYTES:,} bytes")
+    return content

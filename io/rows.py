@@ -1,4 +1,4 @@
-"""What a row of the input is, and what every kind of input can do."""
+"""What a row of the input is, what every kind of input can do, and how input and rows can be bad."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -10,6 +10,19 @@ import pyarrow as pa
 
 class InputError(Exception):
     """The input as a whole cannot be read; the message names the file and what to do."""
+
+
+class MediaError(Exception):
+    """This row's image cannot be read; the job goes on without the row.
+
+    Args:
+        kind: stable name that users filter on, one of docs/errors.md.
+        message: what is wrong with this row.
+    """
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(f"{kind}: {message}")
+        self.kind = kind
 
 
 @dataclass(frozen=True, slots=True)

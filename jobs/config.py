@@ -15,6 +15,7 @@ from dataclasses import MISSING, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from run_batch.io.addresses import is_host_entry
 from run_batch.jobs.errors import JobError
 
 _HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
@@ -45,6 +46,10 @@ def at_least(low: int) -> Callable[[Any], str | None]:
     return lambda value: None if value >= low else f"a whole number from {low} on"
 
 
+def _hosts(values: list[str]) -> str | None:
+    return None if all(map(is_host_entry, values)) else 'host names such as "images.example.org" or "localhost:8000"'
+
+
 def one_of(*accepted: str) -> Callable[[Any], str | None]:
     return lambda value: None if value in accepted else " or ".join(map(repr, accepted))
 
@@ -60,6 +65,12 @@ class InputTable:
     id_column: str | None = key("column of unique row ids; FILE:ROW without it", None)
     limit: int | None = key("only the first N rows", None, check=at_least(1))
     media_root: str | None = key("folder that image paths are inside of; the input's own without it", None)
+    allowed_hosts: list[str] = key(
+        "hosts that images may be fetched from by http and https: HOST or HOST:PORT", [], result=False, check=_hosts
+    )
+    allow_private_hosts: bool = key(
+        "let input.allowed_hosts lead to private, loopback and other addresses that are not public", False, result=False
+    )
     sampling_column: str | None = key("column of sampling settings of single rows: struct or JSON text", None)
 
 

@@ -13,6 +13,9 @@ from run_batch.jobs.config import JobConfig
 from run_batch.jobs.prompt import parse_template
 from run_batch.model.checkpoint import ModelSettings
 
+# A row's error says what is wrong; it does not carry the row's content into the results.
+_ERROR_CHARACTERS = 500
+
 
 @dataclass(frozen=True, slots=True)
 class MappedRow:
@@ -40,6 +43,13 @@ class RowFailure:
 
     row: int
     error: str
+
+
+def row_failure(row: int, error: Exception) -> RowFailure:
+    """The failure of a row from what was raised for it: one line of printable text, however hostile the row is."""
+    text = " ".join(str(error).encode("utf-8", "backslashreplace").decode().split())
+    text = "".join(c if c.isprintable() else "\ufffd" for c in text[: _ERROR_CHARACTERS + 1])
+    return RowFailure(row, text if len(text) <= _ERROR_CHARACTERS else text[:_ERROR_CHARACTERS] + " …")
 
 
 def model_settings(config: JobConfig) -> ModelSettings:

@@ -13,10 +13,12 @@ import numpy as np
 import pyarrow as pa
 from blake3 import blake3
 
-from run_batch.io.media import MediaError, MediaReader, image_cells
+from run_batch.io.addresses import HostRules
+from run_batch.io.media import MediaReader, image_cells
+from run_batch.io.rows import MediaError
 from run_batch.jobs.config import JobConfig
 from run_batch.jobs.errors import JobError
-from run_batch.jobs.mapped import MappedRow, RowFailure, model_settings
+from run_batch.jobs.mapped import MappedRow, RowFailure, model_settings, row_failure
 from run_batch.jobs.prompt import PromptTemplate, parse_template
 from run_batch.model.bulk import RowImage
 from run_batch.model.checkpoint import SettingsError, build_sampling_params
@@ -25,6 +27,9 @@ from run_batch.model.features import features_tensor
 from run_batch.model.images import EncodedImage
 from run_batch.model.mapper import ModelMapper, RowPrompt
 from run_batch.model.prompts import Piece
+
+# Encoded images of the rows that are mapped at once: bounds what hostile rows take of a worker's memory.
+_READY_BYTES = 256 << 20
 
 
 class RowMapper:
@@ -37,7 +42,8 @@ class RowMapper:
             JobError: the model or the prompt settings do not hold.
         """
         self._config = config
-        self._media = MediaReader(media_root)
+        hosts = HostRules.of(config.input.allowed_hosts, config.input.allow_private_hosts)
+        self._media = MediaReader(media_root, hosts)
         try:
             self._model = ModelMapper(model_settings(config), config.preprocess.scaled_jpeg_decoding)
             self._chat = self._model.chat_template() if config.prompt.chat else None
@@ -71,22 +77,36 @@ class RowMapper:
         Args:
             row_ids: the rows' ids, where the input has no id column.
         """
-        results: dict[int, MappedRow | RowFailure] = {}
+        column = self._config.input.image_column
+        rows = _rows(records, column)
+        if column:
+            self._media.announce(row[column] for row in rows if not isinstance(row, RowError))
+        results: list[MappedRow | RowFailure] = []
         ready: list[tuple[int, RowPrompt, Mapping[str, Any]]] = []
-        for offset, row in enumerate(_rows(records, self._config.input.image_column)):
-            if isinstance(row, RowError):
-                results[start + offset] = RowFailure(start + offset, str(row))
-                continue
+        waiting = 0
+        for offset, row in enumerate(rows):
+            index = start + offset
             try:
+                if isinstance(row, RowError):
+                    raise row
                 row_id = row_ids[offset] if row_ids else str(row[str(self._config.input.id_column)])
-                ready.append((start + offset, self._prompt(row), self._sampling(row, row_id)))
+                ready.append((index, self._prompt(row), self._sampling(row, row_id)))
             except (RowError, MediaError) as error:
-                results[start + offset] = RowFailure(start + offset, str(error))
+                results.append(row_failure(index, error))
+                continue
+            waiting += sum(map(_nbytes, ready[-1][1].images))
+            if waiting > _READY_BYTES:
+                results += self._map_ready(ready)
+                ready, waiting = [], 0
+        results += self._map_ready(ready)
+        return sorted(results, key=lambda result: result.row)
+
+    def _map_ready(self, ready: Sequence[tuple[int, RowPrompt, Mapping[str, Any]]]) -> list[MappedRow | RowFailure]:
         mapped = self._model.map([prompt for _, prompt, _ in ready], add_special_tokens=self._chat is None)
-        for (index, _, sampling), result in zip(ready, mapped, strict=True):
-            failed = isinstance(result, RowError)
-            results[index] = RowFailure(index, str(result)) if failed else MappedRow(index, result, sampling)
-        return [results[index] for index in sorted(results)]
+        return [
+            row_failure(index, result) if isinstance(result, RowError) else MappedRow(index, result, sampling)
+            for (index, _, sampling), result in zip(ready, mapped, strict=True)
+        ]
 
     def _prompt(self, row: Mapping[str, Any]) -> RowPrompt:
         column = self._config.input.image_column
@@ -128,12 +148,16 @@ def _as_row_image(image: bytes | np.ndarray) -> RowImage:
     return features_tensor(image) if isinstance(image, np.ndarray) else EncodedImage(image, blake3(image).digest())
 
 
+def _nbytes(image: RowImage) -> int:
+    return len(image.encoded) if isinstance(image, EncodedImage) else getattr(image, "nbytes", 0)
+
+
 def _own_sampling(value: Any) -> dict[str, Any]:
     """The sampling settings that a row brings: a struct or JSON text; nulls count as not set."""
     if isinstance(value, str):
         try:
             value = json.loads(value)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise RowError("sampling", f"not JSON: {error}") from None
     if value is None:
         return {}

@@ -15,7 +15,9 @@ _NPY_MAGIC = b"\x93NUMPY"
 
 def is_encoded_features(encoded: bytes) -> bool:
     """Whether these bytes are a `.npy` or a safetensors file, and no image."""
-    return encoded.startswith(_NPY_MAGIC) or (len(encoded) > 9 and encoded[8:9] == b"{")
+    # safetensors: the length of a JSON header, then the header.
+    header = int.from_bytes(encoded[:8], "little")
+    return encoded.startswith(_NPY_MAGIC) or (encoded[8:9] == b"{" and 2 <= header <= len(encoded) - 8)
 
 
 def decode_features(encoded: bytes) -> torch.Tensor:

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from run_batch.io import media
-from run_batch.io.media import MediaError, MediaReader
+from run_batch.io.media import MediaReader
+from run_batch.io.rows import MediaError
 
 
 @pytest.fixture
@@ -19,13 +20,15 @@ def root(tmp_path: Path) -> Path:
 
 def kind(root: Path | None, cell: object) -> str:
     with pytest.raises(MediaError) as caught:
-        MediaReader(root).read(cell)
+        list(MediaReader(root).read(cell))
     assert str(caught.value).startswith(f"{caught.value.kind}: ")
     return caught.value.kind
 
 
 def test_every_form_gives_the_encoded_bytes(root: Path) -> None:
-    read = MediaReader(root).read
+    def read(cell: object) -> list[object]:
+        return list(MediaReader(root).read(cell))
+
     assert read(None) == []
     assert read(b"A") == [b"A"]
     assert read({"bytes": b"A", "path": "elsewhere.png"}) == [b"A"]
