@@ -11,6 +11,8 @@ from run_batch.model.prompts import Piece
 # Private-use characters that stand for the k-th text while the template is rendered.
 _MARK = re.compile("\ue000(\\d+)\ue001")
 
+_ROLE = re.compile(r"[A-Za-z][A-Za-z_-]{0,31}")
+
 Message = Mapping[str, Any]
 
 
@@ -47,6 +49,8 @@ class ChatTemplate:
         Raises:
             RowError: `prompt_messages`, for messages of another form or that the template refuses.
         """
+        if not messages:
+            raise RowError("prompt_messages", "the row has no messages")
         contents = [_parts(message) for message in messages]
         roles = [message["role"] for message in messages]
         if num_images and not any(part is None for content in contents for part in content):
@@ -79,6 +83,9 @@ def _parts(message: Any) -> list[str | None]:
     """The parts of a message: text, or None for an image."""
     if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
         raise RowError("prompt_messages", "a chat message needs a role and a content")
+    # The template writes the role as it is, where special tokens count: it has to be a name.
+    if not _ROLE.fullmatch(message["role"]):
+        raise RowError("prompt_messages", f"a message has the role {message['role'][:40]!r}; expected user or the like")
     content = message.get("content")
     if isinstance(content, str):
         return [content]

@@ -175,13 +175,16 @@ class Declaration:
         """The name and the mapper for images of one kind: PIXELS or FEATURES.
 
         Raises:
-            DeclarationError: the model declares no mapper for this kind.
+            RowError: `image_unsupported`, where the model takes the other kind.
+            DeclarationError: the model declares no mapper at all.
         """
         for key in (kind, "image"):
             if key in self.mappers:
                 return key, self.mappers[key]
-        raise DeclarationError(
+        message = (
             f"{self.model_cls.__name__} declares no input mapper for {kind}; it declares: "
             f"{', '.join(sorted(self.mappers)) or 'none'}. Add @MULTIMODAL_REGISTRY."
             f"register_{kind.rstrip('s')}_input_mapper() to the class"
         )
+        # What a row holds decides here, so one row must not stop a job of others.
+        raise RowError("image_unsupported", message) if self.mappers else DeclarationError(message)

@@ -10,7 +10,6 @@ from typing import Any, Protocol
 
 import torch
 from PIL import Image
-from vllm.exceptions import VLLMValidationError
 from vllm.multimodal import MULTIMODAL_REGISTRY as VLLM_MULTIMODAL_REGISTRY
 from vllm.multimodal.processing import InputProcessingContext, ProcessorInputs, TimingContext
 from vllm.tokenizers import cached_tokenizer_from_config
@@ -27,6 +26,13 @@ from run_batch.model.recent import Recent
 
 # Decoded images that are kept in case that the next rows hold them too, per worker process.
 _DECODED_BYTES = 64 << 20
+
+# Of all images of a row together, for vLLM's own processors, which take them decoded and at once.
+_ROW_PIXELS = 200_000_000
+
+# More characters than the longest tokens could make fit into a model's context.
+_PROMPT_CHARACTERS = 100_000
+_CHARACTERS_PER_TOKEN = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,9 +103,34 @@ class ModelMapper:
 
     def map(self, rows: Sequence[RowPrompt], add_special_tokens: bool = True) -> list[EngineInput | RowError]:
         """Tokenize and map all rows; a row that cannot be mapped gives its RowError, its neighbours are untouched."""
-        token_ids = self._prompt_tokenizer.encode([row.pieces for row in rows], add_special_tokens)
-        mapped = self._renderer.map([Prompt(ids, row.images) for ids, row in zip(token_ids, rows, strict=True)])
-        return [self._check_length(m) for m in mapped]
+        encoded = self._encode([row.pieces for row in rows], add_special_tokens)
+        prompts = [
+            Prompt(ids, row.images) for ids, row in zip(encoded, rows, strict=True) if not isinstance(ids, RowError)
+        ]
+        mapped = iter(self._renderer.map(prompts))
+        return [ids if isinstance(ids, RowError) else self._check_length(next(mapped)) for ids in encoded]
+
+    def _encode(self, prompts: Sequence[Sequence[Piece]], add_special_tokens: bool) -> list[list[int] | RowError]:
+        """Token ids of each prompt, or why it has none."""
+        # Tokenizing what cannot fit would take a worker minutes and gigabytes.
+        limit = max(_PROMPT_CHARACTERS, _CHARACTERS_PER_TOKEN * self.max_model_len)
+        lengths = [sum(len(piece.text) for piece in prompt) for prompt in prompts]
+        short = [prompt for prompt, length in zip(prompts, lengths, strict=True) if length <= limit]
+        encoded = iter(self._encode_short(short, add_special_tokens))
+        return [
+            next(encoded)
+            if length <= limit
+            else RowError("prompt_too_long", f"{length:,} characters; the limit for this model is {limit:,}")
+            for length in lengths
+        ]
+
+    def _encode_short(self, prompts: Sequence[Sequence[Piece]], add_special_tokens: bool) -> list[list[int] | RowError]:
+        try:
+            return list(self._prompt_tokenizer.encode(prompts, add_special_tokens))
+        except RowError as error:
+            if len(prompts) == 1:
+                return [error]
+        return [self._encode_short([prompt], add_special_tokens)[0] for prompt in prompts]
 
     def _check_length(self, mapped: EngineInput | RowError) -> EngineInput | RowError:
         if isinstance(mapped, RowError):
@@ -161,14 +192,25 @@ class _VllmRenderer:
         if not prompt.images:
             return tokens_input(prompt.prompt_token_ids)
         try:
-            data: Mapping[str, Any] = {"image": [self._decode(image) for image in prompt.images]}
+            data: Mapping[str, Any] = {"image": self._decode_all(prompt.images)}
             items = self._processor.info.parse_mm_data(data)
             return self._processor.apply(ProcessorInputs(prompt.prompt_token_ids, items), TimingContext(enabled=False))
         except RowError as error:
             return error
-        # vLLM's processors report a placeholder count that does not fit by RuntimeError, refused input by ValueError.
-        except (VLLMValidationError, ValueError, RuntimeError) as error:
-            return RowError("image_processing", " ".join(str(error).split()))
+        # The processors of vLLM and transformers raise anything for images and features that they cannot take.
+        except Exception as error:
+            return RowError("image_processing", f"{type(error).__name__}: {' '.join(str(error).split())}")
+
+    def _decode_all(self, images: Sequence[RowImage]) -> list[Image.Image | torch.Tensor]:
+        decoded: list[Image.Image | torch.Tensor] = []
+        for image in images:
+            decoded.append(self._decode(image))
+            pixels = sum(i.width * i.height for i in decoded if isinstance(i, Image.Image))
+            if pixels > _ROW_PIXELS:
+                raise RowError(
+                    "image_too_large", f"the row's images have {pixels:,} pixels; together they may have {_ROW_PIXELS:,}"
+                )
+        return decoded
 
     def _decode(self, image: RowImage) -> Image.Image | torch.Tensor:
         if not isinstance(image, EncodedImage):

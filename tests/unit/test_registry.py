@@ -117,9 +117,9 @@ def test_a_row_that_cannot_be_mapped_leaves_its_neighbours_untouched() -> None:
     assert str(short) == "placeholders: the prompt has 0 image placeholders, the row has 1 images"
 
 
-def fails(mapper: Any = mean_mapper, processor: Any = three_tokens, image: Any = None) -> str:
+def fails(mapper: Any = mean_mapper, processor: Any = three_tokens) -> str:
     with pytest.raises(DeclarationError) as caught:
-        declared(mapper, processor).map([Prompt([IMAGE], [image if image is not None else colour(1)])])
+        declared(mapper, processor).map([Prompt([IMAGE], [colour(1)])])
     assert "YourModelForImage2Seq" in str(caught.value)
     return str(caught.value)
 
@@ -129,7 +129,14 @@ def test_mistakes_of_mappers_have_messages() -> None:
     assert "without a batch dimension" in fails(lambda c, items: {"x": torch.tensor(1.0)})
     assert "gave x as int" in fails(lambda c, items: {"x": 3})
     assert "must give keyword tensors" in fails(lambda c, items: [1])
-    assert "declares no input mapper for image_features" in fails(image=torch.ones(2, 3))
+
+
+def test_an_image_of_a_kind_that_the_model_does_not_take_fails_its_row_alone() -> None:
+    features, good = declared().map([Prompt([IMAGE], [torch.ones(2, 3)]), Prompt([IMAGE], [colour(1)])])
+    assert str(features).startswith("image_unsupported: ") and "declares no input mapper for image_features" in str(
+        features
+    )
+    assert not isinstance(good, RowError)
 
 
 def test_mistakes_of_input_processors_have_messages() -> None:
