@@ -27,6 +27,7 @@ from run_batch.model.features import features_tensor
 from run_batch.model.images import EncodedImage
 from run_batch.model.mapper import ModelMapper, RowPrompt
 from run_batch.model.prompts import Piece
+from run_batch.model.row_sampling import check_own_sampling
 
 # Encoded images of the rows that are mapped at once: bounds what hostile rows take of a worker's memory.
 _READY_BYTES = 256 << 20
@@ -136,7 +137,9 @@ class RowMapper:
             settings["seed"] = int.from_bytes(digest, "big") >> 1
         column = self._config.input.sampling_column
         if column is not None:
-            settings.update(_own_sampling(row[column]))
+            own = _own_sampling(row[column])
+            check_own_sampling(own, self._config.sampling)
+            settings.update(own)
             try:
                 build_sampling_params({**self._config.sampling, **settings})
             except SettingsError as error:

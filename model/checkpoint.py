@@ -54,6 +54,7 @@ _DECIDED = {
     "use_tqdm_on_load": "run-batch reports progress itself",
     "skip_tokenizer_init": "prompts and texts need the tokenizer",
 }
+_SECRET = {"engine.hf_token"}
 _DECIDED_SAMPLING = {
     "output_kind": "results are written when a row is finished",
     "detokenize": "results are text",
@@ -125,11 +126,11 @@ def build_sampling_params(values: Mapping[str, Any], **decided: Any) -> Any:
 
     _refuse_unknown("sampling", values, set(SamplingParams.__struct_fields__), _DECIDED_SAMPLING)
     hints = _type_hints(SamplingParams)
-    for key, value in values.items():
-        _check_type(f"sampling.{key}", value, hints.get(key))
+    # Tables, such as structured_outputs, become the classes that vLLM has for them.
+    checked = {key: _check_type(f"sampling.{key}", value, hints.get(key)) for key, value in values.items()}
     try:
-        return SamplingParams(**{**values, **decided})
-    except (VLLMValidationError, ValueError, TypeError) as error:
+        return SamplingParams(**{**checked, **decided})
+    except (VLLMValidationError, ValueError, TypeError, OverflowError) as error:
         raise SettingsError(f"sampling: {first_cause(error)}") from error
 
 
@@ -158,20 +159,31 @@ def _type_hints(cls: type) -> Mapping[str, Any]:
     return hints
 
 
-def _check_type(key: str, value: Any, hint: Any) -> None:
+def _check_type(key: str, value: Any, hint: Any) -> Any:
+    """The value as its type; as it is where the type cannot be checked.
+
+    Raises:
+        SettingsError: it is of another type.
+    """
+    from vllm.exceptions import VLLMValidationError
+
     if hint is None:
-        return
+        return value
     try:
         adapter: TypeAdapter[Any] = TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True))
     except PydanticUserError:  # a dataclass or model of vLLM's own, checked when vLLM builds it
-        return
+        return value
     except Exception:  # a type that pydantic has no check for
-        return
+        return value
     try:
-        adapter.validate_python(value)
+        return adapter.validate_python(value)
     except ValidationError as error:
         message = error.errors()[0]["msg"]
-        raise SettingsError(f"{key} = {value!r}: {message}") from None
+        shown = "(hidden)" if key in _SECRET else repr(value)
+        raise SettingsError(f"{key} = {shown}: {message}") from None
+    # Types of vLLM's own check themselves by errors of their own, and numbers may be larger than they can take.
+    except (VLLMValidationError, ValueError, TypeError, OverflowError) as error:
+        raise SettingsError(f"{key}: {first_cause(error)}") from None
 
 
 def _lacks_dummy_data(architecture: str | None) -> bool:

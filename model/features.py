@@ -1,6 +1,7 @@
 """Precomputed image features: from bytes or nested lists to tensors, and the default mapper for them."""
 
 import io
+import math
 from typing import Any
 
 import numpy as np
@@ -28,13 +29,24 @@ def decode_features(encoded: bytes) -> torch.Tensor:
     """
     try:
         if encoded.startswith(_NPY_MAGIC):
-            return features_tensor(np.load(io.BytesIO(encoded), allow_pickle=False))
+            return features_tensor(_load_npy(encoded))
         tensors = list(load_safetensors(encoded).values())
     except (ValueError, EOFError, OSError, TypeError, SafetensorError) as error:
         raise RowError("features", f"damaged file of image features: {error}") from None
     if len(tensors) != 1:
         raise RowError("features", f"a safetensors file of image features holds one tensor, found {len(tensors)}")
     return tensors[0]
+
+
+def _load_npy(encoded: bytes) -> np.ndarray:
+    file = io.BytesIO(encoded)
+    version = np.lib.format.read_magic(file)
+    read_head = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read_head(file)
+    # Before numpy takes memory for what a head of a few bytes promises.
+    if min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize > len(encoded):
+        raise ValueError(f"shape {shape} and dtype {dtype} do not fit {len(encoded)} bytes")
+    return np.load(io.BytesIO(encoded), allow_pickle=False)
 
 
 def features_tensor(values: np.ndarray) -> torch.Tensor:

@@ -7,7 +7,10 @@ the special token) or taken from the data (where the same characters are only ch
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
+
+from run_batch.model.declaration import RowError
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +34,9 @@ class PromptTokenizer:
 
         Args:
             add_special_tokens: put the tokenizer's own BOS and the like around (not after a chat template).
+
+        Raises:
+            RowError: one of the prompts cannot be encoded.
         """
         texts = ["".join(piece.text for piece in prompt) for prompt in prompts]
         if not texts:
@@ -70,7 +76,7 @@ class PromptTokenizer:
         A stand-in character, which no tokenizer treats specially, takes the place of each span; the tokens that
         cover it are then replaced by the plain encoding of the characters that they cover.
         """
-        stand_in = next(c for c in map(chr, range(0xE000, 0xF8FF)) if c not in text)
+        stand_in = _unused_character(text)
         guarded, cut = "", 0
         for start, end in spans:
             guarded += text[cut:start] + stand_in
@@ -114,3 +120,13 @@ class PromptTokenizer:
         # Tokenizers that mark word starts add a leading mark that does not belong in the middle of a prompt; it is
         # harmless there: the characters of the data are kept, and no special token appears.
         return ids
+
+
+def _unused_character(text: str) -> str:
+    """A character that is not in `text`: one for private use, or, in a text made of all those, any other."""
+    used = set(text)
+    private = chain(range(0xE000, 0xF900), range(0xF0000, 0xFFFFE), range(0x100000, 0x10FFFE))
+    for code in chain(private, range(0x20000, 0xE0000), range(0x3000, 0xD800)):
+        if chr(code) not in used:
+            return chr(code)
+    raise RowError("prompt_too_long", "the prompt holds more characters than can be told apart")

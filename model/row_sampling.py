@@ -1,0 +1,41 @@
+"""Sampling settings that come with a row: data, not the job author's word, so they are held to narrower limits."""
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from run_batch.model.declaration import RowError
+
+# Seeds and token ids are 64-bit numbers inside vLLM, which counts on getting no others.
+_LARGEST = 2**63 - 1
+
+
+def check_own_sampling(own: Mapping[str, Any], job: Mapping[str, Any]) -> None:
+    """Refuse what vLLM would take from a row, and then stop at, or spend the other rows' time on.
+
+    Args:
+        own: the row's settings.
+        job: the job's.
+
+    Raises:
+        RowError: `sampling`.
+    """
+    for number in _numbers(own):
+        if isinstance(number, float) and not math.isfinite(number):
+            raise RowError("sampling", "a setting is infinite or not a number")
+        if abs(number) > _LARGEST:
+            raise RowError("sampling", "a setting is a number of more than 64 bits")
+    n, most = own.get("n"), job.get("n") or 1
+    if isinstance(n, int) and n > most:
+        raise RowError("sampling", f"n = {n}; a row may ask for {most} sequences at most, the job's sampling.n")
+
+
+def _numbers(value: Any) -> Iterator[int | float]:
+    if isinstance(value, int | float):
+        yield value
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from _numbers(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _numbers(item)
