@@ -15,7 +15,8 @@ from PIL import Image
 from torch import nn
 from torch.nn.functional import interpolate, pad
 
-from run_batch.model.declaration import array_mapper
+from run_batch.model.declaration import RowError, array_mapper
+from run_batch.model.images import MAX_PIXELS
 
 Size = tuple[int, int]
 
@@ -94,7 +95,16 @@ def resize(image: np.ndarray, size: Size, resample: Image.Resampling) -> torch.T
 
     Returns:
         uint8 tensor of shape (3, height, width).
+
+    Raises:
+        RowError: `image_too_large`, for a long and narrow image that would become larger than images may be.
     """
+    if size[0] * size[1] > MAX_PIXELS:
+        raise RowError(
+            "image_too_large",
+            f"{image.shape[1]} x {image.shape[0]} pixels become {size[1]} x {size[0]} when they are resized; the limit "
+            f"is {MAX_PIXELS:,} pixels",
+        )
     if image.shape[:2] == size:
         return _as_tensor(image)
     if resample not in _FAST_FILTERS:
