@@ -1,0 +1,73 @@
+"""Every kind of trouble that a row can hold, without an engine: what each one gives, and that it stays alone."""
+
+import random
+from typing import Any
+
+import pytest
+from bad_rows import CASES, BadRow, columns, make_media, of_bytes
+from pictures import encoded, picture
+
+import jobs
+from run_batch.jobs.config import load_config
+from run_batch.jobs.mapped import MappedRow, RowFailure
+from run_batch.jobs.mapping import RowMapper
+from run_batch.model.plugin import announce_plugins, register
+
+MADE = {name: make(random.Random(name)) for name, make in CASES.items()}
+GOOD = BadRow((), of_bytes(encoded(picture(77))), same_as=picture(77))
+
+
+@pytest.fixture(scope="module")
+def mapper(tmp_path_factory: pytest.TempPathFactory) -> RowMapper:
+    """Of a job of the demo's model, over a media root with every kind of file in it."""
+    folder = tmp_path_factory.mktemp("job")
+    announce_plugins([], folder)
+    register()
+    make_media(folder / "media")
+    path = jobs.write_job(folder, None, input={"id_column": None, "sampling_column": "own", "media_root": "media"})
+    return RowMapper(load_config(path), columns([GOOD]).schema, folder / "media")
+
+
+def mapped(mapper: RowMapper, *rows: BadRow) -> list[MappedRow | RowFailure]:
+    records = columns(rows).to_batches()[0]
+    return mapper.map(0, [f"rows:{i}" for i in range(len(rows))], records)
+
+
+def pixels(row: MappedRow | RowFailure) -> Any:
+    assert isinstance(row, MappedRow), row
+    return row.engine_input["mm_kwargs"]["image"][0]["pixel_values"].data
+
+
+def test_there_are_at_least_forty_kinds_of_bad_rows() -> None:
+    assert sum(bool(row.kinds) for row in MADE.values()) >= 40
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_bad_row_gives_its_error_and_its_neighbours_nothing(name: str, mapper: RowMapper) -> None:
+    row = MADE[name]
+    if "refused" in row.kinds:
+        pytest.skip("whether the engine takes it is for the engine's tests") if _accepted(mapper, row) else None
+    before, found, after = mapped(mapper, GOOD, row, GOOD)
+    expected = pixels(mapped(mapper, GOOD)[0])
+    assert (pixels(before) == expected).all() and (pixels(after) == expected).all()
+    if not row.kinds:
+        assert isinstance(found, MappedRow), found
+        return
+    assert isinstance(found, RowFailure), "it was taken for a good row"
+    kind, _, message = found.error.partition(": ")
+    assert kind in row.kinds and message, found.error
+    assert len(found.error) < 520 and found.error.isprintable() and "s3cret" not in found.error
+
+
+def _accepted(mapper: RowMapper, row: BadRow) -> bool:
+    return isinstance(mapped(mapper, row)[0], MappedRow)
+
+
+@pytest.mark.parametrize("name", [name for name, row in MADE.items() if row.same_as])
+def test_an_image_of_rare_looks_is_seen_as_people_see_it(name: str, mapper: RowMapper) -> None:
+    row = MADE[name]
+    assert row.same_as is not None
+    plain = BadRow((), of_bytes(encoded(row.same_as)))
+    seen, expected = (pixels(result) for result in mapped(mapper, row, plain))
+    # Pixel values go from -1 to 1.
+    assert (seen - expected).abs().mean() < 0.03
