@@ -208,7 +208,8 @@ class _VllmRenderer:
             pixels = sum(i.width * i.height for i in decoded if isinstance(i, Image.Image))
             if pixels > _ROW_PIXELS:
                 raise RowError(
-                    "image_too_large", f"the row's images have {pixels:,} pixels; together they may have {_ROW_PIXELS:,}"
+                    "image_too_large",
+                    f"the row's images have {pixels:,} pixels; together they may have {_ROW_PIXELS:,}",
                 )
         return decoded
 

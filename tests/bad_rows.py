@@ -117,8 +117,8 @@ def _images() -> None:
     case("bomb by its head alone", lambda rng: BadRow(("image_too_large",), of_bytes(png(200_000, 200_000, lines=9))))
     case("longer than can be resized", lambda rng: BadRow(("image_too_large",), of_bytes(png(4_000_000, 1))))
     case(
-        "many images that are too large together",
-        lambda rng: BadRow(("image_too_large",), 8 * of_bytes(png(9_000, 8_000 + rng.randrange(99)))),
+        "many large images for one placeholder",
+        lambda rng: BadRow(("placeholders",), 4 * of_bytes(png(9_000, 8_000 + rng.randrange(99)))),
     )
 
 
