@@ -30,7 +30,7 @@ class BadRow:
     """One row that is not like the others.
 
     Attributes:
-        kinds: the kinds of error that it may give; empty where it works.
+        kinds: the kinds of error that it may give; empty where it works; `refused` is the engine's word alone.
         images: its images, as structs of bytes and path; None for null.
         prompt: bytes, as they may be no UTF-8; None for null.
         same_as: the picture that the model sees, where the row works in spite of its looks.
@@ -280,31 +280,35 @@ def _sampling() -> None:
         "negative seed": {"seed": -(2**63) - 1},
         "more tokens than a number holds": {"max_tokens": 2**70},
         "decided key": {"output_kind": 0},
+        "empty stop text": {"stop": [""]},
+        "empty bad word": {"bad_words": [""]},
+        "two constraints": {"structured_outputs": {"regex": "a", "choice": ["a"]}},
+        "unknown constraint": {"structured_outputs": {"shape": "round"}},
+        "list": ["temperature"],
+        "number": 5,
+        "text": "temperature",
+    }
+    refused_by_engine: dict[str, Any] = {
         "logprobs of every token": {"logprobs": 10**6},
         "bias on a token that does not exist": {"logit_bias": {"99999999": 1.0}},
         "only a token that does not exist": {"allowed_token_ids": [99999999]},
         "no token allowed": {"allowed_token_ids": []},
         "stop token that does not exist": {"stop_token_ids": [2**40]},
         "negative stop token": {"stop_token_ids": [-1]},
-        "empty stop text": {"stop": [""]},
-        "empty bad word": {"bad_words": [""]},
         "pattern that is none": {"structured_outputs": {"regex": "((("}},
-        "two constraints": {"structured_outputs": {"regex": "a", "choice": ["a"]}},
-        "unknown constraint": {"structured_outputs": {"shape": "round"}},
         "constraint of no choice": {"structured_outputs": {"choice": []}},
-        "list": ["temperature"],
-        "number": 5,
-        "text": "temperature",
     }
     for name, settings in refused.items():
-        case(f"sampling: {name}", _with_sampling(json.dumps(settings)))
+        case(f"sampling: {name}", _with_sampling(json.dumps(settings), "sampling"))
+    for name, settings in refused_by_engine.items():
+        case(f"sampling: {name}", _with_sampling(json.dumps(settings), "refused"))
     for name, text in {
         "not JSON": "temperature=1",
         "empty text": "",
         "JSON of great depth": "[" * 100_000,
         "number of many digits": '{"seed": ' + "9" * 10_000 + "}",
     }.items():
-        case(f"sampling: {name}", _with_sampling(text))
+        case(f"sampling: {name}", _with_sampling(text, "sampling"))
     for name, text in {
         "nothing set": "{}",
         "null": "null",
@@ -313,11 +317,10 @@ def _sampling() -> None:
         "settings that fit": '{"max_tokens": 3, "temperature": 0, "stop": ["zzz"]}',
         "choice": '{"structured_outputs": {"choice": ["yes", "no"]}}',
     }.items():
-        case(f"sampling that works: {name}", _with_sampling(text, works=True))
+        case(f"sampling that works: {name}", _with_sampling(text))
 
 
-def _with_sampling(text: str, works: bool = False) -> Make:
-    kinds = () if works else ("sampling", "refused")
+def _with_sampling(text: str, *kinds: str) -> Make:
     return lambda rng: BadRow(kinds, of_bytes(good_image(rng)), sampling=text)
 
 
