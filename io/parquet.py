@@ -52,9 +52,13 @@ class ParquetSource:
 
             try:
                 self._filesystem, path = fsspec.core.url_to_fs(path)
-            except (ValueError, ImportError, OSError) as error:
-                raise InputError(f"input.path {path}: {error}") from None
-        paths, root = self._find(path)
+                paths, root = self._find_remote(path)
+            except InputError:
+                raise
+            except Exception as error:  # every file system has errors of its own
+                raise InputError(f"input.path {path}: {type(error).__name__}: {error}") from None
+        else:
+            paths, root = self._find(path)
         with ThreadPoolExecutor(max_workers=16) as pool:
             self._files = list(pool.map(lambda p: self._open_footer(p, root), paths))
         self.schema = self._files[0].schema
@@ -68,8 +72,6 @@ class ParquetSource:
         ).hexdigest()
 
     def _find(self, path: str) -> tuple[list[str], str]:
-        if self._filesystem is not None:
-            return self._find_remote(path)
         place = Path(path)
         if any(c in path for c in "*?[") and not place.exists():
             found = sorted(p for p in glob.glob(path, recursive=True) if Path(p).is_file())
@@ -80,8 +82,10 @@ class ParquetSource:
                 str(p) for p in place.rglob("*.parquet") if all(map(is_bare_name, p.relative_to(place).parts))
             )
             root = path
-        elif place.exists():
+        elif place.is_file():
             found, root = [path], str(place.parent)
+        elif place.exists():
+            raise InputError(f"input.path {path} is neither a file nor a folder")
         else:
             raise InputError(f"input.path {path}: no such file or folder{_similar(place)}")
         if not found:
@@ -90,6 +94,8 @@ class ParquetSource:
 
     def _find_remote(self, path: str) -> tuple[list[str], str]:
         filesystem = self._filesystem
+        if _without_query(path) != path:
+            return [path], _without_query(path).rsplit("/", 1)[0]
         if any(c in path for c in "*?["):
             found = sorted(filesystem.glob(path))
         elif filesystem.isdir(path):
@@ -111,11 +117,17 @@ class ParquetSource:
                 metadata = file.metadata
                 size = Path(path).stat().st_size if self._filesystem is None else self._filesystem.size(path)
                 groups = tuple(metadata.row_group(g).num_rows for g in range(metadata.num_row_groups))
-                return _File(path, path.removeprefix(root).lstrip("/"), size, file.schema_arrow, groups)
+                # A query may be a signature: it is no part of the name, which rows without an id column are called by.
+                name = _without_query(path).removeprefix(root).lstrip("/")
+                return _File(path, name, size, file.schema_arrow, groups)
         except FileNotFoundError:
             raise InputError(f"input.path: {path}: no such file") from None
         except (OSError, pa.ArrowException) as error:
             raise InputError(f"input.path: {path} cannot be read as Parquet: {error}") from None
+        except Exception as error:
+            if self._filesystem is None:
+                raise
+            raise InputError(f"input.path: {path} cannot be read: {type(error).__name__}: {error}") from None
 
     def _check_same_columns(self, file: _File) -> None:
         for field in self.schema:
@@ -179,6 +191,11 @@ def _clip(batches: Iterator[pa.RecordBatch], offset: int, position: int, first: 
         position += batch.num_rows
         if position >= last:
             return
+
+
+def _without_query(path: str) -> str:
+    """A remote path as it is, but an http URL without its query (elsewhere, `?` is part of a pattern)."""
+    return path.partition("?")[0] if path.startswith(("http://", "https://")) else path
 
 
 def _similar(place: Path) -> str:

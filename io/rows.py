@@ -7,9 +7,14 @@ from typing import Protocol
 
 import pyarrow as pa
 
+from run_batch.io.secrets import hide_secrets
+
 
 class InputError(Exception):
-    """The input as a whole cannot be read; the message names the file and what to do."""
+    """The input as a whole cannot be read; the message names the file and what to do, without secrets of its URL."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(hide_secrets(message))
 
 
 class MediaError(Exception):

@@ -46,6 +46,15 @@ def at_least(low: int) -> Callable[[Any], str | None]:
     return lambda value: None if value >= low else f"a whole number from {low} on"
 
 
+def _path(value: str) -> str | None:
+    if not value or "\0" in value:
+        return "a path, neither empty nor with a NUL character"
+    parts = [] if "://" in value else value.encode().split(b"/")
+    if len(value) > 4000 or any(len(part) > 255 for part in parts):
+        return "a path that a file system can take: 255 bytes a name, 4000 characters in all"
+    return None
+
+
 def _hosts(values: list[str]) -> str | None:
     return None if all(map(is_host_entry, values)) else 'host names such as "images.example.org" or "localhost:8000"'
 
@@ -56,7 +65,9 @@ def one_of(*accepted: str) -> Callable[[Any], str | None]:
 
 @dataclass(frozen=True, slots=True)
 class InputTable:
-    path: str = key("a Parquet file, folder or glob, a folder written by datasets.save_to_disk, a Hub id, or a URL")
+    path: str = key(
+        "a Parquet file, folder or glob, a folder written by datasets.save_to_disk, a Hub id, or a URL", check=_path
+    )
     format: str | None = key("parquet or hf; inferred when left out", None, check=one_of("parquet", "hf"))
     split: str = key("split of a Hugging Face data set", "train")
     name: str | None = key("configuration of a data set on the Hub", None)
@@ -64,7 +75,7 @@ class InputTable:
     prompt_column: str = key("column of prompts: text, or chat messages", "prompt")
     id_column: str | None = key("column of unique row ids; FILE:ROW without it", None)
     limit: int | None = key("only the first N rows", None, check=at_least(1))
-    media_root: str | None = key("folder that image paths are inside of; the input's own without it", None)
+    media_root: str | None = key("folder that image paths are inside of; the input's own without it", None, check=_path)
     allowed_hosts: list[str] = key(
         "hosts that images may be fetched from by http and https: HOST or HOST:PORT", [], result=False, check=_hosts
     )
@@ -83,7 +94,7 @@ class PromptTable:
 
 @dataclass(frozen=True, slots=True)
 class ModelTable:
-    path: str = key("model folder or Hub id")
+    path: str = key("model folder or Hub id", check=_path)
     architecture: str | None = key("name of a registered model class; the checkpoint's own without it", None)
     plugins: list[str] = key("modules that register models, imported in every process", [])
     trust_remote_code: bool = key("let the checkpoint run Python code of its own", False)
@@ -102,7 +113,7 @@ class PreprocessTable:
 
 @dataclass(frozen=True, slots=True)
 class OutputTable:
-    path: str = key("folder for this job's results", result=False)
+    path: str = key("folder for this job's results", result=False, check=_path)
     rows_per_shard: int = key("rows of one output shard", 1000, check=at_least(1))
     columns: list[str] = key("input columns to carry over", [])
 
@@ -140,11 +151,11 @@ class JobConfig:
 
     @property
     def output_folder(self) -> Path:
-        return Path(os.path.normpath(self.folder / Path(self.output.path).expanduser()))
+        return Path(os.path.normpath(self.folder / os.path.expanduser(self.output.path)))
 
     def resolve(self, path: str) -> str:
         """A path of job.toml as an absolute one; a URL, or an id that names nothing here, as it is."""
-        local = self.folder / Path(path).expanduser()
+        local = self.folder / os.path.expanduser(path)
         # `org/name` is a Hub id, unless `org` is a folder here: then a name in it has been mistyped.
         names_nothing = _HUB_ID.fullmatch(path) and not local.parent.exists()
         return path if "://" in path or names_nothing else os.path.normpath(local)

@@ -1,5 +1,7 @@
 """How a job can fail, and the exit code of each way (see `run-batch --help`)."""
 
+from run_batch.io.secrets import hide_secrets
+
 EXIT_COMPLETE = 0
 EXIT_RUN_FAILED = 1
 EXIT_BAD_JOB = 2
@@ -7,11 +9,18 @@ EXIT_TOO_MANY_FAILURES = 3
 EXIT_INTERRUPTED = 75
 
 
-class JobError(Exception):
+class _ShownError(Exception):
+    """An error whose message is for people and logs: secrets in it are hidden."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(hide_secrets(message))
+
+
+class JobError(_ShownError):
     """The job cannot start as it is configured: exit code 2. The message names file, key or column and the mend."""
 
 
-class RunError(Exception):
+class RunError(_ShownError):
     """The run failed and the same command resumes it: exit code 1."""
 
 

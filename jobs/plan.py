@@ -16,6 +16,7 @@ from run_batch.io.fingerprint import sample_file
 from run_batch.io.hf import HfSource, is_saved_dataset
 from run_batch.io.parquet import ParquetSource
 from run_batch.io.rows import InputError, Source
+from run_batch.io.secrets import hide_secrets
 from run_batch.io.shards import ShardStore, replace_file
 from run_batch.jobs.config import JobConfig, result_keys
 from run_batch.jobs.errors import JobError
@@ -159,7 +160,9 @@ def job_identity(config: JobConfig, source: Source) -> dict[str, Any]:
     identity = result_keys(config)
     identity["input.path (its files)"] = source.fingerprint
     identity["model.path (its files)"] = _model_fingerprint(Path(config.resolve(config.model.path)))
-    return json.loads(json.dumps(identity, default=str))
+    # Written to disk, and shown where it has changed. Other credentials for the same input are the same job.
+    shown = {name: hide_secrets(value) if isinstance(value, str) else value for name, value in identity.items()}
+    return json.loads(json.dumps(shown, default=str))
 
 
 def _model_fingerprint(folder: Path) -> str:
@@ -190,7 +193,7 @@ def check_same_job(store: ShardStore, identity: dict[str, Any]) -> None:
             ) from None
         return
     except (OSError, ValueError, KeyError) as error:
-        raise JobError(f"{store.run_folder / 'job.json'} cannot be read: {error}") from None
+        raise JobError(f"output.path: {store.run_folder / 'job.json'} cannot be read: {error}") from None
     changed = [
         f"{name}: {_show(before, name)} -> {_show(identity, name)}"
         for name in sorted({*before, *identity})

@@ -68,6 +68,7 @@ def build_engine_args(settings: ModelSettings) -> Any:
         SettingsError: unknown key, wrong type, unusable model path or unknown architecture.
     """
     from vllm.engine.arg_utils import EngineArgs
+    from vllm.exceptions import VLLMValidationError
 
     fields = {field.name for field in dataclasses.fields(EngineArgs)}
     _refuse_unknown("engine", settings.engine, fields, _DECIDED)
@@ -81,14 +82,18 @@ def build_engine_args(settings: ModelSettings) -> Any:
     if settings.architecture is not None:
         own = overrides.get("hf_overrides") or {}
         overrides["hf_overrides"] = {**own, "architectures": [settings.architecture]}
-    return EngineArgs(
-        model=settings.path,
-        trust_remote_code=settings.trust_remote_code,
-        mm_processor_cache_gb=0,
-        disable_log_stats=True,
-        use_tqdm_on_load=False,
-        **overrides,
-    )
+    try:
+        return EngineArgs(
+            model=settings.path,
+            trust_remote_code=settings.trust_remote_code,
+            mm_processor_cache_gb=0,
+            disable_log_stats=True,
+            use_tqdm_on_load=False,
+            **overrides,
+        )
+    # It checks some fields together, and looks for a model of the Hub already.
+    except (VLLMValidationError, ValueError, TypeError, OSError) as error:
+        raise SettingsError(f"engine, model.path {settings.path}: {first_cause(error)}") from error
 
 
 def build_model_config(settings: ModelSettings) -> Any:
