@@ -1,6 +1,7 @@
 """Mutated job.toml files: each is a job, or is refused with a message that says where to look; never anything else."""
 
 import json
+import os
 import random
 import re
 from collections.abc import Mapping
@@ -9,13 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from vllm import SamplingParams
+from vllm.engine.arg_utils import EngineArgs
 
 import jobs
 from run_batch.jobs.config import FREE_TABLES, TABLES, load_config
 from run_batch.jobs.errors import JobError
 from run_batch.jobs.mapped import model_settings
 from run_batch.jobs.prepare import prepare
-from run_batch.model.checkpoint import SettingsError, build_engine_args, build_sampling_params
+from run_batch.model.checkpoint import SettingsError, build_model_config, build_sampling_params
+from run_batch.model.plugin import announce_plugins, register
 
 SEED = 20251124
 BASE: Mapping[str, Mapping[str, Any]] = {
@@ -109,6 +113,9 @@ NAMED = re.compile(
 )
 
 
+_VLLM_KEYS = {"engine": list(EngineArgs.__dataclass_fields__), "sampling": list(SamplingParams.__struct_fields__)}
+
+
 class Raw(str):
     """TOML as it is."""
 
@@ -158,7 +165,7 @@ def mutate_tables(tables: dict[str, Any], rng: random.Random) -> None:
     elif action < 0.25:
         tables.pop(name)
     elif action < 0.4:
-        known = [field for other in TABLES.values() for field in other.__dataclass_fields__]
+        known = _VLLM_KEYS.get(name) or [field for other in TABLES.values() for field in other.__dataclass_fields__]
         table[rng.choice([*known, key[:-1], key + "x", rng.choice(TEXTS)])] = any_value(rng)
     else:
         table[key] = any_value(rng)
@@ -196,13 +203,13 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    announce_plugins([], tmp_path)
+    register()
     jobs.write_job(tmp_path, {**jobs.rows(8), "numbers": [[1, 2]] * 8})
     (tmp_path / "folder").mkdir()
     (tmp_path / "not.parquet").write_text("no parquet")
     pq.write_table(pa.table({"uid": pa.array([], pa.string())}), tmp_path / "empty.parquet")
     (tmp_path / "loop").symlink_to("loop")
-    import os
-
     os.mkfifo(tmp_path / "fifo")
     return tmp_path
 
@@ -216,7 +223,7 @@ def outcome(path: Path) -> str:
         return str(error)
     try:
         build_sampling_params(config.sampling)
-        build_engine_args(model_settings(config))
+        build_model_config(model_settings(config))
     except SettingsError as error:
         return str(error)
     return "job"
