@@ -1,13 +1,12 @@
 """Secrets in URLs and tokens: in no message, and in no file that a job writes."""
 
-import http.server
 import json
-import threading
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from servers import file_server
 
 from run_batch.io.parquet import ParquetSource
 from run_batch.io.rows import InputError
@@ -72,34 +71,11 @@ def test_a_job_is_the_same_with_other_credentials_and_keeps_none() -> None:
 
 def test_rows_of_a_signed_url_are_called_by_the_name_of_the_file(tmp_path: Path) -> None:
     pq.write_table(pa.table({"a": [1, 2, 3]}), tmp_path / "rows.parquet")
-    content = (tmp_path / "rows.parquet").read_bytes()
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            if SECRET not in self.path:
-                self.send_error(403)
-                return
-            first, last = self.headers.get("Range", f"bytes=0-{len(content) - 1}").partition("=")[2].split("-")
-            part = content[int(first) : int(last) + 1]
-            self.send_response(206 if "Range" in self.headers else 200)
-            self.send_header("Accept-Ranges", "bytes")
-            self.send_header("Content-Length", str(len(part)))
-            self.send_header("Content-Range", f"bytes {first}-{last}/{len(content)}")
-            self.end_headers()
-            self.wfile.write(part if self.command == "GET" else b"")
-
-        do_HEAD = do_GET
-
-        def log_message(self, format: str, *args: object) -> None:
-            pass
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-        url = f"http://127.0.0.1:{server.server_address[1]}/data/rows.parquet"
+    with file_server((tmp_path / "rows.parquet").read_bytes(), SECRET) as port:
+        url = f"http://127.0.0.1:{port}/data/rows.parquet"
         source = ParquetSource(f"{url}?signature={SECRET}/x")
         assert source.row_names(0, 3) == ["rows.parquet:0", "rows.parquet:1", "rows.parquet:2"]
         assert [row for batch in source.read(0, 3, ["a"], 2) for row in batch.records["a"].to_pylist()] == [1, 2, 3]
         with pytest.raises(InputError) as caught:
             ParquetSource(f"{url}?signature=wr0ng")
         assert "wr0ng" not in str(caught.value)
-        server.shutdown()
