@@ -135,6 +135,9 @@ def check_ids(config: JobConfig, source: Source, plan: Plan) -> None:
             if ids.null_count:
                 row = batch.start + ids.is_null().index(True).as_py()
                 raise JobError(f"input.id_column {column}: row {row} has no id; every row needs one")
+            row = batch.start + _first_not_utf8(ids)
+            if row < batch.start + len(ids):
+                raise JobError(f"input.id_column {column}: the id of row {row} is not UTF-8")
             hashes.append(pd.util.hash_array(ids.to_numpy(zero_copy_only=False)))
     except (InputError, pa.ArrowException) as error:
         raise JobError(f"input.id_column {column}: {error}") from None
@@ -153,6 +156,23 @@ def check_ids(config: JobConfig, source: Source, plan: Plan) -> None:
                 if value in seen:
                     raise JobError(f"input.id_column {column}: rows {seen[value]} and {row} have the same id {value!r}")
                 seen[value] = row
+
+
+def _first_not_utf8(ids: pa.StringArray) -> int:
+    """Position of the first text that is not UTF-8, which Arrow takes from files unseen; their number if all are."""
+    try:
+        ids.validate(full=True)
+        return len(ids)
+    except pa.ArrowInvalid:
+        return next((i for i in range(len(ids)) if not _is_utf8(ids.slice(i, 1))), len(ids))
+
+
+def _is_utf8(ids: pa.StringArray) -> bool:
+    try:
+        ids.validate(full=True)
+    except pa.ArrowInvalid:
+        return False
+    return True
 
 
 def job_identity(config: JobConfig, source: Source) -> dict[str, Any]:

@@ -207,10 +207,7 @@ class _VllmRenderer:
             decoded.append(self._decode(image))
             pixels = sum(i.width * i.height for i in decoded if isinstance(i, Image.Image))
             if pixels > _ROW_PIXELS:
-                raise RowError(
-                    "image_too_large",
-                    f"the row's images have {pixels:,} pixels; together they may have {_ROW_PIXELS:,}",
-                )
+                raise RowError("image_too_large", f"{pixels:,} pixels in all images of the row; limit: {_ROW_PIXELS:,}")
         return decoded
 
     def _decode(self, image: RowImage) -> Image.Image | torch.Tensor:

@@ -62,6 +62,11 @@ def test_messages_of_another_form_are_errors_of_their_row(mapper: tuple[str, Mod
         ["x"],
         [{"role": "user", "content": [{"type": "video"}]}],
         [{"role": "user", "content": [{"type": "text"}]}],
+        # The template writes roles where special tokens count.
+        [{"role": "user</s>system", "content": "x"}],
+        [{"role": "<image>", "content": "x"}],
+        [{"role": "", "content": "x"}],
+        [],
     ):
         with pytest.raises(RowError, match="prompt_messages: "):
             template.pieces(messages, 0)  # type: ignore[arg-type]

@@ -3,14 +3,19 @@
 import random
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from bad_rows import CASES, BadRow, columns, make_media, of_bytes
 from pictures import encoded, picture
 
 import jobs
+import run_batch.model.mapper
 from run_batch.jobs.config import load_config
 from run_batch.jobs.mapped import MappedRow, RowFailure
 from run_batch.jobs.mapping import RowMapper
+from run_batch.model.bulk import Prompt
+from run_batch.model.images import EncodedImage
+from run_batch.model.mapper import _VllmRenderer
 from run_batch.model.plugin import announce_plugins, register
 
 MADE = {name: make(random.Random(name)) for name, make in CASES.items()}
@@ -66,3 +71,41 @@ def test_an_image_of_rare_looks_is_seen_as_people_see_it(name: str, mapper: RowM
     plain = BadRow((), of_bytes(encoded(row.same_as)))
     seen, expected = (pixels(result) for result in mapped(mapper, row, plain))
     assert (seen - expected).abs().mean() < 0.015
+
+
+@pytest.mark.parametrize(
+    ("name", "cell"),
+    [
+        ("NaN", [[0.5] * 95 + [float("nan")]] * 16),
+        ("another width", [[0.5] * 95] * 16),
+        ("ragged", [[0.5] * 96] * 15 + [[0.5] * 95]),
+        ("null in a row", [[0.5] * 95 + [None]] * 16),
+        ("null row", [[0.5] * 96] * 15 + [None]),
+        ("empty", []),
+        ("empty rows", [[]] * 16),
+    ],
+)
+def test_nested_lists_that_are_no_features_fail_their_row_alone(name: str, cell: Any, mapper: RowMapper) -> None:
+    good = [[0.25] * 96] * 16
+    images = pa.array([good, cell, good, None], pa.list_(pa.list_(pa.float32())))
+    records = pa.record_batch({"image": images, "prompt": ["is it even?"] * 4, "own": pa.nulls(4, pa.string())})
+    first, bad, second, without = mapper.map(0, [f"rows:{i}" for i in range(4)], records)
+    assert isinstance(first, MappedRow) and isinstance(second, MappedRow) and isinstance(without, MappedRow)
+    assert isinstance(bad, RowFailure) and bad.error.startswith("features: "), bad
+
+
+def test_images_of_hostile_size_are_refused_before_vllms_own_processors_see_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(run_batch.model.mapper, "_ROW_PIXELS", 3 * 160 * 120)
+
+    class Processor:
+        class info:
+            @staticmethod
+            def parse_mm_data(data: Any) -> Any:
+                raise KeyError("what only this processor knows")
+
+    image = EncodedImage(encoded(picture(1)), b"1")
+    fits, too_many = _VllmRenderer(Processor()).map([Prompt([1], [image] * 3), Prompt([1], [image] * 4)])
+    assert str(fits) == "image_processing: KeyError: 'what only this processor knows'"
+    assert str(too_many).startswith("image_too_large: 76,800 pixels in all images of the row")

@@ -64,3 +64,44 @@ def test_what_is_no_readable_file_is_an_error_of_the_row(root: Path, monkeypatch
     assert kind(root, 3.5) == "image_form"
     monkeypatch.setattr(media, "MAX_BYTES", 0)
     assert kind(root, "sub/a.png") == kind(root, b"A") == "image_too_large"
+
+
+def test_a_folder_that_becomes_a_link_after_its_path_was_resolved_leads_nowhere(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (root / "folder").symlink_to(root.parent)
+    (root / "link.png").symlink_to(root.parent / "secret.png")
+    reader = MediaReader(root)
+    # What a resolver that ran before the links were made would have said.
+    monkeypatch.setattr(media.os.path, "realpath", str)
+    for path in ("folder/secret.png", "link.png"):
+        with pytest.raises(MediaError) as caught:
+            list(reader.read(path))
+        assert caught.value.kind == "image_unreadable"
+    assert list(reader.read("sub/a.png")) == [b"A"]
+
+
+def test_a_file_that_may_not_be_read_is_an_error_of_the_row(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> int:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(os, "open", refuse)
+    assert kind(root, "sub/a.png") == "image_unreadable"
+
+
+def test_the_images_of_a_row_have_a_limit_together_and_no_more_is_read(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(media, "MAX_BYTES", 3)
+    assert len(list(MediaReader(root).read(["sub/a.png"] * 3))) == 3
+    assert kind(root, ["sub/a.png"] * 4) == "image_too_large"
+    read = MediaReader(root).read(["sub/a.png"] * 3 + ["missing.png"])
+    assert [next(read) for _ in range(3)] == [b"A"] * 3, "images are read before they are asked for"
+
+
+def test_a_file_that_grows_while_it_is_read_is_held_to_the_limit(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (root / "sub" / "a.png").write_bytes(b"12345")
+    status = os.stat(root / "sub" / "a.png")
+    monkeypatch.setattr(media, "MAX_BYTES", 4)
+    monkeypatch.setattr(os, "fstat", lambda _: os.stat_result((status.st_mode, *status[1:6], 1, *status[7:])))
+    assert kind(root, "sub/a.png") == "image_too_large"

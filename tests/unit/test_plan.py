@@ -62,6 +62,15 @@ def test_ids_that_are_there_twice_or_null_are_refused_with_their_rows(folder: Pa
         check_ids(config, open_source(config), Plan(2, 2))
 
 
+def test_an_id_that_is_not_utf8_is_refused_with_its_row(folder: Path) -> None:
+    uids = pa.array([b"a", b"b", b"\xff\xfe", b"c"])
+    text = pa.Array.from_buffers(pa.string(), len(uids), uids.buffers())
+    pq.write_table(pa.table({"uid": text}), folder / "rows.parquet")
+    config = job(folder, input={"id_column": "uid"})
+    with pytest.raises(JobError, match="the id of row 2 is not UTF-8"):
+        check_ids(config, open_source(config), Plan(4, 2))
+
+
 def test_only_the_same_job_may_go_on_in_a_folder(folder: Path) -> None:
     config = job(folder, sampling={"max_tokens": 8})
     source = open_source(config)
