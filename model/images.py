@@ -19,6 +19,11 @@ from run_batch.model.declaration import RowError
 # Larger than any camera's picture, small enough that one hostile row cannot take a worker's memory (300 MB as RGB).
 MAX_PIXELS = 100_000_000
 
+# Pillow knows more: EPS, for one, which it has Ghostscript run as the program that it is.
+_FORMATS = (
+    *("JPEG", "JPEG2000", "PNG", "GIF", "WEBP", "AVIF", "TIFF", "BMP", "DIB"),
+    *("PPM", "TGA", "PCX", "SGI", "ICO", "QOI"),
+)
 _FAST_MODES = ("RGB", "L")
 # What PNG files say their orientation in, which Pillow reads and OpenCV may not.
 _PNG_ORIENTATION = (b"eXIf", b"Raw profile type", b"XML:com.adobe.xmp")
@@ -92,7 +97,7 @@ def decode_image(
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            image = Image.open(io.BytesIO(encoded))
+            image = Image.open(io.BytesIO(encoded), formats=_FORMATS)
             if image.width * image.height > MAX_PIXELS:
                 raise RowError(
                     "image_too_large",

@@ -46,6 +46,7 @@ def _images() -> None:
         "HTML": b"<!DOCTYPE html><html><body>404 Not Found</body></html>",
         "JSON": b'{"error": "rate limit"}',
         "PDF": b"%PDF-1.7\n1 0 obj\n<< /Type /Catalog >>\nendobj\n",
+        "EPS": encoded(picture(6, (20, 20)), "EPS"),
         "gzip": b"\x1f\x8b\x08\0\0\0\0\0\0\x03" + bytes(40),
         "one byte": b"\xff",
         "zeros": bytes(4096),

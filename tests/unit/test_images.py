@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from checkpoints import PREPROCESSOR
 from pictures import encoded, picture
-from PIL import ExifTags, Image, ImageOps
+from PIL import EpsImagePlugin, ExifTags, Image, ImageOps
 from transformers import AutoImageProcessor
 
 from run_batch.model import images
@@ -188,3 +188,8 @@ def test_scaled_decoding_stays_twice_as_large_as_needed_and_close_to_the_whole_i
     assert difference.abs().max() <= 8 and difference.abs().float().mean() < 1
     small = encoded(picture(3, (100, 100)), "JPEG")
     assert np.array_equal(decode_image(small, settings.resized).pixels, decode_image(small).pixels)
+
+
+def test_files_that_are_programs_are_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *_: pytest.fail("it was run"))
+    assert error_of(encoded(picture(1), "EPS")) == "image_decode"
