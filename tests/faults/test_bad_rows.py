@@ -84,7 +84,7 @@ def test_bad_rows_among_good_ones_fail_alone_and_with_the_right_kind(tmp_path: P
     assert [row["row_id"] for row in found] == table["uid"].to_pylist()
 
     wrong = [
-        (row, result["error"], result["text"])
+        ("good" if row is None else row.kinds, result["error"], result["text"])
         for row, result in zip(order, found, strict=True)
         if not _as_expected(row, result["error"], result["text"])
     ]
