@@ -64,6 +64,11 @@ def test_a_bad_row_gives_its_error_and_its_neighbours_nothing(name: str, mapper:
     assert len(found.error) < 520 and found.error.isprintable() and "s3cret" not in found.error
 
 
+def test_a_prompt_of_megabytes_is_refused_before_it_is_tokenized(mapper: RowMapper) -> None:
+    (found,) = mapped(mapper, MADE["prompt of megabytes"])
+    assert isinstance(found, RowFailure) and "2,400,022 characters; the limit" in found.error
+
+
 @pytest.mark.parametrize("name", [name for name, row in MADE.items() if row.same_as])
 def test_an_image_of_rare_looks_is_seen_as_people_see_it(name: str, mapper: RowMapper) -> None:
     row = MADE[name]
