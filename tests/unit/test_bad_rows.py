@@ -66,7 +66,7 @@ def test_a_bad_row_gives_its_error_and_its_neighbours_nothing(name: str, mapper:
 
 def test_a_prompt_of_megabytes_is_refused_before_it_is_tokenized(mapper: RowMapper) -> None:
     (found,) = mapped(mapper, MADE["prompt of megabytes"])
-    assert isinstance(found, RowFailure) and "2,400,022 characters; the limit" in found.error
+    assert isinstance(found, RowFailure) and "2,400,025 characters; the limit" in found.error
 
 
 @pytest.mark.parametrize("name", [name for name, row in MADE.items() if row.same_as])

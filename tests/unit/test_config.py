@@ -52,6 +52,12 @@ def test_an_unknown_table_is_refused_with_the_nearest_known_table() -> None:
         ("prompt", "chat", 1, "true or false"),
         ("model", "plugins", "one", "a list of strings"),
         ("errors", "max_fraction", 7, "from 0 to 1"),
+        ("input", "path", "", "neither empty"),
+        ("input", "media_root", "a\0b", "NUL"),
+        ("model", "path", "a" * 256, "255 bytes a name"),
+        ("output", "path", "é/" * 2001, "4000 characters"),
+        ("input", "allowed_hosts", ["https://images.example.org/"], "host names such as"),
+        ("input", "allow_private_hosts", "yes", "true or false"),
     ],
 )
 def test_a_wrong_value_is_refused_with_what_is_accepted(table: str, key: str, value: object, expected: str) -> None:

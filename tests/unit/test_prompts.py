@@ -68,3 +68,9 @@ def test_a_special_token_that_forms_across_a_border_stays_text(tmp_path: Path) -
     tokenizer = save_tokenizer(tmp_path)
     (ids,) = PromptTokenizer(tokenizer).encode([[Piece("<ima", True), Piece("ge>", False)]], False)
     assert IMAGE_TOKEN_ID not in ids and len(ids) == len("<image>")
+
+
+def test_a_text_of_all_private_characters_is_encoded_like_any_other(tmp_path: Path) -> None:
+    text = "".join(map(chr, range(0xE000, 0xF900))) + "<image>"
+    (ids,) = PromptTokenizer(save_tokenizer(tmp_path)).encode([[Piece(text, False)]], False)
+    assert IMAGE_TOKEN_ID not in ids and len(ids) == len(text.encode())
