@@ -20,6 +20,7 @@ from run_batch.model import (
     RowError,
     TokenizedPrompt,
     array_mapper,
+    registry,
 )
 from run_batch.model.bulk import BulkMapper, Prompt
 from run_batch.model.feature_counts import install_feature_count_check
@@ -27,6 +28,12 @@ from run_batch.model.images import EncodedImage
 from run_batch.model.registry import declaration_of
 
 IMAGE = 9
+
+
+@pytest.fixture(autouse=True)
+def _declared_for_one_test(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Whoever registers with vLLM in this process, such as the tests with an engine, registers all that is declared.
+    monkeypatch.setattr(registry, "_DECLARATIONS", dict(registry._DECLARATIONS))
 
 
 def mean_mapper(context: Any, items: list[Image.Image]) -> dict[str, torch.Tensor]:
