@@ -1,99 +1,22 @@
 """Images by URL: which hosts, which addresses, how much, how long. Servers are on this machine, names are made up."""
 
-import contextlib
 import http.server
 import socket
 import ssl
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from servers import PIXELS, Server, body, chunks, drip, drip_body, negative_chunk, no_http, redirect
 
 from run_batch.io import fetching, media, urls
 from run_batch.io.addresses import HostRules, is_host_entry
 from run_batch.io.media import MediaReader
 from run_batch.io.rows import MediaError
-
-Answer = Callable[[http.server.BaseHTTPRequestHandler], None]
-PIXELS = b"\x89PNG" + bytes(range(256)) * 300
-
-
-class Server(http.server.ThreadingHTTPServer):
-    """Answers by path, and keeps what it was asked for."""
-
-    daemon_threads = True
-
-    def __init__(self, answers: dict[str, Answer]) -> None:
-        self.answers = answers
-        self.asked: list[tuple[str, str]] = []
-        super().__init__(("127.0.0.1", 0), Handler)
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that hangs up is what many tests are about."""
-
-
-class Handler(http.server.BaseHTTPRequestHandler):
-    server: Server
-
-    def do_GET(self) -> None:
-        self.server.asked.append((self.path, self.headers["Host"]))
-        self.server.answers[self.path.partition("?")[0]](self)
-
-    def log_message(self, format: str, *args: Any) -> None:
-        pass
-
-
-def body(content: bytes, length: int | None = None) -> Answer:
-    def answer(request: http.server.BaseHTTPRequestHandler) -> None:
-        request.send_response(200)
-        if length is None or length >= 0:
-            request.send_header("Content-Length", str(len(content) if length is None else length))
-        request.end_headers()
-        request.wfile.write(content)
-
-    return answer
-
-
-def redirect(location: str, status: int = 302) -> Answer:
-    def answer(request: http.server.BaseHTTPRequestHandler) -> None:
-        request.send_response(status)
-        request.send_header("Location", location)
-        request.end_headers()
-
-    return answer
-
-
-def drip(request: http.server.BaseHTTPRequestHandler) -> None:
-    """A byte now and then, for ever: no single wait is long."""
-    request.wfile.write(b"HTTP/1.1 200 OK\r\nX: ")
-    with contextlib.suppress(OSError):
-        while True:
-            request.wfile.write(b"x")
-            time.sleep(0.05)
-
-
-def drip_body(request: http.server.BaseHTTPRequestHandler) -> None:
-    request.wfile.write(b"HTTP/1.0 200 OK\r\n\r\n")
-    drip(request)
-
-
-def chunks(request: http.server.BaseHTTPRequestHandler) -> None:
-    request.wfile.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
-    for _ in range(4):
-        request.wfile.write(b"%x\r\n" % len(PIXELS) + PIXELS + b"\r\n")
-    request.wfile.write(b"0\r\n\r\n")
-
-
-def negative_chunk(request: http.server.BaseHTTPRequestHandler) -> None:
-    request.wfile.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n-1\r\n" + PIXELS)
-
-
-def no_http(request: http.server.BaseHTTPRequestHandler) -> None:
-    request.wfile.write(b"\x00\x01 nothing of the kind\r\n\r\n")
 
 
 @pytest.fixture
