@@ -3,23 +3,38 @@
 import os
 from pathlib import Path
 
+_CGROUPS = Path("/sys/fs/cgroup")
+
 
 def usable_cores() -> int:
-    """The smallest of what CPU affinity, the cgroup's quota and Slurm's allocation leave to this process."""
-    limits = [len(os.sched_getaffinity(0))]
-    quota = _cgroup_quota()
-    if quota is not None:
-        limits.append(quota)
+    """The smallest of what CPU affinity, the cgroups' quotas and Slurm's allocation leave to this process."""
+    limits = [len(os.sched_getaffinity(0)), *cgroup_quotas(_own_cgroup())]
     slurm = os.environ.get("SLURM_CPUS_PER_TASK", "")
     if slurm.isdigit():
         limits.append(int(slurm))
     return max(1, min(limits))
 
 
-def _cgroup_quota() -> int | None:
-    """Cores of the cgroup's CPU quota, rounded up; None where there is none."""
+def _own_cgroup() -> Path:
+    """The folder of this process's cgroup (version 2)."""
     try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-    except (OSError, ValueError):
-        return None
-    return None if quota == "max" else max(1, -(-int(quota) // int(period)))
+        own = Path("/proc/self/cgroup").read_text().partition("0::")[2].split("\n")[0]
+    except OSError:
+        own = ""
+    folder = _CGROUPS / own.lstrip("/")
+    # In a container the path may be one of the host's; then the container's own is at the root.
+    return folder if folder.is_dir() else _CGROUPS
+
+
+def cgroup_quotas(folder: Path) -> list[int]:
+    """Cores of the CPU quotas of a cgroup and of those around it, rounded up."""
+    quotas = []
+    while folder != folder.parent:
+        try:
+            quota, period = (folder / "cpu.max").read_text().split()
+        except (OSError, ValueError):
+            quota = "max"
+        if quota != "max":
+            quotas.append(max(1, -(-int(quota) // int(period))))
+        folder = folder.parent
+    return quotas

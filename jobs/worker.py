@@ -95,9 +95,14 @@ def _serve(connection: Connection) -> None:
     from run_batch.model.plugin import PluginError, register
 
     try:
+        import cv2
         import torch
 
+        # Workers are what runs in parallel: threads within them would only take turns.
+        cv2.setNumThreads(1)
         torch.set_num_threads(1)
+        pa.set_cpu_count(1)
+        pa.set_io_thread_count(1)
         register()
         from run_batch.jobs.mapping import RowMapper
 
