@@ -12,6 +12,10 @@ class InputError(Exception):
     """The input as a whole cannot be read; the message names the file and what to do."""
 
 
+class DamagedInputError(InputError):
+    """It was a good input once: a file is cut off or damaged, has gone, or has changed since it was opened."""
+
+
 @dataclass(frozen=True, slots=True)
 class RowBatch:
     """Consecutive rows of the input.
@@ -44,7 +48,7 @@ class Source(Protocol):
         """Rows start..stop-1 in batches of at most `batch_rows`, without reading what is not asked for.
 
         Raises:
-            InputError: a file is damaged or has gone.
+            DamagedInputError: a file is damaged, has gone, or has changed.
         """
         ...
 

@@ -104,6 +104,12 @@ class ErrorsTable:
         result=False,
         check=lambda value: None if 0 <= value <= 1 else "a number from 0 to 1",
     )
+    step_seconds: float = key(
+        "longest step of the engine in seconds; one that takes longer counts as dead; 0 for no limit",
+        600.0,
+        result=False,
+        check=lambda value: None if 0 <= value < float("inf") else "a number of seconds from 0 on",
+    )
     expected_column: str | None = key("column with the text expected of each row; other texts count as failed", None)
 
 
