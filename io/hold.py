@@ -175,11 +175,13 @@ class Hold:
 
     def _age(self, path: Path) -> float:
         """Seconds since a hold was touched, by the file system's own clock."""
-        probe = self._folder / f".clock-{socket.gethostname()}-{os.getpid()}.tmp"
-        probe.write_bytes(b"")
+        probe = self._folder / f".clock-{socket.gethostname()}-{os.getpid()}-{threading.get_ident()}.tmp"
+        descriptor = os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
-            return probe.stat().st_mtime - path.stat().st_mtime
+            os.write(descriptor, b".")
+            return os.fstat(descriptor).st_mtime - path.stat().st_mtime
         finally:
+            os.close(descriptor)
             probe.unlink(missing_ok=True)
 
     def _refresh(self) -> None:

@@ -62,6 +62,7 @@ class Supervisor:
         self._verdicts: list[RowFailure] = []
         self._refused: list[RowFailure] = []
         self._input_ended = False
+        self._finished = 0  # rows, since the engine was started
         self._watchdog = Watchdog(step_seconds, self._end_hanging_step)
 
     def remember(self, suspects: Suspects, note: RunningRows, save: Callable[[], None]) -> None:
@@ -125,6 +126,7 @@ class Supervisor:
             finished += self._step_engine()
             for result in finished:
                 self._forget(result.row)
+            self._finished += len(finished)
         finished += self._refused
         self._refused = []
         # Rows that were found to kill the engine are believed once it has shown that it lives without them.
@@ -159,7 +161,7 @@ class Supervisor:
         if self._alone:
             return
         groups = self._suspects.groups
-        if groups and (self._input_ended or all(row in self._held for row in groups[0])):
+        if groups and self._is_proven() and (self._input_ended or all(row in self._held for row in groups[0])):
             if self._running:  # the others come out first
                 return
             group = [self._held.pop(row) for row in groups[0] if row in self._held]
@@ -171,6 +173,12 @@ class Supervisor:
             return
         while self._waiting and len(self._running) < ROWS_IN_ENGINE * self.max_num_seqs:
             self._add_now(self._waiting.popleft())
+
+    def _is_proven(self) -> bool:
+        """Whether this engine has run other rows for a while. Were suspects always the first to run, engines that are
+        killed from outside every few seconds would die of them."""
+        others_left = self._running or self._waiting or not self._input_ended
+        return not others_left or self._finished >= ROWS_IN_ENGINE * self.max_num_seqs
 
     def _add_now(self, row: MappedRow) -> None:
         failure = self._add_to_engine(row)
@@ -201,6 +209,7 @@ class Supervisor:
         cause = "the engine dies each time that it runs this row, alone"
         self._verdicts.append(RowFailure(row, f"engine_died: {cause}"))
         if len(self._verdicts) > _BLAMED_IN_SUCCESSION:
+            self._suspects.forget()
             raise RunError(
                 f"the engine dies whatever row it gets: {len(self._verdicts)} in succession, each of them alone. That "
                 "is not the rows' fault: see what it says with --verbose, mend it, and run the same command again"
@@ -232,7 +241,7 @@ class Supervisor:
     def _restart(self) -> None:
         assert self._engine is not None
         self._engine.discard()
-        self._engine = None
+        self._engine, self._finished = None, 0
         for attempt in range(1, _STARTS + 1):
             self._stop.loading = True
             try:

@@ -1,7 +1,7 @@
 """Which row kills the engine: found by narrowing, in a number of deaths that grows with the logarithm of the rows.
 
 Rows that were in the engine at two deaths are suspects: they run alone from then on, half of them at a time. A half
-that finishes is innocent; a half that dies is halved again; a row that dies twice all alone is to blame. The first
+that finishes is innocent; a half that dies is halved again; a row that dies three times all alone is to blame. The first
 death costs nobody anything: most have other causes. All this is kept in a file too, for rows that kill the process.
 """
 
@@ -13,7 +13,7 @@ from pathlib import Path
 from run_batch.io.shards import replace_file
 
 _DEATHS_TO_SUSPECT = 2
-_DEATHS_ALONE_TO_BLAME = 2
+_DEATHS_ALONE_TO_BLAME = 3
 
 
 class Suspects:
@@ -103,6 +103,14 @@ class Suspects:
         del self.groups[0]
         self.blamed.add(row)
         return row
+
+    def forget(self) -> None:
+        """No row is to blame."""
+        self._deaths.clear()
+        self._deaths_alone.clear()
+        self.groups.clear()
+        self.blamed.clear()
+        self.save()
 
     def save(self) -> None:
         """Write down what is known, for a process that follows."""

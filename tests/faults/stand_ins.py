@@ -17,6 +17,7 @@ from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
 from typing import Any
 
+import power
 import pyarrow as pa
 
 from run_batch.jobs import cli, pipeline, transport
@@ -36,10 +37,12 @@ class Speed:
     """Attributes:
     max_num_seqs: rows that run at once.
     step_seconds: of one step; a row takes one to four.
+    tame: no prompt does it any harm.
     """
 
     max_num_seqs: int = 8
     step_seconds: float = 0.01
+    tame: bool = False
 
 
 class Forked:
@@ -137,7 +140,8 @@ def _generate(connection: Connection, log: Path, speed: Speed) -> None:
         time.sleep(speed.step_seconds)
         running = queue[: speed.max_num_seqs]
         for request in running:
-            _misbehave(request[1])
+            if not speed.tame:
+                _misbehave(request[1])
             request[2] -= 1
         done = [request for request in running if request[2] == 0]
         queue = [request for request in queue if request[2] > 0]
@@ -162,23 +166,41 @@ class InProcessEngine(StandInEngine):
         return False
 
 
-def run_command(
-    config_path: Path, log: Path, output: Path, speed: Speed, retry_failed: bool = False, in_process: bool = False
-) -> None:
+@dataclass(frozen=True)
+class Setting:
+    """What a run is started with, besides its job.
+
+    Attributes:
+        in_process: the engine counts as one that the watchdog cannot kill.
+        hangup_ignored: as under nohup.
+        durable: where to keep what a power cut would leave of the output folder.
+    """
+
+    retry_failed: bool = False
+    in_process: bool = False
+    hangup_ignored: bool = False
+    durable: Path | None = None
+
+
+def run_command(config_path: Path, log: Path, output: Path, speed: Speed, setting: Setting) -> None:
     """`run-batch --config` with stand-ins, as a process group of its own; ends the process."""
     os.setsid()
+    signal.signal(signal.SIGHUP, signal.SIG_IGN if setting.hangup_ignored else signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    if setting.durable is not None:
+        power.watch(config_path.parent / "out", setting.durable)
     descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
     sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w", buffering=1)
     for name, stand_in in {"WorkerPool": ForkedPool, "result_metadata": lambda config, identity: {}}.items():
         setattr(pipeline, name, stand_in)
-    kind = InProcessEngine if in_process else StandInEngine
+    kind = InProcessEngine if setting.in_process else StandInEngine
 
     def start_engine(config: JobConfig) -> Any:
         return kind(log, speed)
 
     def run(config: JobConfig, summary: Any) -> int:
-        return pipeline.run_job(prepare(config), True, summary, start_engine, retry_failed)
+        return pipeline.run_job(prepare(config), True, summary, start_engine, setting.retry_failed)
 
     cli._exit_with(run, config_path, (), verbose=False)

@@ -12,7 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 import stand_ins
-from stand_ins import Speed
+from stand_ins import Setting, Speed
 
 import jobs
 
@@ -34,7 +34,7 @@ class StandingJob:
 
     config: Path
     speed: Speed = field(default_factory=Speed)
-    in_process: bool = False
+    setting: Setting = field(default_factory=Setting)
 
     @property
     def log(self) -> Path:
@@ -48,16 +48,16 @@ class StandingJob:
     def store(self) -> Path:
         return self.config.parent / "out"
 
-    def start(self, retry_failed: bool = False) -> BaseProcess:
-        arguments = (self.config, self.log, self.output, self.speed, retry_failed, self.in_process)
+    def start(self) -> BaseProcess:
+        arguments = (self.config, self.log, self.output, self.speed, self.setting)
         process = _CONTEXT.Process(target=stand_ins.run_command, args=arguments)
         process.start()
         return process
 
-    def run(self, retry_failed: bool = False, timeout: float = 60) -> tuple[int, str]:
+    def run(self, timeout: float = 60) -> tuple[int, str]:
         """Run the job to its end; exit code, and what this run said."""
         before = len(self.said())
-        process = self.start(retry_failed)
+        process = self.start()
         process.join(timeout)
         if process.exitcode is None:
             kill_group(process)
@@ -77,9 +77,7 @@ class StandingJob:
         return (self.store / "_SUCCESS").exists()
 
 
-def make_job(
-    folder: Path, prompts: list[str], speed: Speed | None = None, in_process: bool = False, **tables: Any
-) -> StandingJob:
+def make_job(folder: Path, prompts: list[str], speed: Speed | None = None, **tables: Any) -> StandingJob:
     columns = {"uid": [f"u{i:06d}" for i in range(len(prompts))], "prompt": prompts}
     tables = {
         "input": {"image_column": ""},
@@ -88,7 +86,7 @@ def make_job(
         "errors": {"max_fraction": 1.0, **tables.pop("errors", {})},
         **tables,
     }
-    return StandingJob(jobs.write_job(folder, columns, **tables), speed or Speed(), in_process)
+    return StandingJob(jobs.write_job(folder, columns, **tables), speed or Speed())
 
 
 def wait_for_rows(job: StandingJob, count: int, timeout: float = 30) -> None:
