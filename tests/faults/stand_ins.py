@@ -1,8 +1,8 @@
 """Stand-ins for the engine and the workers, so that a run starts in a tenth of a second and can be killed by the
 hundred. Both are real processes; all else is the product: the pipeline, the pool, journal, shards, hold, supervisor.
 
-Prompts steer the engine: `poison` kills it, `crash` kills the whole run, `hang` keeps it from ever answering, and
-`bad` fails while it is mapped.
+Prompts steer the engine: `poison` kills it, `crash` kills the whole run, `hang` keeps it from ever answering, `bug`
+lets run-batch's own code fail, and `bad` fails while it is mapped.
 """
 
 import contextlib
@@ -118,6 +118,8 @@ class StandInEngine:
             finished: list[Generation] = self._process.connection.recv()
         except (EOFError, OSError):
             raise EngineDied("its process is dead") from None
+        if any(result.texts == ("text of bug",) for result in finished):
+            raise KeyError("a bug")
         self.unfinished -= len(finished)
         return finished
 
