@@ -3,7 +3,9 @@
 import contextlib
 import gc
 import os
+import threading
 from collections.abc import Mapping
+from multiprocessing.connection import wait
 from typing import Any
 
 from run_batch.jobs.errors import JobError, RunError
@@ -66,6 +68,20 @@ class Engine:
                 f"the engine does not start: {type(error).__name__}: {first_cause(error)} (--verbose tells more)"
             ) from error
 
+        manager = getattr(getattr(self._engine.engine_core, "resources", None), "engine_manager", None)
+        self._processes: list[Any] = list(getattr(manager, "processes", []))
+        if self._processes:
+            threading.Thread(target=self._wake_when_dead, name="engine-death", daemon=True).start()
+
+    def _wake_when_dead(self) -> None:
+        """vLLM notices that its process is dead, but `LLMEngine.step` goes on waiting for its answer."""
+        from vllm.v1.engine.exceptions import EngineDeadError
+
+        core = self._engine.engine_core
+        with contextlib.suppress(OSError, ValueError):  # closed meanwhile
+            wait([process.sentinel for process in self._processes])
+        core.outputs_queue.put_nowait(EngineDeadError())
+
     @property
     def unfinished(self) -> int:
         """Rows added and not yet given back, running or waiting in the engine."""
@@ -113,11 +129,9 @@ class Engine:
 
     def kill(self) -> bool:
         """End the engine's processes where they are, from any thread; False where it runs in this process."""
-        manager = getattr(getattr(self._engine.engine_core, "resources", None), "engine_manager", None)
-        pids = [process.pid for process in getattr(manager, "processes", [])]
-        for pid in pids:
-            kill_tree(pid)
-        return bool(pids)
+        for process in self._processes:
+            kill_tree(process.pid)
+        return bool(self._processes)
 
     def close(self) -> None:
         """End the engine and its processes."""

@@ -1,8 +1,9 @@
 """Which row kills the engine: found by narrowing, in a number of deaths that grows with the logarithm of the rows.
 
 Rows that were in the engine at two deaths are suspects: they run alone from then on, half of them at a time. A half
-that finishes is innocent; a half that dies is halved again; a row that dies three times all alone is to blame. The first
-death costs nobody anything: most have other causes. All this is kept in a file too, for rows that kill the process.
+that finishes is innocent; a half that dies is halved again; a row that dies three times, all alone, is to blame. The
+first death costs nobody anything: most have other causes. All this is kept in a file too, for rows that kill the
+process.
 """
 
 import json

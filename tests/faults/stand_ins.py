@@ -26,6 +26,7 @@ from run_batch.jobs.engine import EngineDied
 from run_batch.jobs.generation import Generation
 from run_batch.jobs.mapped import MappedRow, RowFailure
 from run_batch.jobs.prepare import prepare
+from run_batch.jobs.worker import TaskResult
 from run_batch.jobs.workers import WorkerPool, _Worker
 
 # pyarrow loads parts of itself when it is first asked for a plain list: once, not in every run that is forked.
@@ -82,7 +83,7 @@ def _map_rows(connection: Connection) -> None:
         with pa.ipc.open_stream(task.records) as reader:
             prompts = reader.read_next_batch().column("prompt").to_pylist()
         rows = enumerate(prompts, task.start)
-        transport.send(connection, [map_row(row, prompt) for row, prompt in rows])
+        transport.send(connection, TaskResult([map_row(row, prompt) for row, prompt in rows], 0.0))
 
 
 def map_row(row: int, prompt: str) -> MappedRow | RowFailure:
@@ -101,7 +102,7 @@ class StandInEngine:
 
     def __init__(self, log: Path, speed: Speed) -> None:
         self.max_num_seqs = speed.max_num_seqs
-        self.unfinished = 0
+        self.unfinished = self.running = 0
         self._added: list[tuple[int, str]] = []
         self._process = Forked(lambda connection: _generate(connection, log, speed))
         log.with_suffix(".engine").write_text(str(self._process.pid))

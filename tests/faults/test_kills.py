@@ -60,9 +60,7 @@ def repeated_after(kills: list[int], generated: list[int]) -> list[int]:
     return counts
 
 
-@pytest.mark.parametrize(
-    ("kills", "rows"), [(8, 400), pytest.param(200, 7000, marks=pytest.mark.long)]
-)
+@pytest.mark.parametrize(("kills", "rows"), [(8, 400), pytest.param(200, 7000, marks=pytest.mark.long)])
 def test_a_job_that_is_killed_at_random_equals_one_that_is_not(tmp_path: Path, kills: int, rows: int) -> None:
     dice = random.Random(kills)
     job = make_job(tmp_path / "killed", prompts(rows), SPEED)

@@ -71,15 +71,15 @@ def test_a_disk_that_is_full_at_a_random_point(job: StandingJob, small_disk: Pat
         kept, generated = stamps(job), len(job.generated())
         (small_disk / "_filler").unlink()
         finishes(job, kept)
-        print(f"\nfull with {room >> 10} KiB of room: {len(kept)} shards kept, {generated} rows generated before", end="")
+        print(
+            f"\nfull with {room >> 10} KiB of room: {len(kept)} shards kept, {generated} rows generated before", end=""
+        )
         print(f", {len(job.generated()) - ROWS} generated again")
         assert len(job.generated()) - ROWS <= generated - 20 * len(kept)
 
 
 @needs_root
-def test_a_folder_that_cannot_be_written_to_is_named_before_anything_starts(
-    job: StandingJob, small_disk: Path
-) -> None:
+def test_a_folder_that_cannot_be_written_to_is_named_before_anything_starts(job: StandingJob, small_disk: Path) -> None:
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
     code, said = job.run()
     assert code == 2 and "cannot be written to" in said and "Traceback" not in said
