@@ -42,7 +42,7 @@ def key(
 
 
 def at_least(low: int) -> Callable[[Any], str | None]:
-    return lambda value: None if value >= low else f"a whole number from {low} on"
+    return lambda value: None if value >= low else f"a number from {low} on"
 
 
 def one_of(*accepted: str) -> Callable[[Any], str | None]:
@@ -105,10 +105,7 @@ class ErrorsTable:
         check=lambda value: None if 0 <= value <= 1 else "a number from 0 to 1",
     )
     step_seconds: float = key(
-        "longest step of the engine in seconds; one that takes longer counts as dead; 0 for no limit",
-        600.0,
-        result=False,
-        check=lambda value: None if 0 <= value < float("inf") else "a number of seconds from 0 on",
+        "an engine whose step takes longer counts as dead; 0 for no limit", 600.0, result=False, check=at_least(0)
     )
     expected_column: str | None = key("column with the text expected of each row; other texts count as failed", None)
 

@@ -38,7 +38,7 @@ class Recovered:
 
     Attributes:
         results: finished rows of shards that are still to be committed, by row: a row in two journals counts once.
-        segments: journal files that hold rows of these shards alone, or of none: they go when those are committed.
+        segments: journal files that hold rows of our shards alone: they go when those are committed.
     """
 
     results: dict[int, Finished] = field(default_factory=dict)
@@ -102,7 +102,8 @@ def recover(
                 shards.add(shard)
                 if attempts(shard) == row.attempt:
                     found.results.setdefault(row.result.row, row.result)
-        if all(map(owned, shards)):
+        # One without a row may be another process's that has just begun it.
+        if shards and all(map(owned, shards)):
             found.segments.append((path, {shard for shard in shards if attempts(shard) is not None}))
     return found
 
