@@ -22,17 +22,18 @@ COUNT = 600
 OWN_PROCESS = {"VLLM_ENABLE_V1_MULTIPROCESSING": "1"}
 IN_FLIGHT = 2 * 32
 
-# A white picture does it.
+# A picture of one colour does it.
 PLUGIN = """
 import os, time
 from run_batch.model import MULTIMODAL_REGISTRY
 from run_batch.model.llava import LlavaForConditionalGeneration
+from run_batch.model.pixels import map_uint8_pixels
 
-@MULTIMODAL_REGISTRY.register_image_pixel_input_mapper()
+@MULTIMODAL_REGISTRY.register_image_pixel_input_mapper(map_uint8_pixels)
 class MortalLlava(LlavaForConditionalGeneration):
     def embed_multimodal(self, **kwargs):
         pixels = kwargs["pixel_values"]
-        if any(bool((image == 255).all()) for image in pixels):
+        if any(bool((image.float().std(dim=(-2, -1)) < 1e-4).all()) for image in pixels):
             {harm}
         return super().embed_multimodal(**kwargs)
 """
