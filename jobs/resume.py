@@ -50,16 +50,15 @@ def resume(job: PreparedJob, work: Work) -> Resumed:
     def attempt(shard: int) -> int | None:
         return work.attempts.get(shard, 0) if shard in todo else None
 
+    def is_left(row: int) -> bool:
+        shard = row // job.plan.rows_per_shard
+        return shard in todo and row not in found.results and row in work.rows(shard)
+
     try:
         found = recover(job.store, job_hash(job.identity), job.plan, attempt, owned=lambda shard: True)
         suspects = Suspects(run_folder / f"suspects-{ALL_SHARDS}.json")
-        running = [
-            row
-            for row in read_running(note_file) or []
-            if row // job.plan.rows_per_shard in todo and row not in found.results
-        ]
-        for row in found.results:
-            suspects.clear(row)
+        suspects.keep_only(is_left)
+        running = [row for row in read_running(note_file) or [] if is_left(row)]
         if running:
             suspects.died(running)
         note_file.unlink(missing_ok=True)

@@ -132,7 +132,8 @@ class Supervisor:
         # Rows that were found to kill the engine are believed once it has shown that it lives without them.
         if finished or (self._input_ended and not (self._running or self._waiting or self._held)):
             finished += self._verdicts
-            self._suspects.blamed -= {verdict.row for verdict in self._verdicts}
+            for verdict in self._verdicts:
+                self._suspects.clear(verdict.row)
             self._verdicts = []
         return finished
 
@@ -167,7 +168,10 @@ class Supervisor:
             group = [self._held.pop(row) for row in groups[0] if row in self._held]
             self._alone = {row.row for row in group}
             for row in group:
-                self._add_now(row)
+                if self._alone:
+                    self._add_now(row)
+                else:  # the engine died while it took the row before
+                    self._held[row.row] = row
             if not group:  # its rows never came: none of this run's, or they failed while they were mapped
                 del groups[0]
             return

@@ -8,7 +8,7 @@ process.
 
 import json
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from run_batch.io.shards import replace_file
@@ -49,20 +49,21 @@ class Suspects:
         """Whether a row must run with its group alone."""
         return any(row in group for group in self.groups)
 
-    def keep_only(self, unfinished: Collection[int]) -> None:
-        """Forget rows that are none of this run's, or finished."""
-        self.groups = [kept for group in self.groups if (kept := [row for row in group if row in unfinished])]
-        self.blamed &= set(unfinished)
+    def keep_only(self, is_left: Callable[[int], bool]) -> None:
+        """Forget rows that are finished, or none of this run's."""
+        self.groups = [kept for group in self.groups if (kept := [row for row in group if is_left(row)])]
+        self.blamed = {row for row in self.blamed if is_left(row)}
         for counter in (self._deaths, self._deaths_alone):
-            for row in [row for row in counter if row not in unfinished]:
+            for row in [row for row in counter if not is_left(row)]:
                 del counter[row]
 
     def clear(self, row: int) -> None:
         """A row is finished."""
-        if not self._deaths and not self.groups:
+        if not (self._deaths or self.groups or self.blamed):
             return
         self._deaths.pop(row, None)
         self._deaths_alone.pop(row, None)
+        self.blamed.discard(row)
         for group in self.groups:
             if row in group:
                 group.remove(row)
