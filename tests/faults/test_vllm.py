@@ -154,6 +154,7 @@ def check_poisoned(job: Path, row: int, whole: pa.Table) -> None:
     assert texts[:row] + texts[row + 1 :] == expected[:row] + expected[row + 1 :]
 
 
+@pytest.mark.long
 def test_a_row_on_which_the_model_fails_is_found_with_the_engine_in_the_runs_process(
     tmp_path: Path, whole: pa.Table
 ) -> None:
