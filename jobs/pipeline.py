@@ -77,6 +77,8 @@ def run_job(
             with stop.listening(), _held(job) as hold:
                 work = failed_work(job) if retry_failed else missing_work(job)
                 if not _Run(job, work, quiet, summary, stop, hold).run(start_engine or _start_vllm):
+                    with contextlib.suppress(OSError):  # of no use any more, and no harm
+                        remove_journals(job.store)
                     return _finish(job)
         except Interrupted:
             pass
@@ -124,7 +126,6 @@ def _start_vllm(config: JobConfig) -> Engine:
 def _finish(job: PreparedJob) -> int:
     failed = job.rows_failed
     try:
-        remove_journals(job.store)
         if not job.store.is_complete():
             job.store.mark_success()
     except OSError as error:

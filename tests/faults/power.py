@@ -5,6 +5,7 @@ Stricter than real file systems: nothing reaches the disk unless it was asked fo
 
 import os
 import shutil
+import threading
 from pathlib import Path
 
 
@@ -19,7 +20,7 @@ def watch(folder: Path, durable: Path) -> None:
             place.mkdir(parents=True, exist_ok=True)
         else:
             content = contents.get(path.stat().st_ino, b"")
-            temporary = durable.with_name("copy.tmp")
+            temporary = durable.with_name(f"{durable.name}-{threading.get_ident()}.tmp")
             temporary.write_bytes(content)
             os.replace(temporary, place)
 

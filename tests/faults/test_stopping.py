@@ -178,6 +178,21 @@ def test_a_retry_that_is_killed_goes_on_and_takes_nothing_old_for_new(tmp_path: 
     assert pq.read_metadata(jobs.shards(job.config)[5]).metadata[b"run_batch.attempt"] == b"1"
 
 
+def test_a_run_that_has_nothing_to_do_leaves_a_retry_alone(tmp_path: Path) -> None:
+    job = failing(tmp_path)
+    generated = len(job.generated())
+    job.setting, job.speed = Setting(retry_failed=True), Speed(tame=True, step_seconds=0.3)
+    process = job.start()
+    wait_for_rows(job, generated + 1)
+    time.sleep(0.2)
+    journal = list((job.store / "_run" / "journal").iterdir())
+    job.setting = Setting()
+    assert job.run()[0] == 0
+    assert list((job.store / "_run" / "journal").iterdir()) == journal != []
+    process.join(30)
+    assert process.exitcode == 0
+
+
 def test_failed_rows_of_an_unfinished_job_wait_for_its_end(job: StandingJob) -> None:
     job.setting = Setting(retry_failed=True)
     code, said = job.run()
