@@ -90,7 +90,12 @@ def run_job(
 
 @contextlib.contextmanager
 def _held(job: PreparedJob) -> Iterator[Hold]:
-    """Hold the output folder. One that is still empty at the end, because the job did not start, goes again."""
+    """Hold the output folder. One that is still empty at the end, because the job did not start, goes again.
+
+    Raises:
+        RunError: another run works on it. Not a JobError: nothing is wrong with the job, and the same command goes on
+            with it later.
+    """
     store = job.store
     hold = Hold(store.run_folder, ALL_SHARDS)
     made = []

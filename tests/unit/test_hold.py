@@ -117,6 +117,20 @@ def test_of_many_takers_of_a_stale_hold_exactly_one_wins(tmp_path: Path) -> None
         assert sum(won) == 1
 
 
+def test_who_looked_long_ago_does_not_win_over_who_has_taken_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # It saw an empty folder; meanwhile hold 1 was made, went stale, and was taken over, which is hold 2.
+    Hold(tmp_path, "all").take()
+    (tmp_path / "hold-all.1").rename(tmp_path / "hold-all.2")
+    slow = Hold(tmp_path, "all")
+    seen = [[], slow._numbers(), slow._numbers()]
+    monkeypatch.setattr(slow, "_numbers", lambda: seen.pop(0))
+    with pytest.raises(HeldError):
+        slow.take()
+    assert [path.name for path in tmp_path.iterdir()] == ["hold-all.2"]
+
+
 def _take_and_say(folder: Path, wins: "multiprocessing.Queue[int]") -> None:
     for _ in range(40):
         hold = Hold(folder, "all")
