@@ -24,6 +24,9 @@ from run_batch.jobs.watchdog import Watchdog
 # Rows added to the engine, as a multiple of those it runs at once: the rest wait inside it, so that the next step
 # never lacks a row because one has just finished.
 ROWS_IN_ENGINE = 2
+# Rows that a new engine finishes before suspects run alone, as a multiple of those it runs at once: the more, the less
+# likely is it that what kills engines from outside hits a suspect again and again.
+_SEATFULS_TO_PROVE = 10
 _STARTS = 3
 _SECONDS_BETWEEN_STARTS = 2.0
 # So many rows in succession that kill the engine, and none that it finishes: then it is not the rows.
@@ -182,7 +185,7 @@ class Supervisor:
         """Whether this engine has run other rows for a while. Were suspects always the first to run, engines that are
         killed from outside every few seconds would die of them."""
         others_left = self._running or self._waiting or not self._input_ended
-        return not others_left or self._finished >= ROWS_IN_ENGINE * self.max_num_seqs
+        return not others_left or self._finished >= _SEATFULS_TO_PROVE * self.max_num_seqs
 
     def _add_now(self, row: MappedRow) -> None:
         failure = self._add_to_engine(row)
