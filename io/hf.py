@@ -1,10 +1,11 @@
 """Rows of Hugging Face data sets: a folder written by `save_to_disk`, or a data set on the Hub."""
 
 import hashlib
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from run_batch.io.rows import InputError, RowBatch
+from run_batch.io.rows import DamagedInputError, InputError, RowBatch
 
 
 def is_saved_dataset(folder: Path) -> bool:
@@ -48,10 +49,12 @@ class HfSource:
         self._dataset = loaded.with_format("arrow")
         self.schema = loaded.features.arrow_schema
         self.num_rows: int = loaded.num_rows
+        self._files = {file["filename"]: _state(file["filename"]) for file in loaded.cache_files}
         self.fingerprint = hashlib.sha256(f"{loaded._fingerprint} {loaded.num_rows}".encode()).hexdigest()
 
     def read(self, start: int, stop: int, columns: Sequence[str], batch_rows: int) -> Iterator[RowBatch]:
         """See Source.read."""
+        self._check_unchanged()
         dataset = self._dataset.select_columns(list(columns))
         for low in range(start, stop, batch_rows):
             table = dataset[low : min(low + batch_rows, stop)]
@@ -59,9 +62,28 @@ class HfSource:
                 yield RowBatch(low, batch)
                 low += batch.num_rows
 
+    def _check_unchanged(self) -> None:
+        for name, state in self._files.items():
+            try:
+                changed = _state(name) != state
+            except OSError as error:
+                raise DamagedInputError(
+                    f"{name}: {error.strerror}; put it back and run the same command again"
+                ) from None
+            if changed:
+                raise DamagedInputError(
+                    f"{name} has changed since the job started; put the old file back and run the same command "
+                    "again, or start a new job"
+                )
+
     def row_names(self, start: int, stop: int) -> list[str]:
         """See Source.row_names."""
         return [f"{self._split}:{row}" for row in range(start, stop)]
+
+
+def _state(path: str) -> tuple[int, int]:
+    status = os.stat(path)
+    return status.st_size, status.st_mtime_ns
 
 
 def _one_line(error: Exception) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from run_batch.io.rows import InputError, RowBatch, is_bare_name
+from run_batch.io.rows import DamagedInputError, InputError, RowBatch, is_bare_name
 
 _READ_BUFFER_BYTES = 1 << 20
 
@@ -26,8 +26,10 @@ class _File:
     path: str
     name: str
     size: int
+    changed: int
     schema: pa.Schema
     row_groups: tuple[int, ...]
+    group_bytes: tuple[int, ...]
 
     @property
     def num_rows(self) -> int:
@@ -68,7 +70,7 @@ class ParquetSource:
         self.num_rows = self._starts[-1]
         self.folder = None if self._filesystem else Path(root)
         self.fingerprint = hashlib.sha256(
-            "\n".join(f"{f.name} {f.size} {f.row_groups}" for f in self._files).encode()
+            "\n".join(f"{f.name} {f.size} {f.row_groups} {f.group_bytes}" for f in self._files).encode()
         ).hexdigest()
 
     def _find(self, path: str) -> tuple[list[str], str]:
@@ -109,25 +111,38 @@ class ParquetSource:
 
     def _open(self, path: str) -> pq.ParquetFile:
         source = path if self._filesystem is None else self._filesystem.open(path, "rb")
-        return pq.ParquetFile(source, buffer_size=_READ_BUFFER_BYTES)
+        # Pages that were written with a checksum are held against it; most writers leave it out.
+        return pq.ParquetFile(source, buffer_size=_READ_BUFFER_BYTES, page_checksum_verification=True)
+
+    def _state(self, path: str) -> tuple[int, int]:
+        """Size, and when the file was changed last where the file system tells so cheaply."""
+        if self._filesystem is not None:
+            return self._filesystem.size(path), 0
+        status = os.stat(path)
+        return status.st_size, status.st_mtime_ns
 
     def _open_footer(self, path: str, root: str) -> _File:
         try:
+            size, changed = self._state(path)
             with self._open(path) as file:
-                metadata = file.metadata
-                size = Path(path).stat().st_size if self._filesystem is None else self._filesystem.size(path)
-                groups = tuple(metadata.row_group(g).num_rows for g in range(metadata.num_row_groups))
+                groups = [file.metadata.row_group(g) for g in range(file.metadata.num_row_groups)]
+                rows, nbytes = tuple(g.num_rows for g in groups), tuple(g.total_byte_size for g in groups)
                 # A query may be a signature: it is no part of the name, which rows without an id column are called by.
                 name = _without_query(path).removeprefix(root).lstrip("/")
-                return _File(path, name, size, file.schema_arrow, groups)
+                return _File(path, name, size, changed, file.schema_arrow, rows, nbytes)
         except FileNotFoundError:
             raise InputError(f"input.path: {path}: no such file") from None
         except (OSError, pa.ArrowException) as error:
-            raise InputError(f"input.path: {path} cannot be read as Parquet: {error}") from None
+            kind = DamagedInputError if self._begins_as_parquet(path) else InputError
+            raise kind(f"input.path: {path} cannot be read as Parquet: {error}") from None
         except Exception as error:
             if self._filesystem is None:
                 raise
             raise InputError(f"input.path: {path} cannot be read: {type(error).__name__}: {error}") from None
+
+    def _begins_as_parquet(self, path: str) -> bool:
+        with open(path, "rb") if self._filesystem is None else self._filesystem.open(path, "rb") as file:
+            return file.read(4) == b"PAR1"
 
     def _check_same_columns(self, file: _File) -> None:
         for field in self.schema:
@@ -144,11 +159,22 @@ class ParquetSource:
         for index, first, last in self._spans(start, stop):
             file = self._files[index]
             try:
+                self._check_unchanged(file)
                 yield from self._read_file(file, self._starts[index], first, last, columns, batch_rows)
+                self._check_unchanged(file)
             except FileNotFoundError:
-                raise InputError(f"{file.path} has gone; put it back and run the same command again") from None
+                raise DamagedInputError(f"{file.path} has gone; put it back and run the same command again") from None
             except (OSError, pa.ArrowException) as error:
-                raise InputError(f"{file.path} is damaged: {error}") from None
+                raise DamagedInputError(
+                    f"{file.path} is damaged: {error}; put a good copy in its place and run the same command again"
+                ) from None
+
+    def _check_unchanged(self, file: _File) -> None:
+        if self._state(file.path) != (file.size, file.changed):
+            raise DamagedInputError(
+                f"{file.path} has changed since the job started; put the old file back and run the same command "
+                "again, or start a new job"
+            )
 
     def _read_file(
         self, file: _File, offset: int, first: int, last: int, columns: Sequence[str], batch_rows: int

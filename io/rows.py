@@ -30,6 +30,10 @@ class MediaError(Exception):
         self.kind = kind
 
 
+class DamagedInputError(InputError):
+    """It was a good input once: a file is cut off or damaged, has gone, or has changed since it was opened."""
+
+
 @dataclass(frozen=True, slots=True)
 class RowBatch:
     """Consecutive rows of the input.
@@ -62,7 +66,7 @@ class Source(Protocol):
         """Rows start..stop-1 in batches of at most `batch_rows`, without reading what is not asked for.
 
         Raises:
-            InputError: a file is damaged or has gone.
+            DamagedInputError: a file is damaged, has gone, or has changed.
         """
         ...
 

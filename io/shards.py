@@ -6,7 +6,9 @@ system. What else a run keeps lies in `_run/` too, which readers of data sets sk
 
 import os
 import re
-from collections.abc import Mapping
+import socket
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +19,11 @@ RUN_FOLDER = "_run"
 SUCCESS = "_SUCCESS"
 _SHARD_NAME = re.compile(r"part-(\d{5,})\.parquet")
 _FAILED_KEY = b"run_batch.rows_failed"
+_ATTEMPT_KEY = b"run_batch.attempt"
+
+
+class ShardError(Exception):
+    """A committed shard cannot be read; the message names it and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,10 +33,12 @@ class ShardInfo:
     Attributes:
         rows: number of rows.
         failed: rows whose `error` is not null.
+        attempt: how often it had been committed before.
     """
 
     rows: int
     failed: int
+    attempt: int
 
 
 class ShardStore:
@@ -46,13 +55,17 @@ class ShardStore:
             place = place.parent
         return place.is_dir() and os.access(place, os.W_OK | os.X_OK)
 
-    def create(self) -> None:
-        """Make the folder where it is missing.
+    def create(self) -> list[Path]:
+        """Make the folder where it is missing; the folders that were made, outermost first.
 
         Raises:
             OSError: it cannot be made.
         """
-        self.run_folder.mkdir(parents=True, exist_ok=True)
+        missing = [folder for folder in (*reversed(self.run_folder.parents), self.run_folder) if not folder.exists()]
+        for folder in missing:
+            folder.mkdir(exist_ok=True)
+            sync_folder(folder.parent)
+        return missing
 
     def path(self, index: int) -> Path:
         return self.folder / f"part-{index:05d}.parquet"
@@ -68,18 +81,30 @@ class ShardStore:
         """Counts of a committed shard, from its footer.
 
         Raises:
-            OSError, pyarrow.ArrowException: the file cannot be read as Parquet.
+            ShardError: the file cannot be read as Parquet.
         """
-        metadata = pq.read_metadata(self.path(index))
+        with _reading(self.path(index)):
+            metadata = pq.read_metadata(self.path(index))
         keys: Mapping[bytes, bytes] = metadata.metadata or {}
-        return ShardInfo(metadata.num_rows, int(keys.get(_FAILED_KEY, b"0")))
+        return ShardInfo(metadata.num_rows, int(keys.get(_FAILED_KEY, b"0")), int(keys.get(_ATTEMPT_KEY, b"0")))
 
-    def commit(self, index: int, table: pa.Table, metadata: Mapping[str, str]) -> None:
-        """Write one shard and make it appear; afterwards it is there after a power cut too.
+    def read(self, index: int, columns: list[str] | None = None) -> pa.Table:
+        """A committed shard.
+
+        Raises:
+            ShardError: the file cannot be read as Parquet, or is damaged.
+        """
+        with _reading(self.path(index)):
+            return pq.ParquetFile(self.path(index), page_checksum_verification=True).read(columns)
+
+    def commit(self, index: int, table: pa.Table, metadata: Mapping[str, str], attempt: int = 0) -> None:
+        """Write one shard and make it appear, in the place of an earlier attempt; afterwards it is there after a
+        power cut too.
 
         Args:
             table: the shard's rows, in order, with a column `error`.
             metadata: what else to keep in the file's metadata.
+            attempt: how often the shard has been committed before.
 
         Raises:
             OSError: the disk is full, or the folder is gone or read-only.
@@ -87,11 +112,12 @@ class ShardStore:
         failed = len(table) - table["error"].null_count
         keys = {key.encode(): value.encode() for key, value in metadata.items()}
         keys[_FAILED_KEY] = str(failed).encode()
+        keys[_ATTEMPT_KEY] = str(attempt).encode()
         table = table.replace_schema_metadata({**(table.schema.metadata or {}), **keys})
-        temporary = self.run_folder / f"{self.path(index).name}.{os.getpid()}.tmp"
+        temporary = self.run_folder / f"{self.path(index).name}.{socket.gethostname()}-{os.getpid()}.tmp"
         try:
             with open(temporary, "wb") as file:
-                pq.write_table(table, file)
+                pq.write_table(table, file, write_page_checksum=True)
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, self.path(index))
@@ -100,10 +126,12 @@ class ShardStore:
             raise
         sync_folder(self.folder)
 
-    def discard_unfinished(self) -> None:
-        """Remove what a killed run left half written."""
+    def discard_unfinished(self, shards: Collection[int]) -> None:
+        """Remove what a killed run left half written of these shards, and of small files."""
         for leftover in self.run_folder.glob("*.tmp"):
-            leftover.unlink(missing_ok=True)
+            match = _SHARD_NAME.match(leftover.name)
+            if match is None or int(match[1]) in shards:
+                leftover.unlink(missing_ok=True)
 
     def mark_success(self) -> None:
         """Write `_SUCCESS`: all shards are there."""
@@ -112,6 +140,17 @@ class ShardStore:
 
     def is_complete(self) -> bool:
         return (self.folder / SUCCESS).exists()
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, pa.ArrowException) as error:
+        raise ShardError(
+            f"{path} cannot be read: {' '.join(str(error).split())}. Once it is removed (_SUCCESS with it), the same "
+            "command generates its rows again"
+        ) from None
 
 
 def replace_file(path: Path, content: bytes, durable: bool = True) -> None:

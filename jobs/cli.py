@@ -42,12 +42,18 @@ _verbose_option = click.option("--verbose", is_flag=True, help="Show what vLLM l
 @click.group(invoke_without_command=True, epilog=_EXIT_CODES, context_settings={"max_content_width": 100})
 @_config_option
 @_set_option
+@click.option("--retry-failed", is_flag=True, help="Generate again the rows that have an error, and only those.")
 @click.option("--quiet", is_flag=True, help="Show no progress.")
 @_verbose_option
 @click.version_option(version("run-batch"), prog_name="run-batch")
 @click.pass_context
 def main(
-    context: click.Context, config_path: Path | None, overrides: tuple[str, ...], quiet: bool, verbose: bool
+    context: click.Context,
+    config_path: Path | None,
+    overrides: tuple[str, ...],
+    retry_failed: bool,
+    quiet: bool,
+    verbose: bool,
 ) -> None:
     """Generate text for every row of a data set of images and prompts.
 
@@ -64,7 +70,7 @@ def main(
         from run_batch.jobs.pipeline import run_job
         from run_batch.jobs.prepare import prepare
 
-        return run_job(prepare(config), quiet, summary)
+        return run_job(prepare(config), quiet, summary, retry_failed=retry_failed)
 
     _exit_with(run, config_path, overrides, verbose)
 

@@ -43,7 +43,7 @@ def key(
 
 
 def at_least(low: int) -> Callable[[Any], str | None]:
-    return lambda value: None if value >= low else f"a whole number from {low} on"
+    return lambda value: None if value >= low else f"a number from {low} on"
 
 
 def _path(value: str) -> str | None:
@@ -125,6 +125,9 @@ class ErrorsTable:
         0.1,
         result=False,
         check=lambda value: None if 0 <= value <= 1 else "a number from 0 to 1",
+    )
+    step_seconds: float = key(
+        "an engine whose step takes longer counts as dead; 0 for no limit", 600.0, result=False, check=at_least(0)
     )
     expected_column: str | None = key("column with the text expected of each row; other texts count as failed", None)
 

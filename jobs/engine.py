@@ -1,12 +1,17 @@
 """vLLM's engine: mapped rows in, generated texts out, with continuous batching."""
 
+import contextlib
+import gc
 import os
+import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
+from multiprocessing.connection import wait
 from typing import Any
 
 from run_batch.jobs.errors import JobError, RunError
+from run_batch.jobs.generation import Generation, TokenLogprob
 from run_batch.jobs.mapped import MappedRow, RowFailure
+from run_batch.jobs.processes import kill_tree
 from run_batch.model.checkpoint import (
     ModelSettings,
     SettingsError,
@@ -17,35 +22,8 @@ from run_batch.model.checkpoint import (
 from run_batch.model.declaration import DeclarationError
 
 
-@dataclass(frozen=True, slots=True)
-class TokenLogprob:
-    """One candidate of one generated position."""
-
-    token_id: int
-    token: str
-    logprob: float
-    rank: int
-
-
-@dataclass(frozen=True, slots=True)
-class Generation:
-    """What became of one row.
-
-    Attributes:
-        row: index in the input.
-        texts: one per requested sequence (`sampling.n`).
-        finish_reason: `stop` or `length`.
-        prompt_tokens: with image tokens.
-        generated_tokens: of all sequences.
-        logprobs: per generated token of the first sequence, its candidates by rank; None unless asked for.
-    """
-
-    row: int
-    texts: tuple[str, ...]
-    finish_reason: str
-    prompt_tokens: int
-    generated_tokens: int
-    logprobs: tuple[tuple[TokenLogprob, ...], ...] | None = None
+class EngineDied(Exception):
+    """The engine cannot go on; the message is the cause, on one line. The rows in it may be to blame, or nobody."""
 
 
 class Engine:
@@ -90,6 +68,20 @@ class Engine:
                 f"the engine does not start: {type(error).__name__}: {first_cause(error)} (--verbose tells more)"
             ) from error
 
+        manager = getattr(getattr(self._engine.engine_core, "resources", None), "engine_manager", None)
+        self._processes: list[Any] = list(getattr(manager, "processes", []))
+        if self._processes:
+            threading.Thread(target=self._wake_when_dead, name="engine-death", daemon=True).start()
+
+    def _wake_when_dead(self) -> None:
+        """vLLM notices that its process is dead, but `LLMEngine.step` goes on waiting for its answer."""
+        from vllm.v1.engine.exceptions import EngineDeadError
+
+        core = self._engine.engine_core
+        with contextlib.suppress(OSError, ValueError):  # closed meanwhile
+            wait([process.sentinel for process in self._processes])
+        core.outputs_queue.put_nowait(EngineDeadError())
+
     @property
     def unfinished(self) -> int:
         """Rows added and not yet given back, running or waiting in the engine."""
@@ -102,8 +94,13 @@ class Engine:
         return min(self.unfinished, self.max_num_seqs) if core is None else len(core.scheduler.running)
 
     def add(self, mapped: MappedRow) -> RowFailure | None:
-        """Queue one row; a row that vLLM refuses comes back as its failure."""
+        """Queue one row; a row that vLLM refuses comes back as its failure.
+
+        Raises:
+            EngineDied: its process is dead.
+        """
         from vllm.exceptions import VLLMValidationError
+        from vllm.v1.engine.exceptions import EngineDeadError
 
         params = self._shared_params
         try:
@@ -112,15 +109,60 @@ class Engine:
             self._engine.add_request(str(mapped.row), mapped.engine_input, params)
         except (VLLMValidationError, SettingsError) as error:
             return RowFailure(mapped.row, f"refused: {' '.join(str(error).split())}")
+        except EngineDeadError as error:
+            raise EngineDied(_cause(error)) from error
         return None
 
     def step(self) -> list[Generation]:
-        """Run the model once for all running rows; the rows that this finished."""
-        return [_generation(output) for output in self._engine.step() if output.finished]
+        """Run the model once for all running rows; the rows that this finished.
+
+        Raises:
+            EngineDied: a process of it is dead, memory has run out, or vLLM or a plugin's model failed.
+        """
+        try:
+            outputs = self._engine.step()
+        except Exception as error:
+            if is_own_bug(error):
+                raise
+            raise EngineDied(_cause(error)) from error
+        return [_generation(output) for output in outputs if output.finished]
+
+    def kill(self) -> bool:
+        """End the engine's processes where they are, from any thread; False where it runs in this process."""
+        for process in self._processes:
+            kill_tree(process.pid)
+        return bool(self._processes)
 
     def close(self) -> None:
         """End the engine and its processes."""
         self._engine.engine_core.shutdown()
+
+    def discard(self) -> None:
+        """End a dead engine, so that another can be started in this process."""
+        from vllm.distributed import cleanup_dist_env_and_memory
+
+        with contextlib.suppress(Exception):  # it is dead: whatever still answers may fail
+            self.kill()
+            self.close()
+        del self._engine
+        with contextlib.suppress(Exception):
+            cleanup_dist_env_and_memory()
+        gc.collect()
+
+
+def is_own_bug(error: BaseException) -> bool:
+    """Whether run-batch's own code raised this: then no row is to blame. Memory runs out anywhere."""
+    if isinstance(error, MemoryError) or "out of memory" in str(error).lower() or "can't allocate" in str(error):
+        return False
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace is not None and str(trace.tb_frame.f_globals.get("__name__", "")).startswith("run_batch.")
+
+
+def _cause(error: Exception) -> str:
+    """The engine's process keeps its own error to itself: only its log has it."""
+    return f"{type(error).__name__}: {first_cause(error)}"
 
 
 def _generation(output: Any) -> Generation:

@@ -1,12 +1,21 @@
-"""SIGTERM and SIGINT: stop, save what is whole, and say so by the exit code."""
+"""SIGTERM and SIGINT: stop, save what is finished, and say so by the exit code.
 
+SIGHUP, a closed terminal, counts as SIGTERM, unless it is ignored: under nohup the job goes on.
+"""
+
+import contextlib
 import os
 import signal
-from collections.abc import Iterator
+import sys
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 from run_batch.jobs.errors import EXIT_INTERRUPTED, Interrupted
+
+# Who sent the signal mostly kills after 30 seconds. A step of the engine takes a second at most, unless it hangs.
+_SAVE_SECONDS = 20.0
 
 
 class StopRequest:
@@ -14,26 +23,67 @@ class StopRequest:
     process at once.
 
     Attributes:
-        loading: no row has been generated yet.
+        loading: the engine is being loaded, and no row is in it.
         requested: a signal has come.
+        save: what a thread can still save when the main thread does not get to it.
     """
 
     def __init__(self) -> None:
         self.loading = True
         self.requested = False
+        self.save: Callable[[], None] = lambda: None
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        before = {number: signal.signal(number, self._handle) for number in (signal.SIGTERM, signal.SIGINT)}
+        numbers = [signal.SIGTERM, signal.SIGINT]
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+            numbers.append(signal.SIGHUP)
+        before = {number: signal.signal(number, self._handle) for number in numbers}
+        reading, writing = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        os.set_blocking(reading, True)
+        wakeup = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+        # A forked engine process shares the pipe: what is sent to it is not meant for this process.
+        os.register_at_fork(after_in_child=_forget_wakeup)
+        threading.Thread(target=self._see_to_it, args=(reading,), name="stop-request", daemon=True).start()
         try:
             yield
         finally:
+            signal.set_wakeup_fd(wakeup)
+            os.close(writing)
             for number, handler in before.items():
                 signal.signal(number, handler)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.requested:
-            os._exit(EXIT_INTERRUPTED)
         self.requested = True
         if self.loading:
+            self.loading = False
             raise Interrupted
+
+    def _see_to_it(self, reading: int) -> None:
+        """Told of signals by the operating system, even while the main thread is deep in somebody's C code."""
+        numbers = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
+        overdue: threading.Timer | None = None
+        # At its end the pipe is empty and its other end closed.
+        while received := os.read(reading, 1):
+            if received[0] not in numbers:
+                continue
+            if overdue is not None:
+                os._exit(EXIT_INTERRUPTED)
+            overdue = threading.Timer(_SAVE_SECONDS, self._overdue)
+            overdue.daemon = True
+            overdue.start()
+        if overdue is not None:
+            overdue.cancel()
+        os.close(reading)
+
+    def _overdue(self) -> None:
+        with contextlib.suppress(Exception):
+            self.save()
+        print("interrupted; the engine did not answer. Run the same command again to go on", file=sys.stderr)
+        sys.stderr.flush()
+        os._exit(EXIT_INTERRUPTED)
+
+
+def _forget_wakeup() -> None:
+    with contextlib.suppress(ValueError):  # a thread forked; it has no wakeup descriptor
+        signal.set_wakeup_fd(-1)

@@ -11,10 +11,12 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Any, TextIO
 
+from run_batch.io.hold import HeldError, Hold, HoldLost
 from run_batch.io.rows import RowBatch
+from run_batch.io.shards import ShardError
 from run_batch.jobs.config import JobConfig
 from run_batch.jobs.cores import usable_cores
-from run_batch.jobs.engine import Engine, Generation
+from run_batch.jobs.engine import Engine
 from run_batch.jobs.errors import (
     EXIT_COMPLETE,
     EXIT_INTERRUPTED,
@@ -23,31 +25,38 @@ from run_batch.jobs.errors import (
     JobError,
     RunError,
 )
+from run_batch.jobs.finished import FinishedRows
 from run_batch.jobs.interrupt import StopRequest
-from run_batch.jobs.mapped import MappedRow, RowFailure, model_settings, needed_columns
-from run_batch.jobs.metrics import METRICS_FILE, Metrics
-from run_batch.jobs.plan import job_hash, record_job
+from run_batch.jobs.journal import remove_journals
+from run_batch.jobs.mapped import model_settings, needed_columns
+from run_batch.jobs.plan import job_hash
 from run_batch.jobs.prepare import PreparedJob
-from run_batch.jobs.progress import PROGRESS_FILE, Progress
-from run_batch.jobs.results import ResultWriter
+from run_batch.jobs.results import storage_failed
+from run_batch.jobs.resume import ALL_SHARDS, Resumed, resume
+from run_batch.jobs.running import RunningRows
+from run_batch.jobs.supervisor import ROWS_IN_ENGINE, Supervisor
+from run_batch.jobs.work import Work, failed_work, missing_work, read_rows
 from run_batch.jobs.worker import WorkerSpec
 from run_batch.jobs.workers import BATCH_ROWS, MappedBatch, WorkerPool
 from run_batch.model.plugin import announce_plugins
 
-# Rows added to the engine, as a multiple of those it runs at once: the rest wait inside it, so that the next step
-# never lacks a row because one has just finished.
-_ROWS_IN_ENGINE = 2
-
 EngineFactory = Callable[[JobConfig], Engine]
 
 
-def run_job(job: PreparedJob, quiet: bool, summary: TextIO, start_engine: EngineFactory | None = None) -> int:
-    """Generate all rows that are missing.
+def run_job(
+    job: PreparedJob,
+    quiet: bool,
+    summary: TextIO,
+    start_engine: EngineFactory | None = None,
+    retry_failed: bool = False,
+) -> int:
+    """Generate all rows that are missing, or all that failed.
 
     Args:
         quiet: show no progress.
         summary: where the one line about the run goes.
         start_engine: starts the engine; vLLM's when left out.
+        retry_failed: generate the rows of committed shards again that have an error.
 
     Returns:
         The exit code.
@@ -56,20 +65,56 @@ def run_job(job: PreparedJob, quiet: bool, summary: TextIO, start_engine: Engine
         JobError: the model, engine or sampling settings do not hold; no results were written.
         RunError: the run failed; the same command resumes it.
     """
-    missing = job.missing_shards
-    if not missing:
-        print(f"all {job.plan.num_rows} rows are done already; results in {job.store.folder}", file=summary)
-    else:
+    if retry_failed and job.missing_shards:
+        raise JobError("--retry-failed needs a complete job: run the same command without it first")
+    try:
+        if not job.missing_shards and not (retry_failed and job.rows_failed):
+            rows = "no row has failed" if retry_failed else f"all {job.plan.num_rows} rows are done already"
+            print(f"{rows}; results in {job.store.folder}", file=summary)
+            return _finish(job)
         stop = StopRequest()
-        with stop.listening():
-            try:
-                interrupted = _Run(job, missing, quiet, summary, stop).run(start_engine or _start_vllm)
-            except Interrupted:
-                interrupted = True
-        if interrupted:
-            print("interrupted; run the same command again to go on", file=sys.stderr)
-            return EXIT_INTERRUPTED
-    return _finish(job)
+        try:
+            with stop.listening(), _held(job) as hold:
+                work = failed_work(job) if retry_failed else missing_work(job)
+                if not _Run(job, work, quiet, summary, stop, hold).run(start_engine or _start_vllm):
+                    with contextlib.suppress(OSError):  # of no use any more, and no harm
+                        remove_journals(job.store)
+                    return _finish(job)
+        except Interrupted:
+            pass
+    except ShardError as error:
+        raise RunError(str(error)) from None
+    print("interrupted; run the same command again to go on", file=sys.stderr)
+    return EXIT_INTERRUPTED
+
+
+@contextlib.contextmanager
+def _held(job: PreparedJob) -> Iterator[Hold]:
+    """Hold the output folder. One that is still empty at the end, because the job did not start, goes again.
+
+    Raises:
+        RunError: another run works on it. Not a JobError: nothing is wrong with the job, and the same command goes on
+            with it later.
+    """
+    store = job.store
+    hold = Hold(store.run_folder, ALL_SHARDS)
+    made = []
+    try:
+        try:
+            made = store.create()
+            dead = hold.take()
+        except OSError as error:
+            raise storage_failed(f"output.path {store.folder} cannot be written to", error) from None
+        except HeldError as error:
+            raise RunError(f"output.path {store.folder} is in use by another run: {error}") from None
+        if dead is not None:
+            print(f"taking over from a run that has died ({dead.describe()})", file=sys.stderr)
+        yield hold
+    finally:
+        hold.release()
+        for folder in reversed(made):
+            with contextlib.suppress(OSError):
+                folder.rmdir()
 
 
 def _start_vllm(config: JobConfig) -> Engine:
@@ -85,8 +130,11 @@ def _start_vllm(config: JobConfig) -> Engine:
 
 def _finish(job: PreparedJob) -> int:
     failed = job.rows_failed
-    if not job.store.is_complete():
-        job.store.mark_success()
+    try:
+        if not job.store.is_complete():
+            job.store.mark_success()
+    except OSError as error:
+        raise storage_failed(f"_SUCCESS cannot be written to {job.store.folder}", error) from None
     limit = job.config.errors.max_fraction
     if failed <= limit * job.plan.num_rows:
         return EXIT_COMPLETE
@@ -101,23 +149,27 @@ def _finish(job: PreparedJob) -> int:
 class _Run:
     """The state of one run."""
 
-    def __init__(self, job: PreparedJob, missing: list[int], quiet: bool, summary: TextIO, stop: StopRequest) -> None:
+    def __init__(
+        self, job: PreparedJob, work: Work, quiet: bool, summary: TextIO, stop: StopRequest, hold: Hold
+    ) -> None:
         self._job = job
-        self._missing = missing
+        self._work = work
         self._quiet = quiet
         self._summary = summary
         self._stop = stop
+        self._hold = hold
         self._input_done = False
+        self._resumed: Resumed = resume(job, work)
 
     def run(self, start_engine: EngineFactory) -> bool:
-        """Generate the missing shards; whether that was interrupted."""
+        """Do the work; whether that was interrupted."""
         job = self._job
         spec = WorkerSpec(job.config, job.source.schema, job.media_root)
         count = job.config.preprocess.workers or max(1, usable_cores() - 1)
         announce_plugins(job.config.model.plugins, job.config.folder)
         pool = WorkerPool(spec, self._batches(), job.source, count)
         try:
-            engine = start_engine(job.config)
+            engine = Supervisor(lambda: start_engine(job.config), job.config.errors.step_seconds, self._stop)
             try:
                 return self._generate(pool, engine)
             finally:
@@ -127,49 +179,46 @@ class _Run:
 
     def _batches(self) -> Iterator[RowBatch]:
         columns = needed_columns(self._job.config, self._job.source.schema)
-        for shard in self._missing:
-            rows = self._job.plan.rows(shard)
-            yield from self._job.source.read(rows.start, rows.stop, columns, BATCH_ROWS)
+        done = self._resumed.results.keys()
+        for shard in self._work.shards:
+            rows = self._work.rows(shard)
+            left = [row for row in rows if row not in done]
+            yield from read_rows(self._job.source, left if len(left) < len(rows) else rows, columns, BATCH_ROWS)
 
-    def _generate(self, pool: WorkerPool, engine: Engine) -> bool:
+    def _generate(self, pool: WorkerPool, engine: Supervisor) -> bool:
         first = self._first_batch(pool)
         self._stop.loading = False
-        progress, writer = self._begin()
-        metrics = Metrics(self._job.store.run_folder / METRICS_FILE)
-        finished = _Finished(progress, writer, metrics)
-        self._take(first, engine, finished)
+        finished = self._begin(engine)
+        metrics = finished.metrics
         try:
+            finished.take_resumed(self._resumed)
+            self._take(first, engine, finished)
             while not self._stop.requested:
                 is_idle = not engine.unfinished
                 self._feed(pool, engine, finished)
                 metrics.lap("idle" if is_idle else "feed")
                 if engine.unfinished:
-                    for generation in _step(engine):
-                        finished.add(generation)
+                    for result in engine.step():
+                        finished.add(result)
                     metrics.lap("step")
                 elif self._input_done:
                     break
                 if metrics.is_due():
-                    running = engine.running
-                    metrics.write(pool.counts(), engine.unfinished - running, running, writer.seconds, writer.queued)
-                progress.tick(metrics.bottleneck)
+                    finished.write_metrics(pool, engine)
+                finished.progress.tick(metrics.bottleneck)
+                self._hold.check()
+        except HoldLost as lost:
+            raise RunError(f"output.path {self._job.store.folder}: {lost}; this run stops") from None
         finally:
-            # Whatever ends the run, whole shards are saved.
-            try:
-                writer.finish()
-            finally:
-                progress.close()
-        # What counts from here on is what is committed.
-        progress.done, progress.failed = self._job.rows_done, self._job.rows_failed
-        progress.write()
-        print(progress.summary(self._job.store.folder), file=self._summary, flush=True)
-        unfinished = progress.done < progress.total
-        if unfinished and not self._stop.requested:
+            # Whatever ends the run, finished rows are saved.
+            finished.close()
+        left = finished.conclude(self._summary)
+        if left and not self._stop.requested:
             raise RunError(
-                f"the input gave {progress.total - progress.done} rows less than when the job was planned; restore it "
-                "and run the same command again"
+                f"the input gave {left} rows less than when the job was planned; restore it and run the same command "
+                "again"
             )
-        return unfinished
+        return left > 0
 
     def _first_batch(self, pool: WorkerPool) -> MappedBatch | None:
         """Wait for the first mapped rows: only then is it known that the workers accept the job."""
@@ -178,64 +227,35 @@ class _Run:
                 return pool.get(timeout=0.2)
         raise Interrupted
 
-    def _begin(self) -> tuple[Progress, ResultWriter]:
-        job = self._job
+    def _begin(self, engine: Supervisor) -> FinishedRows:
+        metadata = result_metadata(self._job.config, self._job.identity)
+        finished = FinishedRows(self._job, self._work, self._resumed, metadata, self._quiet)
+        self._stop.save = finished.save_now
+        places = 2 * ROWS_IN_ENGINE * engine.max_num_seqs
         try:
-            job.store.create()
-            job.store.discard_unfinished()
-            record_job(job.store, job.identity, job.plan)
+            engine.remember(self._resumed.suspects, RunningRows(self._resumed.note_file, places), finished.save_now)
         except OSError as error:
-            raise RunError(f"output.path {job.store.folder} cannot be written to: {error}") from None
-        metadata = result_metadata(job.config, job.identity)
-        file = job.store.run_folder / PROGRESS_FILE
-        progress = Progress(job.plan.num_rows, job.rows_done, job.rows_failed, file, self._quiet)
-        return progress, ResultWriter(job.config, job.plan, job.source, job.store, metadata)
+            raise storage_failed(f"output.path {self._job.store.folder} cannot be written to", error) from None
+        return finished
 
-    def _feed(self, pool: WorkerPool, engine: Engine, finished: "_Finished") -> None:
+    def _feed(self, pool: WorkerPool, engine: Supervisor, finished: FinishedRows) -> None:
         """Add mapped rows to the engine until it holds enough; wait for some only when it has nothing to do."""
-        while not self._input_done and engine.unfinished < _ROWS_IN_ENGINE * engine.max_num_seqs:
+        while not self._input_done and engine.wants_rows:
             try:
-                batch = pool.get(timeout=0 if engine.unfinished else 0.2)
+                batch = pool.get(timeout=0 if engine.is_busy else 0.2)
             except queue.Empty:
                 return
             self._take(batch, engine, finished)
 
-    def _take(self, batch: MappedBatch | None, engine: Engine, finished: "_Finished") -> None:
+    def _take(self, batch: MappedBatch | None, engine: Supervisor, finished: FinishedRows) -> None:
         if batch is None:
             self._input_done = True
+            engine.end_input()
             return
         for row in batch.rows:
-            failure = engine.add(row) if isinstance(row, MappedRow) else row
+            failure = engine.add(row)
             if failure is not None:
                 finished.add(failure)
-
-
-class _Finished:
-    """Where finished rows go."""
-
-    def __init__(self, progress: Progress, writer: ResultWriter, metrics: Metrics) -> None:
-        self._progress = progress
-        self._writer = writer
-        self._metrics = metrics
-
-    def add(self, result: Generation | RowFailure) -> None:
-        failed = isinstance(result, RowFailure)
-        prompt_tokens, generated_tokens = (
-            (0, 0) if isinstance(result, RowFailure) else (result.prompt_tokens, result.generated_tokens)
-        )
-        self._progress.add(generated_tokens, failed)
-        self._metrics.add(prompt_tokens, generated_tokens)
-        self._writer.add(result)
-
-
-def _step(engine: Engine) -> list[Generation]:
-    try:
-        return engine.step()
-    except Exception as error:
-        raise RunError(
-            f"the engine failed: {type(error).__name__}: {error}. Committed shards are safe; run the same command "
-            "again to go on"
-        ) from error
 
 
 def result_metadata(config: JobConfig, identity: dict[str, Any]) -> dict[str, str]:

@@ -15,11 +15,11 @@ import pyarrow as pa
 from run_batch.io.fingerprint import sample_file
 from run_batch.io.hf import HfSource, is_saved_dataset
 from run_batch.io.parquet import ParquetSource
-from run_batch.io.rows import InputError, Source
+from run_batch.io.rows import DamagedInputError, InputError, Source
 from run_batch.io.secrets import hide_secrets
-from run_batch.io.shards import ShardStore, replace_file
+from run_batch.io.shards import ShardStore, replace_file, sync_folder
 from run_batch.jobs.config import JobConfig, result_keys
-from run_batch.jobs.errors import JobError
+from run_batch.jobs.errors import JobError, RunError
 from run_batch.jobs.prompt import parse_template, require_column
 
 # Samples of each file of a model: some MiB, whatever its size.
@@ -63,6 +63,7 @@ def open_source(config: JobConfig) -> Source:
 
     Raises:
         JobError: it cannot be opened.
+        RunError: it is damaged.
     """
     table = config.input
     path = config.resolve(table.path)
@@ -75,6 +76,8 @@ def open_source(config: JobConfig) -> Source:
                 raise InputError(f"input.path {table.path}: no such folder")
             return HfSource(path, table.split, table.name)
         return ParquetSource(path)
+    except DamagedInputError as error:
+        raise RunError(str(error)) from None
     except InputError as error:
         raise JobError(str(error)) from None
 
@@ -121,6 +124,7 @@ def check_ids(config: JobConfig, source: Source, plan: Plan) -> None:
 
     Raises:
         JobError: names the first value that is null or there twice, and its row.
+        RunError: the input is damaged.
     """
     import numpy as np
     import pandas as pd
@@ -139,6 +143,8 @@ def check_ids(config: JobConfig, source: Source, plan: Plan) -> None:
             if row < batch.start + len(ids):
                 raise JobError(f"input.id_column {column}: the id of row {row} is not UTF-8")
             hashes.append(pd.util.hash_array(ids.to_numpy(zero_copy_only=False)))
+    except DamagedInputError as error:
+        raise RunError(str(error)) from None
     except (InputError, pa.ArrowException) as error:
         raise JobError(f"input.id_column {column}: {error}") from None
     values, counts = np.unique(np.concatenate(hashes), return_counts=True)
@@ -241,3 +247,4 @@ def record_job(store: ShardStore, identity: dict[str, Any], plan: Plan) -> None:
         "rows_per_shard": plan.rows_per_shard,
     }
     replace_file(store.run_folder / "job.json", json.dumps(content, indent=1).encode())
+    sync_folder(store.run_folder)

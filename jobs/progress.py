@@ -54,6 +54,11 @@ class Progress:
         self._lines = not quiet and not sys.stderr.isatty()
         self._bar = None if quiet or self._lines else tqdm(total=total, initial=done, unit="row", dynamic_ncols=True)
 
+    def begin(self) -> None:
+        """What was added so far is of earlier runs: rates and the summary leave it out."""
+        self._done_before, self.generated_tokens = self.done, 0
+        self._samples = deque([(time.monotonic(), self.done, 0)])
+
     def add(self, tokens: int, failed: bool) -> None:
         """Count one finished row."""
         self.done += 1

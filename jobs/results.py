@@ -1,19 +1,20 @@
 """Finished rows to shards: collects rows in any order and commits each shard once it is whole, in input order."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import pyarrow as pa
 
 from run_batch.io.rows import InputError, Source
-from run_batch.io.shards import ShardStore
+from run_batch.io.shards import ShardError, ShardStore
 from run_batch.jobs.config import JobConfig
-from run_batch.jobs.engine import Generation
 from run_batch.jobs.errors import RunError
+from run_batch.jobs.generation import Generation, TokenLogprob
 from run_batch.jobs.mapped import RowFailure
-from run_batch.jobs.plan import Plan
+from run_batch.jobs.plan import RESULT_COLUMNS
+from run_batch.jobs.work import Work
 
 _LOGPROBS = pa.list_(
     pa.list_(
@@ -37,22 +38,39 @@ class ResultWriter:
     """
 
     def __init__(
-        self, config: JobConfig, plan: Plan, source: Source, store: ShardStore, metadata: Mapping[str, str]
+        self,
+        config: JobConfig,
+        work: Work,
+        source: Source,
+        store: ShardStore,
+        metadata: Mapping[str, str],
+        on_commit: Callable[[int], None],
     ) -> None:
+        """Args:
+        work: the shards to commit.
+        on_commit: told of each shard that is committed, in the thread.
+        """
         self._config = config
-        self._plan = plan
+        self._work = work
         self._source = source
         self._store = store
         self._metadata = metadata
+        self._on_commit = on_commit
         self._open: dict[int, dict[int, Generation | RowFailure]] = {}
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="shard-writer")
         self._writing: list[Future[None]] = []
         self.seconds = 0.0
+        self.rows_committed = 0
 
     @property
     def queued(self) -> int:
         """Whole shards that are not on disk yet."""
         return len(self._writing)
+
+    @property
+    def open_rows(self) -> list[Generation | RowFailure]:
+        """Finished rows of unfinished shards."""
+        return [result for rows in self._open.values() for result in rows.values()]
 
     def add(self, result: Generation | RowFailure) -> None:
         """Take one finished row.
@@ -60,10 +78,10 @@ class ResultWriter:
         Raises:
             RunError: a shard could not be written.
         """
-        shard = result.row // self._plan.rows_per_shard
+        shard = result.row // self._work.plan.rows_per_shard
         rows = self._open.setdefault(shard, {})
         rows[result.row] = result
-        if len(rows) == len(self._plan.rows(shard)):
+        if len(rows) == len(self._work.rows(shard)):
             del self._open[shard]
             self._writing.append(self._thread.submit(self._commit, shard, rows))
         self._raise_failed(only_done=True)
@@ -81,19 +99,21 @@ class ResultWriter:
         while self._writing and (self._writing[0].done() or not only_done):
             self._writing.pop(0).result()
 
-    def _commit(self, shard: int, results: Mapping[int, Generation | RowFailure]) -> None:
-        rows = self._plan.rows(shard)
+    def _commit(self, shard: int, results: dict[int, Generation | RowFailure]) -> None:
+        rows = self._work.plan.rows(shard)
         started = time.monotonic()
         try:
-            self._store.commit(shard, self._table(rows, [results[row] for row in rows]), self._metadata)
-        except InputError as error:
+            if shard in self._work.retried:
+                results = {**_results(self._store.read(shard), rows.start), **results}
+            table = self._table(rows, [results[row] for row in rows])
+            self._store.commit(shard, table, self._metadata, self._work.attempts.get(shard, 0))
+        except (InputError, ShardError) as error:
             raise RunError(str(error)) from None
         except OSError as error:
-            raise RunError(
-                f"shard {shard} cannot be written to {self._store.folder}: {error}. Committed shards are safe; "
-                "mend this and run the same command again"
-            ) from error
+            raise storage_failed(f"shard {shard} cannot be written to {self._store.folder}", error) from error
         self.seconds += time.monotonic() - started
+        self.rows_committed += len(self._work.rows(shard))
+        self._on_commit(shard)
 
     def _table(self, rows: range, results: list[Generation | RowFailure]) -> pa.Table:
         """The whole shard. Ids and carried columns are read again: holding them would cost memory."""
@@ -112,6 +132,11 @@ class ResultWriter:
             row_ids = pa.array(self._source.row_names(rows.start, rows.stop), pa.string())
         own = {name: carried[name] for name in columns} if carried is not None else {}
         return build_table(self._config, {"row_id": row_ids, **own}, results)
+
+
+def storage_failed(what: str, error: OSError) -> RunError:
+    """What a run says when its output folder does not take what it writes."""
+    return RunError(f"{what}: {error}. What is finished is kept; mend this and run the same command again")
 
 
 def compare_texts(results: list[Generation | RowFailure], expected: list[str | None]) -> list[Generation | RowFailure]:
@@ -151,3 +176,30 @@ def _logprobs(row: Generation) -> list[list[dict[str, Any]]] | None:
         [{"token_id": c.token_id, "token": c.token, "logprob": c.logprob, "rank": c.rank} for c in position]
         for position in row.logprobs
     ]
+
+
+def _results(table: pa.Table, first: int) -> dict[int, Generation | RowFailure]:
+    """The results that `build_table` made a shard of."""
+    return {first + offset: _result(first + offset, row) for offset, row in enumerate(_without_carried(table))}
+
+
+def _without_carried(table: pa.Table) -> list[dict[str, Any]]:
+    names = [name for name in RESULT_COLUMNS[1:] if name in table.column_names]
+    return table.select(names).to_pylist()
+
+
+def _result(index: int, row: Mapping[str, Any]) -> Generation | RowFailure:
+    if row["error"] is not None:
+        return RowFailure(index, row["error"])
+    found: Sequence[Sequence[Mapping[str, Any]]] | None = row.get("logprobs")
+    logprobs = None
+    if found is not None:
+        logprobs = tuple(tuple(TokenLogprob(**candidate) for candidate in position) for position in found)
+    return Generation(
+        index,
+        tuple(row.get("texts") or [row["text"]]),
+        row["finish_reason"],
+        row["prompt_tokens"],
+        row["generated_tokens"],
+        logprobs,
+    )

@@ -2,7 +2,7 @@
 
 One thread reads the input, hands batches to idle workers and collects what comes back. It stops reading while
 enough mapped rows wait, so memory stays bounded however large the input is. A worker that dies is replaced and its
-rows are mapped again; a row that kills its worker twice fails alone.
+rows are mapped again; a row that kills its worker twice, alone in it, fails.
 """
 
 import collections
@@ -240,8 +240,10 @@ class WorkerPool:
         """The task that a worker died of: row by row, and a single row that did it twice fails."""
         with pa.ipc.open_stream(task.records) as reader:
             records = reader.read_next_batch()
-        self._deaths[task.start] += 1
-        if records.num_rows == 1 and self._deaths[task.start] >= 2:
+        # Only deaths with a row alone count: a worker that something else kills has rows in it, too.
+        if records.num_rows == 1:
+            self._deaths[task.start] += 1
+        if self._deaths[task.start] >= 2:
             failure = RowFailure(task.start, "worker_died: mapping this row kills the worker process")
             self._put(MappedBatch([failure], 0))
             return

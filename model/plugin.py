@@ -4,9 +4,12 @@ vLLM calls `register` in the main process, in each engine process and in each of
 run-batch started the process tree, so installing run-batch changes no other use of vLLM.
 """
 
+import ctypes
 import importlib
 import json
+import multiprocessing
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -39,6 +42,7 @@ def register() -> None:
     announced = os.environ.get(PLUGINS_VARIABLE)
     if announced is None:
         return
+    _die_with_parent()
     plugins = json.loads(announced)
     if plugins["folder"] not in sys.path:
         sys.path.append(plugins["folder"])
@@ -79,6 +83,17 @@ def _by_name(classes: Sequence[type]) -> dict[str, type]:
             )
         named[model_cls.__name__] = model_cls
     return named
+
+
+def _die_with_parent() -> None:
+    """vLLM's engine process would outlive a run that is killed, and keep the memory that the next one needs."""
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+    set_death_signal = 1  # PR_SET_PDEATHSIG of prctl(2)
+    ctypes.CDLL(None).prctl(set_death_signal, signal.SIGKILL)
+    if os.getppid() != parent.pid:  # it has died meanwhile
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _import_plugin(module: str) -> None:

@@ -9,7 +9,8 @@ from typing import Any
 os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
 os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
 
-from run_batch.jobs.engine import Engine, Generation
+from run_batch.jobs.engine import Engine
+from run_batch.jobs.generation import Generation
 from run_batch.jobs.mapped import MappedRow
 from run_batch.model.checkpoint import ModelSettings
 from run_batch.model.mapper import ModelMapper, RowPrompt

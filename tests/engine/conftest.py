@@ -7,7 +7,7 @@ from typing import Any
 import engines
 import pytest
 
-from run_batch.jobs.engine import Generation
+from run_batch.jobs.generation import Generation
 from run_batch.model.checkpoint import ModelSettings
 from run_batch.model.mapper import ModelMapper, RowPrompt
 from run_batch.model.plugin import announce_plugins, register

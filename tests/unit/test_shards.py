@@ -50,9 +50,10 @@ def test_a_shard_that_cannot_be_finished_leaves_nothing(store: ShardStore, monke
 
 
 def test_what_a_killed_run_left_is_removed(store: ShardStore) -> None:
-    (store.run_folder / "part-00001.parquet.9.tmp").write_bytes(b"half")
-    store.discard_unfinished()
-    assert list(store.run_folder.iterdir()) == []
+    for shard in (1, 2):
+        (store.run_folder / f"part-0000{shard}.parquet.host-9.tmp").write_bytes(b"half")
+    store.discard_unfinished({1})
+    assert [path.name for path in store.run_folder.iterdir()] == ["part-00002.parquet.host-9.tmp"], "another's shard"
 
 
 def test_writability_is_told_without_making_anything(tmp_path: Path) -> None:

@@ -1,0 +1,222 @@
+"""Who works on a folder: one process at a time, and another takes over once that one is dead.
+
+A hold is a file `hold-NAME.N` made by exclusive create; the one with the highest N counts. Its holder touches it every
+few seconds. Taking over a stale hold N is creating N+1, which only one process can do: that is all that is asked of
+the file system, besides its own clock. A hold saves double work; results do not depend on it, because journals have
+one writer each and shards appear by atomic rename, whoever writes them.
+"""
+
+import contextlib
+import json
+import os
+import re
+import socket
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+REFRESH_SECONDS = 5.0
+# On another host a dead holder shows only by not touching its hold.
+STALE_SECONDS = 60.0
+
+
+class HeldError(Exception):
+    """Another process holds the folder; the message says which, where, and since when."""
+
+
+class HoldLost(Exception):
+    """The hold has been taken over or removed while it was held."""
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """A process, told from all others on all machines.
+
+    Attributes:
+        host: for people.
+        machine: of this boot of the machine, and of the process namespace: where `pid` means something.
+        pid: process id.
+        started: when the process started, in the kernel's own count: process ids come again, the pair does not.
+        since: seconds since the epoch, for people.
+    """
+
+    host: str
+    machine: str
+    pid: int
+    started: str
+    since: float
+
+    def describe(self) -> str:
+        when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(self.since))
+        return f"host {self.host}, process {self.pid}, since {when}"
+
+
+def this_process() -> Holder:
+    return Holder(socket.gethostname(), _machine(), os.getpid(), _started(os.getpid()) or "", time.time())
+
+
+def _machine() -> str:
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return f"{boot} {os.stat('/proc/self/ns/pid').st_ino}"
+
+
+def _started(pid: int) -> str | None:
+    """When a process of this machine started; None for one that is dead, or dead but for its parent's notice."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] in "ZX" else fields[19]
+
+
+class Hold:
+    """The hold of one name on one folder, from `take` to `release`."""
+
+    def __init__(self, folder: Path, name: str, on_lost: Callable[[HoldLost], None] | None = None) -> None:
+        """Args:
+        name: several names do not block each other: one for each set of shards.
+        on_lost: called, in a thread, when somebody else has taken over or the folder has gone.
+        """
+        self._folder, self._name = folder, name
+        self._pattern = re.compile(rf"hold-{re.escape(name)}\.(\d+)")
+        self._on_lost = on_lost
+        self._lost: HoldLost | None = None
+        self._path: Path | None = None
+        self._descriptor = -1
+        self._released = threading.Event()
+
+    def take(self) -> Holder | None:
+        """Take the hold, or take it over from a dead process; the dead one, if so.
+
+        Raises:
+            HeldError: a live process holds it.
+            OSError: the folder is not there or cannot be written to.
+        """
+        before: Holder | None = None
+        while True:
+            highest = max(self._numbers(), default=0)
+            if highest:
+                before = self._refuse_live(self._file(highest))
+            if self._create(highest + 1):
+                break
+        for number in self._numbers():
+            if number <= highest:
+                self._file(number).unlink(missing_ok=True)
+        threading.Thread(target=self._refresh, name="hold", daemon=True).start()
+        return before
+
+    def check(self) -> None:
+        """Raises:
+        HoldLost: somebody else has taken over, or the folder has gone.
+        """
+        if self._lost is not None:
+            raise self._lost
+
+    def release(self) -> None:
+        """Let others take it."""
+        self._released.set()
+        if self._path is not None and self._lost is None:
+            with contextlib.suppress(OSError):
+                self._path.unlink()
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def _file(self, number: int) -> Path:
+        return self._folder / f"hold-{self._name}.{number}"
+
+    def _numbers(self) -> list[int]:
+        return [int(match[1]) for entry in os.scandir(self._folder) if (match := self._pattern.fullmatch(entry.name))]
+
+    def _create(self, number: int) -> bool:
+        try:
+            descriptor = os.open(self._file(number), os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        except FileExistsError:
+            return False
+        try:
+            os.write(descriptor, json.dumps(asdict(this_process())).encode())
+            os.fsync(descriptor)
+        except OSError:
+            self._file(number).unlink(missing_ok=True)
+            os.close(descriptor)
+            raise
+        # Somebody may have been slow between looking and creating, and the numbers may have moved on meanwhile.
+        if max(self._numbers(), default=number) > number:
+            self._file(number).unlink(missing_ok=True)
+            os.close(descriptor)
+            return False
+        self._path, self._descriptor = self._file(number), descriptor
+        return True
+
+    def _refuse_live(self, path: Path) -> Holder | None:
+        """The dead holder of a hold; None where it has been released, or died before it wrote its name.
+
+        Raises:
+            HeldError: the holder lives, or may do so.
+        """
+        try:
+            age = self._age(path)
+            holder = _read(path)
+        except FileNotFoundError:
+            return None
+        if holder is not None and holder.machine == _machine():
+            if _started(holder.pid) != holder.started:
+                return holder
+            raise HeldError(f"{holder.describe()}; it is running")
+        if age > STALE_SECONDS:
+            return holder
+        who = holder.describe() if holder is not None else "a process that is starting"
+        raise HeldError(
+            f"{who}; its last sign of life is {age:.0f} s old: if it is dead, the job can be taken over in "
+            f"{STALE_SECONDS - age:.0f} s"
+        )
+
+    def _age(self, path: Path) -> float:
+        """Seconds since a hold was touched, by the file system's own clock."""
+        probe = self._folder / f".clock-{socket.gethostname()}-{os.getpid()}-{threading.get_ident()}.tmp"
+        descriptor = os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            os.write(descriptor, b".")
+            return os.fstat(descriptor).st_mtime - path.stat().st_mtime
+        finally:
+            os.close(descriptor)
+            probe.unlink(missing_ok=True)
+
+    def _refresh(self) -> None:
+        while not self._released.wait(REFRESH_SECONDS):
+            problem = self._problem()
+            if problem and not self._released.is_set():
+                self._lost = HoldLost(problem)
+                if self._on_lost is not None:
+                    self._on_lost(self._lost)
+                return
+
+    def _problem(self) -> str | None:
+        """Touch the hold; what is wrong with it, if it is not ours any more."""
+        assert self._path is not None
+        try:
+            os.utime(self._descriptor)
+            numbers = self._numbers()
+        except FileNotFoundError:
+            return f"{self._folder} has gone"
+        except OSError:
+            return None  # storage that stumbles: what is written next tells whether it is lost
+        ours = int(self._path.name.rpartition(".")[2])
+        if ours in numbers and max(numbers) == ours:
+            return None
+        if not numbers:
+            return f"{self._path} has gone"
+        holder = None
+        with contextlib.suppress(OSError):
+            holder = _read(self._file(max(numbers)))
+        return f"another run has taken over: {holder.describe() if holder else 'it does not say who'}"
+
+
+def _read(path: Path) -> Holder | None:
+    """Who holds; None for a file that its holder has not written yet."""
+    try:
+        return Holder(**json.loads(path.read_text()))
+    except (ValueError, TypeError):
+        return None

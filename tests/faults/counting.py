@@ -1,0 +1,34 @@
+"""`run-batch` with real vLLM that logs every row it generates, and its processes, next to job.toml.
+
+Called as `python counting.py --config job.toml ...`.
+"""
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from run_batch.jobs import engine, pipeline
+from run_batch.jobs.cli import main
+from run_batch.jobs.generation import Generation
+from run_batch.model.checkpoint import ModelSettings
+
+FOLDER = Path(sys.argv[sys.argv.index("--config") + 1]).parent
+
+
+class CountingEngine(engine.Engine):
+    def __init__(self, settings: ModelSettings, sampling: Mapping[str, Any]) -> None:
+        super().__init__(settings, sampling)
+        self._log = os.open(FOLDER / "generated.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+        (FOLDER / "engine.pid").write_text(" ".join(str(process.pid) for process in self._processes))
+
+    def step(self) -> list[Generation]:
+        finished = super().step()
+        os.write(self._log, b"".join(b"%d\n" % result.row for result in finished))
+        return finished
+
+
+if __name__ == "__main__":
+    pipeline.Engine = CountingEngine  # type: ignore[misc]
+    main()

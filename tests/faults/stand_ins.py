@@ -1,0 +1,209 @@
+"""Stand-ins for the engine and the workers, so that a run starts in a tenth of a second and can be killed by the
+hundred. Both are real processes; all else is the product: the pipeline, the pool, journal, shards, hold, supervisor.
+
+Prompts steer the engine: `poison` kills it, `crash` kills the whole run, `hang` keeps it from ever answering, `bug`
+lets run-batch's own code fail, and `bad` fails while it is mapped.
+"""
+
+import contextlib
+import os
+import pickle
+import signal
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, Pipe
+from pathlib import Path
+from typing import Any
+
+import power
+import pyarrow as pa
+
+from run_batch.jobs import cli, pipeline, transport
+from run_batch.jobs.config import JobConfig
+from run_batch.jobs.engine import EngineDied
+from run_batch.jobs.generation import Generation
+from run_batch.jobs.mapped import MappedRow, RowFailure
+from run_batch.jobs.prepare import prepare
+from run_batch.jobs.worker import TaskResult
+from run_batch.jobs.workers import WorkerPool, _Worker
+
+# pyarrow loads parts of itself when it is first asked for a plain list: once, not in every run that is forked.
+pa.array([1]).to_pylist()
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Attributes:
+    max_num_seqs: rows that run at once.
+    step_seconds: of one step; a row takes one to four.
+    tame: no prompt does it any harm.
+    """
+
+    max_num_seqs: int = 8
+    step_seconds: float = 0.01
+    tame: bool = False
+
+
+class Forked:
+    """A child process that runs a function on its end of a pipe; looks like subprocess.Popen."""
+
+    def __init__(self, serve: Callable[[Connection], None]) -> None:
+        ours, theirs = Pipe(duplex=True)
+        self.connection = ours
+        self.pid = os.fork()
+        if self.pid:
+            theirs.close()
+            return
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
+        # Only its own end: it has to see when the parent is gone.
+        os.closerange(3, theirs.fileno())
+        os.closerange(theirs.fileno() + 1, 256)
+        with contextlib.suppress(EOFError, OSError):
+            serve(theirs)
+        os._exit(0)
+
+    def kill(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGKILL)
+
+    def wait(self) -> int:
+        with contextlib.suppress(ChildProcessError):
+            return os.waitpid(self.pid, 0)[1]
+        return 0
+
+
+def _map_rows(connection: Connection) -> None:
+    connection.recv_bytes()
+    transport.send(connection, None)
+    while True:
+        task = pickle.loads(connection.recv_bytes())
+        with pa.ipc.open_stream(task.records) as reader:
+            prompts = reader.read_next_batch().column("prompt").to_pylist()
+        rows = enumerate(prompts, task.start)
+        transport.send(connection, TaskResult([map_row(row, prompt) for row, prompt in rows], 0.0))
+
+
+def map_row(row: int, prompt: str) -> MappedRow | RowFailure:
+    return RowFailure(row, "bad_row: it says so") if prompt == "bad" else MappedRow(row, prompt, {})
+
+
+class ForkedPool(WorkerPool):
+    def _start(self) -> _Worker:
+        process: Any = Forked(_map_rows)
+        process.connection.send_bytes(b"")
+        return _Worker(process, process.connection)
+
+
+class StandInEngine:
+    """Generates `text of PROMPT` in a process of its own, and logs every row that it has generated."""
+
+    def __init__(self, log: Path, speed: Speed) -> None:
+        self.max_num_seqs = speed.max_num_seqs
+        self.unfinished = self.running = 0
+        self._added: list[tuple[int, str]] = []
+        self._process = Forked(lambda connection: _generate(connection, log, speed))
+        log.with_suffix(".engine").write_text(str(self._process.pid))
+
+    def add(self, mapped: MappedRow) -> RowFailure | None:
+        self._added.append((mapped.row, mapped.engine_input))
+        self.unfinished += 1
+        return None
+
+    def step(self) -> list[Generation]:
+        try:
+            self._process.connection.send(self._added)
+            self._added = []
+            finished: list[Generation] = self._process.connection.recv()
+        except (EOFError, OSError):
+            raise EngineDied("its process is dead") from None
+        if any(result.texts == ("text of bug",) for result in finished):
+            raise KeyError("a bug")
+        self.unfinished -= len(finished)
+        return finished
+
+    def kill(self) -> bool:
+        self._process.kill()
+        return True
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+    discard = close
+
+
+def _generate(connection: Connection, log: Path, speed: Speed) -> None:
+    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    queue: list[list[Any]] = []
+    while True:
+        queue += [[row, prompt, 1 + row % 4] for row, prompt in connection.recv()]
+        time.sleep(speed.step_seconds)
+        running = queue[: speed.max_num_seqs]
+        for request in running:
+            if not speed.tame:
+                _misbehave(request[1])
+            request[2] -= 1
+        done = [request for request in running if request[2] == 0]
+        queue = [request for request in queue if request[2] > 0]
+        if done:
+            os.write(file, b"".join(b"%d\n" % row for row, _, _ in done))
+        connection.send([Generation(row, (f"text of {prompt}",), "stop", 3, 4) for row, prompt, _ in done])
+
+
+def _misbehave(prompt: str) -> None:
+    if prompt.startswith("poison"):
+        os._exit(9)
+    if prompt.startswith("crash"):
+        os.killpg(os.getpgid(0), signal.SIGKILL)
+    if prompt.startswith("hang"):
+        time.sleep(1000)
+
+
+class InProcessEngine(StandInEngine):
+    """One that the watchdog cannot kill: as vLLM's in this process."""
+
+    def kill(self) -> bool:
+        return False
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a run is started with, besides its job.
+
+    Attributes:
+        in_process: the engine counts as one that the watchdog cannot kill.
+        hangup_ignored: as under nohup.
+        durable: where to keep what a power cut would leave of the output folder.
+    """
+
+    retry_failed: bool = False
+    in_process: bool = False
+    hangup_ignored: bool = False
+    durable: Path | None = None
+
+
+def run_command(config_path: Path, log: Path, output: Path, speed: Speed, setting: Setting) -> None:
+    """`run-batch --config` with stand-ins, as a process group of its own; ends the process."""
+    os.setsid()
+    signal.signal(signal.SIGHUP, signal.SIG_IGN if setting.hangup_ignored else signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    if setting.durable is not None:
+        power.watch(config_path.parent / "out", setting.durable)
+    descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w", buffering=1)
+    for name, stand_in in {"WorkerPool": ForkedPool, "result_metadata": lambda config, identity: {}}.items():
+        setattr(pipeline, name, stand_in)
+    kind = InProcessEngine if setting.in_process else StandInEngine
+
+    def start_engine(config: JobConfig) -> Any:
+        return kind(log, speed)
+
+    def run(config: JobConfig, summary: Any) -> int:
+        return pipeline.run_job(prepare(config), True, summary, start_engine, setting.retry_failed)
+
+    cli._exit_with(run, config_path, (), verbose=False)
