@@ -16,9 +16,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from run_batch.io.fingerprint import sample_file
 from run_batch.io.rows import DamagedInputError, InputError, RowBatch, is_bare_name
 
 _READ_BUFFER_BYTES = 1 << 20
+# Blocks of each file that are read to tell it from another of the same size.
+_SAMPLES = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +33,7 @@ class _File:
     schema: pa.Schema
     row_groups: tuple[int, ...]
     group_bytes: tuple[int, ...]
+    digest: str
 
     @property
     def num_rows(self) -> int:
@@ -70,7 +74,7 @@ class ParquetSource:
         self.num_rows = self._starts[-1]
         self.folder = None if self._filesystem else Path(root)
         self.fingerprint = hashlib.sha256(
-            "\n".join(f"{f.name} {f.size} {f.row_groups} {f.group_bytes}" for f in self._files).encode()
+            "\n".join(f"{f.name} {f.size} {f.row_groups} {f.group_bytes} {f.digest}" for f in self._files).encode()
         ).hexdigest()
 
     def _find(self, path: str) -> tuple[list[str], str]:
@@ -98,16 +102,17 @@ class ParquetSource:
         filesystem = self._filesystem
         if _without_query(path) != path:
             return [path], _without_query(path).rsplit("/", 1)[0]
+        root = re.split(r"[*?\[]", path)[0].rsplit("/", 1)[0]
         if any(c in path for c in "*?["):
             found = sorted(filesystem.glob(path))
         elif filesystem.isdir(path):
-            found = sorted(p for p in filesystem.find(path) if p.endswith(".parquet"))
+            found, root = sorted(p for p in filesystem.find(path) if p.endswith(".parquet")), path
         else:
             found = [path]
         found = [p for p in found if is_bare_name(p.rsplit("/", 1)[-1])]
         if not found:
             raise InputError(f"input.path {path}: no Parquet file there")
-        return found, path.rsplit("/", 1)[0]
+        return found, root
 
     def _open(self, path: str) -> pq.ParquetFile:
         source = path if self._filesystem is None else self._filesystem.open(path, "rb")
@@ -129,7 +134,8 @@ class ParquetSource:
                 rows, nbytes = tuple(g.num_rows for g in groups), tuple(g.total_byte_size for g in groups)
                 # A query may be a signature: it is no part of the name, which rows without an id column are called by.
                 name = _without_query(path).removeprefix(root).lstrip("/")
-                return _File(path, name, size, changed, file.schema_arrow, rows, nbytes)
+                digest = sample_file(Path(path), _SAMPLES).hex() if self._filesystem is None else ""
+                return _File(path, name, size, changed, file.schema_arrow, rows, nbytes, digest)
         except FileNotFoundError:
             raise InputError(f"input.path: {path}: no such file") from None
         except (OSError, pa.ArrowException) as error:

@@ -7,6 +7,7 @@ system. What else a run keeps lies in `_run/` too, which readers of data sets sk
 import os
 import re
 import socket
+import tempfile
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -49,11 +50,15 @@ class ShardStore:
         self.run_folder = folder / RUN_FOLDER
 
     def is_writable(self) -> bool:
-        """Whether `create` can be expected to work, without making anything."""
+        """Whether `create` can be expected to work: tried with a file that goes again at once."""
         place = self.folder
         while not place.exists() and place != place.parent:
             place = place.parent
-        return place.is_dir() and os.access(place, os.W_OK | os.X_OK)
+        try:
+            with tempfile.TemporaryFile(dir=place):
+                return True
+        except OSError:
+            return False
 
     def create(self) -> list[Path]:
         """Make the folder where it is missing; the folders that were made, outermost first.

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 import sys
 import time
 import traceback
@@ -9,6 +10,7 @@ import warnings
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
+from types import FrameType
 from typing import Any, NoReturn
 
 import click
@@ -125,6 +127,7 @@ def _exit_with(
     # Threads of OpenMP that wait for work spin, on the cores where images are mapped: let them sleep after
     # microseconds. To be set before torch is imported.
     os.environ.setdefault("GOMP_SPINCOUNT", "4000")
+    signal.signal(signal.SIGTERM, _interrupt)
     summary = _keep_stdout()
     _show_own_warnings()
     if not verbose:
@@ -146,6 +149,11 @@ def _exit_with(
     sys.stderr.flush()
     # Everything is written; tearing down torch and vLLM would only take time.
     os._exit(code)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """Before there is anything to save."""
+    raise Interrupted
 
 
 def _keep_stdout() -> Any:

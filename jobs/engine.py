@@ -118,9 +118,12 @@ class Engine:
 
         Raises:
             EngineDied: a process of it is dead, memory has run out, or vLLM or a plugin's model failed.
+            RunError: the model does not do what it declares.
         """
         try:
             outputs = self._engine.step()
+        except DeclarationError as error:
+            raise RunError(str(error)) from None
         except Exception as error:
             if is_own_bug(error):
                 raise

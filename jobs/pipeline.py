@@ -207,6 +207,8 @@ class _Run:
                     finished.write_metrics(pool, engine)
                 finished.progress.tick(metrics.bottleneck)
                 self._hold.check()
+        except JobError as error:  # found late, by a row that needs it: the rows before it are kept
+            raise RunError(str(error)) from None
         except HoldLost as lost:
             raise RunError(f"output.path {self._job.store.folder}: {lost}; this run stops") from None
         finally:

@@ -126,7 +126,7 @@ def _serve(connection: Connection) -> None:
             rows = mapper.map(task.start, task.row_ids, records)
             transport.send(connection, TaskResult(rows, time.monotonic() - started))
         except DeclarationError as error:
-            transport.send(connection, WorkerProblem(str(error), bad_job=False))
+            transport.send(connection, WorkerProblem(str(error), bad_job=True))
             return
         except Exception:
             last = task.start + records.num_rows - 1
