@@ -137,8 +137,9 @@ class Engine:
         return bool(self._processes)
 
     def close(self) -> None:
-        """End the engine and its processes."""
-        self._engine.engine_core.shutdown()
+        """End the engine's processes. One in this process ends with it: taking it down would only take time."""
+        if self._processes:
+            self._engine.engine_core.shutdown()
 
     def discard(self) -> None:
         """End a dead engine, so that another can be started in this process."""
@@ -146,7 +147,7 @@ class Engine:
 
         with contextlib.suppress(Exception):  # it is dead: whatever still answers may fail
             self.kill()
-            self.close()
+            self._engine.engine_core.shutdown()
         del self._engine
         with contextlib.suppress(Exception):
             cleanup_dist_env_and_memory()

@@ -165,7 +165,7 @@ class _Run:
         """Do the work; whether that was interrupted."""
         job = self._job
         spec = WorkerSpec(job.config, job.source.schema, job.media_root)
-        count = job.config.preprocess.workers or max(1, usable_cores() - 1)
+        count = job.config.preprocess.workers or usable_cores()
         announce_plugins(job.config.model.plugins, job.config.folder)
         pool = WorkerPool(spec, self._batches(), job.source, count)
         try:

@@ -12,6 +12,7 @@ import signal
 import sys
 import time
 import traceback
+from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -21,6 +22,8 @@ import pyarrow as pa
 from run_batch.jobs.config import JobConfig
 from run_batch.jobs.errors import JobError
 from run_batch.jobs.mapped import MappedRow, RowFailure
+
+_NICENESS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +47,13 @@ class Task:
     start: int
     row_ids: list[str] | None
     records: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerReady:
+    """What a worker says once it can take tasks."""
+
+    pid: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +81,13 @@ class WorkerProblem:
     bad_job: bool
 
 
-def main(descriptor: int) -> None:
-    """Serve tasks from the pipe `descriptor` until it closes; ends the process."""
+def main(descriptor: int, *others: int) -> None:
+    """Serve tasks from the pipe `descriptor` until it closes; ends the process.
+
+    Args:
+        others: pipes that copies of this process serve, forked once it has loaded the model's configs and tokenizer:
+            loading costs seconds of a core and half a gigabyte, and needs to be done once.
+    """
     # The main process decides what a signal means; workers end when it closes their pipe or dies.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
@@ -80,15 +95,30 @@ def main(descriptor: int) -> None:
     logging.getLogger().addHandler(logging.NullHandler())
     # Libraries print to stdout; that is kept for the one summary line.
     os.dup2(2, 1)
-    connection = Connection(descriptor)
+    # Copies that end are nobody's concern here.
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    # What generates comes first: workers take what the engine leaves of the cores.
+    os.nice(_NICENESS)
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
-        _serve(connection)
+        _serve(Connection(descriptor), others)
     # Skips the interpreter's teardown of torch and vLLM, which takes longer than it is worth.
     sys.stderr.flush()
     os._exit(0)
 
 
-def _serve(connection: Connection) -> None:
+def _fork(connection: Connection, others: Sequence[int]) -> Connection:
+    """Make a copy of this process for each of the other pipes; each of them, and this one, gets its own."""
+    for position, descriptor in enumerate(others):
+        if os.fork() == 0:
+            connection.close()
+            for later in others[position + 1 :]:
+                os.close(later)
+            return Connection(descriptor)
+        os.close(descriptor)
+    return connection
+
+
+def _serve(connection: Connection, others: Sequence[int]) -> None:
     spec: WorkerSpec = pickle.loads(connection.recv_bytes())
     from run_batch.jobs import transport
     from run_batch.model.declaration import DeclarationError
@@ -116,7 +146,8 @@ def _serve(connection: Connection) -> None:
     # What has been imported stays: the collector need not walk through millions of vLLM's objects again and again.
     gc.collect()
     gc.freeze()
-    transport.send(connection, None)
+    connection = _fork(connection, others)
+    transport.send(connection, WorkerReady(os.getpid()))
     while True:
         task: Task = pickle.loads(connection.recv_bytes())
         with pa.ipc.open_stream(task.records) as reader:

@@ -10,6 +10,7 @@ import contextlib
 import os
 import pickle
 import queue
+import signal
 import subprocess
 import sys
 import threading
@@ -24,7 +25,7 @@ from run_batch.io.rows import InputError, RowBatch, Source
 from run_batch.jobs.errors import JobError, RunError
 from run_batch.jobs.mapped import MappedRow, RowFailure
 from run_batch.jobs.metrics import PoolCounts
-from run_batch.jobs.worker import Task, WorkerProblem, WorkerSpec
+from run_batch.jobs.worker import Task, WorkerProblem, WorkerReady, WorkerSpec
 
 BATCH_ROWS = 16
 # Mapped rows that wait for the engine: enough to ride out an uneven stretch of input, little enough to hold.
@@ -49,10 +50,35 @@ class MappedBatch:
 
 @dataclass(slots=True)
 class _Worker:
-    process: subprocess.Popen[bytes]
+    """Attributes:
+    process: what was started; None for a copy of another worker.
+    handle: a descriptor of the process of a copy, once it has said which it is.
+    """
+
+    process: subprocess.Popen[bytes] | None
     connection: Connection
     tasks: collections.deque[Task] = field(default_factory=collections.deque)
+    handle: int | None = None
     loaded: bool = False
+
+    def ready(self, pid: int) -> None:
+        self.loaded = True
+        if self.process is None:
+            # None where it has died already: its end of the pipe tells.
+            with contextlib.suppress(ProcessLookupError):
+                self.handle = os.pidfd_open(pid)
+
+    def end(self) -> None:
+        """Kill the process, if it still runs."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+        if self.handle is not None:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self.handle, signal.SIGKILL)
+            os.close(self.handle)
+            self.handle = None
+        self.connection.close()
 
 
 class WorkerPool:
@@ -75,7 +101,7 @@ class WorkerPool:
         self._lock = threading.Lock()
         self._closing = threading.Event()
         self._wake_read, self._wake_write = Pipe(duplex=False)
-        self._workers = [self._start() for _ in range(count)]
+        self._workers = self._start(count)
         self._thread = threading.Thread(target=self._run, name="worker-pool", daemon=True)
         self._thread.start()
 
@@ -114,17 +140,16 @@ class WorkerPool:
         self._wake()
         self._thread.join(timeout=5)
         for worker in self._workers:
-            worker.process.kill()
-        for worker in self._workers:
-            worker.process.wait()
-            worker.connection.close()
+            worker.end()
 
     def _wake(self) -> None:
         if not self._wake_read.poll():
             self._wake_write.send_bytes(b"")
 
-    def _start(self) -> _Worker:
-        ours, theirs = Pipe(duplex=True)
+    def _start(self, count: int) -> list[_Worker]:
+        """Start one worker, which copies itself for the others."""
+        pipes = [Pipe(duplex=True) for _ in range(count)]
+        descriptors = [theirs.fileno() for _, theirs in pipes]
         environment = {
             **os.environ,
             # One core per worker: the pool is what runs in parallel.
@@ -133,15 +158,18 @@ class WorkerPool:
             "OPENBLAS_NUM_THREADS": "1",
             "TOKENIZERS_PARALLELISM": "false",
         }
+        arguments = ", ".join(map(str, descriptors))
         process = subprocess.Popen(
-            [sys.executable, "-c", f"from run_batch.jobs.worker import main; main({theirs.fileno()})"],
-            pass_fds=[theirs.fileno()],
+            [sys.executable, "-c", f"from run_batch.jobs.worker import main; main({arguments})"],
+            pass_fds=descriptors,
             stdin=subprocess.DEVNULL,
             env=environment,
         )
-        theirs.close()
-        ours.send_bytes(pickle.dumps(self._spec))
-        return _Worker(process, ours)
+        for _, theirs in pipes:
+            theirs.close()
+        first, *others = (ours for ours, _ in pipes)
+        first.send_bytes(pickle.dumps(self._spec))
+        return [_Worker(process, first), *(_Worker(None, ours) for ours in others)]
 
     def _run(self) -> None:
         try:
@@ -202,8 +230,8 @@ class WorkerPool:
             return
         if isinstance(answer, WorkerProblem):
             raise self._problem(answer)
-        if answer is None:
-            worker.loaded = True
+        if isinstance(answer, WorkerReady):
+            worker.ready(answer.pid)
             return
         worker.tasks.popleft()
         self._mapping_seconds += answer.seconds
@@ -224,17 +252,17 @@ class WorkerPool:
 
     def _replace(self, dead: _Worker) -> None:
         """Start another worker in the place of a dead one, and have its rows mapped again."""
-        code = dead.process.wait()
-        dead.connection.close()
-        if not dead.loaded:
+        dead.end()
+        if not dead.loaded and dead.process is not None:
             self._starts_failed += 1
             if self._starts_failed >= _STARTS_BEFORE_GIVING_UP:
+                code = dead.process.returncode
                 raise RunError(f"worker processes die while they start (exit code {code}); see the lines above")
         tasks = list(dead.tasks)
         if tasks and dead.loaded:
             self._retry_suspect(tasks.pop(0))
         self._retries.extend(tasks)
-        self._workers[self._workers.index(dead)] = self._start()
+        (self._workers[self._workers.index(dead)],) = self._start(1)
 
     def _retry_suspect(self, task: Task) -> None:
         """The task that a worker died of: row by row, and a single row that did it twice fails."""

@@ -8,9 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-import torch
-
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # torch takes a second to import, and the worker processes are started before that
+    import torch
     from vllm.multimodal.processing import InputProcessingContext
 
 PIXELS = "image_pixels"
@@ -68,7 +67,7 @@ class MappedItem:
     """
 
     modality: str
-    tensors: Mapping[str, torch.Tensor]
+    tensors: "Mapping[str, torch.Tensor]"
     content_hash: str
     width: int = 0
     height: int = 0
@@ -141,7 +140,7 @@ def array_mapper(mapper: "InputMapper") -> "InputMapper":
     return mapper
 
 
-InputMapper = Callable[["InputProcessingContext", list[Any]], Mapping[str, torch.Tensor | list[torch.Tensor]]]
+InputMapper = Callable[["InputProcessingContext", list[Any]], Mapping[str, "torch.Tensor | list[torch.Tensor]"]]
 InputProcessor = Callable[["InputProcessingContext", list[TokenizedPrompt]], list[TokenizedPrompt]]
 DummyDataFactory = Callable[["InputProcessingContext", int, Mapping[str, int]], DummyData]
 

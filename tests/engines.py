@@ -1,6 +1,5 @@
 """Engines for the tests: real vLLM on the CPU, in the process of the tests."""
 
-import gc
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,16 +27,11 @@ SAMPLING = {"temperature": 0.0, "max_tokens": 12}
 @contextmanager
 def running_engine(settings: ModelSettings, sampling: dict[str, Any]) -> Iterator[Engine]:
     """An engine that leaves nothing behind for the next one."""
-    from vllm.distributed import cleanup_dist_env_and_memory
-
     engine = Engine(settings, sampling)
     try:
         yield engine
     finally:
-        engine.close()
-        del engine
-        cleanup_dist_env_and_memory()
-        gc.collect()
+        engine.discard()
 
 
 def generate(engine: Engine, mapper: ModelMapper, rows: list[RowPrompt]) -> list[Generation]:

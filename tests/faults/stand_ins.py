@@ -26,7 +26,7 @@ from run_batch.jobs.engine import EngineDied
 from run_batch.jobs.generation import Generation
 from run_batch.jobs.mapped import MappedRow, RowFailure
 from run_batch.jobs.prepare import prepare
-from run_batch.jobs.worker import TaskResult
+from run_batch.jobs.worker import TaskResult, WorkerReady
 from run_batch.jobs.workers import WorkerPool, _Worker
 
 # pyarrow loads parts of itself when it is first asked for a plain list: once, not in every run that is forked.
@@ -77,7 +77,7 @@ class Forked:
 
 def _map_rows(connection: Connection) -> None:
     connection.recv_bytes()
-    transport.send(connection, None)
+    transport.send(connection, WorkerReady(os.getpid()))
     while True:
         task = pickle.loads(connection.recv_bytes())
         with pa.ipc.open_stream(task.records) as reader:
@@ -91,10 +91,13 @@ def map_row(row: int, prompt: str) -> MappedRow | RowFailure:
 
 
 class ForkedPool(WorkerPool):
-    def _start(self) -> _Worker:
-        process: Any = Forked(_map_rows)
-        process.connection.send_bytes(b"")
-        return _Worker(process, process.connection)
+    def _start(self, count: int) -> list[_Worker]:
+        workers = []
+        for _ in range(count):
+            process: Any = Forked(_map_rows)
+            process.connection.send_bytes(b"")
+            workers.append(_Worker(process, process.connection))
+        return workers
 
 
 class StandInEngine:
