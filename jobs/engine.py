@@ -72,6 +72,9 @@ class Engine:
         self._processes: list[Any] = list(getattr(manager, "processes", []))
         if self._processes:
             threading.Thread(target=self._wake_when_dead, name="engine-death", daemon=True).start()
+        # What has been loaded stays: the collector need not walk through millions of vLLM's objects again and again.
+        gc.collect()
+        gc.freeze()
 
     def _wake_when_dead(self) -> None:
         """vLLM notices that its process is dead, but `LLMEngine.step` goes on waiting for its answer."""
@@ -151,6 +154,7 @@ class Engine:
         del self._engine
         with contextlib.suppress(Exception):
             cleanup_dist_env_and_memory()
+        gc.unfreeze()
         gc.collect()
 
 
