@@ -5,12 +5,15 @@ the run comes to the larger of mapping time and engine time, and how long its se
 """
 
 import io
+import os
 import shutil
 import sys
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 from stand_in import StandInEngine
-from systems import job_file
+from systems import PEERS, job_file
 from workloads import FOLDER, WORKLOADS, make_model, make_workload
 
 from run_batch.jobs.config import load_config
@@ -18,6 +21,7 @@ from run_batch.jobs.pipeline import run_job
 from run_batch.jobs.prepare import prepare
 
 SEATS = 64
+TIMES = 4
 
 
 def run(rows: Path, model: Path, seconds_per_row: float) -> StandInEngine:
@@ -38,16 +42,29 @@ def run(rows: Path, model: Path, seconds_per_row: float) -> StandInEngine:
     return engines[0]
 
 
+def again_and_again(rows: Path, times: int) -> Path:
+    """A longer data set: with 64 seats, the last rows of a short one leave many of them empty."""
+    path = FOLDER / "overlap.parquet"
+    if not path.exists():
+        table = pa.concat_tables([pq.read_table(rows)] * times)
+        table = table.set_column(0, "id", pa.array([f"r{row}" for row in range(len(table))]))
+        pq.write_table(table, path, row_group_size=100)
+    return path
+
+
 def main() -> None:
+    # The job's plugin is there, and every process has to find it.
+    os.environ["PYTHONPATH"] = str(PEERS)
     model = make_model(336)
     workload = WORKLOADS["640x480"]
-    rows = make_workload(workload)
+    rows = again_and_again(make_workload(workload), TIMES)
+    count = workload.rows * TIMES
     fast = run(rows, model, 0.0)
     mapping_seconds = fast.last - fast.first
-    print(f"\n{workload.rows} rows {workload.name} to 336 px with {SEATS} seats; mapping alone {mapping_seconds:.2f} s")
+    print(f"\n{count} rows {workload.name} to 336 px with {SEATS} seats; mapping alone {mapping_seconds:.2f} s")
     for factor in (0.7, 1.0, 1.3, 2.0):
         engine_seconds = mapping_seconds * factor
-        engine = run(rows, model, engine_seconds * SEATS / workload.rows)
+        engine = run(rows, model, engine_seconds * SEATS / count)
         wall = engine.last - engine.first
         best = max(mapping_seconds, engine_seconds)
         print(
