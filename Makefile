@@ -5,12 +5,13 @@ PYTHON ?= python3
 BIN := .venv/bin
 PACKAGES := run_batch.jobs run_batch.model run_batch.io
 
-.PHONY: help setup demo test faults lint
+.PHONY: help setup demo test faults bench lint
 
 help:
 	@echo 'make demo    run a small job from start to end and show what came out'
 	@echo 'make test    lint, then all tests'
 	@echo 'make faults  kills, dying engines, bad rows and full disks by the hundred; about an hour'
+	@echo 'make bench   run-batch and its peers side by side; an hour, on a machine that does nothing else'
 	@echo 'make lint    ruff and mypy'
 	@echo 'make setup   only make .venv'
 
@@ -28,6 +29,13 @@ test: setup lint
 # `make test` has the short form of these.
 faults: setup
 	@$(BIN)/python -m pytest tests/faults -s -m 'long or not long'
+
+# Of single workloads or systems: .venv/bin/python scripts/bench/run.py --help
+bench: setup
+	@$(BIN)/python scripts/bench/run.py
+	@$(BIN)/python scripts/bench/mapping.py
+	@$(BIN)/python scripts/bench/overlap.py
+	@$(BIN)/python scripts/bench/limits.py
 
 # mypy cannot follow the editable install, and started here it would take io/ for the standard library's: so it is started
 # next to a link that shows it the packages under their names.

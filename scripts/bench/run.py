@@ -16,8 +16,10 @@ from pathlib import Path
 
 from measure import Run, measure
 from plot import write_plot
-from systems import LABELS, PRODUCT, RAY_PYTHON, command_of
+from systems import LABELS, PRODUCT, command_of
 from workloads import FOLDER, ROOT, WORKLOADS, make_model, make_workload
+
+RESULTS = FOLDER / "results.json"
 
 
 def main() -> None:
@@ -27,17 +29,13 @@ def main() -> None:
     parser.add_argument("--systems", default=",".join(LABELS), help="comma-separated; run-batch is always there")
     arguments = parser.parse_args()
     systems = [name for name in LABELS if name == PRODUCT or name in arguments.systems.split(",")]
-    if "ray-data" in systems and not RAY_PYTHON.exists():
-        print("Ray Data LLM is left out: `make bench-ray` sets up its environment", file=sys.stderr)
-        systems.remove("ray-data")
     model = make_model()
-    tables = []
     for name in arguments.workloads.split(","):
         rows = make_workload(WORKLOADS[name])
         rounds = [[one_run(system, name, rows, model) for system in systems] for _ in range(arguments.rounds)]
-        tables.append(write_results(name, rounds))
-        print(as_table(tables[-1]), flush=True)
-    write_plot(tables, ROOT / "docs" / "throughput.svg")
+        print(as_table(write_results(name, rounds)), flush=True)
+    results = json.loads(RESULTS.read_text())
+    write_plot([results[name] for name in WORKLOADS if name in results], ROOT / "docs" / "throughput.svg")
 
 
 def one_run(system: str, workload: str, rows: Path, model: Path) -> Run:
@@ -66,10 +64,9 @@ def write_results(workload: str, rounds: list[list[Run]]) -> dict[str, object]:
         }
         for runs in zip(*rounds, strict=True)
     }
-    path = FOLDER / "results.json"
-    results = json.loads(path.read_text()) if path.exists() else {}
+    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     results[workload] = {"workload": workload, "machine": platform.platform(), "systems": systems}
-    path.write_text(json.dumps(results, indent=1))
+    RESULTS.write_text(json.dumps(results, indent=1))
     return results[workload]
 
 

@@ -5,11 +5,10 @@ import os
 import sys
 from pathlib import Path
 
-from workloads import FOLDER, PROMPT
+from workloads import PROMPT
 
 HERE = Path(__file__).resolve().parent
 PEERS = HERE / "peers"
-RAY_PYTHON = FOLDER / "ray" / "bin" / "python"
 PRODUCT = "run-batch"
 # Name -> peer script, and whether its engine is in the script's own process.
 SCRIPTS = {
@@ -17,7 +16,6 @@ SCRIPTS = {
     "script-in-process": ("llm_generate.py", True),
     "async-tuned": ("async_llm.py", False),
     "vllm-run-batch": ("vllm_run_batch.py", False),
-    "ray-data": ("ray_data.py", False),
 }
 LABELS = {
     PRODUCT: "run-batch",
@@ -25,7 +23,6 @@ LABELS = {
     "script-in-process": "the same, engine in-process",
     "async-tuned": "script with AsyncLLM, tuned",
     "vllm-run-batch": "vllm run-batch",
-    "ray-data": "Ray Data LLM",
 }
 
 
@@ -42,9 +39,8 @@ def command_of(system: str, rows: Path, model: Path, folder: Path) -> tuple[list
     environment["RUN_BATCH_PLUGINS"] = json.dumps({"modules": ["stock_llava", "engine_log"], "folder": str(PEERS)})
     if in_process:
         environment["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
-    python = str(RAY_PYTHON) if script == "ray_data.py" else sys.executable
     output = folder / "results"
-    return [python, str(PEERS / script), str(rows), str(model), str(output), PROMPT], environment
+    return [sys.executable, str(PEERS / script), str(rows), str(model), str(output), PROMPT], environment
 
 
 def job_file(rows: Path, model: Path, folder: Path) -> Path:

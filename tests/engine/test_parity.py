@@ -113,3 +113,15 @@ def test_llava_next_loads_every_naming_of_weights(naming: str, tmp_path: Path, g
     model = save_llava(tmp_path, seed=3, image_grid_pinpoints=PINPOINTS)
     rename_weights(tmp_path, naming)
     assert_same_texts(tmp_path, model, generate_with, 30, seed=5, max_model_len=512)
+
+
+@pytest.mark.parametrize("kind", ["full features", "next"])
+def test_half_precision_begins_as_full_precision_does(kind: str, tmp_path: Path, generate_with: Any) -> None:
+    save_llava(tmp_path, seed=7, **KINDS[kind])
+    prompts = as_prompts(random_rows(24, seed=13))
+    exact, *others = (
+        [g.texts[0] for g in generate_with(tmp_path, prompts, dtype=dtype, max_model_len=512)]
+        for dtype in ("float32", "float16", "bfloat16")
+    )
+    for found in others:
+        assert sum(a[:1] == b[:1] for a, b in zip(exact, found, strict=True)) >= 18

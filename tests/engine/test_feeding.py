@@ -1,0 +1,109 @@
+"""The engine is fed ahead of need: across shard borders, by workers that keep to their cores, each image once."""
+
+import io
+import time
+from pathlib import Path
+from typing import Any
+
+import engines
+import pytest
+from checkpoints import save_llava
+from pictures import encoded, picture
+
+import jobs
+from run_batch.jobs.config import load_config
+from run_batch.jobs.generation import Generation
+from run_batch.jobs.mapped import MappedRow
+from run_batch.jobs.pipeline import run_job
+from run_batch.jobs.prepare import prepare
+from run_batch.model.checkpoint import ModelSettings
+from run_batch.model.images import EncodedImage
+from run_batch.model.llava import LlavaForConditionalGeneration
+from run_batch.model.mapper import ModelMapper, RowPrompt
+from run_batch.model.prompts import Piece
+
+pytestmark = pytest.mark.engine
+
+ROWS = 400
+
+
+class RecordingEngine:
+    """Finishes four rows a step, more slowly than rows are mapped, and notes how many it had."""
+
+    max_num_seqs = 16
+
+    def __init__(self) -> None:
+        self.rows: list[int] = []
+        self.added = 0
+        self.rows_at_steps: list[int] = []
+        self.threads_of_workers: list[int] = []
+
+    @property
+    def unfinished(self) -> int:
+        return len(self.rows)
+
+    @property
+    def running(self) -> int:
+        return min(self.unfinished, self.max_num_seqs)
+
+    def add(self, mapped: MappedRow) -> None:
+        self.rows.append(mapped.row)
+        self.added += 1
+
+    def step(self) -> list[Generation]:
+        if self.added < ROWS:
+            self.rows_at_steps.append(self.unfinished)
+            self.threads_of_workers = threads_of_workers()
+        time.sleep(0.02)
+        done, self.rows = self.rows[:4], self.rows[4:]
+        return [Generation(row, ("text",), "stop", 9, 1) for row in done]
+
+    def close(self) -> None:
+        return
+
+
+def threads_of_workers() -> list[int]:
+    """Threads of each worker process on this machine that belongs to this test."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                command = (entry / "cmdline").read_bytes()
+                if b"run_batch.jobs.worker" in command:
+                    found.append(len(list((entry / "task").iterdir())))
+            except OSError:
+                continue
+    return found
+
+
+def test_the_engine_has_rows_for_every_seat_until_the_input_ends(tmp_path: Path) -> None:
+    job = jobs.write_job(tmp_path, jobs.rows(ROWS), output={"rows_per_shard": 10}, preprocess={"workers": 2})
+    engine: Any = RecordingEngine()
+    assert run_job(prepare(load_config(job)), True, io.StringIO(), lambda config: engine) == 0
+    assert len(jobs.shards(job)) == 40
+    # The first rows come as they are mapped.
+    assert min(engine.rows_at_steps[5:]) >= engine.max_num_seqs
+    assert len(engine.threads_of_workers) == 2
+    # Python's own, and one that pyarrow's allocator keeps.
+    assert max(engine.threads_of_workers) <= 2
+    lines = (tmp_path / "out" / "_run" / "metrics.jsonl").read_text().splitlines()
+    assert lines and all('"bottleneck": "engine"' in line for line in lines)
+
+
+def test_an_image_of_many_rows_is_encoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_llava(tmp_path)
+    settings = ModelSettings(str(tmp_path), engine=engines.ENGINE)
+    content = encoded(picture(1))
+    images = [EncodedImage(content, b"digest of it")]
+    rows = [RowPrompt([Piece(f"USER: <image> question {i} ASSISTANT:", trusted=True)], images) for i in range(8)]
+    encoded_images = []
+    original = LlavaForConditionalGeneration.image_features
+
+    def counting(self: Any, pixel_values: Any) -> Any:
+        encoded_images.append(len(pixel_values))
+        return original(self, pixel_values)
+
+    with engines.running_engine(settings, engines.SAMPLING) as engine:
+        monkeypatch.setattr(LlavaForConditionalGeneration, "image_features", counting)
+        assert len(engines.generate(engine, ModelMapper(settings), rows)) == 8
+    assert encoded_images == [1]
