@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PACKAGES := run_batch.jobs run_batch.model run_batch.io
 
-.PHONY: help setup demo test faults bench lint
+.PHONY: help setup demo test faults bench bench-ray lint
 
 help:
 	@echo 'make demo    run a small job from start to end and show what came out'
@@ -36,6 +36,13 @@ bench: setup
 	@$(BIN)/python scripts/bench/mapping.py
 	@$(BIN)/python scripts/bench/overlap.py
 	@$(BIN)/python scripts/bench/limits.py
+
+# Ray for `make bench`, in an environment of its own beside .venv: nothing else needs it.
+bench-ray: setup
+	@$(BIN)/python -m venv .bench/ray
+	@echo "import site; site.addsitedir('$(CURDIR)/$$(ls -d .venv/lib/python3*/site-packages)')" \
+		> $$(ls -d .bench/ray/lib/python3*/site-packages)/venv.pth
+	@.bench/ray/bin/pip install --quiet 'ray[data,serve]==2.60.*'
 
 # mypy cannot follow the editable install, and started here it would take io/ for the standard library's: so it is started
 # next to a link that shows it the packages under their names.

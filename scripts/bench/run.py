@@ -16,7 +16,7 @@ from pathlib import Path
 
 from measure import Run, measure
 from plot import write_plot
-from systems import LABELS, PRODUCT, command_of
+from systems import LABELS, PRODUCT, RAY_PYTHON, command_of
 from workloads import FOLDER, ROOT, WORKLOADS, make_model, make_workload
 
 RESULTS = FOLDER / "results.json"
@@ -29,6 +29,9 @@ def main() -> None:
     parser.add_argument("--systems", default=",".join(LABELS), help="comma-separated; run-batch is always there")
     arguments = parser.parse_args()
     systems = [name for name in LABELS if name == PRODUCT or name in arguments.systems.split(",")]
+    if "ray-data" in systems and not RAY_PYTHON.exists():
+        print("Ray Data LLM is left out: `make bench-ray` sets up its environment", file=sys.stderr)
+        systems.remove("ray-data")
     model = make_model()
     for name in arguments.workloads.split(","):
         rows = make_workload(WORKLOADS[name])

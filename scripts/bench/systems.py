@@ -5,10 +5,12 @@ import os
 import sys
 from pathlib import Path
 
-from workloads import PROMPT
+from workloads import FOLDER, PROMPT
 
 HERE = Path(__file__).resolve().parent
 PEERS = HERE / "peers"
+# Its own environment, with Ray beside what .venv has; `make bench-ray` makes it.
+RAY_PYTHON = FOLDER / "ray" / "bin" / "python"
 PRODUCT = "run-batch"
 # Name -> peer script, and whether its engine is in the script's own process.
 SCRIPTS = {
@@ -16,6 +18,7 @@ SCRIPTS = {
     "script-in-process": ("llm_generate.py", True),
     "async-tuned": ("async_llm.py", False),
     "vllm-run-batch": ("vllm_run_batch.py", False),
+    "ray-data": ("ray_data.py", False),
 }
 LABELS = {
     PRODUCT: "run-batch",
@@ -23,6 +26,7 @@ LABELS = {
     "script-in-process": "the same, engine in-process",
     "async-tuned": "script with AsyncLLM, tuned",
     "vllm-run-batch": "vllm run-batch",
+    "ray-data": "Ray Data LLM",
 }
 
 
@@ -40,7 +44,8 @@ def command_of(system: str, rows: Path, model: Path, folder: Path) -> tuple[list
     if in_process:
         environment["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
     output = folder / "results"
-    return [sys.executable, str(PEERS / script), str(rows), str(model), str(output), PROMPT], environment
+    python = str(RAY_PYTHON) if script == "ray_data.py" else sys.executable
+    return [python, str(PEERS / script), str(rows), str(model), str(output), PROMPT], environment
 
 
 def job_file(rows: Path, model: Path, folder: Path) -> Path:
