@@ -240,7 +240,7 @@ INIT = """
     def __init__(self, *, vllm_config, prefix=""):
         super().__init__()
         inner = Llava(vllm_config=vllm_config, prefix=prefix)
-        self.config = inner.config
+        self.config, self.normalize_pixels = inner.config, inner.normalize_pixels
         with self._mark_tower_model(vllm_config, "image"):
             self.vision_tower = inner.vision_tower
             self.multi_modal_projector = inner.multi_modal_projector
@@ -277,7 +277,7 @@ def test_a_model_that_vllm_ships_goes_through_its_own_processor(tmp_path: Path) 
     errors = table["error"].to_pylist()
     assert errors.pop(4).startswith("image_decode: ") and errors == [None] * 29
     for row in set(range(30)) - {4}:
-        image = decode_image(columns["image"][row])
+        image = decode_image(columns["image"][row]).to_pil()
         inputs = processor(text=columns["prompt"][row], images=image, return_tensors="pt")
         out = model.generate(**inputs, do_sample=False, max_new_tokens=8, pad_token_id=3, eos_token_id=2)
         expected = processor.tokenizer.decode(out[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
