@@ -98,6 +98,15 @@ def test_other_weights_of_the_same_size_are_another_job(folder: Path) -> None:
     assert identities[0] != identities[1]
 
 
+def test_other_rows_in_a_file_of_the_same_size_are_another_input(folder: Path) -> None:
+    config = job(folder)
+    fingerprints = set()
+    for text in ("is it even?", "is it evem?"):
+        pq.write_table(pa.table({"uid": ["a"], "prompt": [text], "image": [b"x"]}), folder / "rows.parquet")
+        fingerprints.add((open_source(config).fingerprint, (folder / "rows.parquet").stat().st_size))
+    assert len({size for _, size in fingerprints}) == 1 and len(fingerprints) == 2
+
+
 def test_shards_of_unknown_origin_are_not_taken_for_results(folder: Path) -> None:
     config = job(folder)
     store = ShardStore(config.output_folder)
