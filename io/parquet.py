@@ -131,8 +131,8 @@ class ParquetSource:
                 rows, nbytes = tuple(g.num_rows for g in groups), tuple(g.total_byte_size for g in groups)
                 # A query may be a signature: it is no part of the name, which rows without an id column are called by.
                 name = _without_query(path).removeprefix(root).lstrip("/")
-                # Other data has other statistics and offsets. Damage to a page leaves the footer as it is: a good copy in
-                # the place of a damaged file is the same input.
+                # Other data has other statistics and offsets. Damage to a page leaves the footer as it is: a good copy
+                # in the place of a damaged file is the same input.
                 footer = pa.BufferOutputStream()
                 file.metadata.write_metadata_file(footer)
                 digest = hashlib.sha256(footer.getvalue()).hexdigest()
