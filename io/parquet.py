@@ -29,7 +29,6 @@ class _File:
     changed: int
     schema: pa.Schema
     row_groups: tuple[int, ...]
-    group_bytes: tuple[int, ...]
     digest: str
 
     @property
@@ -71,7 +70,7 @@ class ParquetSource:
         self.num_rows = self._starts[-1]
         self.folder = None if self._filesystem else Path(root)
         self.fingerprint = hashlib.sha256(
-            "\n".join(f"{f.name} {f.size} {f.row_groups} {f.group_bytes} {f.digest}" for f in self._files).encode()
+            "\n".join(f"{f.name} {f.size} {f.digest}" for f in self._files).encode()
         ).hexdigest()
 
     def _find(self, path: str) -> tuple[list[str], str]:
@@ -127,8 +126,7 @@ class ParquetSource:
         try:
             size, changed = self._state(path)
             with self._open(path) as file:
-                groups = [file.metadata.row_group(g) for g in range(file.metadata.num_row_groups)]
-                rows, nbytes = tuple(g.num_rows for g in groups), tuple(g.total_byte_size for g in groups)
+                rows = tuple(file.metadata.row_group(g).num_rows for g in range(file.metadata.num_row_groups))
                 # A query may be a signature: it is no part of the name, which rows without an id column are called by.
                 name = _without_query(path).removeprefix(root).lstrip("/")
                 # Other data has other statistics and offsets. Damage to a page leaves the footer as it is: a good copy
@@ -136,7 +134,7 @@ class ParquetSource:
                 footer = pa.BufferOutputStream()
                 file.metadata.write_metadata_file(footer)
                 digest = hashlib.sha256(footer.getvalue()).hexdigest()
-                return _File(path, name, size, changed, file.schema_arrow, rows, nbytes, digest)
+                return _File(path, name, size, changed, file.schema_arrow, rows, digest)
         except FileNotFoundError:
             raise InputError(f"input.path: {path}: no such file") from None
         except (OSError, pa.ArrowException) as error:
