@@ -97,10 +97,21 @@ class Hold:
         before: Holder | None = None
         while True:
             highest = max(self._numbers(), default=0)
-            if highest:
-                before = self._refuse_live(self._file(highest))
+            try:
+                before = self._refuse_live(self._file(highest)) if highest else None
+            except FileNotFoundError:
+                continue  # released meanwhile: others may start from 1 again
             if self._create(highest + 1):
                 break
+        try:
+            # Who started from 1 again while we were slow had looked before our file was there; its own is there now.
+            if highest:
+                self._refuse_live(self._file(highest))
+        except FileNotFoundError:
+            pass
+        except HeldError:
+            self.release()
+            raise
         for number in self._numbers():
             if number <= highest:
                 self._file(number).unlink(missing_ok=True)
@@ -151,16 +162,14 @@ class Hold:
         return True
 
     def _refuse_live(self, path: Path) -> Holder | None:
-        """The dead holder of a hold; None where it has been released, or died before it wrote its name.
+        """The dead holder of a hold; None where it died before it wrote its name.
 
         Raises:
             HeldError: the holder lives, or may do so.
+            FileNotFoundError: the hold has been released.
         """
-        try:
-            age = self._age(path)
-            holder = _read(path)
-        except FileNotFoundError:
-            return None
+        age = self._age(path)
+        holder = _read(path)
         if holder is not None and holder.machine == _machine():
             if _started(holder.pid) != holder.started:
                 return holder
