@@ -1,0 +1,37 @@
+"""Shares: one job cut between processes that know nothing of each other but the folder they write to.
+
+The cut depends on nothing but the number of shards and of shares, so every process finds the same one by itself. A
+share is a stretch of consecutive shards: its process reads its part of the input once, from front to back.
+"""
+
+from dataclasses import dataclass
+
+from run_batch.jobs.errors import JobError
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """Share `index` of `count`, counted from 0. Share 0 of 1 is the whole job.
+
+    Raises:
+        JobError: there is no such share.
+    """
+
+    index: int
+    count: int
+
+    def __post_init__(self) -> None:
+        if self.count < 1 or not 0 <= self.index < self.count:
+            raise JobError(f"no share {self.index} of {self.count}: shares are counted from 0 to {self.count - 1}")
+
+    @property
+    def label(self) -> str:
+        """What its files are called: shares of the same job with different labels do not block each other."""
+        return "all" if self.count == 1 else f"{self.index}-of-{self.count}"
+
+    def shards(self, num_shards: int) -> range:
+        """Its shards: all shares together have every shard once, and as many as each other, give or take one."""
+        return range(num_shards * self.index // self.count, num_shards * (self.index + 1) // self.count)
+
+
+WHOLE_JOB = Share(0, 1)
