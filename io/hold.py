@@ -23,7 +23,15 @@ STALE_SECONDS = 60.0
 
 
 class HeldError(Exception):
-    """Another process holds the folder; the message says which, where, and since when."""
+    """Another process holds the folder; the message says which, where, and since when.
+
+    Attributes:
+        seconds: after which it can be taken over, should its holder be dead; None where the holder is known to live.
+    """
+
+    def __init__(self, message: str, seconds: float | None = None) -> None:
+        super().__init__(message)
+        self.seconds = seconds
 
 
 class HoldLost(Exception):
@@ -71,6 +79,88 @@ def _started(pid: int) -> str | None:
     return None if fields[0] in "ZX" else fields[19]
 
 
+def has_ended(holder: Holder) -> bool:
+    """Whether a process is known to be dead: only one of this machine is."""
+    return holder.machine == _machine() and _started(holder.pid) != holder.started
+
+
+def holder_of(path: Path) -> Holder | None:
+    """Who made a hold; None where it died before it wrote its name.
+
+    Raises:
+        FileNotFoundError: the hold has been released.
+    """
+    try:
+        return Holder(**json.loads(path.read_text()))
+    except (ValueError, TypeError):
+        return None
+
+
+def refuse_live(path: Path) -> Holder | None:
+    """The dead holder of a hold; None where it died before it wrote its name.
+
+    Raises:
+        HeldError: the holder lives, or may do so.
+        FileNotFoundError: the hold has been released.
+    """
+    age = file_age(path)
+    holder = holder_of(path)
+    if holder is not None and holder.machine == _machine():
+        if has_ended(holder):
+            return holder
+        raise HeldError(f"{holder.describe()}; it is running")
+    if age > STALE_SECONDS:
+        return holder
+    who = holder.describe() if holder is not None else "a process that is starting"
+    raise HeldError(
+        f"{who}; its last sign of life is {age:.0f} s old: if it is dead, the job can be taken over in "
+        f"{STALE_SECONDS - age:.0f} s",
+        STALE_SECONDS - age,
+    )
+
+
+def file_age(path: Path) -> float:
+    """Seconds since a file was touched, by the file system's own clock.
+
+    Raises:
+        FileNotFoundError: it has gone.
+    """
+    probe = path.with_name(f".clock-{socket.gethostname()}-{os.getpid()}-{threading.get_ident()}.tmp")
+    descriptor = os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
+        os.write(descriptor, b".")
+        return os.fstat(descriptor).st_mtime - path.stat().st_mtime
+    finally:
+        os.close(descriptor)
+        probe.unlink(missing_ok=True)
+
+
+def is_held(folder: Path, name: str) -> bool:
+    """Whether a process holds a folder under this name, as far as can be told.
+
+    Raises:
+        OSError: the folder cannot be read.
+    """
+    numbers = _numbers(folder, name)
+    try:
+        if numbers:
+            refuse_live(_file(folder, name, max(numbers)))
+    except HeldError:
+        return True
+    except FileNotFoundError:
+        pass
+    return False
+
+
+def _file(folder: Path, name: str, number: int) -> Path:
+    return folder / f"hold-{name}.{number}"
+
+
+def _numbers(folder: Path, name: str) -> list[int]:
+    pattern = re.compile(rf"hold-{re.escape(name)}\.(\d+)")
+    return [int(match[1]) for entry in os.scandir(folder) if (match := pattern.fullmatch(entry.name))]
+
+
 class Hold:
     """The hold of one name on one folder, from `take` to `release`."""
 
@@ -80,12 +170,17 @@ class Hold:
         on_lost: called, in a thread, when somebody else has taken over or the folder has gone.
         """
         self._folder, self._name = folder, name
-        self._pattern = re.compile(rf"hold-{re.escape(name)}\.(\d+)")
         self._on_lost = on_lost
         self._lost: HoldLost | None = None
         self._path: Path | None = None
         self._descriptor = -1
         self._released = threading.Event()
+
+    @property
+    def path(self) -> Path:
+        """The file, once the hold is taken."""
+        assert self._path is not None
+        return self._path
 
     def take(self) -> Holder | None:
         """Take the hold, or take it over from a dead process; the dead one, if so.
@@ -98,7 +193,7 @@ class Hold:
         while True:
             highest = max(self._numbers(), default=0)
             try:
-                before = self._refuse_live(self._file(highest)) if highest else None
+                before = refuse_live(self._file(highest)) if highest else None
             except FileNotFoundError:
                 continue  # released meanwhile: others may start from 1 again
             if self._create(highest + 1):
@@ -106,7 +201,7 @@ class Hold:
         try:
             # Who started from 1 again while we were slow had looked before our file was there; its own is there now.
             if highest:
-                self._refuse_live(self._file(highest))
+                refuse_live(self._file(highest))
         except FileNotFoundError:
             pass
         except HeldError:
@@ -136,10 +231,10 @@ class Hold:
             self._descriptor = -1
 
     def _file(self, number: int) -> Path:
-        return self._folder / f"hold-{self._name}.{number}"
+        return _file(self._folder, self._name, number)
 
     def _numbers(self) -> list[int]:
-        return [int(match[1]) for entry in os.scandir(self._folder) if (match := self._pattern.fullmatch(entry.name))]
+        return _numbers(self._folder, self._name)
 
     def _create(self, number: int) -> bool:
         try:
@@ -160,38 +255,6 @@ class Hold:
             return False
         self._path, self._descriptor = self._file(number), descriptor
         return True
-
-    def _refuse_live(self, path: Path) -> Holder | None:
-        """The dead holder of a hold; None where it died before it wrote its name.
-
-        Raises:
-            HeldError: the holder lives, or may do so.
-            FileNotFoundError: the hold has been released.
-        """
-        age = self._age(path)
-        holder = _read(path)
-        if holder is not None and holder.machine == _machine():
-            if _started(holder.pid) != holder.started:
-                return holder
-            raise HeldError(f"{holder.describe()}; it is running")
-        if age > STALE_SECONDS:
-            return holder
-        who = holder.describe() if holder is not None else "a process that is starting"
-        raise HeldError(
-            f"{who}; its last sign of life is {age:.0f} s old: if it is dead, the job can be taken over in "
-            f"{STALE_SECONDS - age:.0f} s"
-        )
-
-    def _age(self, path: Path) -> float:
-        """Seconds since a hold was touched, by the file system's own clock."""
-        probe = self._folder / f".clock-{socket.gethostname()}-{os.getpid()}-{threading.get_ident()}.tmp"
-        descriptor = os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        try:
-            os.write(descriptor, b".")
-            return os.fstat(descriptor).st_mtime - path.stat().st_mtime
-        finally:
-            os.close(descriptor)
-            probe.unlink(missing_ok=True)
 
     def _refresh(self) -> None:
         while not self._released.wait(REFRESH_SECONDS):
@@ -219,13 +282,5 @@ class Hold:
             return f"{self._path} has gone"
         holder = None
         with contextlib.suppress(OSError):
-            holder = _read(self._file(max(numbers)))
+            holder = holder_of(self._file(max(numbers)))
         return f"another run has taken over: {holder.describe() if holder else 'it does not say who'}"
-
-
-def _read(path: Path) -> Holder | None:
-    """Who holds; None for a file that its holder has not written yet."""
-    try:
-        return Holder(**json.loads(path.read_text()))
-    except (ValueError, TypeError):
-        return None

@@ -11,8 +11,9 @@ import struct
 import threading
 import time
 import zlib
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -64,14 +65,47 @@ def _records(content: memoryview) -> Iterator[bytes]:
         position += length
 
 
+@dataclass(slots=True)
+class _Segment:
+    """A file that is being written.
+
+    Attributes:
+        unsynced: whether something of it may not be on disk yet.
+    """
+
+    path: Path
+    file: int
+    size: int = 0
+    unsynced: bool = False
+
+    def append(self, content: bytes) -> None:
+        left = memoryview(content)
+        while left:
+            left = left[os.write(self.file, left) :]
+        self.size += len(content)
+        self.unsynced = True
+
+    def sync(self) -> None:
+        if self.unsynced:
+            os.fsync(self.file)
+        self.unsynced = False
+
+    def end(self) -> None:
+        self.sync()
+        os.close(self.file)
+
+
 class JournalWriter(Generic[Item]):
     """Appends items to segments, in a thread of its own: the caller never waits for the disk."""
 
-    def __init__(self, folder: Path, name: str, job_hash: str, encode: Callable[[list[Item]], bytes]) -> None:
+    def __init__(
+        self, folder: Path, name: Callable[[int], str], job_hash: str, encode: Callable[[list[Item]], bytes]
+    ) -> None:
         """Start the thread; the first segment is made with the first item.
 
         Args:
-            name: what the segments' names begin with; no other process may use it.
+            name: what the names of segments with items of a shard begin with; no other process may use it. Shards of
+                different names are never in one segment.
             encode: makes the payload of some items, in the thread.
         """
         self._folder, self._name, self._job_hash, self._encode = folder, name, job_hash, encode
@@ -79,10 +113,8 @@ class JournalWriter(Generic[Item]):
         self._settled: set[int] = set()
         self._adopted: deque[tuple[Path, set[int]]] = deque()
         self._segments: dict[Path, set[int]] = {}
-        self._file: int | None = None
-        self._path = folder
-        self._made = self._size = 0
-        self._unsynced = False
+        self._open: dict[str, _Segment] = {}
+        self._made = 0
         self._synced = time.monotonic()
         self._error: Exception | None = None
         self._closing = threading.Event()
@@ -122,11 +154,14 @@ class JournalWriter(Generic[Item]):
         try:
             while not self._closing.wait(WRITE_SECONDS):
                 self._write_pending()
-                if self._unsynced and time.monotonic() - self._synced >= SYNC_SECONDS:
-                    self._sync()
+                if time.monotonic() - self._synced >= SYNC_SECONDS:
+                    for segment in self._open.values():
+                        segment.sync()
+                    self._synced = time.monotonic()
                 self._remove_settled()
             self._write_pending()
-            self._end_segment()
+            while self._open:
+                self._open.popitem()[1].end()
             self._remove_settled()
         except Exception as error:
             self._error = error
@@ -134,44 +169,26 @@ class JournalWriter(Generic[Item]):
     def _write_pending(self) -> None:
         while self._pending:
             taken = [self._pending.popleft() for _ in range(min(len(self._pending), _RECORD_ITEMS))]
-            taken = [(shard, item) for shard, item in taken if shard not in self._settled]
-            if not taken:
-                continue
-            if self._file is None:
-                self._begin_segment()
-            assert self._file is not None
-            self._segments[self._path].update(shard for shard, _ in taken)
-            self._append(self._file, pack_record(self._encode([item for _, item in taken])))
-            if self._size >= _SEGMENT_BYTES:
-                self._end_segment()
+            parts: defaultdict[str, list[tuple[int, Item]]] = defaultdict(list)
+            for shard, item in taken:
+                if shard not in self._settled:
+                    parts[self._name(shard)].append((shard, item))
+            for name, part in parts.items():
+                segment = self._open.get(name) or self._begin_segment(name)
+                self._segments[segment.path].update(shard for shard, _ in part)
+                segment.append(pack_record(self._encode([item for _, item in part])))
+                if segment.size >= _SEGMENT_BYTES:
+                    self._open.pop(name).end()
 
-    def _begin_segment(self) -> None:
-        self._path = self._folder / f"{self._name}-{self._made:05d}{SUFFIX}"
+    def _begin_segment(self, name: str) -> _Segment:
+        path = self._folder / f"{name}-{self._made:05d}{SUFFIX}"
         self._made += 1
-        self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o666)
-        self._size = 0
-        self._segments[self._path] = set()
-        self._append(self._file, _MAGIC + pack_record(self._job_hash.encode()))
+        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o666)
+        segment = self._open[name] = _Segment(path, file)
+        self._segments[path] = set()
+        segment.append(_MAGIC + pack_record(self._job_hash.encode()))
         sync_folder(self._folder)
-
-    def _append(self, file: int, content: bytes) -> None:
-        left = memoryview(content)
-        while left:
-            left = left[os.write(file, left) :]
-        self._size += len(content)
-        self._unsynced = True
-
-    def _sync(self) -> None:
-        if self._file is not None and self._unsynced:
-            os.fsync(self._file)
-        self._unsynced = False
-        self._synced = time.monotonic()
-
-    def _end_segment(self) -> None:
-        if self._file is not None:
-            self._sync()
-            os.close(self._file)
-            self._file = None
+        return segment
 
     def _remove_settled(self) -> None:
         while self._adopted:
@@ -179,8 +196,12 @@ class JournalWriter(Generic[Item]):
             self._segments[path] = shards
         if not self._settled:
             return
+        # One is left open even if it is settled: the next rows most likely go there.
+        kept = next(reversed(self._open.values())).path if self._open else None
         for path, shards in list(self._segments.items()):
             shards -= self._settled
-            if not shards and (self._file is None or path != self._path):
+            if not shards and path != kept:
+                for name in [name for name, segment in self._open.items() if segment.path == path]:
+                    os.close(self._open.pop(name).file)
                 path.unlink(missing_ok=True)
                 del self._segments[path]

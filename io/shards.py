@@ -8,7 +8,7 @@ import os
 import re
 import socket
 import tempfile
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,11 +43,20 @@ class ShardInfo:
 
 
 class ShardStore:
-    """The results folder of one job."""
+    """The results folder of one job.
 
-    def __init__(self, folder: Path) -> None:
+    Attributes:
+        run_folder: what all processes that work on the job share.
+        own_folder: in it, or the same: what the processes of one name alone write to.
+    """
+
+    def __init__(self, folder: Path, own: str = "") -> None:
+        """Args:
+        own: path of `own_folder` below `run_folder`.
+        """
         self.folder = folder
         self.run_folder = folder / RUN_FOLDER
+        self.own_folder = self.run_folder / own
 
     def is_writable(self) -> bool:
         """Whether `create` can be expected to work: tried with a file that goes again at once."""
@@ -66,7 +75,7 @@ class ShardStore:
         Raises:
             OSError: it cannot be made.
         """
-        missing = [folder for folder in (*reversed(self.run_folder.parents), self.run_folder) if not folder.exists()]
+        missing = [folder for folder in (*reversed(self.own_folder.parents), self.own_folder) if not folder.exists()]
         for folder in missing:
             folder.mkdir(exist_ok=True)
             sync_folder(folder.parent)
@@ -81,6 +90,9 @@ class ShardStore:
             return []
         matches = (_SHARD_NAME.fullmatch(entry.name) for entry in os.scandir(self.folder))
         return sorted(int(match[1]) for match in matches if match)
+
+    def is_committed(self, index: int) -> bool:
+        return self.path(index).exists()
 
     def info(self, index: int) -> ShardInfo:
         """Counts of a committed shard, from its footer.
@@ -119,7 +131,7 @@ class ShardStore:
         keys[_FAILED_KEY] = str(failed).encode()
         keys[_ATTEMPT_KEY] = str(attempt).encode()
         table = table.replace_schema_metadata({**(table.schema.metadata or {}), **keys})
-        temporary = self.run_folder / f"{self.path(index).name}.{socket.gethostname()}-{os.getpid()}.tmp"
+        temporary = self.own_folder / f"{self.path(index).name}.{socket.gethostname()}-{os.getpid()}.tmp"
         try:
             with open(temporary, "wb") as file:
                 pq.write_table(table, file, write_page_checksum=True)
@@ -131,12 +143,10 @@ class ShardStore:
             raise
         sync_folder(self.folder)
 
-    def discard_unfinished(self, shards: Collection[int]) -> None:
-        """Remove what a killed run left half written of these shards, and of small files."""
-        for leftover in self.run_folder.glob("*.tmp"):
-            match = _SHARD_NAME.match(leftover.name)
-            if match is None or int(match[1]) in shards:
-                leftover.unlink(missing_ok=True)
+    def discard_unfinished(self) -> None:
+        """Remove the shards that a killed process left half written in `own_folder`."""
+        for leftover in self.own_folder.glob("part-*.tmp"):
+            leftover.unlink(missing_ok=True)
 
     def mark_success(self) -> None:
         """Write `_SUCCESS`: all shards are there."""
@@ -164,7 +174,7 @@ def replace_file(path: Path, content: bytes, durable: bool = True) -> None:
     Args:
         durable: wait until the content is on disk.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{socket.gethostname()}-{os.getpid()}.tmp")
     with open(temporary, "wb") as file:
         file.write(content)
         if durable:

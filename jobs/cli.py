@@ -24,6 +24,7 @@ from run_batch.jobs.errors import (
     JobError,
     RunError,
 )
+from run_batch.jobs.shares import WHOLE_JOB, Share
 
 _EXIT_CODES = """\b
 Exit codes:
@@ -45,6 +46,8 @@ _verbose_option = click.option("--verbose", is_flag=True, help="Show what vLLM l
 @_config_option
 @_set_option
 @click.option("--retry-failed", is_flag=True, help="Generate again the rows that have an error, and only those.")
+@click.option("--task-index", type=int, help="Do one share of the job alone: this one, counted from 0.")
+@click.option("--task-count", type=int, help="Into how many shares the job is cut.")
 @click.option("--quiet", is_flag=True, help="Show no progress.")
 @_verbose_option
 @click.version_option(version("run-batch"), prog_name="run-batch")
@@ -54,6 +57,8 @@ def main(
     config_path: Path | None,
     overrides: tuple[str, ...],
     retry_failed: bool,
+    task_index: int | None,
+    task_count: int | None,
     quiet: bool,
     verbose: bool,
 ) -> None:
@@ -68,11 +73,14 @@ def main(
             )
         return
 
+    if (task_index is None) != (task_count is None):
+        raise click.UsageError("--task-index and --task-count go together")
+
     def run(config: JobConfig, summary: Any) -> int:
         from run_batch.jobs.pipeline import run_job
         from run_batch.jobs.prepare import prepare
 
-        return run_job(prepare(config), quiet, summary, retry_failed=retry_failed)
+        return run_job(prepare(config, _share(task_index, task_count)), quiet, summary, retry_failed=retry_failed)
 
     _exit_with(run, config_path, overrides, verbose)
 
@@ -113,6 +121,13 @@ def status(config_path: Path | None, overrides: tuple[str, ...], as_json: bool, 
             time.sleep(2)
 
     _exit_with(run, config_path, overrides, verbose=False)
+
+
+def _share(index: int | None, count: int | None) -> Share:
+    """Raises:
+    JobError: there is no such share.
+    """
+    return WHOLE_JOB if index is None or count is None else Share(index, count)
 
 
 def _exit_with(

@@ -1,19 +1,23 @@
 """Where finished rows go: into the journal at once, into their shard once it is whole, and into the counts."""
 
 import contextlib
+import queue
 from collections.abc import Iterator, Mapping
 from typing import TextIO
 
+from run_batch.io.claims import Claims
 from run_batch.io.journal import JournalWriter
+from run_batch.jobs.assignment import Assignment
+from run_batch.jobs.commits import Commit, record_commit
 from run_batch.jobs.generation import Generation
-from run_batch.jobs.journal import JournalRow, encode_rows, journal_folder
+from run_batch.jobs.journal import JournalRow, encode_rows, journal_folder, segment_name, writer_name
 from run_batch.jobs.mapped import RowFailure
 from run_batch.jobs.metrics import METRICS_FILE, Metrics
 from run_batch.jobs.plan import job_hash, record_job
 from run_batch.jobs.prepare import PreparedJob
 from run_batch.jobs.progress import PROGRESS_FILE, Progress
 from run_batch.jobs.results import ResultWriter, storage_failed
-from run_batch.jobs.resume import Resumed, writer_name
+from run_batch.jobs.resume import Resumed
 from run_batch.jobs.supervisor import Supervisor
 from run_batch.jobs.work import Work
 from run_batch.jobs.workers import WorkerPool
@@ -23,7 +27,14 @@ class FinishedRows:
     """Takes every row once, from this run or from the journals of earlier ones."""
 
     def __init__(
-        self, job: PreparedJob, work: Work, resumed: Resumed, metadata: Mapping[str, str], quiet: bool
+        self,
+        job: PreparedJob,
+        work: Work,
+        resumed: Resumed,
+        assignment: Assignment,
+        claims: Claims,
+        metadata: Mapping[str, str],
+        quiet: bool,
     ) -> None:
         """Make the output folder ready.
 
@@ -33,29 +44,41 @@ class FinishedRows:
         Raises:
             RunError: it cannot be written to.
         """
-        self._job, self._work = job, work
-        store, folder = job.store, journal_folder(job.store)
+        self._job, self._work, self._assignment, self._claims = job, work, assignment, claims
+        store, folder, writer = job.store, journal_folder(job.store), writer_name()
         try:
-            store.discard_unfinished(set(work.shards))
+            store.discard_unfinished()
             folder.mkdir(exist_ok=True)
             record_job(store, job.identity, job.plan)
         except OSError as error:
             raise storage_failed(f"output.path {store.folder} cannot be written to", error) from None
-        self._journal = JournalWriter[JournalRow](folder, writer_name(), job_hash(job.identity), encode_rows)
-        for path, shards in resumed.segments:
-            self._journal.adopt(path, shards)
-        self._writer = ResultWriter(job.config, work, job.source, store, metadata, self._journal.settle)
-        retried = sum(map(len, work.retried.values()))
-        done, failed = job.plan.num_rows - work.num_rows, job.rows_failed - retried
-        self.progress = Progress(job.plan.num_rows, done, failed, store.run_folder / PROGRESS_FILE, quiet)
-        self.metrics = Metrics(store.run_folder / METRICS_FILE)
 
-    def take_resumed(self, resumed: Resumed) -> None:
-        """Take the rows that earlier runs finished: their journals have them already."""
-        for result in resumed.results.values():
-            self.progress.add(0, isinstance(result, RowFailure))
+        def segment(shard: int) -> str:
+            shards = job.shards if shard in job.shards else range(shard, shard + 1)
+            return segment_name(shards, job.share.label, writer)
+
+        self._journal = JournalWriter[JournalRow](folder, segment, job_hash(job.identity), encode_rows)
+        for path, shards in resumed.adopted:
+            self._journal.adopt(path, shards)
+        self._writer = ResultWriter(job.config, work, job.source, store, metadata, self._committed)
+        retried = sum(map(len, work.retried.values()))
+        done, failed = job.rows_done - retried, job.rows_failed - retried
+        file = store.own_folder / PROGRESS_FILE
+        self.progress = Progress(job.num_rows, done, failed, file, writer, quiet)
+        self.metrics = Metrics(store.own_folder / METRICS_FILE)
+        self.take_recovered(resumed.results)
+
+    def take_recovered(self, results: Mapping[int, Generation | RowFailure]) -> None:
+        """Take rows that earlier runs finished: their journals have them already."""
+        for result in results.values():
+            self.progress.add_recovered(isinstance(result, RowFailure))
             self._writer.add(result)
-        self.progress.begin()
+
+    def take_late(self) -> None:
+        """Take the rows that were found when shards of dead processes were taken over."""
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self.take_recovered(self._assignment.recovered.get_nowait())
 
     def add(self, result: Generation | RowFailure) -> None:
         """Take one row.
@@ -74,10 +97,26 @@ class FinishedRows:
             self._journal.append(shard, JournalRow(self._work.attempts.get(shard, 0), result))
         self._writer.add(result)
 
-    def write_metrics(self, pool: WorkerPool, engine: Supervisor) -> None:
-        running = engine.running
-        waiting = engine.unfinished - running
-        self.metrics.write(pool.counts(), waiting, running, self._writer.seconds, self._writer.queued)
+    def tell(self, pool: WorkerPool, engine: Supervisor) -> None:
+        """Say now and then how far things are."""
+        if self.metrics.is_due():
+            running = engine.running
+            waiting = engine.unfinished - running
+            self.metrics.write(pool.counts(), waiting, running, self._writer.seconds, self._writer.queued)
+        self._count()
+        self.progress.tick(self.metrics.bottleneck)
+
+    def _count(self) -> None:
+        progress, writer, job = self.progress, self._writer, self._job
+        progress.rows_open = writer.rows_added - writer.rows_committed
+        progress.failed_open = writer.failed_added - writer.failed_committed
+        progress.total = job.num_rows + self._assignment.rows_helped
+
+    def _committed(self, commit: Commit) -> None:
+        """In the writer's thread."""
+        record_commit(self._job.store, commit)
+        self._journal.settle(commit.shard)
+        self._claims.release(commit.shard)
 
     def save_now(self) -> None:
         """Make finished rows durable, from any thread: the process is about to end."""
@@ -99,16 +138,16 @@ class FinishedRows:
                 self.progress.close()
 
     def conclude(self, summary: TextIO) -> int:
-        """Say what has become of the rows; how many are not in a committed shard."""
-        progress, writer, job = self.progress, self._writer, self._job
-        left = self._work.num_rows - writer.rows_committed
-        progress.done = job.plan.num_rows - left + len(writer.open_rows)
-        progress.failed = job.rows_failed
-        if not self._work.retried:
-            progress.failed += sum(isinstance(result, RowFailure) for result in writer.open_rows)
-        progress.write()
+        """Say what has become of the rows; how many were begun and are not in a committed shard."""
+        progress, job = self.progress, self._job
+        self._count()
+        # Others may have done some of the share's shards.
+        progress.total = job.num_rows
+        progress.done = min(job.rows_done + progress.rows_open, progress.total)
+        progress.failed = job.rows_failed + (0 if self._work.retried else progress.failed_open)
+        progress.write(running=False)
         print(progress.summary(job.store.folder), file=summary, flush=True)
-        return left
+        return self._assignment.rows_taken - self._writer.rows_committed
 
 
 @contextlib.contextmanager

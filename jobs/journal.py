@@ -6,7 +6,11 @@ successor.
 """
 
 import json
-from collections.abc import Callable, Iterable
+import os
+import re
+import socket
+import time
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +22,8 @@ from run_batch.jobs.mapped import RowFailure
 from run_batch.jobs.plan import Plan
 
 Finished = Generation | RowFailure
+
+_SEGMENT_NAME = re.compile(rf"(\d+)-(\d+)\.([^.]+)\.(.+)-\d+{re.escape(SUFFIX)}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +44,28 @@ class Recovered:
 
     Attributes:
         results: finished rows of shards that are still to be committed, by row: a row in two journals counts once.
-        segments: journal files that hold rows of our shards alone: they go when those are committed.
+        adopted: journal files of earlier processes of our name, each with those of its shards that are still to be
+            committed: it goes when they are.
     """
 
     results: dict[int, Finished] = field(default_factory=dict)
-    segments: list[tuple[Path, set[int]]] = field(default_factory=list)
+    adopted: list[tuple[Path, set[int]]] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A journal file, as far as its name tells.
+
+    Attributes:
+        shards: the shards that it may have rows of.
+        label: the name that its process went by.
+        writer: its process, told from all others.
+    """
+
+    path: Path
+    shards: range
+    label: str
+    writer: str
 
 
 def encode_rows(rows: Iterable[JournalRow]) -> bytes:
@@ -80,31 +103,64 @@ def journal_folder(store: ShardStore) -> Path:
     return store.run_folder / "journal"
 
 
+def writer_name() -> str:
+    """This process, told from all others on all machines, of all times."""
+    return f"{socket.gethostname()}-{os.getpid()}-{time.time_ns()}"
+
+
+def segment_name(shards: range, label: str, writer: str) -> str:
+    """What the names of journal files with rows of these shards begin with; see Segment."""
+    return f"{shards.start}-{shards.stop - 1}.{label}.{writer}"
+
+
+def segments(store: ShardStore) -> list[Segment]:
+    """All journal files, of the living and the dead.
+
+    Raises:
+        OSError: the folder cannot be read.
+    """
+    folder = journal_folder(store)
+    paths = sorted(folder.glob(f"*{SUFFIX}")) if folder.is_dir() else []
+    matches = [(path, _SEGMENT_NAME.fullmatch(path.name)) for path in paths]
+    return [
+        Segment(path, range(int(match[1]), int(match[2]) + 1), match[3], match[4]) for path, match in matches if match
+    ]
+
+
+def read_rows(segment: Segment, job_hash: str) -> Iterator[JournalRow]:
+    """The rows of a journal file, up to the first damage.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    for payload in read_segment(segment.path, job_hash):
+        yield from decode_rows(payload)
+
+
 def recover(
-    store: ShardStore, job_hash: str, plan: Plan, attempts: Callable[[int], int | None], owned: Callable[[int], bool]
+    store: ShardStore, job_hash: str, plan: Plan, shards: range, attempt: Callable[[int], int | None], label: str
 ) -> Recovered:
-    """Read the journals of earlier runs.
+    """Read what the journals of earlier runs have of a stretch of shards.
 
     Args:
-        attempts: for a shard that is to be committed, how often it has been so before; None for all others.
-        owned: whether this run is the one that works on a shard: journals with rows of others are left to those.
+        attempt: for a shard that is to be committed, how often it has been so before; None for all others.
+        label: of this process; no other live one has it.
 
     Raises:
         OSError: the folder cannot be read.
     """
     found = Recovered()
-    folder = journal_folder(store)
-    for path in sorted(folder.glob(f"*{SUFFIX}")) if folder.is_dir() else []:
-        shards: set[int] = set()
-        for payload in read_segment(path, job_hash):
-            for row in decode_rows(payload):
-                shard = row.result.row // plan.rows_per_shard
-                shards.add(shard)
-                if attempts(shard) == row.attempt:
-                    found.results.setdefault(row.result.row, row.result)
-        # One without a row may be another process's that has just begun it.
-        if shards and all(map(owned, shards)):
-            found.segments.append((path, {shard for shard in shards if attempts(shard) is not None}))
+    for segment in segments(store):
+        if segment.shards.start >= shards.stop or segment.shards.stop <= shards.start:
+            continue
+        seen: set[int] = set()
+        for row in read_rows(segment, job_hash):
+            shard = row.result.row // plan.rows_per_shard
+            seen.add(shard)
+            if shard in shards and attempt(shard) == row.attempt:
+                found.results.setdefault(row.result.row, row.result)
+        if seen and segment.label == label:
+            found.adopted.append((segment.path, {shard for shard in seen if attempt(shard) is not None}))
     return found
 
 

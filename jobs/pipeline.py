@@ -11,31 +11,31 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Any, TextIO
 
-from run_batch.io.hold import HeldError, Hold, HoldLost
+from run_batch.io.claims import Claims
+from run_batch.io.hold import Hold, HoldLost
 from run_batch.io.rows import RowBatch
 from run_batch.io.shards import ShardError
+from run_batch.jobs.assignment import Assignment, shards_to_help_with
 from run_batch.jobs.config import JobConfig
 from run_batch.jobs.cores import usable_cores
 from run_batch.jobs.engine import Engine
 from run_batch.jobs.errors import (
-    EXIT_COMPLETE,
     EXIT_INTERRUPTED,
-    EXIT_TOO_MANY_FAILURES,
     Interrupted,
     JobError,
     RunError,
 )
 from run_batch.jobs.finished import FinishedRows
 from run_batch.jobs.interrupt import StopRequest
-from run_batch.jobs.journal import remove_journals
 from run_batch.jobs.mapped import model_settings, needed_columns
 from run_batch.jobs.plan import job_hash
 from run_batch.jobs.prepare import PreparedJob
 from run_batch.jobs.results import storage_failed
-from run_batch.jobs.resume import ALL_SHARDS, Resumed, resume
+from run_batch.jobs.resume import Resumed, resume
 from run_batch.jobs.running import RunningRows
 from run_batch.jobs.supervisor import ROWS_IN_ENGINE, Supervisor
-from run_batch.jobs.work import Work, failed_work, missing_work, read_rows
+from run_batch.jobs.together import finish, held, next_work
+from run_batch.jobs.work import Work, failed_work, read_rows
 from run_batch.jobs.worker import WorkerSpec
 from run_batch.jobs.workers import BATCH_ROWS, MappedBatch, WorkerPool
 from run_batch.model.plugin import announce_plugins
@@ -50,7 +50,7 @@ def run_job(
     start_engine: EngineFactory | None = None,
     retry_failed: bool = False,
 ) -> int:
-    """Generate all rows that are missing, or all that failed.
+    """Generate all rows of a share that are missing, or all that failed.
 
     Args:
         quiet: show no progress.
@@ -68,53 +68,31 @@ def run_job(
     if retry_failed and job.missing_shards:
         raise JobError("--retry-failed needs a complete job: run the same command without it first")
     try:
-        if not job.missing_shards and not (retry_failed and job.rows_failed):
-            rows = "no row has failed" if retry_failed else f"all {job.plan.num_rows} rows are done already"
-            print(f"{rows}; results in {job.store.folder}", file=summary)
-            return _finish(job)
+        if not job.missing_shards and not (job.rows_failed if retry_failed else shards_to_help_with(job)):
+            what = "no row has failed" if retry_failed else f"all {job.num_rows} rows are done already"
+            print(f"{what}; results in {job.store.folder}", file=summary)
+            return finish(job, changed=False)
         stop = StopRequest()
         try:
-            with stop.listening(), _held(job) as hold:
-                work = failed_work(job) if retry_failed else missing_work(job)
-                if not _Run(job, work, quiet, summary, stop, hold).run(start_engine or _start_vllm):
-                    with contextlib.suppress(OSError):  # of no use any more, and no harm
-                        remove_journals(job.store)
-                    return _finish(job)
+            with stop.listening(), held(job) as hold:
+                claims = Claims(job.store.run_folder, hold)
+                try:
+                    while work := failed_work(job) if retry_failed else next_work(job, claims):
+                        run = _Run(job, work, quiet, summary, stop, hold, claims)
+                        if run.run(start_engine or _start_vllm) or (stop.requested and job.missing_shards):
+                            raise Interrupted
+                        if retry_failed or stop.requested:
+                            break
+                        stop.loading = True
+                finally:
+                    claims.release_all()
+            return finish(job, changed=True)
         except Interrupted:
             pass
     except ShardError as error:
         raise RunError(str(error)) from None
     print("interrupted; run the same command again to go on", file=sys.stderr)
     return EXIT_INTERRUPTED
-
-
-@contextlib.contextmanager
-def _held(job: PreparedJob) -> Iterator[Hold]:
-    """Hold the output folder. One that is still empty at the end, because the job did not start, goes again.
-
-    Raises:
-        RunError: another run works on it. Not a JobError: nothing is wrong with the job, and the same command goes on
-            with it later.
-    """
-    store = job.store
-    hold = Hold(store.run_folder, ALL_SHARDS)
-    made = []
-    try:
-        try:
-            made = store.create()
-            dead = hold.take()
-        except OSError as error:
-            raise storage_failed(f"output.path {store.folder} cannot be written to", error) from None
-        except HeldError as error:
-            raise RunError(f"output.path {store.folder} is in use by another run: {error}") from None
-        if dead is not None:
-            print(f"taking over from a run that has died ({dead.describe()})", file=sys.stderr)
-        yield hold
-    finally:
-        hold.release()
-        for folder in reversed(made):
-            with contextlib.suppress(OSError):
-                folder.rmdir()
 
 
 def _start_vllm(config: JobConfig) -> Engine:
@@ -128,29 +106,18 @@ def _start_vllm(config: JobConfig) -> Engine:
     return Engine(model_settings(config), config.sampling)
 
 
-def _finish(job: PreparedJob) -> int:
-    failed = job.rows_failed
-    try:
-        if not job.store.is_complete():
-            job.store.mark_success()
-    except OSError as error:
-        raise storage_failed(f"_SUCCESS cannot be written to {job.store.folder}", error) from None
-    limit = job.config.errors.max_fraction
-    if failed <= limit * job.plan.num_rows:
-        return EXIT_COMPLETE
-    print(
-        f"{failed} of {job.plan.num_rows} rows failed, more than errors.max_fraction = {limit} allows; "
-        "column error says why",
-        file=sys.stderr,
-    )
-    return EXIT_TOO_MANY_FAILURES
-
-
 class _Run:
     """The state of one run."""
 
     def __init__(
-        self, job: PreparedJob, work: Work, quiet: bool, summary: TextIO, stop: StopRequest, hold: Hold
+        self,
+        job: PreparedJob,
+        work: Work,
+        quiet: bool,
+        summary: TextIO,
+        stop: StopRequest,
+        hold: Hold,
+        claims: Claims,
     ) -> None:
         self._job = job
         self._work = work
@@ -159,7 +126,9 @@ class _Run:
         self._stop = stop
         self._hold = hold
         self._input_done = False
-        self._resumed: Resumed = resume(job, work)
+        self._claims = claims
+        self._resumed: Resumed = resume(job, work, claims)
+        self._assignment = Assignment(job, work, claims)
 
     def run(self, start_engine: EngineFactory) -> bool:
         """Do the work; whether that was interrupted."""
@@ -179,11 +148,18 @@ class _Run:
 
     def _batches(self) -> Iterator[RowBatch]:
         columns = needed_columns(self._job.config, self._job.source.schema)
-        done = self._resumed.results.keys()
-        for shard in self._work.shards:
+        for shard in self._shards():
             rows = self._work.rows(shard)
+            done = self._assignment.recover(shard, self._resumed.results)
             left = [row for row in rows if row not in done]
             yield from read_rows(self._job.source, left if len(left) < len(rows) else rows, columns, BATCH_ROWS)
+
+    def _shards(self) -> Iterator[int]:
+        try:
+            yield from self._assignment
+        except OSError as error:
+            store = self._job.store
+            raise storage_failed(f"output.path {store.folder} cannot be read or written", error) from None
 
     def _generate(self, pool: WorkerPool, engine: Supervisor) -> bool:
         first = self._first_batch(pool)
@@ -191,7 +167,6 @@ class _Run:
         finished = self._begin(engine)
         metrics = finished.metrics
         try:
-            finished.take_resumed(self._resumed)
             self._take(first, engine, finished)
             while not self._stop.requested:
                 is_idle = not engine.unfinished
@@ -202,10 +177,10 @@ class _Run:
                         finished.add(result)
                     metrics.lap("step")
                 elif self._input_done:
+                    finished.take_late()
                     break
-                if metrics.is_due():
-                    finished.write_metrics(pool, engine)
-                finished.progress.tick(metrics.bottleneck)
+                finished.take_late()
+                finished.tell(pool, engine)
                 self._hold.check()
         except JobError as error:  # found late, by a row that needs it: the rows before it are kept
             raise RunError(str(error)) from None
@@ -231,7 +206,9 @@ class _Run:
 
     def _begin(self, engine: Supervisor) -> FinishedRows:
         metadata = result_metadata(self._job.config, self._job.identity)
-        finished = FinishedRows(self._job, self._work, self._resumed, metadata, self._quiet)
+        finished = FinishedRows(
+            self._job, self._work, self._resumed, self._assignment, self._claims, metadata, self._quiet
+        )
         self._stop.save = finished.save_now
         places = 2 * ROWS_IN_ENGINE * engine.max_num_seqs
         try:

@@ -204,8 +204,11 @@ def job_hash(identity: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
 
-def check_same_job(store: ShardStore, identity: dict[str, Any]) -> None:
+def check_same_job(store: ShardStore, identity: dict[str, Any]) -> bool:
     """Refuse to go on with the results of another job.
+
+    Returns:
+        Whether the folder has been recorded to be of this job: what `record_job` comes after need not be checked again.
 
     Raises:
         JobError: lists the keys that changed.
@@ -217,7 +220,7 @@ def check_same_job(store: ShardStore, identity: dict[str, Any]) -> None:
             raise JobError(
                 f"{store.folder} holds shards, but not of a run-batch job; choose another output.path"
             ) from None
-        return
+        return False
     except (OSError, ValueError, KeyError) as error:
         raise JobError(f"output.path: {store.run_folder / 'job.json'} cannot be read: {error}") from None
     changed = [
@@ -230,6 +233,7 @@ def check_same_job(store: ShardStore, identity: dict[str, Any]) -> None:
             f"{store.folder} holds the results of another job. Changed: {'; '.join(changed)}. "
             "Change it back to resume, or choose another output.path"
         )
+    return True
 
 
 def _show(identity: dict[str, Any], name: str) -> str:
@@ -239,7 +243,9 @@ def _show(identity: dict[str, Any], name: str) -> str:
 
 
 def record_job(store: ShardStore, identity: dict[str, Any], plan: Plan) -> None:
-    """Write down which job this folder belongs to."""
+    """Write down which job this folder belongs to, once."""
+    if (store.run_folder / "job.json").exists():
+        return
     content = {
         "job_hash": job_hash(identity),
         "identity": identity,

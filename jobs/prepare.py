@@ -9,6 +9,7 @@ from run_batch.io.shards import ShardStore
 from run_batch.jobs.config import JobConfig
 from run_batch.jobs.errors import JobError
 from run_batch.jobs.plan import Plan, check_columns, check_ids, check_same_job, job_identity, make_plan, open_source
+from run_batch.jobs.shares import WHOLE_JOB, Share
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,11 +21,18 @@ class PreparedJob:
     plan: Plan
     store: ShardStore
     identity: dict[str, Any]
+    share: Share = WHOLE_JOB
+
+    @property
+    def shards(self) -> range:
+        """The shards of the share."""
+        return self.share.shards(self.plan.num_shards)
 
     @property
     def missing_shards(self) -> list[int]:
+        """Those of them that are not committed."""
         committed = set(self.store.committed())
-        return [shard for shard in range(self.plan.num_shards) if shard not in committed]
+        return [shard for shard in self.shards if shard not in committed]
 
     @property
     def media_root(self) -> Path | None:
@@ -32,18 +40,26 @@ class PreparedJob:
         return self.source.folder if root is None else Path(self.config.resolve(root))
 
     @property
+    def num_rows(self) -> int:
+        """Rows of the share."""
+        return sum(len(self.plan.rows(shard)) for shard in self.shards)
+
+    @property
     def rows_done(self) -> int:
-        """Rows in committed shards."""
-        return self.plan.num_rows - sum(len(self.plan.rows(shard)) for shard in self.missing_shards)
+        """Rows in committed shards of the share."""
+        return self.num_rows - sum(len(self.plan.rows(shard)) for shard in self.missing_shards)
 
     @property
     def rows_failed(self) -> int:
-        """Rows with an error in committed shards."""
-        return sum(self.store.info(shard).failed for shard in self.store.committed())
+        """Rows with an error in committed shards of the share."""
+        return sum(self.store.info(shard).failed for shard in self.store.committed() if shard in self.shards)
 
 
-def prepare(config: JobConfig) -> PreparedJob:
+def prepare(config: JobConfig, share: Share = WHOLE_JOB) -> PreparedJob:
     """Check a job against its input and its output folder.
+
+    Args:
+        share: the part of the job that is to be done here.
 
     Raises:
         JobError: the job cannot start.
@@ -54,12 +70,12 @@ def prepare(config: JobConfig) -> PreparedJob:
     if root is not None and not Path(config.resolve(root)).is_dir():
         raise JobError(f"input.media_root {root}: no such folder")
     plan = make_plan(config, source)
-    store = ShardStore(config.output_folder)
+    store = ShardStore(config.output_folder, share.folder)
     identity = job_identity(config, source)
-    check_same_job(store, identity)
+    is_recorded = check_same_job(store, identity)
     if not store.is_writable():
         raise JobError(f"output.path {config.output.path}: {store.folder} cannot be written to")
-    job = PreparedJob(config, source, plan, store, identity)
-    if not store.committed():
+    job = PreparedJob(config, source, plan, store, identity, share)
+    if not is_recorded:
         check_ids(config, source, plan)
     return job

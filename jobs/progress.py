@@ -1,4 +1,4 @@
-"""What a run tells while it runs: a bar on a terminal, plain lines elsewhere, and `_run/progress.json` for others."""
+"""What a run tells while it runs: a bar on a terminal, plain lines elsewhere, and `progress.json` for others."""
 
 import contextlib
 import json
@@ -7,9 +7,11 @@ import time
 from collections import deque
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
+from run_batch.io.hold import this_process
 from run_batch.io.shards import replace_file
 
 PROGRESS_FILE = "progress.json"
@@ -24,45 +26,61 @@ class ProgressRecord:
     """A run's progress as other processes see it.
 
     Attributes:
-        rows_done: finished rows of the job, those of earlier runs and of unfinished shards included.
+        writer: the name of its journal files.
+        holder: its process, as in its hold.
+        running: whether it has not ended, as far as it could tell.
+        rows_total: of its share, and of others' shards that it has taken over.
+        rows_done: those of them that are finished, those of earlier runs and of unfinished shards included.
         rows_failed: those of them with an error.
+        rows_open, failed_open: finished rows of shards that are not committed yet.
         rows_per_second: of the last half minute.
         bottleneck: what holds up the rest: `engine`, `mapping`, `input` or `output`; empty while it is not known.
         updated: seconds since the epoch.
     """
 
+    writer: str
+    holder: dict[str, Any]
+    running: bool
     rows_total: int
     rows_done: int
     rows_failed: int
+    rows_open: int
+    failed_open: int
     rows_per_second: float
     bottleneck: str
     updated: float
 
 
 class Progress:
-    """Counts finished rows and shows them."""
+    """Counts finished rows and shows them.
 
-    def __init__(self, total: int, done: int, failed: int, file: Path, quiet: bool) -> None:
+    Attributes:
+        rows_open, failed_open: see ProgressRecord; the owner keeps them.
+    """
+
+    def __init__(self, total: int, done: int, failed: int, file: Path, writer: str, quiet: bool) -> None:
         self.total, self.done, self.failed = total, done, failed
-        self.generated_tokens = 0
+        self.rows_open = self.failed_open = 0
+        self.generated_rows = self.generated_tokens = 0
         self._bottleneck = ""
         self._file = file
+        self._writer, self._holder = writer, asdict(this_process())
         self._started = time.monotonic()
-        self._done_before = done
-        self._samples: deque[tuple[float, int, int]] = deque([(self._started, done, 0)])
+        self._samples: deque[tuple[float, int, int]] = deque([(self._started, 0, 0)])
         self._shown = self._filed = self._started
         self._lines = not quiet and not sys.stderr.isatty()
         self._bar = None if quiet or self._lines else tqdm(total=total, initial=done, unit="row", dynamic_ncols=True)
 
-    def begin(self) -> None:
-        """What was added so far is of earlier runs: rates and the summary leave it out."""
-        self._done_before, self.generated_tokens = self.done, 0
-        self._samples = deque([(time.monotonic(), self.done, 0)])
-
-    def add(self, tokens: int, failed: bool) -> None:
-        """Count one finished row."""
+    def add_recovered(self, failed: bool) -> None:
+        """Count one row that an earlier run had finished."""
         self.done += 1
         self.failed += failed
+
+    def add(self, tokens: int, failed: bool) -> None:
+        """Count one row that this run has finished."""
+        self.done += 1
+        self.failed += failed
+        self.generated_rows += 1
         self.generated_tokens += tokens
 
     def tick(self, bottleneck: str) -> None:
@@ -71,12 +89,12 @@ class Progress:
         now = time.monotonic()
         if now - self._filed >= _FILE_SECONDS:
             self._filed = now
-            self._samples.append((now, self.done, self.generated_tokens))
+            self._samples.append((now, self.generated_rows, self.generated_tokens))
             while self._samples[0][0] < now - _RATE_SECONDS:
                 self._samples.popleft()
             self.write()
             if self._bar is not None:
-                self._bar.n = self.done
+                self._bar.total, self._bar.n = self.total, self.done
                 self._bar.set_postfix_str(f"{self._rates()[1]:.0f} tokens/s, {self.failed} failed")
         if self._lines and now - self._shown >= _LINE_SECONDS:
             self._shown = now
@@ -84,9 +102,9 @@ class Progress:
 
     def _rates(self) -> tuple[float, float]:
         """Rows and tokens per second."""
-        then, done, tokens = self._samples[0]
+        then, rows, tokens = self._samples[0]
         seconds = max(time.monotonic() - then, 1e-3)
-        return (self.done - done) / seconds, (self.generated_tokens - tokens) / seconds
+        return (self.generated_rows - rows) / seconds, (self.generated_tokens - tokens) / seconds
 
     def _line(self) -> str:
         rows, tokens = self._rates()
@@ -95,9 +113,21 @@ class Progress:
             f"{self.done} of {self.total} rows, {rows:.1f} rows/s, {tokens:.0f} tokens/s, {self.failed} failed, {left}"
         )
 
-    def write(self) -> None:
-        """Write `_run/progress.json`."""
-        record = ProgressRecord(self.total, self.done, self.failed, self._rates()[0], self._bottleneck, time.time())
+    def write(self, running: bool = True) -> None:
+        """Write `progress.json`."""
+        record = ProgressRecord(
+            writer=self._writer,
+            holder=self._holder,
+            running=running,
+            rows_total=self.total,
+            rows_done=self.done,
+            rows_failed=self.failed,
+            rows_open=self.rows_open,
+            failed_open=self.failed_open,
+            rows_per_second=self._rates()[0],
+            bottleneck=self._bottleneck,
+            updated=time.time(),
+        )
         # Progress is for people: a disk that is full fails the run where results are written, not here.
         with contextlib.suppress(OSError):
             replace_file(self._file, json.dumps(asdict(record)).encode(), durable=False)
@@ -110,10 +140,9 @@ class Progress:
     def summary(self, folder: Path) -> str:
         """One line on the whole run."""
         seconds = time.monotonic() - self._started
-        generated = self.done - self._done_before
-        rate = generated / seconds if seconds else 0.0
+        rate = self.generated_rows / seconds if seconds else 0.0
         return (
-            f"{self.done} of {self.total} rows done, {self.failed} failed; this run: {generated} rows and "
+            f"{self.done} of {self.total} rows done, {self.failed} failed; this run: {self.generated_rows} rows and "
             f"{self.generated_tokens} tokens in {_duration(seconds)} ({rate:.1f} rows/s); results in {folder}"
         )
 

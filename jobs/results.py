@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from run_batch.io.rows import InputError, Source
 from run_batch.io.shards import ShardError, ShardStore
+from run_batch.jobs.commits import Commit, count_shard
 from run_batch.jobs.config import JobConfig
 from run_batch.jobs.errors import RunError
 from run_batch.jobs.generation import Generation, TokenLogprob
@@ -35,6 +36,8 @@ class ResultWriter:
 
     Attributes:
         seconds: spent on writing so far.
+        rows_added, failed_added: rows taken so far, and those of them with an error.
+        rows_committed, failed_committed: those of them in committed shards.
     """
 
     def __init__(
@@ -44,7 +47,7 @@ class ResultWriter:
         source: Source,
         store: ShardStore,
         metadata: Mapping[str, str],
-        on_commit: Callable[[int], None],
+        on_commit: Callable[[Commit], None],
     ) -> None:
         """Args:
         work: the shards to commit.
@@ -60,17 +63,13 @@ class ResultWriter:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="shard-writer")
         self._writing: list[Future[None]] = []
         self.seconds = 0.0
-        self.rows_committed = 0
+        self.rows_added = self.failed_added = 0
+        self.rows_committed = self.failed_committed = 0
 
     @property
     def queued(self) -> int:
         """Whole shards that are not on disk yet."""
         return len(self._writing)
-
-    @property
-    def open_rows(self) -> list[Generation | RowFailure]:
-        """Finished rows of unfinished shards."""
-        return [result for rows in self._open.values() for result in rows.values()]
 
     def add(self, result: Generation | RowFailure) -> None:
         """Take one finished row.
@@ -81,6 +80,8 @@ class ResultWriter:
         shard = result.row // self._work.plan.rows_per_shard
         rows = self._open.setdefault(shard, {})
         rows[result.row] = result
+        self.rows_added += 1
+        self.failed_added += isinstance(result, RowFailure)
         if len(rows) == len(self._work.rows(shard)):
             del self._open[shard]
             self._writing.append(self._thread.submit(self._commit, shard, rows))
@@ -101,19 +102,22 @@ class ResultWriter:
 
     def _commit(self, shard: int, results: dict[int, Generation | RowFailure]) -> None:
         rows = self._work.plan.rows(shard)
+        attempt = self._work.attempts.get(shard, 0)
         started = time.monotonic()
+        failed = sum(isinstance(result, RowFailure) for result in results.values())
         try:
             if shard in self._work.retried:
                 results = {**_results(self._store.read(shard), rows.start), **results}
             table = self._table(rows, [results[row] for row in rows])
-            self._store.commit(shard, table, self._metadata, self._work.attempts.get(shard, 0))
+            self._store.commit(shard, table, self._metadata, attempt)
+            self._on_commit(count_shard(shard, attempt, table))
         except (InputError, ShardError) as error:
             raise RunError(str(error)) from None
         except OSError as error:
             raise storage_failed(f"shard {shard} cannot be written to {self._store.folder}", error) from error
         self.seconds += time.monotonic() - started
         self.rows_committed += len(self._work.rows(shard))
-        self._on_commit(shard)
+        self.failed_committed += failed
 
     def _table(self, rows: range, results: list[Generation | RowFailure]) -> pa.Table:
         """The whole shard. Ids and carried columns are read again: holding them would cost memory."""

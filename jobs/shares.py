@@ -4,9 +4,12 @@ The cut depends on nothing but the number of shards and of shares, so every proc
 share is a stretch of consecutive shards: its process reads its part of the input once, from front to back.
 """
 
+import re
 from dataclasses import dataclass
 
 from run_batch.jobs.errors import JobError
+
+SHARES_FOLDER = "shares"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,9 +32,22 @@ class Share:
         """What its files are called: shares of the same job with different labels do not block each other."""
         return "all" if self.count == 1 else f"{self.index}-of-{self.count}"
 
+    @property
+    def folder(self) -> str:
+        """Where its files lie, below the folder of the run."""
+        return "" if self.count == 1 else f"{SHARES_FOLDER}/{self.label}"
+
     def shards(self, num_shards: int) -> range:
         """Its shards: all shares together have every shard once, and as many as each other, give or take one."""
         return range(num_shards * self.index // self.count, num_shards * (self.index + 1) // self.count)
 
 
 WHOLE_JOB = Share(0, 1)
+
+
+def share_of(label: str) -> Share | None:
+    """The share that goes by a label, or None."""
+    if label == WHOLE_JOB.label:
+        return WHOLE_JOB
+    match = re.fullmatch(r"(\d+)-of-(\d+)", label)
+    return Share(int(match[1]), int(match[2])) if match and int(match[1]) < int(match[2]) else None

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from run_batch.io.rows import RowBatch, Source
+from run_batch.io.shards import ShardStore
 from run_batch.jobs.plan import Plan
 from run_batch.jobs.prepare import PreparedJob
 
@@ -31,25 +32,32 @@ class Work:
         """The rows to generate, in order."""
         return self.retried.get(shard) or self.plan.rows(shard)
 
+    def attempt(self, store: ShardStore, shard: int) -> int | None:
+        """How often a shard that is to be committed has been so before; None for one that is done."""
+        if shard not in self.retried:
+            return None if store.is_committed(shard) else 0
+        attempt = self.attempts[shard]
+        return attempt if store.info(shard).attempt < attempt else None
+
     @property
     def num_rows(self) -> int:
         return sum(len(self.rows(shard)) for shard in self.shards)
 
 
 def missing_work(job: PreparedJob) -> Work:
-    """Every shard that is not committed."""
+    """Every shard of the share that is not committed."""
     return Work(job.plan, job.missing_shards)
 
 
 def failed_work(job: PreparedJob) -> Work:
-    """Every committed row that has an error.
+    """Every committed row of the share that has an error.
 
     Raises:
         ShardError: a shard cannot be read.
     """
     retried: dict[int, list[int]] = {}
     attempts: dict[int, int] = {}
-    for shard in job.store.committed():
+    for shard in job.shards:
         info = job.store.info(shard)
         if info.failed:
             first = job.plan.rows(shard).start

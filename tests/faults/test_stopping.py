@@ -46,7 +46,9 @@ def test_a_signal_saves_every_finished_row_and_exits_with_75(job: StandingJob, n
     assert len(job.generated()) <= ROWS + 8, "finished rows were generated again"
     assert f"this run: {ROWS - int(str(found['done']))} rows" in said
     left = {path.name for path in (job.store / "_run").iterdir()}
-    assert left <= {"job.json", "journal", "metrics.jsonl", "progress.json"}, "hold or note is left behind"
+    expected = {"job.json", "summary.json", "journal", "claims", "metrics.jsonl", "progress.json", "commits.jsonl"}
+    assert left <= expected, "hold or note is left behind"
+    assert not any((job.store / "_run" / "claims").iterdir())
 
 
 def test_a_killed_run_leaves_its_rows_to_status_and_to_the_next_run(job: StandingJob) -> None:

@@ -20,7 +20,7 @@ def join(items: list[str]) -> bytes:
 
 
 def writer(folder: Path, name: str = "w", job: str = "job") -> JournalWriter[str]:
-    return JournalWriter(folder, name, job, join)
+    return JournalWriter(folder, lambda shard: name, job, join)
 
 
 def segments(folder: Path) -> list[Path]:

@@ -49,11 +49,13 @@ def test_a_shard_that_cannot_be_finished_leaves_nothing(store: ShardStore, monke
     assert store.committed() == [] and list(store.run_folder.iterdir()) == []
 
 
-def test_what_a_killed_run_left_is_removed(store: ShardStore) -> None:
-    for shard in (1, 2):
-        (store.run_folder / f"part-0000{shard}.parquet.host-9.tmp").write_bytes(b"half")
-    store.discard_unfinished({1})
-    assert [path.name for path in store.run_folder.iterdir()] == ["part-00002.parquet.host-9.tmp"], "another's shard"
+def test_what_a_killed_run_left_is_removed_and_what_other_shares_write_is_not(tmp_path: Path) -> None:
+    stores = [ShardStore(tmp_path / "out", f"shares/{index}-of-2") for index in range(2)]
+    for store in stores:
+        store.create()
+        (store.own_folder / "part-00001.parquet.host-9.tmp").write_bytes(b"half")
+    stores[0].discard_unfinished()
+    assert [list(store.own_folder.iterdir()) != [] for store in stores] == [False, True]
 
 
 def test_writability_is_told_without_making_anything(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from run_batch.io.journal import JournalWriter
 from run_batch.io.parquet import ParquetSource
 from run_batch.io.shards import ShardStore
 from run_batch.jobs.generation import Generation
-from run_batch.jobs.journal import JournalRow, encode_rows, journal_folder, recover
+from run_batch.jobs.journal import JournalRow, encode_rows, journal_folder, recover, segment_name
 from run_batch.jobs.mapped import RowFailure
 from run_batch.jobs.plan import Plan
 from run_batch.jobs.work import read_rows
@@ -27,8 +27,9 @@ def test_exactly_the_rows_that_are_asked_for_are_read(tmp_path: Path, wanted: li
     assert all(batch.records["n"][0].as_py() == batch.start for batch in batches)
 
 
-def journal(store: ShardStore, name: str, job: str, rows: list[JournalRow]) -> None:
-    writer = JournalWriter[JournalRow](journal_folder(store), name, job, encode_rows)
+def journal(store: ShardStore, writer_name: str, job: str, rows: list[JournalRow], label: str = "all") -> None:
+    name = segment_name(range(3), label, writer_name)
+    writer = JournalWriter[JournalRow](journal_folder(store), lambda shard: name, job, encode_rows)
     for row in rows:
         writer.append(row.result.row // 10, row)
     writer.close()
@@ -50,25 +51,25 @@ def test_a_row_in_two_journals_counts_once_and_anothers_job_not_at_all(store: Sh
     journal(store, "a", "job", [JournalRow(0, text(3, "x")), JournalRow(0, text(14, "y"))])
     journal(store, "b", "job", [JournalRow(0, text(3, "x")), JournalRow(0, RowFailure(25, "kind: why"))])
     journal(store, "c", "another", [JournalRow(0, text(4, "z"))])
-    found = recover(store, "job", Plan(30, 10), lambda shard: 0, lambda shard: True)
+    found = recover(store, "job", Plan(30, 10), range(3), lambda shard: 0, "all")
     assert found.results == {3: text(3, "x"), 14: text(14, "y"), 25: RowFailure(25, "kind: why")}
-    committed = recover(store, "job", Plan(30, 10), lambda shard: None if shard == 0 else 0, lambda shard: True)
+    committed = recover(store, "job", Plan(30, 10), range(3), lambda shard: None if shard == 0 else 0, "all")
     assert set(committed.results) == {14, 25}
-    assert [shards for _, shards in committed.segments] == [{1}, {2}]
+    assert [shards for _, shards in committed.adopted] == [{1}, {2}]
 
 
 def test_rows_of_an_earlier_attempt_are_not_taken_for_those_of_a_later_one(store: ShardStore) -> None:
     journal(store, "first", "job", [JournalRow(0, RowFailure(3, "kind: first"))])
     journal(store, "retry", "job", [JournalRow(1, RowFailure(3, "kind: retry")), JournalRow(1, text(4, "x"))])
     attempts = {0: 2}
-    assert recover(store, "job", Plan(30, 10), attempts.get, lambda shard: True).results == {}
+    assert recover(store, "job", Plan(30, 10), range(3), attempts.get, "all").results == {}
     attempts = {0: 1}
-    assert set(recover(store, "job", Plan(30, 10), attempts.get, lambda shard: True).results) == {3, 4}
+    assert set(recover(store, "job", Plan(30, 10), range(3), attempts.get, "all").results) == {3, 4}
 
 
-def test_journals_with_rows_of_others_are_left_to_them(store: ShardStore) -> None:
-    journal(store, "ours", "job", [JournalRow(0, text(3, "x"))])
-    journal(store, "theirs", "job", [JournalRow(0, text(13, "x"))])
-    found = recover(store, "job", Plan(30, 10), lambda shard: 0 if shard == 0 else None, lambda shard: shard == 0)
-    assert set(found.results) == {3}
-    assert [path.name for path, _ in found.segments] == ["ours-00000.journal"]
+def test_journals_of_other_shares_are_read_and_left_to_them(store: ShardStore) -> None:
+    journal(store, "ours", "job", [JournalRow(0, text(3, "x"))], "0-of-2")
+    journal(store, "theirs", "job", [JournalRow(0, text(4, "x")), JournalRow(0, text(13, "x"))], "1-of-2")
+    found = recover(store, "job", Plan(30, 10), range(1), lambda shard: 0, "0-of-2")
+    assert set(found.results) == {3, 4}
+    assert [path.name for path, _ in found.adopted] == ["0-2.0-of-2.ours-00000.journal"]
