@@ -20,12 +20,13 @@ from typing import Any
 import power
 import pyarrow as pa
 
-from run_batch.jobs import cli, pipeline, transport
+from run_batch.jobs import cli, pipeline, transport, workers
 from run_batch.jobs.config import JobConfig
 from run_batch.jobs.engine import EngineDied
 from run_batch.jobs.generation import Generation
 from run_batch.jobs.mapped import MappedRow, RowFailure
 from run_batch.jobs.prepare import prepare
+from run_batch.jobs.shares import Share
 from run_batch.jobs.worker import TaskResult, WorkerReady
 from run_batch.jobs.workers import WorkerPool, _Worker
 
@@ -180,12 +181,16 @@ class Setting:
         in_process: the engine counts as one that the watchdog cannot kill.
         hangup_ignored: as under nohup.
         durable: where to keep what a power cut would leave of the output folder.
+        share: index and count.
+        rows_ahead: mapped rows that may wait for the engine.
     """
 
     retry_failed: bool = False
     in_process: bool = False
     hangup_ignored: bool = False
     durable: Path | None = None
+    share: tuple[int, int] = (0, 1)
+    rows_ahead: int = workers.MAX_WAITING_ROWS
 
 
 def run_command(config_path: Path, log: Path, output: Path, speed: Speed, setting: Setting) -> None:
@@ -201,12 +206,15 @@ def run_command(config_path: Path, log: Path, output: Path, speed: Speed, settin
     sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w", buffering=1)
     for name, stand_in in {"WorkerPool": ForkedPool, "result_metadata": lambda config, identity: {}}.items():
         setattr(pipeline, name, stand_in)
+    workers.MAX_WAITING_ROWS = setting.rows_ahead
     kind = InProcessEngine if setting.in_process else StandInEngine
 
     def start_engine(config: JobConfig) -> Any:
         return kind(log, speed)
 
     def run(config: JobConfig, summary: Any) -> int:
-        return pipeline.run_job(prepare(config), True, summary, start_engine, setting.retry_failed)
+        return pipeline.run_job(
+            prepare(config, Share(*setting.share)), True, summary, start_engine, setting.retry_failed
+        )
 
     cli._exit_with(run, config_path, (), verbose=False)

@@ -5,7 +5,7 @@ import multiprocessing
 import os
 import signal
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -47,6 +47,10 @@ class StandingJob:
     @property
     def store(self) -> Path:
         return self.config.parent / "out"
+
+    def share(self, index: int, count: int) -> "StandingJob":
+        """The same job, of which a run does one share."""
+        return replace(self, setting=replace(self.setting, share=(index, count)))
 
     def start(self) -> BaseProcess:
         arguments = (self.config, self.log, self.output, self.speed, self.setting)

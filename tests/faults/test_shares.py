@@ -1,0 +1,152 @@
+"""One job in shares: together they are the whole job, whatever their number, their order, and what befalls them."""
+
+import json
+import os
+import random
+import re
+import signal
+import time
+from dataclasses import replace
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+import pytest
+from stand_ins import Setting, Speed
+from standing import StandingJob, kill_group, make_job, wait_for_rows
+
+import jobs
+
+ROWS = 400
+SLOW = Speed(step_seconds=0.02)
+
+
+def prompts(count: int) -> list[str]:
+    return ["bad" if i % 37 == 5 else f"prompt {i}" for i in range(count)]
+
+
+def make(folder: Path, speed: Speed | None = None, rows: int = ROWS) -> StandingJob:
+    return make_job(folder, prompts(rows), speed, output={"rows_per_shard": 10}, input={"image_column": ""})
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, object]]:
+    job = make(tmp_path_factory.mktemp("whole"))
+    assert job.run()[0] == 0
+    return job.table().to_pylist()
+
+
+def finish(processes: list[BaseProcess], seconds: float = 60) -> list[int | None]:
+    deadline = time.monotonic() + seconds
+    for process in processes:
+        process.join(max(deadline - time.monotonic(), 0))
+    return [process.exitcode for process in processes]
+
+
+def summary(job: StandingJob) -> dict[str, object]:
+    return json.loads((job.store / "_run" / "summary.json").read_text())
+
+
+def status(job: StandingJob) -> dict[str, object]:
+    return json.loads(jobs.run(job.config, "--json", command="status").stdout)
+
+
+def test_a_share_does_its_own_shards_and_the_last_one_completes_the_job(
+    tmp_path: Path, whole: list[dict[str, object]]
+) -> None:
+    job = make(tmp_path)
+    for index in (2, 0, 1):
+        assert not job.is_complete()
+        code, said = job.share(index, 3).run()
+        assert code == 0 and said.startswith(f"{(130, 130, 140)[index]} of "), said
+    assert job.is_complete() and job.table().to_pylist() == whole
+    assert len(job.generated()) == ROWS - prompts(ROWS).count("bad")
+    assert summary(job)["rows"] == ROWS and summary(job)["failed"] == prompts(ROWS).count("bad")
+    found = status(job)
+    assert (found["state"], found["done"], found["failed"]) == ("complete", ROWS, summary(job)["failed"])
+
+
+def test_shares_side_by_side_do_no_row_twice(tmp_path: Path, whole: list[dict[str, object]]) -> None:
+    job = make(tmp_path, SLOW)
+    assert finish([job.share(index, 4).start() for index in range(4)]) == [0] * 4
+    assert job.is_complete() and job.table().to_pylist() == whole
+    assert len(job.generated()) == len(set(job.generated()))
+
+
+def test_a_share_that_is_done_helps_one_that_is_not(tmp_path: Path, whole: list[dict[str, object]]) -> None:
+    job = make(tmp_path)
+    job.setting = Setting(rows_ahead=16)
+    owner = replace(job.share(1, 2), speed=Speed(step_seconds=0.3)).start()
+    wait_for_rows(job, 1)
+    code, said = job.share(0, 2).run()
+    assert code == 0 and finish([owner]) == [0]
+    helped = re.search(r"200 of 200 rows done.* this run: (\d+) rows", said)
+    assert helped is not None and int(helped[1]) > 240, said
+    assert job.is_complete() and job.table().to_pylist() == whole
+    assert len(job.generated()) == len(set(job.generated()))
+
+
+def test_another_number_of_shares_takes_exactly_what_is_missing(tmp_path: Path, whole: list[dict[str, object]]) -> None:
+    job = make(tmp_path, SLOW)
+    processes = [job.share(index, 4).start() for index in range(4)]
+    wait_for_rows(job, 150)
+    for process in processes[:2]:
+        os.kill(process.pid or 0, signal.SIGTERM)
+    for process in processes[2:]:
+        kill_group(process)
+    assert finish(processes[:2]) == [75, 75]
+    before = len(job.generated())
+    assert finish([job.share(index, 3).start() for index in range(3)]) == [0] * 3
+    assert job.is_complete() and job.table().to_pylist() == whole
+    assert len(job.generated()) <= ROWS - prompts(ROWS).count("bad") + 2 * (16 + 40), (before, "rows were lost")
+    assert not any((job.store / "_run" / "journal").iterdir())
+
+
+def test_status_tells_each_share_and_names_one_that_is_stalled(tmp_path: Path) -> None:
+    job = make(tmp_path, Speed(step_seconds=0.1))
+    process = job.share(1, 2).start()
+    wait_for_rows(job, 20)
+    time.sleep(1.5)
+    found = status(job)
+    assert found["state"] == "running" and found["rows"] == ROWS and int(str(found["done"])) >= 20
+    shares = {share["share"]: share for share in found["shares"]}  # type: ignore[attr-defined]
+    assert shares["0-of-2"]["state"] == "not started" and shares["1-of-2"]["state"] == "running"
+    kill_group(process)
+    assert status(job)["state"] == "unfinished"
+    progress = job.store / "_run" / "shares" / "1-of-2" / "progress.json"
+    record = json.loads(progress.read_text())
+    record["updated"] -= 100
+    record["holder"] = {**record["holder"], "machine": "another", "host": "node17"}
+    progress.write_text(json.dumps(record))
+    assert "share 1-of-2: stalled" in jobs.run(job.config, command="status").stdout
+    assert "no sign of life from node17 for 10" in jobs.run(job.config, command="status").stdout
+
+
+@pytest.mark.parametrize(("kills", "rows"), [(6, 400), pytest.param(100, 4000, marks=pytest.mark.long)])
+def test_shares_that_are_killed_at_random_lose_and_double_nothing(tmp_path: Path, kills: int, rows: int) -> None:
+    dice = random.Random(kills)
+    job = make(tmp_path / "killed", SLOW, rows)
+    count, killed = 3, 0
+    running: dict[int, BaseProcess] = {}
+    while killed < kills and not job.is_complete():
+        for index in range(count):
+            if index not in running or running[index].exitcode is not None:
+                running[index] = job.share(index, count).start()
+        time.sleep(dice.uniform(0.1, 0.6))
+        victim = running[dice.randrange(count)]
+        if victim.exitcode is None:
+            kill_group(victim)
+            killed += 1
+        if killed % 3 == 0:  # a requeue with another number of shares, while some of the old ones still run
+            for process in running.values():
+                if process.exitcode is None and dice.random() < 0.5:
+                    kill_group(process)
+            count = dice.choice([2, 3, 4])
+    for process in running.values():
+        kill_group(process)
+    assert finish([job.share(index, 2).start() for index in range(2)], 300) == [0, 0], job.said()[-3000:]
+    assert job.is_complete()
+    expected = make(tmp_path / "whole", rows=rows)
+    assert expected.run()[0] == 0
+    assert job.table().to_pylist() == expected.table().to_pylist()
+    repeated = len(job.generated()) - len(set(job.generated()))
+    print(f"\n{killed} kills of shares over {rows} rows: {repeated} rows generated more than once")
