@@ -16,12 +16,7 @@ from stand_ins import Setting, Speed
 
 import jobs
 
-# Forked from one process that has imported everything; it finds modules by the environment alone.
-os.environ["PYTHONPATH"] = os.pathsep.join(
-    [str(Path(__file__).parent), str(jobs.ROOT / "tests"), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
-)
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["stand_ins"])
 
 
 @dataclass

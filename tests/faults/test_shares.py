@@ -121,7 +121,7 @@ def test_status_tells_each_share_and_names_one_that_is_stalled(tmp_path: Path) -
     assert "no sign of life from node17 for 10" in jobs.run(job.config, command="status").stdout
 
 
-@pytest.mark.parametrize(("kills", "rows"), [(6, 400), pytest.param(100, 4000, marks=pytest.mark.long)])
+@pytest.mark.parametrize(("kills", "rows"), [(6, 400), pytest.param(100, 16000, marks=pytest.mark.long)])
 def test_shares_that_are_killed_at_random_lose_and_double_nothing(tmp_path: Path, kills: int, rows: int) -> None:
     dice = random.Random(kills)
     job = make(tmp_path / "killed", SLOW, rows)

@@ -1,0 +1,63 @@
+"""Counts what a process asks of the file system about files below a folder: every call that reaches its metadata.
+
+Reading and writing of file contents are not counted, nor is what C++ does: the callers of Arrow are counted instead.
+"""
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from run_batch.io.parquet import ParquetSource
+from run_batch.io.shards import ShardStore
+
+
+class Operations:
+    """Attributes:
+    total: calls so far.
+    changed: the paths that were created, renamed to, or removed.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = f"{folder}/"
+        self.total = 0
+        self.changed: set[str] = set()
+
+    def count(self, path: Any, changes: bool = False) -> None:
+        name = os.fspath(path) if isinstance(path, str | os.PathLike) else ""
+        if str(name).startswith(self._folder):
+            self.total += 1
+            if changes:
+                self.changed.add(str(name))
+
+    def listen(self) -> None:
+        """From now on, in this process, to its end."""
+        sys.addaudithook(self._hear)
+        stat, info, opened = os.stat, ShardStore.info, ParquetSource._open
+
+        def counted_stat(path: Any, *arguments: Any, **named: Any) -> os.stat_result:
+            self.count(path)
+            return stat(path, *arguments, **named)
+
+        def counted_info(store: ShardStore, index: int) -> Any:
+            self.count(store.path(index))
+            return info(store, index)
+
+        def counted_open(source: ParquetSource, path: str) -> Any:
+            self.count(path)
+            return opened(source, path)
+
+        os.stat = counted_stat  # type: ignore[assignment]
+        ShardStore.info = counted_info  # type: ignore[method-assign]
+        ParquetSource._open = counted_open  # type: ignore[method-assign]
+
+    def _hear(self, event: str, arguments: tuple[Any, ...]) -> None:
+        if event == "open":
+            self.count(arguments[0], changes=bool(arguments[2] & os.O_CREAT))
+        elif event in ("os.scandir", "os.listdir"):
+            self.count(arguments[0])
+        elif event in ("os.mkdir", "os.remove", "os.rmdir"):
+            self.count(arguments[0], changes=True)
+        elif event == "os.rename":
+            self.count(arguments[0], changes=True)
+            self.count(arguments[1], changes=True)

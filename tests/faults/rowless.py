@@ -1,0 +1,95 @@
+"""Shares that do everything a run does about shards (plan, hold, claim, journal, commit, help, complete) and generate
+no rows: the table of each shard is ready.
+"""
+
+import json
+import os
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import pyarrow as pa
+from counted import Operations
+
+from run_batch.io.claims import Claims
+from run_batch.io.journal import JournalWriter
+from run_batch.jobs.assignment import Assignment
+from run_batch.jobs.commits import count_shard, record_commit
+from run_batch.jobs.config import load_config
+from run_batch.jobs.generation import Generation
+from run_batch.jobs.journal import JournalRow, encode_rows, journal_folder, segment_name, writer_name
+from run_batch.jobs.plan import job_hash, record_job
+from run_batch.jobs.prepare import PreparedJob, prepare
+from run_batch.jobs.resume import resume
+from run_batch.jobs.shares import Share
+from run_batch.jobs.together import finish, held, next_work
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a share did: shards it committed, seconds and calls before the first, calls in all, and the paths of other
+    files than its own that it created, renamed to or removed.
+    """
+
+    shards: int
+    planning_seconds: float
+    planning_operations: int
+    operations: int
+    changed: list[str]
+
+
+def run_share(config_path: Path, index: int, count: int, dies_after: int | None, report: Path) -> None:
+    """One share; ends the process in the middle of shard number `dies_after`."""
+    operations = Operations(config_path.parent)
+    operations.listen()
+    started = time.monotonic()
+    job = prepare(load_config(config_path), Share(index, count))
+    with held(job) as hold:
+        claims = Claims(job.store.run_folder, hold)
+        work = next_work(job, claims)
+        assert work is not None
+        resume(job, work, claims)
+        planned, before = time.monotonic() - started, operations.total
+        done = commit_shards(job, Assignment(job, work, claims), claims, dies_after)
+    assert finish(job, changed=True) == 0
+    changed = [path for path in operations.changed if not path.startswith(f"{job.store.own_folder}/")]
+    result = Done(done, planned, before, operations.total, changed)
+    report.write_text(json.dumps(asdict(result)))
+
+
+def commit_shards(job: PreparedJob, assignment: Assignment, claims: Claims, dies_after: int | None) -> int:
+    folder, writer = journal_folder(job.store), writer_name()
+    folder.mkdir(exist_ok=True)
+    record_job(job.store, job.identity, job.plan)
+
+    def segment(shard: int) -> str:
+        return segment_name(job.shards, job.share.label, writer)
+
+    journal = JournalWriter[JournalRow](folder, segment, job_hash(job.identity), encode_rows)
+    done = 0
+    for shard in assignment:
+        rows = job.plan.rows(shard)
+        journal.append(shard, JournalRow(0, Generation(rows.start, ("text",), "stop", 1, 1)))
+        if done == dies_after:
+            time.sleep(0.2)
+            os._exit(9)
+        table = shard_table(rows)
+        job.store.commit(shard, table, {})
+        record_commit(job.store, count_shard(shard, 0, table))
+        journal.settle(shard)
+        claims.release(shard)
+        done += 1
+    journal.close()
+    return done
+
+
+def shard_table(rows: range) -> pa.Table:
+    ones = pa.repeat(pa.scalar(1, pa.int32()), len(rows))
+    return pa.table(
+        {
+            "row_id": pa.array(range(rows.start, rows.stop)),
+            "error": pa.nulls(len(rows), pa.string()),
+            "prompt_tokens": ones,
+            "generated_tokens": ones,
+        }
+    )
