@@ -86,7 +86,8 @@ class Claims:
 
     def _create(self, path: Path) -> bool:
         if not self._content:
-            self._folder.mkdir(exist_ok=True)
+            if not self._folder.is_dir():
+                self._folder.mkdir(exist_ok=True)
             held = holder_of(self._hold.path)
             name = str(self._hold.path.relative_to(self._run_folder))
             self._content = json.dumps({"hold": name, "holder": held and asdict(held)}).encode()

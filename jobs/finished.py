@@ -48,7 +48,8 @@ class FinishedRows:
         store, folder, writer = job.store, journal_folder(job.store), writer_name()
         try:
             store.discard_unfinished()
-            folder.mkdir(exist_ok=True)
+            if not folder.is_dir():
+                folder.mkdir(exist_ok=True)
             record_job(store, job.identity, job.plan)
         except OSError as error:
             raise storage_failed(f"output.path {store.folder} cannot be written to", error) from None

@@ -18,8 +18,12 @@ class Operations:
     changed: the paths that were created, renamed to, or removed.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = f"{folder}/"
+    def __init__(self, folder: Path, unnamed_in: Path) -> None:
+        """Args:
+        folder: below it, calls are counted.
+        unnamed_in: folder in it where files without a name are made.
+        """
+        self._folder, self._unnamed_in = f"{folder}/", str(unnamed_in)
         self.total = 0
         self.changed: set[str] = set()
 
@@ -53,7 +57,9 @@ class Operations:
 
     def _hear(self, event: str, arguments: tuple[Any, ...]) -> None:
         if event == "open":
-            self.count(arguments[0], changes=bool(arguments[2] & os.O_CREAT))
+            # Python announces a file without a name as the folder that it will be in.
+            unnamed = arguments[0] == self._unnamed_in
+            self.count(arguments[0], changes=bool(arguments[2] & os.O_CREAT) and not unnamed)
         elif event in ("os.scandir", "os.listdir"):
             self.count(arguments[0])
         elif event in ("os.mkdir", "os.remove", "os.rmdir"):

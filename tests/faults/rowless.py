@@ -40,7 +40,7 @@ class Done:
 
 def run_share(config_path: Path, index: int, count: int, dies_after: int | None, report: Path) -> None:
     """One share; ends the process in the middle of shard number `dies_after`."""
-    operations = Operations(config_path.parent)
+    operations = Operations(config_path.parent, config_path.parent / "out")
     operations.listen()
     started = time.monotonic()
     job = prepare(load_config(config_path), Share(index, count))
@@ -59,7 +59,8 @@ def run_share(config_path: Path, index: int, count: int, dies_after: int | None,
 
 def commit_shards(job: PreparedJob, assignment: Assignment, claims: Claims, dies_after: int | None) -> int:
     folder, writer = journal_folder(job.store), writer_name()
-    folder.mkdir(exist_ok=True)
+    if not folder.is_dir():
+        folder.mkdir(exist_ok=True)
     record_job(job.store, job.identity, job.plan)
 
     def segment(shard: int) -> str:
