@@ -15,7 +15,7 @@ from run_batch.io.claims import Claims
 from run_batch.io.hold import Hold, HoldLost
 from run_batch.io.rows import RowBatch
 from run_batch.io.shards import ShardError
-from run_batch.jobs.assignment import Assignment, shards_to_help_with
+from run_batch.jobs.assignment import Assignment
 from run_batch.jobs.config import JobConfig
 from run_batch.jobs.cores import usable_cores
 from run_batch.jobs.engine import Engine
@@ -34,7 +34,7 @@ from run_batch.jobs.results import storage_failed
 from run_batch.jobs.resume import Resumed, resume
 from run_batch.jobs.running import RunningRows
 from run_batch.jobs.supervisor import ROWS_IN_ENGINE, Supervisor
-from run_batch.jobs.together import finish, held, next_work
+from run_batch.jobs.together import can_help, finish, held, next_work
 from run_batch.jobs.work import Work, failed_work, read_rows
 from run_batch.jobs.worker import WorkerSpec
 from run_batch.jobs.workers import BATCH_ROWS, MappedBatch, WorkerPool
@@ -68,7 +68,7 @@ def run_job(
     if retry_failed and job.missing_shards:
         raise JobError("--retry-failed needs a complete job: run the same command without it first")
     try:
-        if not job.missing_shards and not (job.rows_failed if retry_failed else shards_to_help_with(job)):
+        if not job.missing_shards and not (job.rows_failed if retry_failed else can_help(job)):
             what = "no row has failed" if retry_failed else f"all {job.num_rows} rows are done already"
             print(f"{what}; results in {job.store.folder}", file=summary)
             return finish(job, changed=False)

@@ -25,6 +25,7 @@ from run_batch.jobs.work import Work, missing_work
 
 SUMMARY_FILE = "summary.json"
 _LOOK_SECONDS = 1.0
+_WAIT_FOR_OTHERS_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +94,23 @@ def _take(hold: Hold, job: PreparedJob) -> str | None:
                 print(f"waiting for share {job.share.label}: {error}", file=sys.stderr, flush=True)
             told = True
             time.sleep(_LOOK_SECONDS)
+
+
+def can_help(job: PreparedJob) -> bool:
+    """Whether a share that is complete can help others: now, or in a moment, when those that were started with it have
+    begun.
+
+    Raises:
+        OSError: the output folder cannot be read.
+    """
+    until = time.monotonic() + _WAIT_FOR_OTHERS_SECONDS
+    while job.share.count > 1 and len(job.store.committed()) < job.plan.num_shards:
+        if shards_to_help_with(job):
+            return True
+        if time.monotonic() > until:
+            break
+        time.sleep(_LOOK_SECONDS)
+    return False
 
 
 def next_work(job: PreparedJob, claims: Claims) -> Work | None:
