@@ -1,8 +1,10 @@
 """Rows of Parquet files: one file, a folder, a glob, or a URL of a file system that fsspec knows."""
 
+import base64
 import difflib
 import glob
 import hashlib
+import json
 import os
 import re
 from bisect import bisect_right
@@ -30,6 +32,7 @@ class _File:
     schema: pa.Schema
     row_groups: tuple[int, ...]
     digest: str
+    recorded: bool = False
 
     @property
     def num_rows(self) -> int:
@@ -39,11 +42,13 @@ class _File:
 class ParquetSource:
     """The rows of some Parquet files, file after file in order of their names."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, index: bytes = b"") -> None:
         """Find the files and read their footers.
 
         Args:
             path: a file, folder or glob, or an fsspec URL of one.
+            index: `index` of a source that was opened before: while the names of the files are the same, footers are
+                not read before their file is, and are held against it then.
 
         Raises:
             InputError: no such file, no Parquet file, or files whose columns differ.
@@ -61,8 +66,11 @@ class ParquetSource:
                 raise InputError(f"input.path {path}: {type(error).__name__}: {error}") from None
         else:
             paths, root = self._find(path)
-        with ThreadPoolExecutor(max_workers=16) as pool:
-            self._files = list(pool.map(lambda p: self._open_footer(p, root), paths))
+        self._root = root
+        self._files = self._recorded(paths, index)
+        if not self._files:
+            with ThreadPoolExecutor(max_workers=16) as pool:
+                self._files = list(pool.map(self._open_footer, paths))
         self.schema = self._files[0].schema
         for file in self._files[1:]:
             self._check_same_columns(file)
@@ -72,6 +80,30 @@ class ParquetSource:
         self.fingerprint = hashlib.sha256(
             "\n".join(f"{f.name} {f.size} {f.digest}" for f in self._files).encode()
         ).hexdigest()
+
+    @property
+    def index(self) -> bytes:
+        """What is known of the files, for processes that open the same input later; JSON."""
+        files = [[f.name, f.size, f.changed, f.row_groups, f.digest] for f in self._files]
+        schema = base64.b64encode(self.schema.serialize().to_pybytes()).decode()
+        return json.dumps({"schema": schema, "files": files}, separators=(",", ":")).encode()
+
+    def _recorded(self, paths: list[str], index: bytes) -> list[_File]:
+        """The files as an index has them; none if it is of other files, or damaged."""
+        try:
+            content = json.loads(index)
+            schema = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(content["schema"])))
+            files = [
+                _File(path, name, size, changed, schema, tuple(row_groups), digest, recorded=True)
+                for path, (name, size, changed, row_groups, digest) in zip(paths, content["files"], strict=True)
+            ]
+        except (ValueError, TypeError, KeyError, pa.ArrowException):
+            return []
+        return files if all(file.name == self._name(file.path) for file in files) else []
+
+    def _name(self, path: str) -> str:
+        # A query may be a signature: it is no part of the name, which rows without an id column are called by.
+        return _without_query(path).removeprefix(self._root).lstrip("/")
 
     def _find(self, path: str) -> tuple[list[str], str]:
         place = Path(path)
@@ -122,19 +154,17 @@ class ParquetSource:
         status = os.stat(path)
         return status.st_size, status.st_mtime_ns
 
-    def _open_footer(self, path: str, root: str) -> _File:
+    def _open_footer(self, path: str) -> _File:
         try:
             size, changed = self._state(path)
             with self._open(path) as file:
                 rows = tuple(file.metadata.row_group(g).num_rows for g in range(file.metadata.num_row_groups))
-                # A query may be a signature: it is no part of the name, which rows without an id column are called by.
-                name = _without_query(path).removeprefix(root).lstrip("/")
                 # Other data has other statistics and offsets. Damage to a page leaves the footer as it is: a good copy
                 # in the place of a damaged file is the same input.
                 footer = pa.BufferOutputStream()
                 file.metadata.write_metadata_file(footer)
                 digest = hashlib.sha256(footer.getvalue()).hexdigest()
-                return _File(path, name, size, changed, file.schema_arrow, rows, digest)
+                return _File(path, self._name(path), size, changed, file.schema_arrow, rows, digest)
         except FileNotFoundError:
             raise InputError(f"input.path: {path}: no such file") from None
         except (OSError, pa.ArrowException) as error:
@@ -164,9 +194,9 @@ class ParquetSource:
         for index, first, last in self._spans(start, stop):
             file = self._files[index]
             try:
-                self._check_unchanged(file)
+                self._check_unchanged(index)
                 yield from self._read_file(file, self._starts[index], first, last, columns, batch_rows)
-                self._check_unchanged(file)
+                self._check_unchanged(index)
             except FileNotFoundError:
                 raise DamagedInputError(f"{file.path} has gone; put it back and run the same command again") from None
             except (OSError, pa.ArrowException) as error:
@@ -174,8 +204,15 @@ class ParquetSource:
                     f"{file.path} is damaged: {error}; put a good copy in its place and run the same command again"
                 ) from None
 
-    def _check_unchanged(self, file: _File) -> None:
-        if self._state(file.path) != (file.size, file.changed):
+    def _check_unchanged(self, index: int) -> None:
+        file = self._files[index]
+        if self._state(file.path) == (file.size, file.changed):
+            return
+        # The same data may have been copied anew since it was recorded.
+        found = self._open_footer(file.path) if file.recorded else None
+        if found is not None and found.digest == file.digest:
+            self._files[index] = found
+        else:
             raise DamagedInputError(
                 f"{file.path} has changed since the job started; put the old file back and run the same command "
                 "again, or start a new job"

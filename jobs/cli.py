@@ -106,17 +106,21 @@ def check(config_path: Path | None, overrides: tuple[str, ...], verbose: bool) -
 @_config_option
 @_set_option
 @click.option("--json", "as_json", is_flag=True, help="One line of JSON.")
-@click.option("--watch", is_flag=True, help="Again every two seconds, until the job does not run.")
+@click.option("--watch", is_flag=True, help="Again every two seconds, until it is complete or idle for a minute.")
 def status(config_path: Path | None, overrides: tuple[str, ...], as_json: bool, watch: bool) -> None:
     """Rows done, failed and left; works while the job runs."""
 
     def run(config: JobConfig, summary: Any) -> int:
         from run_batch.jobs.status import read_status
 
+        idle_since = time.monotonic()
         while True:
             found = read_status(config)
             print(found.as_json() if as_json else found.as_text(), file=summary, flush=True)
-            if not watch or found.state != "running":
+            # An engine takes a while to load; a job of Slurm's waits in the queue.
+            if found.state == "running":
+                idle_since = time.monotonic()
+            if not watch or found.state == "complete" or time.monotonic() - idle_since > 60:
                 return 0
             time.sleep(2)
 

@@ -50,7 +50,7 @@ class FinishedRows:
             store.discard_unfinished()
             if not folder.is_dir():
                 folder.mkdir(exist_ok=True)
-            record_job(store, job.identity, job.plan)
+            record_job(store, job.identity, job.plan, job.source)
         except OSError as error:
             raise storage_failed(f"output.path {store.folder} cannot be written to", error) from None
 

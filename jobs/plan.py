@@ -25,6 +25,8 @@ from run_batch.jobs.prompt import parse_template, require_column
 # Samples of each file of a model: some MiB, whatever its size.
 _MODEL_SAMPLES = 32
 
+_INDEX_FILE = "input.json"
+
 RESULT_COLUMNS = (
     "row_id",
     "text",
@@ -58,8 +60,11 @@ class Plan:
         return range(start, min(start + self.rows_per_shard, self.num_rows))
 
 
-def open_source(config: JobConfig) -> Source:
+def open_source(config: JobConfig, index: bytes = b"") -> Source:
     """Open the input that the job names.
+
+    Args:
+        index: what is known of its files already; see ParquetSource.
 
     Raises:
         JobError: it cannot be opened.
@@ -75,7 +80,7 @@ def open_source(config: JobConfig) -> Source:
             if not is_hub_id and not local.is_dir():
                 raise InputError(f"input.path {table.path}: no such folder")
             return HfSource(path, table.split, table.name)
-        return ParquetSource(path)
+        return ParquetSource(path, index)
     except DamagedInputError as error:
         raise RunError(str(error)) from None
     except InputError as error:
@@ -242,10 +247,24 @@ def _show(identity: dict[str, Any], name: str) -> str:
     return "(other content)" if name.endswith("(its files)") else repr(identity[name])
 
 
-def record_job(store: ShardStore, identity: dict[str, Any], plan: Plan) -> None:
-    """Write down which job this folder belongs to, once."""
+def recorded_index(store: ShardStore) -> bytes:
+    """What `record_job` has kept of the input's files; empty before that."""
+    try:
+        return (store.run_folder / _INDEX_FILE).read_bytes()
+    except OSError:
+        return b""
+
+
+def record_job(store: ShardStore, identity: dict[str, Any], plan: Plan, source: Source) -> None:
+    """Write down which job this folder belongs to, once.
+
+    Raises:
+        OSError: the folder cannot be written to.
+    """
     if (store.run_folder / "job.json").exists():
         return
+    if isinstance(source, ParquetSource):
+        replace_file(store.run_folder / _INDEX_FILE, source.index)
     content = {
         "job_hash": job_hash(identity),
         "identity": identity,

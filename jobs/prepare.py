@@ -8,7 +8,16 @@ from run_batch.io.rows import Source
 from run_batch.io.shards import ShardStore
 from run_batch.jobs.config import JobConfig
 from run_batch.jobs.errors import JobError
-from run_batch.jobs.plan import Plan, check_columns, check_ids, check_same_job, job_identity, make_plan, open_source
+from run_batch.jobs.plan import (
+    Plan,
+    check_columns,
+    check_ids,
+    check_same_job,
+    job_identity,
+    make_plan,
+    open_source,
+    recorded_index,
+)
 from run_batch.jobs.shares import WHOLE_JOB, Share
 
 
@@ -64,13 +73,15 @@ def prepare(config: JobConfig, share: Share = WHOLE_JOB) -> PreparedJob:
     Raises:
         JobError: the job cannot start.
     """
-    source = open_source(config)
+    store = ShardStore(config.output_folder, share.folder)
+    # A run of the whole job looks at every file of the input. A thousand shares would do that a thousand times: each
+    # looks at the files that it reads.
+    source = open_source(config, recorded_index(store) if share.count > 1 else b"")
     check_columns(config, source.schema)
     root = config.input.media_root
     if root is not None and not Path(config.resolve(root)).is_dir():
         raise JobError(f"input.media_root {root}: no such folder")
     plan = make_plan(config, source)
-    store = ShardStore(config.output_folder, share.folder)
     identity = job_identity(config, source)
     is_recorded = check_same_job(store, identity)
     if not store.is_writable():

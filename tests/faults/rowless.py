@@ -61,7 +61,7 @@ def commit_shards(job: PreparedJob, assignment: Assignment, claims: Claims, dies
     folder, writer = journal_folder(job.store), writer_name()
     if not folder.is_dir():
         folder.mkdir(exist_ok=True)
-    record_job(job.store, job.identity, job.plan)
+    record_job(job.store, job.identity, job.plan, job.source)
 
     def segment(shard: int) -> str:
         return segment_name(job.shards, job.share.label, writer)

@@ -1,5 +1,6 @@
 """Rows of Parquet files and Hugging Face data sets, read from any row on."""
 
+import os
 from pathlib import Path
 
 import datasets
@@ -9,7 +10,7 @@ import pytest
 
 from run_batch.io.hf import HfSource, is_saved_dataset
 from run_batch.io.parquet import ParquetSource
-from run_batch.io.rows import InputError, Source
+from run_batch.io.rows import DamagedInputError, InputError, Source
 
 
 def write(path: Path, start: int, stop: int, row_group: int = 7) -> None:
@@ -102,3 +103,26 @@ def test_saved_datasets_are_read_with_their_order_and_splits(tmp_path: Path) -> 
     assert numbers(HfSource(str(tmp_path / "two"), "test", None), 0, 2) == [4, 2]
     with pytest.raises(InputError, match=r"input\.split 'dev': .* has the splits train, test"):
         HfSource(str(tmp_path / "two"), "dev", None)
+
+
+def test_files_that_are_known_already_are_looked_at_when_they_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in "ab":
+        pq.write_table(pa.table({"n": [1, 2, 3]}), tmp_path / f"{name}.parquet")
+    before = ParquetSource(str(tmp_path))
+    opened: list[str] = []
+    open_file = ParquetSource._open
+    monkeypatch.setattr(ParquetSource, "_open", lambda source, path: opened.append(path) or open_file(source, path))
+    again = ParquetSource(str(tmp_path), before.index)
+    assert (again.num_rows, again.fingerprint, again.schema) == (6, before.fingerprint, before.schema)
+    assert opened == []
+
+    os.utime(tmp_path / "a.parquet", (1, 1))  # the same data, copied anew
+    assert [batch.records["n"].to_pylist() for batch in again.read(0, 3, ["n"], 8)] == [[1, 2, 3]]
+    pq.write_table(pa.table({"n": [4, 5, 6]}), tmp_path / "b.parquet")
+    with pytest.raises(DamagedInputError, match=r"b\.parquet has changed since the job started"):
+        list(again.read(3, 6, ["n"], 8))
+    pq.write_table(pa.table({"n": [7]}), tmp_path / "c.parquet")
+    assert ParquetSource(str(tmp_path), before.index).num_rows == 7, "the index is of other files"
+    assert ParquetSource(str(tmp_path), b"{damaged").num_rows == 7

@@ -77,7 +77,7 @@ def test_only_the_same_job_may_go_on_in_a_folder(folder: Path) -> None:
     store = ShardStore(config.output_folder)
     store.create()
     check_same_job(store, job_identity(config, source))
-    record_job(store, job_identity(config, source), Plan(4, 2))
+    record_job(store, job_identity(config, source), Plan(4, 2), source)
     check_same_job(store, job_identity(job(folder, sampling={"max_tokens": 8}, preprocess={"workers": 2}), source))
 
     other = job_identity(job(folder, sampling={"max_tokens": 3, "seed": 1}), source)
