@@ -71,7 +71,7 @@ def run_job(
         if not job.missing_shards and not (job.rows_failed if retry_failed else can_help(job)):
             what = "no row has failed" if retry_failed else f"all {job.num_rows} rows are done already"
             print(f"{what}; results in {job.store.folder}", file=summary)
-            return finish(job, changed=False)
+            return finish(job)
         stop = StopRequest()
         try:
             with stop.listening(), held(job) as hold:
@@ -86,7 +86,7 @@ def run_job(
                         stop.loading = True
                 finally:
                     claims.release_all()
-            return finish(job, changed=True)
+            return finish(job, again=retry_failed)
         except Interrupted:
             pass
     except ShardError as error:

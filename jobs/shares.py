@@ -24,7 +24,9 @@ class Share:
     count: int
 
     def __post_init__(self) -> None:
-        if self.count < 1 or not 0 <= self.index < self.count:
+        if self.count < 1:
+            raise JobError(f"a job cannot be cut into {self.count} shares")
+        if not 0 <= self.index < self.count:
             raise JobError(f"no share {self.index} of {self.count}: shares are counted from 0 to {self.count - 1}")
 
     @property

@@ -129,19 +129,19 @@ def next_work(job: PreparedJob, claims: Claims) -> Work | None:
         time.sleep(_LOOK_SECONDS)
 
 
-def finish(job: PreparedJob, changed: bool) -> int:
+def finish(job: PreparedJob, again: bool = False) -> int:
     """The exit code of a complete share. If it was the last one, the job is complete: say so, once.
 
     Args:
-        changed: whether shards have been committed since the job was last said to be complete, if it was.
+        again: shards have been written anew, so what was said before does not hold any more.
 
     Raises:
         RunError: the output folder cannot be written to.
         ShardError: a shard cannot be read.
     """
     try:
-        if (changed or not job.store.is_complete()) and len(job.store.committed()) == job.plan.num_shards:
-            _complete(job)
+        if (again or not job.store.is_complete()) and len(job.store.committed()) == job.plan.num_shards:
+            _complete(job, again)
     except OSError as error:
         raise storage_failed(f"_SUCCESS cannot be written to {job.store.folder}", error) from None
     failed, limit = job.rows_failed, job.config.errors.max_fraction
@@ -155,14 +155,18 @@ def finish(job: PreparedJob, changed: bool) -> int:
     return EXIT_TOO_MANY_FAILURES
 
 
-def _complete(job: PreparedJob) -> None:
+def _complete(job: PreparedJob, again: bool) -> None:
     store = job.store
     last = Hold(store.run_folder, "complete")
+    while True:
+        try:
+            last.take()
+            break
+        except HeldError:  # another process finds the job complete at the same time, or has died of it
+            time.sleep(_LOOK_SECONDS)
     try:
-        last.take()
-    except HeldError:
-        return  # another process finds the job complete, at the same time
-    try:
+        if store.is_complete() and not again:
+            return
         commits = read_commits(store, store.committed()).values()
         errors: Counter[str] = Counter()
         for commit in commits:

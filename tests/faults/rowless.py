@@ -51,7 +51,7 @@ def run_share(config_path: Path, index: int, count: int, dies_after: int | None,
         resume(job, work, claims)
         planned, before = time.monotonic() - started, operations.total
         done = commit_shards(job, Assignment(job, work, claims), claims, dies_after)
-    assert finish(job, changed=True) == 0
+    assert finish(job) == 0
     changed = [path for path in operations.changed if not path.startswith(f"{job.store.own_folder}/")]
     result = Done(done, planned, before, operations.total, changed)
     report.write_text(json.dumps(asdict(result)))
