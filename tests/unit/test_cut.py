@@ -1,5 +1,6 @@
 """The cut of a job into shares: every shard once, evenly, and the same wherever it is worked out."""
 
+import itertools
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from run_batch.jobs.shares import WHOLE_JOB, Share, share_of
 def test_shares_together_have_every_shard_once_and_as_many_as_each_other(shards: int, count: int) -> None:
     cut = [Share(index, count).shards(shards) for index in range(count)]
     assert cut[0].start == 0 and cut[-1].stop == shards
-    assert all(one.stop == next.start for one, next in zip(cut, cut[1:], strict=False))
+    assert all(one.stop == next.start for one, next in itertools.pairwise(cut))
     assert max(map(len, cut)) - min(map(len, cut)) <= 1
 
 
