@@ -127,6 +127,22 @@ def status(config_path: Path | None, overrides: tuple[str, ...], as_json: bool, 
     _exit_with(run, config_path, overrides, verbose=False)
 
 
+@main.command()
+@_config_option
+@_set_option
+@_verbose_option
+def report(config_path: Path | None, overrides: tuple[str, ...], verbose: bool) -> None:
+    """Write an HTML page about the job next to its results."""
+
+    def run(config: JobConfig, summary: Any) -> int:
+        from run_batch.jobs.report import write_report
+
+        print(write_report(config), file=summary)
+        return 0
+
+    _exit_with(run, config_path, overrides, verbose)
+
+
 def _share(index: int | None, count: int | None) -> Share:
     """Raises:
     JobError: there is no such share.
