@@ -19,11 +19,16 @@ from run_batch.model.checkpoint import (
     build_sampling_params,
     first_cause,
 )
+from run_batch.model.deaths import Reports, is_own_bug
 from run_batch.model.declaration import DeclarationError
 
 
 class EngineDied(Exception):
     """The engine cannot go on; the message is the cause, on one line. The rows in it may be to blame, or nobody."""
+
+
+class OwnBug(Exception):
+    """run-batch's own code failed in a process of the engine; the message is its traceback there."""
 
 
 class Engine:
@@ -58,11 +63,15 @@ class Engine:
         except OSError as error:
             raise JobError(f"model.path {settings.path} cannot be loaded: {first_cause(error)}") from error
         self.max_num_seqs: int = vllm_config.scheduler_config.max_num_seqs
+        self._reports = Reports()
         try:
             self._engine = LLMEngine.from_vllm_config(vllm_config, UsageContext.LLM_CLASS, disable_log_stats=True)
         except DeclarationError as error:
             raise JobError(str(error)) from None
         except Exception as error:
+            report = self._reports.first()
+            if report is not None and not report.own_bug:
+                raise JobError(report.text) from error
             # Whatever vLLM, torch and the model's own class raise: --verbose shows where.
             raise RunError(
                 f"the engine does not start: {type(error).__name__}: {first_cause(error)} (--verbose tells more)"
@@ -100,7 +109,7 @@ class Engine:
         """Queue one row; a row that vLLM refuses comes back as its failure.
 
         Raises:
-            EngineDied: its process is dead.
+            EngineDied, OwnBug, RunError: its process is dead; see `step`.
         """
         from vllm.exceptions import VLLMValidationError
         from vllm.v1.engine.exceptions import EngineDeadError
@@ -113,7 +122,7 @@ class Engine:
         except (VLLMValidationError, SettingsError) as error:
             return RowFailure(mapped.row, f"refused: {' '.join(str(error).split())}")
         except EngineDeadError as error:
-            raise EngineDied(_cause(error)) from error
+            raise self._death(error) from error
         return None
 
     def step(self) -> list[Generation]:
@@ -121,6 +130,7 @@ class Engine:
 
         Raises:
             EngineDied: a process of it is dead, memory has run out, or vLLM or a plugin's model failed.
+            OwnBug: run-batch's own code failed in a process of it; in this process, what that code raised.
             RunError: the model does not do what it declares.
         """
         try:
@@ -130,8 +140,15 @@ class Engine:
         except Exception as error:
             if is_own_bug(error):
                 raise
-            raise EngineDied(_cause(error)) from error
+            raise self._death(error) from error
         return [_generation(output) for output in outputs if output.finished]
+
+    def _death(self, error: Exception) -> Exception:
+        """What a failure of vLLM's means: a row may be to blame, unless the process that failed says otherwise."""
+        report = self._reports.first()
+        if report is None:
+            return EngineDied(_cause(error))
+        return OwnBug(report.text) if report.own_bug else RunError(report.text)
 
     def kill(self) -> bool:
         """End the engine's processes where they are, from any thread; False where it runs in this process."""
@@ -151,21 +168,12 @@ class Engine:
         with contextlib.suppress(Exception):  # it is dead: whatever still answers may fail
             self.kill()
             self._engine.engine_core.shutdown()
+        self._reports.close()
         del self._engine
         with contextlib.suppress(Exception):
             cleanup_dist_env_and_memory()
         gc.unfreeze()
         gc.collect()
-
-
-def is_own_bug(error: BaseException) -> bool:
-    """Whether run-batch's own code raised this: then no row is to blame. Memory runs out anywhere."""
-    if isinstance(error, MemoryError) or "out of memory" in str(error).lower() or "can't allocate" in str(error):
-        return False
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    return trace is not None and str(trace.tb_frame.f_globals.get("__name__", "")).startswith("run_batch.")
 
 
 def _cause(error: Exception) -> str:

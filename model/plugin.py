@@ -14,6 +14,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from run_batch.model.deaths import report_deaths
+
 PLUGINS_VARIABLE = "RUN_BATCH_PLUGINS"
 OWN_MODELS = ("run_batch.model.llava", "run_batch.model.llava_next")
 
@@ -42,7 +44,9 @@ def register() -> None:
     announced = os.environ.get(PLUGINS_VARIABLE)
     if announced is None:
         return
-    _die_with_parent()
+    if multiprocessing.parent_process() is not None:
+        _die_with_parent()
+        report_deaths()
     plugins = json.loads(announced)
     if plugins["folder"] not in sys.path:
         sys.path.append(plugins["folder"])
@@ -88,8 +92,7 @@ def _by_name(classes: Sequence[type]) -> dict[str, type]:
 def _die_with_parent() -> None:
     """vLLM's engine process would outlive a run that is killed, and keep the memory that the next one needs."""
     parent = multiprocessing.parent_process()
-    if parent is None:
-        return
+    assert parent is not None
     set_death_signal = 1  # PR_SET_PDEATHSIG of prctl(2)
     ctypes.CDLL(None).prctl(set_death_signal, signal.SIGKILL)
     if os.getppid() != parent.pid:  # it has died meanwhile

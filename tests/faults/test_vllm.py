@@ -183,12 +183,33 @@ def test_a_row_on_which_the_engines_process_hangs_is_found(tmp_path: Path, whole
     check_poisoned(job, 77, whole)
 
 
-def test_a_bug_in_run_batchs_own_model_code_stops_the_run(tmp_path: Path) -> None:
+@pytest.mark.parametrize("environment", [OWN_PROCESS, pytest.param({}, marks=pytest.mark.long)], ids=len)
+def test_a_bug_in_run_batchs_own_model_code_stops_the_run(tmp_path: Path, environment: dict[str, str]) -> None:
     # The innermost frame is in run_batch.model.llava, whatever called it.
     job = with_poison(tmp_path, "kwargs['pixel_values'] = None", 20)
-    code, said = finish(start(job))
+    code, said = finish(start(job, **environment))
     assert code == 1 and "this is a bug in run-batch; please report it" in said, said
+    assert "model/llava.py" in said and "the engine died" not in said
     assert not (tmp_path / "out" / "_SUCCESS").exists()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("environment", [OWN_PROCESS, {}], ids=len)
+def test_a_model_that_does_not_do_what_it_declares_stops_the_run(tmp_path: Path, environment: dict[str, str]) -> None:
+    harm = "return [image[:1] for image in super().embed_multimodal(**kwargs)]"
+    code, said = finish(start(with_poison(tmp_path, harm, 20), **environment))
+    assert code == 1 and "MortalLlava's input processor gives an image" in said, said
+    assert "the engine died" not in said and "a bug in run-batch" not in said
+
+
+@pytest.mark.long
+def test_a_declaration_that_the_engines_process_refuses_is_the_jobs_fault(tmp_path: Path) -> None:
+    job = with_poison(tmp_path, "pass", 20)
+    with (tmp_path / "mortal.py").open("a") as plugin:
+        plugin.write("\nfrom run_batch.model import INPUT_REGISTRY\n")
+        plugin.write("INPUT_REGISTRY.register_dummy_data(lambda context, length, counts: 1 / 0)(MortalLlava)\n")
+    code, said = finish(start(job, **OWN_PROCESS))
+    assert code == 2 and "run-batch: MortalLlava's dummy data factory failed: ZeroDivisionError" in said, said
 
 
 def test_no_process_outlives_a_killed_run(tmp_path: Path) -> None:
