@@ -10,13 +10,14 @@ import os
 import sys
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from run_batch.jobs.engine import Engine, EngineDied
 from run_batch.jobs.errors import EXIT_RUN_FAILED, RunError
 from run_batch.jobs.generation import Generation
 from run_batch.jobs.interrupt import StopRequest
 from run_batch.jobs.mapped import MappedRow, RowFailure
+from run_batch.jobs.results import storage_failed
 from run_batch.jobs.running import RunningRows
 from run_batch.jobs.suspects import Suspects
 from run_batch.jobs.watchdog import Watchdog
@@ -144,8 +145,8 @@ class Supervisor:
         """End the engine, in good order: no row is to blame for it."""
         self._watchdog.close()
         if self._note is not None:
-            self._note.close()
             with contextlib.suppress(OSError):  # costs restarts at most
+                self._note.close()
                 self._suspects.save()
         if self._engine is not None:
             self._engine.close()
@@ -196,7 +197,8 @@ class Supervisor:
         assert self._engine is not None
         self._running[row.row] = row
         if self._note is not None:
-            self._note.add(row.row)
+            with _writing_down():
+                self._note.add(row.row)
         try:
             failure = self._engine.add(row)
         except EngineDied as death:
@@ -210,13 +212,15 @@ class Supervisor:
         del self._running[row]
         self._suspects.clear(row)
         if self._note is not None:
-            self._note.remove(row)
+            with _writing_down():
+                self._note.remove(row)
 
     def _blame(self, row: int) -> None:
         cause = "the engine dies each time that it runs this row, alone"
         self._verdicts.append(RowFailure(row, f"engine_died: {cause}"))
         if len(self._verdicts) > _BLAMED_IN_SUCCESSION:
-            self._suspects.forget()
+            with _writing_down():
+                self._suspects.forget()
             raise RunError(
                 f"the engine dies whatever row it gets: {len(self._verdicts)} in succession, each of them alone. That "
                 "is not the rows' fault: see what it says with --verbose, mend it, and run the same command again"
@@ -231,10 +235,12 @@ class Supervisor:
         cause = f"no progress for {self._watchdog.seconds:g} s" if self._watchdog.fired else str(death)
         print(f"the engine died ({cause}); starting it again, {len(self._running)} rows were in it", file=sys.stderr)
         rows, self._running = self._running, {}
-        blamed = self._suspects.died(list(rows))
-        for index, row in rows.items():
+        with _writing_down():
+            blamed = self._suspects.died(list(rows))
             if self._note is not None:
-                self._note.remove(index)
+                for index in rows:
+                    self._note.remove(index)
+        for index, row in rows.items():
             if index == blamed:
                 print(f"row {index} kills the engine each time, alone: it is set aside", file=sys.stderr)
                 self._blame(index)
@@ -276,3 +282,14 @@ class Supervisor:
                 flush=True,
             )
             os._exit(EXIT_RUN_FAILED)
+
+
+@contextlib.contextmanager
+def _writing_down() -> Iterator[None]:
+    """Raises:
+    RunError: the output folder does not take what is to be known of the rows after this process.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise storage_failed("the rows in the engine cannot be written down", error) from None

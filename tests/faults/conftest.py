@@ -1,9 +1,10 @@
-"""How long the tests of faults take: seconds in `make test`, minutes in `make faults`."""
+"""What the tests of faults share: how long they take (seconds in `make test`, minutes in `make faults`), and mounts."""
 
 import multiprocessing
 import os
 from pathlib import Path
 
+import disks
 import pytest
 
 import jobs
@@ -13,6 +14,11 @@ os.environ["PYTHONPATH"] = os.pathsep.join(
     [str(Path(__file__).parent), str(jobs.ROOT / "tests"), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
 )
 multiprocessing.get_context("forkserver").set_forkserver_preload(["stand_ins", "rowless"])
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _hidden_mounts() -> None:
+    disks.hide_mounts()
 
 
 @pytest.fixture(scope="session")

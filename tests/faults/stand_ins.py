@@ -2,12 +2,14 @@
 hundred. Both are real processes; all else is the product: the pipeline, the pool, journal, shards, hold, supervisor.
 
 Prompts steer the engine: `poison` kills it, `crash` kills the whole run, `hang` keeps it from ever answering, `bug`
-lets run-batch's own code fail, and `bad` fails while it is mapped.
+lets run-batch's own code fail, and `bad` fails while it is mapped. `deadly N FILE` kills its worker N times, one byte
+of FILE for each.
 """
 
 import contextlib
 import os
 import pickle
+import resource
 import signal
 import sys
 import time
@@ -17,6 +19,7 @@ from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
 from typing import Any
 
+import disks
 import power
 import pyarrow as pa
 
@@ -88,6 +91,13 @@ def _map_rows(connection: Connection) -> None:
 
 
 def map_row(row: int, prompt: str) -> MappedRow | RowFailure:
+    if prompt.startswith("deadly"):
+        _, times, file = prompt.split()
+        with open(file, "ab") as deaths:
+            if deaths.tell() < int(times):
+                deaths.write(b".")
+                deaths.flush()
+                os._exit(9)
     return RowFailure(row, "bad_row: it says so") if prompt == "bad" else MappedRow(row, prompt, {})
 
 
@@ -183,6 +193,8 @@ class Setting:
         durable: where to keep what a power cut would leave of the output folder.
         share: index and count.
         rows_ahead: mapped rows that may wait for the engine.
+        quota: bytes that the output folder may take.
+        file_bytes: the largest file that the process may write.
     """
 
     retry_failed: bool = False
@@ -191,6 +203,8 @@ class Setting:
     durable: Path | None = None
     share: tuple[int, int] = (0, 1)
     rows_ahead: int = workers.MAX_WAITING_ROWS
+    quota: int | None = None
+    file_bytes: int | None = None
 
 
 def run_command(config_path: Path, log: Path, output: Path, speed: Speed, setting: Setting) -> None:
@@ -200,6 +214,10 @@ def run_command(config_path: Path, log: Path, output: Path, speed: Speed, settin
     signal.signal(signal.SIGINT, signal.default_int_handler)
     if setting.durable is not None:
         power.watch(config_path.parent / "out", setting.durable)
+    if setting.quota is not None:
+        disks.limit(config_path.parent / "out", setting.quota)
+    if setting.file_bytes is not None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (setting.file_bytes, setting.file_bytes))
     descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)

@@ -8,9 +8,11 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import disks
 import power
 import pyarrow.parquet as pq
 import pytest
+from disks import needs_mounts
 from stand_ins import Setting, Speed
 from standing import StandingJob, kill_group, make_job, wait_for_rows
 
@@ -19,8 +21,6 @@ import jobs
 ROWS = 400
 FAST = Speed(step_seconds=0.002)
 PROMPTS = [f"prompt {i}" for i in range(ROWS)]
-
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="mounts a small file system")
 
 
 @pytest.fixture
@@ -32,9 +32,9 @@ def job(tmp_path: Path) -> StandingJob:
 def small_disk(job: StandingJob) -> Iterator[Path]:
     """The job's output folder is a file system of one megabyte."""
     job.store.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(job.store)], check=True)
+    disks.run("mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", job.store)
     yield job.store
-    subprocess.run(["umount", "-l", str(job.store)], check=True)
+    disks.run("umount", "-l", job.store)
 
 
 def stamps(job: StandingJob) -> dict[str, int]:
@@ -54,7 +54,7 @@ def finishes(job: StandingJob, kept: dict[str, int]) -> None:
     assert {name: stamp for name, stamp in stamps(job).items() if name in kept} == kept, "a shard was written again"
 
 
-@needs_root
+@needs_mounts
 @pytest.mark.parametrize("points", [3, pytest.param(20, marks=pytest.mark.long)])
 def test_a_disk_that_is_full_at_a_random_point(job: StandingJob, small_disk: Path, points: int) -> None:
     dice = random.Random(points)
@@ -80,13 +80,59 @@ def test_a_disk_that_is_full_at_a_random_point(job: StandingJob, small_disk: Pat
         assert len(job.generated()) - ROWS <= generated - 20 * len(kept)
 
 
-@needs_root
+@needs_mounts
 def test_a_folder_that_cannot_be_written_to_is_named_before_anything_starts(job: StandingJob, small_disk: Path) -> None:
-    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    disks.run("mount", "-o", "remount,ro", small_disk)
     code, said = job.run()
     assert code == 2 and "cannot be written to" in said and "Traceback" not in said
-    subprocess.run(["mount", "-o", "remount,rw", str(small_disk)], check=True)
+    disks.run("mount", "-o", "remount,rw", small_disk)
     finishes(job, {})
+
+
+@pytest.fixture
+def failing_disk(job: StandingJob, tmp_path: Path) -> Iterator[disks.Ext4]:
+    job.store.mkdir()
+    try:
+        disk = disks.Ext4(tmp_path / "disk", job.store)
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"no ext4 in a file: {getattr(error, 'stderr', error)}")
+    yield disk
+    disk.remove()
+
+
+@needs_mounts
+@pytest.mark.parametrize("rows_before", [100, pytest.param(3, marks=pytest.mark.long)])
+def test_a_disk_that_becomes_read_only_under_the_run(
+    job: StandingJob, failing_disk: disks.Ext4, rows_before: int
+) -> None:
+    job.speed = Speed(step_seconds=0.01)
+    process = job.start()
+    wait_for_rows(job, rows_before)
+    kept = stamps(job)
+    failing_disk.fail()
+    process.join(20)
+    assert process.exitcode == 1 and "Read-only file system" in job.said(), job.said()
+    assert "Traceback" not in job.said() and "run the same command again" in job.said(), job.said()
+    generated = len(job.generated())
+    assert job.run()[0] == 2, "the folder is still read-only"
+    failing_disk.repair()
+    finishes(job, kept)
+    assert len(job.generated()) - ROWS <= generated - 20 * len(kept)
+
+
+@pytest.mark.parametrize(
+    ("setting", "reason"),
+    [(Setting(quota=40_000), "Disk quota exceeded"), (Setting(file_bytes=1_800), "File too large")],
+    ids=["quota", "file size"],
+)
+def test_storage_that_takes_no_more_of_this_user(job: StandingJob, setting: Setting, reason: str) -> None:
+    job.setting = setting
+    fails(job, reason)
+    kept, generated = stamps(job), len(job.generated())
+    job.setting = Setting()
+    finishes(job, kept)
+    assert generated < ROWS
+    assert len(job.generated()) - ROWS <= generated - 20 * len(kept)
 
 
 def test_an_output_folder_that_is_deleted_under_the_run(tmp_path: Path) -> None:
