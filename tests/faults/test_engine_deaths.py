@@ -114,9 +114,11 @@ def test_a_killed_engine_costs_no_row_its_text(tmp_path: Path) -> None:
 
 def test_a_suspect_is_found_in_a_logarithmic_number_of_deaths() -> None:
     for poison in (0, 17, 63, 511):
-        suspects, deaths = Suspects(), 0
+        suspects, deaths, rounds = Suspects(), 0, 0
         running = list(range(512))
         while poison not in suspects.blamed:
+            rounds += 1
+            assert rounds <= 2 + 2 * 9 + 3, "the engine runs nearly empty for longer than it has to"
             if poison in running:
                 deaths += 1
                 suspects.died(running)
