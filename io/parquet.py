@@ -134,7 +134,9 @@ class ParquetSource:
         if any(c in path for c in "*?["):
             found = sorted(filesystem.glob(path))
         elif filesystem.isdir(path):
-            found, root = sorted(p for p in filesystem.find(path) if p.endswith(".parquet")), path
+            inside = {p: p.removeprefix(path).strip("/").split("/") for p in filesystem.find(path)}
+            found = sorted(p for p, parts in inside.items() if all(map(is_bare_name, parts)))
+            found, root = [p for p in found if p.endswith(".parquet")], path
         else:
             found = [path]
         found = [p for p in found if is_bare_name(p.rsplit("/", 1)[-1])]

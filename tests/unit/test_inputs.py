@@ -57,6 +57,14 @@ def test_rows_are_named_by_file_and_row(folder: Path) -> None:
     assert source.row_names(49, 50) == ["sub/c.parquet:4"]
 
 
+def test_rows_are_named_alike_however_their_folder_is_written(folder: Path) -> None:
+    for path in (str(folder), f"{folder}/", f"file://{folder}", f"file://{folder}/"):
+        source = ParquetSource(path)
+        assert source.row_names(0, 1) + source.row_names(49, 50) == ["a.parquet:0", "sub/c.parquet:4"], path
+    for path in (f"{folder}/sub/c.parquet", f"file://{folder}/sub/c.parquet"):
+        assert ParquetSource(path).row_names(4, 5) == ["c.parquet:4"], path
+
+
 def test_file_and_glob_and_url(folder: Path) -> None:
     assert ParquetSource(str(folder / "b.parquet")).num_rows == 25
     assert numbers(ParquetSource(str(folder / "*.parquet")), 0, 45) == list(range(45))
