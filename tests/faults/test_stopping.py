@@ -3,8 +3,10 @@
 import json
 import os
 import random
+import re
 import signal
 import socket
+import subprocess
 import time
 from pathlib import Path
 
@@ -49,6 +51,26 @@ def test_a_signal_saves_every_finished_row_and_exits_with_75(job: StandingJob, n
     kept = {"job.json", "input.json", "summary.json", "progress.json", "commits.jsonl", "journal", "claims"}
     assert left - {"metrics.jsonl"} == kept, "hold or note is left behind"
     assert not any((job.store / "_run" / "claims").iterdir())
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.3])
+def test_a_signal_before_there_is_anything_to_save_exits_with_75_too(job: StandingJob, seconds: float) -> None:
+    command = [str(jobs.COMMAND), "--config", str(job.config)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd="/")
+    while not _minds(process.pid, signal.SIGTERM):  # until Python has loaded the command, the shell's own 143 stays
+        assert process.poll() is None
+        time.sleep(0.002)
+    time.sleep(seconds)
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=10)
+    assert process.returncode == 75 and "Traceback" not in said, said
+    assert not job.store.exists()
+
+
+def _minds(pid: int, number: signal.Signals) -> bool:
+    """Whether a process has a handler for a signal."""
+    (caught,) = re.findall(r"SigCgt:\s*(\w+)", Path(f"/proc/{pid}/status").read_text())
+    return bool(int(caught, 16) >> (number - 1) & 1)
 
 
 def test_a_killed_run_leaves_its_rows_to_status_and_to_the_next_run(job: StandingJob) -> None:

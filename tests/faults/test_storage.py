@@ -89,6 +89,13 @@ def test_a_folder_that_cannot_be_written_to_is_named_before_anything_starts(job:
     finishes(job, {})
 
 
+def test_a_file_in_the_way_of_the_output_folder_is_named_before_anything_starts(tmp_path: Path) -> None:
+    job = make_job(tmp_path, PROMPTS, FAST, output={"path": "rows.parquet/out"})
+    code, said = job.run()
+    assert code == 2 and "output.path rows.parquet/out" in said and "cannot be written to" in said, said
+    assert job.generated() == []
+
+
 @pytest.fixture
 def failing_disk(job: StandingJob, tmp_path: Path) -> Iterator[disks.Ext4]:
     job.store.mkdir()

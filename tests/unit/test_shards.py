@@ -63,3 +63,11 @@ def test_writability_is_told_without_making_anything(tmp_path: Path) -> None:
     assert ShardStore(tmp_path / "a" / "b").is_writable()
     assert not ShardStore(tmp_path / "file" / "b").is_writable()
     assert not (tmp_path / "a").exists()
+
+
+def test_whether_a_folder_can_be_written_to_is_tried_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    assert ShardStore(tmp_path / "new" / "out").is_writable()
+    (tmp_path / "file").touch()
+    assert not ShardStore(tmp_path / "file" / "out").is_writable()
+    assert not ShardStore(Path("/proc/out")).is_writable()
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
