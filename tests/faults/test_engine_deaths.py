@@ -130,6 +130,19 @@ def test_a_suspect_is_found_in_a_logarithmic_number_of_deaths() -> None:
         assert suspects.blamed == {poison}
 
 
+def test_only_deaths_without_other_rows_count_against_a_suspect() -> None:
+    suspects = Suspects()
+    for _ in range(2):
+        suspects.died([1, 2])
+    assert suspects.groups == [[1], [2]]
+    for _ in range(10):
+        assert suspects.died([2, 3]) is None, "row 3 may have done it as well"
+    suspects = Suspects()
+    suspects.groups = [[1], [2]]
+    assert [suspects.died([2]) for _ in range(3)] == [None, None, 2], "whichever group was the first to run"
+    assert suspects.groups == [[1]]
+
+
 def test_what_is_known_of_suspects_survives_the_process(tmp_path: Path) -> None:
     file = tmp_path / "suspects.json"
     Suspects(file).died([1, 2, 3])
