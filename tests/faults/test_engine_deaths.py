@@ -143,6 +143,16 @@ def test_only_deaths_without_other_rows_count_against_a_suspect() -> None:
     assert suspects.groups == [[1]]
 
 
+def test_suspects_that_the_engine_died_before_it_had_them_stay_suspects() -> None:
+    suspects = Suspects()
+    suspects.groups = [[1, 2, 3], [4]]
+    suspects.died([1, 2])
+    assert suspects.groups == [[1], [2], [3], [4]]
+    suspects.groups = [[1, 2, 3], [4]]
+    suspects.died([1])
+    assert suspects.groups == [[1], [2, 3], [4]]
+
+
 def test_what_is_known_of_suspects_survives_the_process(tmp_path: Path) -> None:
     file = tmp_path / "suspects.json"
     Suspects(file).died([1, 2, 3])
