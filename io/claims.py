@@ -97,6 +97,8 @@ class Claims:
             return False
         try:
             os.write(descriptor, self._content)
+            # After a power cut, nobody could tell whose an empty one is, and all would wait for it to become stale.
+            os.fsync(descriptor)
         except OSError:
             path.unlink(missing_ok=True)
             raise
