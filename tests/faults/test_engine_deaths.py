@@ -135,6 +135,7 @@ def test_only_deaths_without_other_rows_count_against_a_suspect() -> None:
     for _ in range(2):
         suspects.died([1, 2])
     assert suspects.groups == [[1], [2]]
+    assert suspects.died([2, 3]) is None and not suspects.held(3), "it is row 3's first death"
     for _ in range(10):
         assert suspects.died([2, 3]) is None, "row 3 may have done it as well"
     suspects = Suspects()
@@ -151,6 +152,17 @@ def test_suspects_that_the_engine_died_before_it_had_them_stay_suspects() -> Non
     suspects.groups = [[1, 2, 3], [4]]
     suspects.died([1])
     assert suspects.groups == [[1], [2, 3], [4]]
+
+
+def test_rows_that_are_finished_or_no_ones_concern_any_more_are_no_suspects() -> None:
+    suspects = Suspects()
+    for _ in range(3):
+        suspects.groups = [[1]]
+        assert [suspects.died([1]), suspects.died([1])] == [None, None]
+        suspects.clear(1)
+    suspects.groups = [[1, 2], [3]]
+    suspects.keep_only(lambda row: row == 2)
+    assert suspects.groups == [[2]]
 
 
 def test_what_is_known_of_suspects_survives_the_process(tmp_path: Path) -> None:
