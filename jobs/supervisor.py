@@ -28,6 +28,8 @@ ROWS_IN_ENGINE = 2
 # Rows that a new engine finishes before suspects run alone, as a multiple of those it runs at once: the more, the less
 # likely is it that what kills engines from outside hits a suspect again and again.
 _SEATFULS_TO_PROVE = 10
+# Ctrl-C and Slurm signal the engine's processes too, and these may be faster.
+_SECONDS_FOR_A_SIGNAL = 0.2
 _STARTS = 3
 _SECONDS_BETWEEN_STARTS = 2.0
 # So many rows in succession that kill the engine, and none that it finishes: then it is not the rows.
@@ -228,8 +230,7 @@ class Supervisor:
 
     def _recover(self, death: EngineDied) -> None:
         """Start another engine, and sort the rows that were in the dead one."""
-        # Ctrl-C and Slurm signal the engine's processes too, and these may be faster.
-        time.sleep(0.2)
+        time.sleep(_SECONDS_FOR_A_SIGNAL)
         if self._stop.requested:
             return
         cause = f"no progress for {self._watchdog.seconds:g} s" if self._watchdog.fired else str(death)

@@ -23,7 +23,8 @@ import disks
 import power
 import pyarrow as pa
 
-from run_batch.jobs import cli, pipeline, transport, workers
+from run_batch.io import hold
+from run_batch.jobs import cli, pipeline, supervisor, transport, workers
 from run_batch.jobs.config import JobConfig
 from run_batch.jobs.engine import EngineDied
 from run_batch.jobs.generation import Generation
@@ -225,6 +226,8 @@ def run_command(config_path: Path, log: Path, output: Path, speed: Speed, settin
     for name, stand_in in {"WorkerPool": ForkedPool, "result_metadata": lambda config, identity: {}}.items():
         setattr(pipeline, name, stand_in)
     workers.MAX_WAITING_ROWS = setting.rows_ahead
+    # Nothing here hangs on how long these are: the stand-ins ignore signals, and holds are of this machine.
+    supervisor._SECONDS_FOR_A_SIGNAL, hold.REFRESH_SECONDS = 0.02, 1.0
     kind = InProcessEngine if setting.in_process else StandInEngine
 
     def start_engine(config: JobConfig) -> Any:

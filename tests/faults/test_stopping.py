@@ -16,6 +16,8 @@ from stand_ins import Setting, Speed
 from standing import StandingJob, kill_group, make_job, wait_for_rows
 
 import jobs
+from run_batch.jobs.config import load_config
+from run_batch.jobs.status import read_status
 
 ROWS = 300
 PROMPTS = [f"prompt {i}" for i in range(ROWS)]
@@ -28,7 +30,7 @@ def job(tmp_path: Path) -> StandingJob:
 
 
 def status(job: StandingJob) -> dict[str, object]:
-    found = json.loads(jobs.run(job.config, "--json", command="status").stdout)
+    found = json.loads(read_status(load_config(job.config)).as_json())
     assert found["state"] != "running"
     return found
 

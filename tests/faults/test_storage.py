@@ -232,7 +232,7 @@ def test_a_power_cut_costs_one_second_of_rows(tmp_path: Path, cuts: int) -> None
         assert process.exitcode is None, f"the job ended after {number} cuts: {job.said()}"
         kill_group(process)
         power.cut(job.store, durable)
-    job.setting = Setting()
+    job.setting, job.speed = Setting(), FAST
     code, said = job.run(timeout=300)
     assert code == 0, said
     assert job.table()["text"].to_pylist() == [f"text of {prompt}" for prompt in prompts]
