@@ -25,6 +25,7 @@ from run_batch.jobs.errors import (
     RunError,
 )
 from run_batch.jobs.shares import WHOLE_JOB, Share
+from run_batch.jobs.slurm import find_share, gpus_per_engine, take_own_gpus
 
 _EXIT_CODES = """\b
 Exit codes:
@@ -80,7 +81,9 @@ def main(
         from run_batch.jobs.pipeline import run_job
         from run_batch.jobs.prepare import prepare
 
-        return run_job(prepare(config, _share(task_index, task_count)), quiet, summary, retry_failed=retry_failed)
+        share = _share(task_index, task_count)
+        take_own_gpus(os.environ, gpus_per_engine(config))
+        return run_job(prepare(config, share), quiet, summary, retry_failed=retry_failed)
 
     _exit_with(run, config_path, overrides, verbose)
 
@@ -143,11 +146,53 @@ def report(config_path: Path | None, overrides: tuple[str, ...], verbose: bool) 
     _exit_with(run, config_path, overrides, verbose)
 
 
+@main.command()
+@_config_option
+@_set_option
+@click.option("--tasks", type=click.IntRange(min=1), help="Tasks of the array; slurm.tasks of job.toml without it.")
+@click.option(
+    "--sbatch-arg",
+    "sbatch_arguments",
+    multiple=True,
+    metavar="--NAME=VALUE",
+    help="An option of sbatch's, in its long form; wins over [slurm] of job.toml.",
+)
+@click.option("--print", "only_print", is_flag=True, help="Print the script; write and submit nothing.")
+@_verbose_option
+def submit(
+    config_path: Path | None,
+    overrides: tuple[str, ...],
+    tasks: int | None,
+    sbatch_arguments: tuple[str, ...],
+    only_print: bool,
+    verbose: bool,
+) -> None:
+    """Check a job and submit it as a Slurm array; prints the array's job id."""
+
+    def run(config: JobConfig, summary: Any) -> int:
+        from run_batch.jobs.prepare import prepare
+        from run_batch.jobs.sbatch import read_slurm_table
+
+        table = read_slurm_table(config, sbatch_arguments, tasks)
+        job = prepare(config)
+        # This imports vLLM, which takes seconds: nothing that can be refused without it waits for it.
+        from run_batch.jobs.submit import submit_job
+
+        assert config_path is not None
+        return submit_job(job, table, config_path, overrides, only_print, summary)
+
+    _exit_with(run, config_path, overrides, verbose)
+
+
 def _share(index: int | None, count: int | None) -> Share:
-    """Raises:
-    JobError: there is no such share.
+    """The share asked for, else the one that Slurm's environment tells of, else the whole job.
+
+    Raises:
+        JobError: there is no such share.
     """
-    return WHOLE_JOB if index is None or count is None else Share(index, count)
+    if index is not None and count is not None:
+        return Share(index, count)
+    return find_share(os.environ) or WHOLE_JOB
 
 
 def _exit_with(
@@ -162,7 +207,8 @@ def _exit_with(
     # Threads of OpenMP that wait for work spin, on the cores where images are mapped: let them sleep after
     # microseconds. To be set before torch is imported.
     os.environ.setdefault("GOMP_SPINCOUNT", "4000")
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, _interrupt)
     summary = _keep_stdout()
     _show_own_warnings()
     if not verbose:
@@ -187,7 +233,10 @@ def _exit_with(
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
-    """Before there is anything to save."""
+    """Before there is anything to save. What follows, from Slurm or from a script that passes signals on, is the same
+    request: it must not break into saying so."""
+    for same in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(same, signal.SIG_IGN)
     raise Interrupted
 
 

@@ -140,6 +140,7 @@ class JobConfig:
         folder: the folder of job.toml, which relative paths start from.
         engine: fields of vLLM's EngineArgs, checked against vLLM later.
         sampling: fields of vLLM's SamplingParams, checked against vLLM later.
+        slurm: options of `run-batch submit`, checked there and by `run-batch check`.
     """
 
     folder: Path
@@ -149,6 +150,7 @@ class JobConfig:
     output: OutputTable
     engine: dict[str, Any] = field(default_factory=dict)
     sampling: dict[str, Any] = field(default_factory=dict)
+    slurm: dict[str, Any] = field(default_factory=dict)
     preprocess: PreprocessTable = field(default_factory=PreprocessTable)
     errors: ErrorsTable = field(default_factory=ErrorsTable)
 
@@ -227,8 +229,8 @@ def parse_config(tables: Mapping[str, Any], folder: Path) -> JobConfig:
         if not isinstance(table, dict):
             raise JobError(f"{name} must be a table: write [{name}] and its keys below")
     parsed: dict[str, Any] = {name: _parse_table(name, cls, tables.get(name, {})) for name, cls in TABLES.items()}
-    engine, sampling = dict(tables.get("engine", {})), dict(tables.get("sampling", {}))
-    config = JobConfig(folder=folder, engine=engine, sampling=sampling, **parsed)
+    engine, sampling, slurm = (dict(tables.get(name, {})) for name in FREE_TABLES)
+    config = JobConfig(folder=folder, engine=engine, sampling=sampling, slurm=slurm, **parsed)
     _check_contradictions(config, tables)
     return config
 

@@ -3,15 +3,20 @@
 import os
 from pathlib import Path
 
+from run_batch.jobs.slurm import tasks_on_node
+
 _CGROUPS = Path("/sys/fs/cgroup")
 
 
 def usable_cores() -> int:
     """The smallest of what CPU affinity, the cgroups' quotas and Slurm's allocation leave to this process."""
     limits = [len(os.sched_getaffinity(0)), *cgroup_quotas(_own_cgroup())]
-    slurm = os.environ.get("SLURM_CPUS_PER_TASK", "")
-    if slurm.isdigit():
-        limits.append(int(slurm))
+    # Many clusters bind no task to its cores.
+    per_task, on_node = (os.environ.get(f"SLURM_CPUS_{where}", "") for where in ("PER_TASK", "ON_NODE"))
+    if per_task.isdigit():
+        limits.append(int(per_task))
+    elif on_node.isdigit():
+        limits.append(int(on_node) // tasks_on_node(os.environ))
     return max(1, min(limits))
 
 

@@ -1,6 +1,7 @@
 """SIGTERM and SIGINT: stop, save what is finished, and say so by the exit code.
 
-SIGHUP, a closed terminal, counts as SIGTERM, unless it is ignored: under nohup the job goes on.
+SIGUSR1, by which Slurm tells of a time limit ahead, counts as SIGTERM. So does SIGHUP, a closed terminal, unless it is
+ignored: under nohup the job goes on.
 """
 
 import contextlib
@@ -8,6 +9,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -16,11 +18,13 @@ from run_batch.jobs.errors import EXIT_INTERRUPTED, Interrupted
 
 # Who sent the signal mostly kills after 30 seconds. A step of the engine takes a second at most, unless it hangs.
 _SAVE_SECONDS = 20.0
+# Slurm signals all processes of a job, and its script passes on what it gets: the same request, twice.
+_ECHO_SECONDS = 2.0
 
 
 class StopRequest:
-    """SIGTERM or SIGINT: an exception while the engine loads, a flag once rows are generated. A second one ends the
-    process at once.
+    """SIGTERM, SIGUSR1 or SIGINT: an exception while the engine loads, a flag once rows are generated. A second one
+    ends the process at once.
 
     Attributes:
         loading: the engine is being loaded, and no row is in it.
@@ -35,7 +39,7 @@ class StopRequest:
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        numbers = [signal.SIGTERM, signal.SIGINT]
+        numbers = [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT]
         if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
             numbers.append(signal.SIGHUP)
         before = {number: signal.signal(number, self._handle) for number in numbers}
@@ -51,7 +55,8 @@ class StopRequest:
             signal.set_wakeup_fd(wakeup)
             os.close(writing)
             for number, handler in before.items():
-                signal.signal(number, handler)
+                # Once stopped, nothing is left to stop: an echo must not end the process before it has said so.
+                signal.signal(number, signal.SIG_IGN if self.requested else handler)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         self.requested = True
@@ -61,14 +66,18 @@ class StopRequest:
 
     def _see_to_it(self, reading: int) -> None:
         """Told of signals by the operating system, even while the main thread is deep in somebody's C code."""
-        numbers = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
+        numbers = {signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP}
         overdue: threading.Timer | None = None
+        first = 0.0
         # At its end the pipe is empty and its other end closed.
         while received := os.read(reading, 1):
             if received[0] not in numbers:
                 continue
             if overdue is not None:
+                if received[0] != signal.SIGINT and time.monotonic() - first < _ECHO_SECONDS:
+                    continue
                 os._exit(EXIT_INTERRUPTED)
+            first = time.monotonic()
             overdue = threading.Timer(_SAVE_SECONDS, self._overdue)
             overdue.daemon = True
             overdue.start()

@@ -89,7 +89,7 @@ def main(descriptor: int, *others: int) -> None:
             loading costs seconds of a core and half a gigabyte, and needs to be done once.
     """
     # The main process decides what a signal means; workers end when it closes their pipe or dies.
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     # The main process tells of the model; without any handler Python would print what vLLM logs here.
     logging.getLogger().addHandler(logging.NullHandler())

@@ -61,7 +61,7 @@ class Forked:
         if self.pid:
             theirs.close()
             return
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
         # Only its own end: it has to see when the parent is gone.
         os.closerange(3, theirs.fileno())

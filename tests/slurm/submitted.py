@@ -1,0 +1,49 @@
+"""Jobs that `run-batch submit` hands to a cluster, with stand-ins for engine and workers."""
+
+import json
+import subprocess
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from cluster import Cluster
+from stand_ins import Speed
+from standing import StandingJob, make_job
+
+_COMMAND = Path(__file__).parent / "run_batch_stand_in.py"
+
+
+@dataclass(frozen=True)
+class SlurmJob:
+    """A job of rows without images, and the cluster that it runs on."""
+
+    standing: StandingJob
+    cluster: Cluster
+
+    @property
+    def texts(self) -> list[str]:
+        return self.standing.table()["text"].to_pylist()
+
+    def run(self, command: str, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+        """A command of run-batch, on what would be the login node."""
+        words = [sys.executable, str(_COMMAND), command, "--config", str(self.standing.config), *arguments]
+        environ = {**self.cluster.environ, **environ}
+        return subprocess.run(words, env=environ, capture_output=True, text=True, timeout=60, cwd="/")
+
+    def submit(self, tasks: int, *arguments: str) -> str:
+        """The id of the array that `run-batch submit` prints."""
+        done = self.run("submit", "--tasks", str(tasks), *arguments)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    def said(self) -> str:
+        """The logs of all its tasks."""
+        return "\n".join(path.read_text() for path in sorted((self.standing.store / "_run" / "logs").glob("*.log")))
+
+
+def make_slurm_job(folder: Path, cluster: Cluster, rows: int, speed: Speed | None = None, **tables: Any) -> SlurmJob:
+    """A job of `rows` prompts in `folder`; `tables` are of job.toml, `slurm` among them."""
+    standing = make_job(folder, [f"prompt {i}" for i in range(rows)], speed, **tables)
+    (folder / "speed.json").write_text(json.dumps(asdict(standing.speed)))
+    return SlurmJob(standing, cluster)
