@@ -6,7 +6,6 @@ from run_batch.jobs.errors import JobError
 from run_batch.jobs.mapped import MappedRow, RowFailure, model_settings, needed_columns
 from run_batch.jobs.mapping import RowMapper
 from run_batch.jobs.prepare import PreparedJob
-from run_batch.jobs.sbatch import read_slurm_table
 from run_batch.jobs.workers import BATCH_ROWS
 from run_batch.model.checkpoint import SettingsError, build_engine_args, build_sampling_params
 from run_batch.model.declaration import DeclarationError
@@ -19,7 +18,6 @@ def check_job(job: PreparedJob) -> str:
     Raises:
         JobError: the job cannot start.
     """
-    read_slurm_table(job.config)
     try:
         announce_plugins(job.config.model.plugins, job.config.folder)
         register()

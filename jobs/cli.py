@@ -96,10 +96,15 @@ def check(config_path: Path | None, overrides: tuple[str, ...], verbose: bool) -
     """Validate a job and show its plan, without starting an engine."""
 
     def run(config: JobConfig, summary: Any) -> int:
-        from run_batch.jobs.check import check_job
         from run_batch.jobs.prepare import prepare
+        from run_batch.jobs.sbatch import read_slurm_table
 
-        print(check_job(prepare(config)), file=summary)
+        read_slurm_table(config)
+        job = prepare(config)
+        # This imports vLLM, which takes seconds: what can be refused without it is refused before.
+        from run_batch.jobs.check import check_job
+
+        print(check_job(job), file=summary)
         return 0
 
     _exit_with(run, config_path, overrides, verbose)
@@ -175,7 +180,6 @@ def submit(
 
         table = read_slurm_table(config, sbatch_arguments, tasks)
         job = prepare(config)
-        # This imports vLLM, which takes seconds: nothing that can be refused without it waits for it.
         from run_batch.jobs.submit import submit_job
 
         assert config_path is not None

@@ -43,6 +43,7 @@ _OWN = {
     "setup": 'shell lines before run-batch starts, such as ["module load cuda"]',
 }
 _DEFAULTS = {"signal": "B:USR1@120", "requeue": None, "open-mode": "append"}
+_GPUS = re.compile(r"(?:^|,)(?:gres[/:])?gpu(?::(?!\d+(?:,|\(|$))[^:,()]+)?(?::(\d+))?(?=,|\(|$)")  # gpu[:type][:count]
 # More than one of these is more than one process, which srun starts.
 _SEVERAL = ("ntasks", "ntasks-per-node", "ntasks-per-gpu", "ntasks-per-core", "ntasks-per-socket", "nodes")
 
@@ -153,7 +154,7 @@ def _check_gpus(config: JobConfig, options: Mapping[str, str | None]) -> None:
     processes = _last_number(options.get("ntasks-per-node", "1")) or 1
     for name in ("gpus-per-node", "gres"):
         value = options.get(name)
-        found = re.search(r"(?:^|,)(?:gres[/:])?gpu(?::[^:,()]+)?(?::(\d+))?(?=,|\(|$)", value or "")
+        found = _GPUS.search(value or "")
         on_node = (int(found[1] or 1) if found else None) if name == "gres" else _last_number(value)
         if on_node is not None and on_node < processes * needed:
             raise JobError(

@@ -88,6 +88,7 @@ class Cluster:
         self.environ = {k: v for k, v in os.environ.items() if not k.startswith(("SLURM_", "SBATCH_"))}
         self.environ["SLURM_CONF"] = str(folder / "slurm.conf")
         self._daemons: dict[str, subprocess.Popen[bytes]] = {}
+        self._hurried: set[tuple[str, str]] = set()
 
     def begin(self) -> None:
         self._configure()
@@ -181,21 +182,25 @@ class Cluster:
     def states(self, job: str) -> list[str]:
         return [fact["JobState"] for fact in self.facts(job)]
 
-    def wait(self, job: str, *states: str, seconds: float = 60, hurry: bool = True) -> None:
-        """Wait until each task of a job is in one of `states`.
+    def wait(self, job: str, *states: str, seconds: float = 60, explain: Callable[[], str] = str) -> None:
+        """Wait until each task of a job is in one of `states`. Requeued ones start soon; Slurm's own delay is two
+        minutes.
 
         Args:
-            hurry: start requeued tasks at once; Slurm waits for two minutes.
+            explain: what to show if they are not.
         """
 
         def there() -> bool:
             facts = self.facts(job)
-            for fact in facts if hurry else []:
-                if fact["JobState"] == "PENDING" and fact.get("Reason") == "BeginTime":
-                    self._answer("scontrol", "update", f"JobId={fact['JobId']}", "StartTime=now")
+            for fact in facts:
+                start = (fact["JobId"], fact["Restarts"])
+                if fact["JobState"] == "PENDING" and fact.get("Reason") == "BeginTime" and start not in self._hurried:
+                    # Within the second in which it was stopped, slurmd would take the new start for the old one.
+                    self._answer("scontrol", "update", f"JobId={fact['JobId']}", "StartTime=now+2")
+                    self._hurried.add(start)
             return bool(facts) and all(fact["JobState"] in states for fact in facts)
 
-        wait_until(there, seconds, lambda: f"{self.facts(job)}\n{self.logs()}")
+        wait_until(there, seconds, lambda: f"{self.states(job)}\n{self.logs()}\n{explain()}")
 
     def logs(self) -> str:
         files = sorted(self.folder.glob("*.log")) + sorted(self.folder.glob("*.out"))

@@ -37,6 +37,10 @@ class SlurmJob:
         assert done.returncode == 0, done.stderr
         return done.stdout.strip()
 
+    def wait(self, array: str, *states: str, seconds: float = 60) -> None:
+        """Wait until each of its tasks is in one of `states`."""
+        self.cluster.wait(array, *states, seconds=seconds, explain=self.said)
+
     def said(self) -> str:
         """The logs of all its tasks."""
         return "\n".join(path.read_text() for path in sorted((self.standing.store / "_run" / "logs").glob("*.log")))

@@ -40,7 +40,7 @@ def check_complete(job: SlurmJob, repeated: int) -> None:
 def test_a_submitted_job_runs_to_its_end(job: SlurmJob, cluster: Cluster) -> None:
     array = job.submit(1)
     assert array.isdigit()
-    cluster.wait(array, "COMPLETED")
+    job.wait(array, "COMPLETED")
     check_complete(job, 0)
     again = job.run("submit", "--tasks", "1")
     assert (again.returncode, again.stdout) == (0, "") and "nothing submitted" in again.stderr
@@ -83,7 +83,7 @@ def test_the_notice_before_the_time_limit_saves_and_requeues(make_job: MakeJob, 
     wait_until(lambda: fact(job, array, "Restarts") == "1", 60, job.said)
     assert fact(job, array, "JobState") in ("PENDING", "COMPLETING") and "interrupted; run the same" in job.said()
     set_speed(job, Speed())
-    cluster.wait(array, "COMPLETED")
+    job.wait(array, "COMPLETED")
     check_complete(job, 8)
 
 
@@ -92,10 +92,10 @@ def test_a_task_is_not_requeued_for_ever(job: SlurmJob, cluster: Cluster) -> Non
     wait_for_rows(job.standing, 20)
     cluster.ask("scancel", "--batch", "--signal=USR1", array)
     wait_until(lambda: fact(job, array, "Restarts") == "1", 30, job.said)
-    cluster.wait(array, "RUNNING")
+    job.wait(array, "RUNNING")
     wait_for_rows(job.standing, len(job.standing.generated()) + 20)
     cluster.ask("scancel", "--batch", "--signal=USR1", array)
-    cluster.wait(array, "FAILED")
+    job.wait(array, "FAILED")
     assert fact(job, array, "ExitCode") == "75:0"
     assert "was restarted 1 times (slurm.max-requeues); it is not requeued" in job.said()
 
@@ -103,7 +103,7 @@ def test_a_task_is_not_requeued_for_ever(job: SlurmJob, cluster: Cluster) -> Non
 def test_other_failures_are_not_requeued(make_job: MakeJob, cluster: Cluster) -> None:
     job = make_job(20, errors={"expected_column": "prompt", "max_fraction": 0.0})
     array = job.submit(1)
-    cluster.wait(array, "FAILED")
+    job.wait(array, "FAILED")
     assert (fact(job, array, "ExitCode"), fact(job, array, "Restarts")) == ("3:0", "0")
 
 
@@ -111,12 +111,12 @@ def test_a_cancelled_task_stays_cancelled_and_loses_nothing(job: SlurmJob, clust
     array = job.submit(1)
     wait_for_rows(job.standing, 100)
     cluster.ask("scancel", array)
-    cluster.wait(array, "CANCELLED")
+    job.wait(array, "CANCELLED")
     assert "interrupted; run the same" in job.said()
     # The script needs no run-batch submit to be submitted again.
     script = next((job.standing.store / "_run").glob("submit-*.sh"))
     array = cluster.ask("sbatch", "--parsable", str(script))
-    cluster.wait(array, "COMPLETED")
+    job.wait(array, "COMPLETED")
     check_complete(job, 8)
 
 
@@ -124,7 +124,7 @@ def test_a_task_requeued_by_hand_goes_on(job: SlurmJob, cluster: Cluster) -> Non
     array = job.submit(1)
     wait_for_rows(job.standing, 100)
     cluster.ask("scontrol", "requeue", f"{array}_0")
-    cluster.wait(array, "COMPLETED")
+    job.wait(array, "COMPLETED")
     assert fact(job, array, "Restarts") == "1"
     check_complete(job, 8)
 
@@ -135,7 +135,7 @@ def test_a_preempted_task_comes_back(job: SlurmJob, cluster: Cluster) -> None:
     urgent = ["sbatch", "--parsable", "--partition=urgent", "--nodelist=n0", "--exclusive", "--output=/dev/null"]
     other = cluster.ask(*urgent, "--wrap=sleep 1")
     cluster.wait(other, "COMPLETED")
-    cluster.wait(array, "COMPLETED")
+    job.wait(array, "COMPLETED")
     assert fact(job, array, "Restarts") == "1"
     check_complete(job, 8)
 
@@ -147,6 +147,6 @@ def test_a_job_outlives_the_daemons_of_slurm(job: SlurmJob, cluster: Cluster) ->
     for daemon, number in {"n1": signal.SIGKILL, "slurmctld": signal.SIGTERM}.items():
         cluster.kill(daemon, number)
         cluster.start(daemon)
-    cluster.wait(array, "COMPLETED")
+    job.wait(array, "COMPLETED")
     assert fact(job, array, "Restarts") == "0"
     check_complete(job, 0)
