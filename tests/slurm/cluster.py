@@ -16,7 +16,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 NODES = ("n0", "n1")
-CPUS = GPUS = 8  # of a node, as Slurm sees it; nothing here looks at how many there really are
+# Of a node, as Slurm sees it; nothing here looks at what there really is.
+CPUS, GPUS, MEGABYTES = 64, 8, 1_000_000
 _COMMANDS = ("munged", "slurmctld", "slurmd", "sbatch")
 _INSTALL = ["apt-get", "install", "-y", "-q", "--no-install-recommends", "slurm-wlm", "munge"]
 
@@ -47,7 +48,7 @@ PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 ReturnToService=2
 KillWait=10
-SlurmdTimeout=10
+SlurmdTimeout=5
 OverTimeLimit=0
 SchedulerParameters=sched_interval=1,bf_interval=1,batch_sched_delay=0,sched_min_interval=0
 {nodes}
@@ -109,7 +110,7 @@ class Cluster:
         host = socket.gethostname().split(".")[0]
         ctld_port, *ports = _free_ports(1 + len(NODES))
         nodes = "\n".join(
-            f"NodeName={node} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs={CPUS} RealMemory=8000 "
+            f"NodeName={node} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs={CPUS} RealMemory={MEGABYTES} "
             f"Gres=gpu:{GPUS} State=UNKNOWN"
             for node, port in zip(NODES, ports, strict=True)
         )
@@ -179,6 +180,28 @@ class Cluster:
         lines = self._answer("scontrol", "--oneliner", "show", "job", job).splitlines()
         return [dict(word.partition("=")[::2] for word in line.split() if "=" in word) for line in lines]
 
+    def hurry(self, job: str) -> None:
+        """Let requeued tasks start soon."""
+        for fact in self.facts(job):
+            start = (fact["JobId"], fact["Restarts"])
+            if fact["JobState"] == "PENDING" and fact.get("Reason") == "BeginTime" and start not in self._hurried:
+                # Within the second in which it was stopped, slurmd would take the new start for the old one.
+                self._answer("scontrol", "update", f"JobId={fact['JobId']}", "StartTime=now+2")
+                self._hurried.add(start)
+
+    def processes(self, node: str) -> list[int]:
+        """All processes of the tasks on a node, and Slurm's own that look after them (slurmstepd)."""
+        found: set[int] = set()
+        for place in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):  # gone meanwhile
+                environ = (place / "environ").read_bytes().split(b"\0")
+                if {f"SLURMD_NODENAME={node}".encode(), f"SLURM_CONF={self.folder}/slurm.conf".encode()} <= {*environ}:
+                    parent = int((place / "stat").read_text().rpartition(")")[2].split()[1])
+                    found |= {int(place.name)}
+                    if Path(f"/proc/{parent}/comm").read_text().startswith("slurmstepd"):
+                        found |= {parent}
+        return sorted(found)
+
     def states(self, job: str) -> list[str]:
         return [fact["JobState"] for fact in self.facts(job)]
 
@@ -191,14 +214,9 @@ class Cluster:
         """
 
         def there() -> bool:
-            facts = self.facts(job)
-            for fact in facts:
-                start = (fact["JobId"], fact["Restarts"])
-                if fact["JobState"] == "PENDING" and fact.get("Reason") == "BeginTime" and start not in self._hurried:
-                    # Within the second in which it was stopped, slurmd would take the new start for the old one.
-                    self._answer("scontrol", "update", f"JobId={fact['JobId']}", "StartTime=now+2")
-                    self._hurried.add(start)
-            return bool(facts) and all(fact["JobState"] in states for fact in facts)
+            self.hurry(job)
+            found = self.states(job)
+            return bool(found) and set(found) <= set(states)
 
         wait_until(there, seconds, lambda: f"{self.states(job)}\n{self.logs()}\n{explain()}")
 

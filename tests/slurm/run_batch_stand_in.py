@@ -1,20 +1,26 @@
 """`run-batch`, all commands of it, with the stand-ins of tests/faults for the engine and the workers.
 
-`speed.json` beside job.toml has their Speed; `generated.log` there gets every row that they generate.
+Beside job.toml, `speed.json` has their Speed; `generated.log` gets every row that they generate, and `placed.jsonl`
+what each process finds in its environment when it starts its engine.
 """
 
 import json
+import os
 import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 TESTS = Path(__file__).parents[1]
+PLACES = ("SLURM_ARRAY_TASK_ID", "SLURM_PROCID", "CUDA_VISIBLE_DEVICES", "VLLM_CACHE_ROOT", "HF_HUB_OFFLINE")
 
 
 def start_engine(config: Any) -> Any:
     from stand_ins import Speed, StandInEngine
 
+    found = {name: os.environ.get(name) for name in PLACES}
+    with open(config.folder / "placed.jsonl", "a") as file:
+        file.write(json.dumps(found) + "\n")
     speed = Speed(**json.loads((config.folder / "speed.json").read_text()))
     return StandInEngine(config.folder / "generated.log", speed)
 
@@ -31,7 +37,7 @@ def main() -> None:
     sys.modules["run_batch.jobs.check"] = stand_in_for_check()
     from run_batch.jobs import cli
 
-    if sys.argv[1] != "submit":
+    if sys.argv[1] not in ("submit", "status"):
         from stand_ins import ForkedPool
 
         from run_batch.jobs import pipeline

@@ -11,7 +11,7 @@ from cluster import Cluster
 from stand_ins import Speed
 from standing import StandingJob, make_job
 
-_COMMAND = Path(__file__).parent / "run_batch_stand_in.py"
+COMMAND = Path(__file__).parent / "run_batch_stand_in.py"
 
 
 @dataclass(frozen=True)
@@ -25,9 +25,9 @@ class SlurmJob:
     def texts(self) -> list[str]:
         return self.standing.table()["text"].to_pylist()
 
-    def run(self, command: str, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
-        """A command of run-batch, on what would be the login node."""
-        words = [sys.executable, str(_COMMAND), command, "--config", str(self.standing.config), *arguments]
+    def run(self, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+        """A command of run-batch, or its job, on what would be the login node."""
+        words = [sys.executable, str(COMMAND), *arguments, "--config", str(self.standing.config)]
         environ = {**self.cluster.environ, **environ}
         return subprocess.run(words, env=environ, capture_output=True, text=True, timeout=60, cwd="/")
 
@@ -41,6 +41,16 @@ class SlurmJob:
         """Wait until each of its tasks is in one of `states`."""
         self.cluster.wait(array, *states, seconds=seconds, explain=self.said)
 
+    def set_speed(self, speed: Speed) -> None:
+        """Of processes that start from now on."""
+        file = self.standing.config.parent / "speed"
+        file.write_text(json.dumps(asdict(speed)))
+        file.rename(file.with_suffix(".json"))
+
+    def placed(self) -> list[dict[str, str]]:
+        """What each process with an engine found in its environment; see run_batch_stand_in.py."""
+        return [json.loads(line) for line in (self.standing.config.parent / "placed.jsonl").read_text().splitlines()]
+
     def said(self) -> str:
         """The logs of all its tasks."""
         return "\n".join(path.read_text() for path in sorted((self.standing.store / "_run" / "logs").glob("*.log")))
@@ -49,5 +59,6 @@ class SlurmJob:
 def make_slurm_job(folder: Path, cluster: Cluster, rows: int, speed: Speed | None = None, **tables: Any) -> SlurmJob:
     """A job of `rows` prompts in `folder`; `tables` are of job.toml, `slurm` among them."""
     standing = make_job(folder, [f"prompt {i}" for i in range(rows)], speed, **tables)
-    (folder / "speed.json").write_text(json.dumps(asdict(standing.speed)))
-    return SlurmJob(standing, cluster)
+    job = SlurmJob(standing, cluster)
+    job.set_speed(standing.speed)
+    return job

@@ -1,9 +1,7 @@
 """A submitted job on a real Slurm: its options, and all that Slurm does to a task on its way."""
 
-import json
 import signal
 from collections.abc import Callable
-from dataclasses import asdict
 
 import pytest
 from cluster import Cluster, wait_until
@@ -25,10 +23,6 @@ def job(make_job: MakeJob) -> SlurmJob:
 
 def fact(job: SlurmJob, array: str, name: str) -> str:
     return job.cluster.facts(array)[0][name]
-
-
-def set_speed(job: SlurmJob, speed: Speed) -> None:
-    (job.standing.config.parent / "speed.json").write_text(json.dumps(asdict(speed)))
 
 
 def check_complete(job: SlurmJob, repeated: int) -> None:
@@ -82,7 +76,7 @@ def test_the_notice_before_the_time_limit_saves_and_requeues(make_job: MakeJob, 
     array = job.submit(1, "--sbatch-arg=--time=1", "--sbatch-arg=--signal=B:USR1@58")
     wait_until(lambda: fact(job, array, "Restarts") == "1", 60, job.said)
     assert fact(job, array, "JobState") in ("PENDING", "COMPLETING") and "interrupted; run the same" in job.said()
-    set_speed(job, Speed())
+    job.set_speed(Speed())
     job.wait(array, "COMPLETED")
     check_complete(job, 8)
 
