@@ -5,11 +5,12 @@ PYTHON ?= python3
 BIN := .venv/bin
 PACKAGES := run_batch.jobs run_batch.model run_batch.io
 
-.PHONY: help setup demo test faults bench bench-ray lint
+.PHONY: help setup demo test slurm-test faults bench bench-ray lint
 
 help:
 	@echo 'make demo    run a small job from start to end and show what came out'
 	@echo 'make test    lint, then all tests'
+	@echo 'make slurm-test  arrays, requeues and dead nodes on a Slurm of its own; as root, it installs that'
 	@echo 'make faults  kills, dying engines, bad rows and full disks by the hundred; about an hour'
 	@echo 'make bench   run-batch and its peers side by side; an hour, on a machine that does nothing else'
 	@echo 'make lint    ruff and mypy'
@@ -25,6 +26,10 @@ demo: setup
 
 test: setup lint
 	@$(BIN)/python -m pytest
+
+# Debian's slurm-wlm and munge, several nodes on this machine, all in a temporary folder; `-m 'long or not long'` for more.
+slurm-test: setup
+	@$(BIN)/python -m pytest tests/slurm
 
 # `make test` has the short form of these.
 faults: setup

@@ -43,17 +43,24 @@ class SlurmJob:
 
     def set_speed(self, speed: Speed) -> None:
         """Of processes that start from now on."""
-        file = self.standing.config.parent / "speed"
-        file.write_text(json.dumps(asdict(speed)))
-        file.rename(file.with_suffix(".json"))
+        write_speed(self.standing.config.parent, speed)
 
-    def placed(self) -> list[dict[str, str]]:
-        """What each process with an engine found in its environment; see run_batch_stand_in.py."""
-        return [json.loads(line) for line in (self.standing.config.parent / "placed.jsonl").read_text().splitlines()]
+    def placed(self) -> dict[tuple[str, str], dict[str, str]]:
+        """What each process with an engine found in its environment, by its array task and its number in that; see
+        run_batch_stand_in.py."""
+        lines = (self.standing.config.parent / "placed.jsonl").read_text().splitlines()
+        found = [json.loads(line) for line in lines]
+        return {(place["SLURM_ARRAY_TASK_ID"], place["SLURM_PROCID"]): place for place in found}
 
     def said(self) -> str:
         """The logs of all its tasks."""
         return "\n".join(path.read_text() for path in sorted((self.standing.store / "_run" / "logs").glob("*.log")))
+
+
+def write_speed(folder: Path, speed: Speed) -> None:
+    file = folder / "speed"
+    file.write_text(json.dumps(asdict(speed)))
+    file.rename(file.with_suffix(".json"))
 
 
 def make_slurm_job(folder: Path, cluster: Cluster, rows: int, speed: Speed | None = None, **tables: Any) -> SlurmJob:

@@ -1,0 +1,64 @@
+"""What docs/slurm.md says of other schedulers: its Kubernetes job, pod by pod, and shares as tasks of Ray."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from stand_ins import Speed
+from standing import StandingJob, make_job
+from submitted import COMMAND, write_speed
+
+import jobs
+
+ROWS = 120
+RAY_PYTHON = jobs.ROOT / ".bench" / "ray" / "bin" / "python"
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> StandingJob:
+    job = make_job(tmp_path, [f"prompt {i}" for i in range(ROWS)], output={"rows_per_shard": 10})
+    write_speed(job.config.parent, Speed())
+    return job
+
+
+@pytest.fixture
+def command(tmp_path: Path) -> Path:
+    """`run-batch`, with stand-ins."""
+    path = tmp_path / "bin" / "run-batch"
+    path.parent.mkdir()
+    path.write_text(f'#!/bin/sh\nexec {sys.executable} {COMMAND} "$@"\n')
+    path.chmod(0o755)
+    return path
+
+
+def check_complete(job: StandingJob) -> None:
+    assert job.table()["text"].to_pylist() == [f"text of prompt {i}" for i in range(ROWS)] and job.is_complete()
+    assert json.loads((job.store / "_run" / "summary.json").read_text())["rows"] == ROWS
+
+
+def test_the_pods_of_the_kubernetes_job_do_the_whole_job(job: StandingJob, command: Path) -> None:
+    page = (jobs.ROOT / "docs" / "slurm.md").read_text()
+    manifest = yaml.safe_load(re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)[0])
+    container = manifest["spec"]["template"]["spec"]["containers"][0]
+    (script,) = container["args"]
+    words = [*container["command"], script.replace("/data/job.toml", str(job.config))]
+    path = f"{command.parent}:{os.environ['PATH']}"
+    pods = [
+        subprocess.Popen(words, env={**os.environ, "PATH": path, "JOB_COMPLETION_INDEX": str(index)})
+        for index in range(manifest["spec"]["completions"])
+    ]
+    assert [pod.wait(60) for pod in pods] == [0] * len(pods)
+    check_complete(job)
+
+
+@pytest.mark.skipif(not RAY_PYTHON.exists(), reason="no Ray here: make bench-ray sets up an environment with it")
+def test_shares_run_as_tasks_of_a_ray_cluster(job: StandingJob, command: Path) -> None:
+    words = [str(RAY_PYTHON), str(jobs.ROOT / "scripts" / "ray_shares.py"), str(job.config), "--shares=3"]
+    done = subprocess.run([*words, "--gpus=0", "--cpus=0.5", f"--command={command}"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    check_complete(job)
