@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import nn
-from torch.nn.functional import pad
 from transformers import CLIPVisionConfig
 from transformers.image_processing_utils import select_best_resolution
 from vllm.config import VllmConfig
@@ -34,7 +33,7 @@ def fitted_size(image_size: Size, target: Size) -> Size:
     return target[0], min(math.ceil(image_size[1] * scale_height), target[1])
 
 
-def cut_tiles(image: np.ndarray, pinpoints: list[Size], tile: int, resample: Image.Resampling) -> list[torch.Tensor]:
+def cut_tiles(image: np.ndarray, pinpoints: list[Size], tile: int, resample: Image.Resampling) -> list[np.ndarray]:
     """The tiles of an image, row by row (transformers' LlavaNextImageProcessor.get_image_patches).
 
     Args:
@@ -43,16 +42,16 @@ def cut_tiles(image: np.ndarray, pinpoints: list[Size], tile: int, resample: Ima
         tile: edge of a tile in pixels.
 
     Returns:
-        uint8 tensors of shape (3, tile, tile).
+        uint8 arrays of shape (tile, tile, 3).
     """
     size = (image.shape[0], image.shape[1])
     best = select_best_resolution(size, pinpoints)
     height, width = fitted_size(size, best)
     top, left = (best[0] - height) // 2, (best[1] - width) // 2
-    borders = (left, best[1] - width - left, top, best[0] - height - top)
-    canvas = pad(resize(image, (height, width), resample), borders)
+    canvas = np.zeros((*best, 3), np.uint8)
+    canvas[top : top + height, left : left + width] = resize(image, (height, width), resample)
     return [
-        canvas[:, top : top + tile, left : left + tile]
+        canvas[top : top + tile, left : left + tile]
         for top in range(0, best[0], tile)
         for left in range(0, best[1], tile)
     ]
@@ -78,7 +77,7 @@ def map_tiles(context: InputProcessingContext, items: list[np.ndarray]) -> dict[
     pixel_values = []
     for item in items:
         tiles = [resize(item, overview, settings.resample), *cut_tiles(item, pinpoints, tile, settings.resample)]
-        pixel_values.append(torch.stack([resize_and_crop(t.permute(1, 2, 0).numpy(), settings) for t in tiles]))
+        pixel_values.append(torch.stack([resize_and_crop(t, settings) for t in tiles]))
     return {"pixel_values": pixel_values, "image_sizes": [torch.tensor(item.shape[:2]) for item in items]}
 
 
