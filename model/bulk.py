@@ -156,7 +156,9 @@ class BulkMapper:
             for position, (key, image) in enumerate(items.items()):
                 own = {name: values[position] for name, values in tensors.items()}
                 size = (image.width, image.height) if isinstance(image, DecodedImage) else (0, 0)
-                yield key, MappedItem("image", own, hash_tensors(own), *size)
+                # Files that are equal are mapped to equal tensors, which take longer to hash.
+                content_hash = key.hex() if isinstance(key, bytes) else hash_tensors(own)
+                yield key, MappedItem("image", own, content_hash, *size)
 
     def _check_batched(self, key: str, tensors: Any, count: int) -> None:
         where = f"{self._declaration.model_cls.__name__}'s input mapper for {key}"

@@ -62,7 +62,7 @@ class MappedItem:
     Attributes:
         modality: `image`.
         tensors: the model's keyword tensors for this item, without the batch dimension.
-        content_hash: equal for equal tensors; by it vLLM knows what it has encoded already.
+        content_hash: equal for equal tensors only; by it vLLM knows what it has encoded already.
         width, height: size in pixels of the decoded image before mapping; 0 for precomputed features.
     """
 

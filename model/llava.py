@@ -48,10 +48,10 @@ def image_feature_size(config: Any) -> int:
 def expand_image_tokens(context: InputProcessingContext, prompts: list[TokenizedPrompt]) -> list[TokenizedPrompt]:
     """Input processor: one placeholder token becomes as many as the image has features."""
     config = context.get_hf_config()
-    image_token_id = config.image_token_index
+    image_token_id, feature_size = config.image_token_index, image_feature_size(config)
     expanded = []
     for prompt in prompts:
-        sizes = [precomputed_size(item.tensors) or image_feature_size(config) for item in prompt.items]
+        sizes = [precomputed_size(item.tensors) or feature_size for item in prompt.items]
         expanded.append(prompt.expand(image_token_id, [[image_token_id] * size for size in sizes]))
     return expanded
 
