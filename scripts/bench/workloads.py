@@ -76,11 +76,15 @@ def make_workload(workload: Workload) -> Path:
 
 def _images(workload: Workload, sources: list, rng: random.Random) -> Iterator[bytes]:
     image = b""
+    seen: set[int] = set()
     for row in range(workload.rows):
         if row % workload.repeats == 0:
             is_large = workload.large and row % workload.large == workload.large - 1
             size = (4000, 3000) if is_large else (workload.width, workload.height)
-            image = photographs.encode(photographs.compose(sources, *size, rng), workload.form)
+            # A photograph that is hardly larger than the window has few places for it: those come again.
+            while not image or hash(image) in seen:
+                image = photographs.encode(photographs.compose(sources, *size, rng), workload.form)
+            seen.add(hash(image))
         yield image
 
 
