@@ -41,6 +41,7 @@ bench: setup
 	@$(BIN)/python scripts/bench/mapping.py
 	@$(BIN)/python scripts/bench/overlap.py
 	@$(BIN)/python scripts/bench/limits.py
+	@$(BIN)/python scripts/bench/journal.py
 
 # Ray for `make bench`, in an environment of its own beside .venv: nothing else needs it.
 bench-ray: setup

@@ -1,6 +1,6 @@
 """What the journal costs: the same job with and without it, in turn, and the seconds that it spends.
 
-    .venv/bin/python scripts/bench_journal.py [--rows 6000] [--pairs 3] [--logprobs 0]
+    .venv/bin/python scripts/bench/journal.py [--rows 6000] [--pairs 3] [--logprobs 0]
 
 Two measures, because runs on a shared machine differ by more than what is asked: the median ratio of the rows per
 second of pairs of runs, and the share of a run's processor seconds that the journal's thread and the hand-over to it
@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-DEMO = Path(__file__).resolve().parent.parent / "configs" / "demo.toml"
+DEMO = Path(__file__).resolve().parent.parent.parent / "configs" / "demo.toml"
 LIMIT = 0.02
 
 
