@@ -42,6 +42,7 @@ bench: setup
 	@$(BIN)/python scripts/bench/overlap.py
 	@$(BIN)/python scripts/bench/limits.py
 	@$(BIN)/python scripts/bench/journal.py
+	@$(BIN)/python scripts/bench/scaling.py
 
 # Ray for `make bench`, in an environment of its own beside .venv: nothing else needs it.
 bench-ray: setup

@@ -236,7 +236,7 @@ def check_same_job(store: ShardStore, identity: dict[str, Any]) -> bool:
     if changed:
         raise JobError(
             f"{store.folder} holds the results of another job. Changed: {'; '.join(changed)}. "
-            "Change it back to resume, or choose another output.path"
+            "Change it back to resume, or choose another output.path, or remove this one"
         )
     return True
 

@@ -142,8 +142,9 @@ def _read_status(store: ShardStore, plan: Plan, hashed: str) -> JobStatus:
     rate = sum(record.rows_per_second for record in running)
     left = plan.num_rows - done
     bottlenecks = [record.bottleneck for record in running]
+    begun = bool(progress or committed or open_rows)
     return JobStatus(
-        state="complete" if store.is_complete() else "running" if running else "unfinished",
+        state=_job_state(store, bool(running), begun),
         rows=plan.num_rows,
         done=done,
         failed=failed,
@@ -155,6 +156,14 @@ def _read_status(store: ShardStore, plan: Plan, hashed: str) -> JobStatus:
         bottleneck=max(bottlenecks, key=bottlenecks.count, default=""),
         shares=_shares(plan, progress, set(committed)),
     )
+
+
+def _job_state(store: ShardStore, running: bool, begun: bool) -> str:
+    if store.is_complete():
+        return "complete"
+    if running:
+        return "running"
+    return "unfinished" if begun else "not started"
 
 
 def _read_all_progress(store: ShardStore) -> dict[Share, ProgressRecord]:

@@ -20,6 +20,7 @@ from run_batch.jobs.check import check_job
 from run_batch.jobs.config import JobConfig
 from run_batch.jobs.errors import EXIT_COMPLETE, EXIT_INTERRUPTED, JobError, RunError
 from run_batch.jobs.mapped import model_settings
+from run_batch.jobs.plan import record_job
 from run_batch.jobs.prepare import PreparedJob
 from run_batch.jobs.sbatch import SlurmTable
 from run_batch.jobs.slurm import ARRAY_COUNT
@@ -225,6 +226,8 @@ def _write_script(script: str, job: PreparedJob) -> Path:
     path = job.store.run_folder / f"submit-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.sh"
     try:
         job.store.create()
+        # A thousand tasks need not check again, each for itself, what has been checked here.
+        record_job(job.store, job.identity, job.plan, job.source)
         (job.store.run_folder / "logs").mkdir(exist_ok=True)
         path.write_text(script)
         path.chmod(0o755)

@@ -1,5 +1,6 @@
 """A submitted job on a real Slurm: its options, and all that Slurm does to a task on its way."""
 
+import json
 import signal
 from collections.abc import Callable
 
@@ -58,6 +59,8 @@ def test_options_reach_slurm_as_they_are_written(make_job: MakeJob, cluster: Clu
     ):
         assert expected in shown
     assert "Command=" + str(next((job.standing.store / "_run").glob("submit-*.sh"))) in shown
+    status = json.loads(job.run("status", "--json").stdout)
+    assert (status["state"], status["rows"], status["left"]) == ("not started", 10, 10), "before any task has begun"
 
 
 def test_what_slurm_does_not_know_is_said_at_once(job: SlurmJob, cluster: Cluster) -> None:
