@@ -146,7 +146,7 @@ def test_shares_that_are_killed_at_random_lose_and_double_nothing(tmp_path: Path
     assert finish([job.share(index, 2).start() for index in range(2)], 300) == [0, 0], job.said()[-3000:]
     assert job.is_complete()
     expected = make(tmp_path / "whole", rows=rows)
-    assert expected.run()[0] == 0
+    assert expected.run(timeout=300)[0] == 0
     assert job.table().to_pylist() == expected.table().to_pylist()
     repeated = len(job.generated()) - len(set(job.generated()))
     print(f"\n{killed} kills of shares over {rows} rows: {repeated} rows generated more than once")
