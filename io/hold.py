@@ -20,6 +20,8 @@ from pathlib import Path
 REFRESH_SECONDS = 5.0
 # On another host a dead holder shows only by not touching its hold.
 STALE_SECONDS = 60.0
+# Writing one's name into a hold takes milliseconds; who is slower than this finds that another has gone past it.
+_UNWRITTEN_SECONDS = 5.0
 
 
 class HeldError(Exception):
@@ -109,13 +111,14 @@ def refuse_live(path: Path) -> Holder | None:
         if has_ended(holder):
             return holder
         raise HeldError(f"{holder.describe()}; it is running")
-    if age > STALE_SECONDS:
+    lasts = STALE_SECONDS if holder is not None else _UNWRITTEN_SECONDS
+    if age > lasts:
         return holder
     who = holder.describe() if holder is not None else "a process that is starting"
     raise HeldError(
         f"{who}; its last sign of life is {age:.0f} s old: if it is dead, the job can be taken over in "
-        f"{STALE_SECONDS - age:.0f} s",
-        STALE_SECONDS - age,
+        f"{lasts - age:.0f} s",
+        lasts - age,
     )
 
 
@@ -161,6 +164,13 @@ def _numbers(folder: Path, name: str) -> list[int]:
     return [int(match[1]) for entry in os.scandir(folder) if (match := pattern.fullmatch(entry.name))]
 
 
+def _is_same(path: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
+
+
 class Hold:
     """The hold of one name on one folder, from `take` to `release`."""
 
@@ -196,6 +206,11 @@ class Hold:
                 before = refuse_live(self._file(highest)) if highest else None
             except FileNotFoundError:
                 continue  # released meanwhile: others may start from 1 again
+            except HeldError as error:
+                if error.seconds is None or error.seconds > _UNWRITTEN_SECONDS:
+                    raise
+                time.sleep(0.1)  # it writes its name, or was killed just before
+                continue
             if self._create(highest + 1):
                 break
         try:
@@ -248,9 +263,11 @@ class Hold:
             self._file(number).unlink(missing_ok=True)
             os.close(descriptor)
             raise
-        # Somebody may have been slow between looking and creating, and the numbers may have moved on meanwhile.
-        if max(self._numbers(), default=number) > number:
-            self._file(number).unlink(missing_ok=True)
+        # Somebody may have been slow between looking, creating and writing: the numbers may have moved on meanwhile.
+        is_there = _is_same(self._file(number), descriptor)
+        if not is_there or max(self._numbers(), default=number) > number:
+            if is_there:
+                self._file(number).unlink(missing_ok=True)
             os.close(descriptor)
             return False
         self._path, self._descriptor = self._file(number), descriptor

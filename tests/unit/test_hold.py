@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from run_batch.io import hold as hold_module
-from run_batch.io.hold import HeldError, Hold, HoldLost, this_process
+from run_batch.io.hold import HeldError, Hold, HoldLost, refuse_live, this_process
 
 
 def write_hold(folder: Path, number: int = 1, **changes: object) -> Path:
@@ -64,9 +64,11 @@ def test_a_hold_that_nobody_finished_writing_does_not_last(tmp_path: Path) -> No
     path = tmp_path / "hold-all.3"
     path.touch()
     with pytest.raises(HeldError, match="a process that is starting"):
-        Hold(tmp_path, "all").take()
-    age(path, 61)
+        refuse_live(path)
+    age(path, 4.5)
+    before = time.monotonic()
     Hold(tmp_path, "all").take()
+    assert 0.2 < time.monotonic() - before < 3, "its process was killed: nobody shall have to start the next one twice"
     assert [p.name for p in tmp_path.iterdir()] == ["hold-all.4"]
 
 
