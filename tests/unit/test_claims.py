@@ -7,12 +7,15 @@ import os
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, replace
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 import pytest
 
 from run_batch.io.claims import Claims, claimed
 from run_batch.io.hold import Hold, this_process
+
+_barrier: Barrier
 
 
 @contextlib.contextmanager
@@ -78,17 +81,25 @@ def test_a_full_disk_leaves_no_claim(tmp_path: Path, monkeypatch: pytest.MonkeyP
         assert claimed(tmp_path) == {1} and ours.take(3)
 
 
-def _claim_all(folder: Path, name: str, shards: int, go: float) -> list[int]:
+def _meet_at(barrier: Barrier) -> None:
+    global _barrier
+    _barrier = barrier
+
+
+def _claim_all(folder: Path, name: str, shards: int) -> list[int]:
     with process(folder, name) as claims:
-        time.sleep(max(go - time.time(), 0))
-        return [shard for shard in range(shards) if claims.take(shard)]
+        _barrier.wait()
+        taken = [shard for shard in range(shards) if claims.take(shard)]
+        _barrier.wait()  # what a process has claimed that has ended is free
+        return taken
 
 
 def test_processes_that_want_the_same_shards_share_them_out(tmp_path: Path) -> None:
     with process(tmp_path, "dead") as dead:
         for shard in range(0, 300, 2):
             dead.take(shard)
-    arguments = [(tmp_path, f"p{i}", 300, time.time() + 1.5) for i in range(4)]
-    with multiprocessing.get_context("spawn").Pool(4) as pool:
+    arguments = [(tmp_path, f"p{i}", 300) for i in range(4)]
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(4, _meet_at, (context.Barrier(4),)) as pool:
         taken = pool.starmap(_claim_all, arguments)
     assert sorted(shard for shards in taken for shard in shards) == list(range(300))
