@@ -210,7 +210,8 @@ exit "$code"
 _REQUEUE = """\
 # {interrupted}: run-batch was interrupted and has saved what it had. A task that Slurm still counts as running goes
 # back to the queue; one that was cancelled must not, and one that is preempted or requeued is there already.
-[ "$code" -eq {interrupted} ] || exit "$code"
+# 128 + 10 and + 15: USR1 or TERM came before it listened, so there was nothing to save.
+case $code in {interrupted} | 138 | 143) ;; *) exit "$code" ;; esac
 task=${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}
 [ "$(squeue --noheader --format=%T --job="$task")" = RUNNING ] || exit "$code"
 if [ "${SLURM_RESTART_COUNT:-0}" -ge {max_requeues} ]; then
