@@ -43,7 +43,12 @@ class Context:
         return self._config
 
 
-@pytest.mark.parametrize("config", [PREPROCESSOR, SIGLIP, OLD_CLIP, {**PREPROCESSOR, "do_center_crop": False}])
+PADDED, ODDLY_PADDED = {**OLD_CLIP, "size": 20}, {**OLD_CLIP, "size": 21}
+
+
+@pytest.mark.parametrize(
+    "config", [PREPROCESSOR, SIGLIP, OLD_CLIP, PADDED, ODDLY_PADDED, {**PREPROCESSOR, "do_center_crop": False}]
+)
 def test_default_pixel_mapper_agrees_with_transformers(config: dict[str, Any], tmp_path: Path) -> None:
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(config))
     oracle = AutoImageProcessor.from_pretrained(tmp_path)
