@@ -247,6 +247,9 @@ def test_an_image_file_that_comes_again_is_mapped_once() -> None:
     assert [image.getpixel((0, 0))[0] for image in mapped] == [1, 2, 3]
     values = [item["colour"].data[0].item() for row in [*first, *second] for item in row["mm_kwargs"]["image"]]
     assert values == [1, 2, 1, 2, 3]
+    # By these vLLM knows what it has encoded already.
+    hashes = [name for row in [*first, *second] for name in row["mm_hashes"]["image"]]
+    assert [hashes.index(name) for name in hashes] == [0, 1, 0, 1, 4]
 
 
 def test_an_array_mapper_gets_arrays_and_any_other_gets_pil_images() -> None:
