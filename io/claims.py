@@ -86,8 +86,6 @@ class Claims:
 
     def _create(self, path: Path) -> bool:
         if not self._content:
-            if not self._folder.is_dir():
-                self._folder.mkdir(exist_ok=True)
             held = holder_of(self._hold.path)
             name = str(self._hold.path.relative_to(self._run_folder))
             self._content = json.dumps({"hold": name, "holder": held and asdict(held)}).encode()
@@ -95,6 +93,9 @@ class Claims:
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
         except FileExistsError:
             return False
+        except FileNotFoundError:
+            self._folder.mkdir(exist_ok=True)
+            return self._create(path)
         try:
             os.write(descriptor, self._content)
             # After a power cut, nobody could tell whose an empty one is, and all would wait for it to become stale.
@@ -145,6 +146,12 @@ def _has_ended(hold: Path, holder: dict[str, object] | None) -> bool:
     except HeldError:
         return False
     return True
+
+
+def remove_folder(run_folder: Path) -> None:
+    """Remove the folder of all claims, if there are none; the next claim makes it again."""
+    with contextlib.suppress(OSError):
+        (run_folder / _FOLDER).rmdir()
 
 
 def claimed(run_folder: Path) -> set[int]:

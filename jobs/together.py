@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
-from run_batch.io.claims import Claims
+from run_batch.io.claims import Claims, remove_folder
 from run_batch.io.hold import HeldError, Hold
 from run_batch.io.shards import replace_file
 from run_batch.jobs.assignment import shards_to_help_with
@@ -70,6 +70,8 @@ def held(job: PreparedJob) -> Iterator[Hold]:
         yield hold
     finally:
         hold.release()
+        if made:
+            remove_folder(store.run_folder)
         for folder in reversed(made):
             with contextlib.suppress(OSError):
                 folder.rmdir()
