@@ -211,13 +211,13 @@ def _exit_with(
     # Threads of OpenMP that wait for work spin, on the cores where images are mapped: let them sleep after
     # microseconds. To be set before torch is imported.
     os.environ.setdefault("GOMP_SPINCOUNT", "4000")
-    for number in (signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(number, _interrupt)
     summary = _keep_stdout()
     _show_own_warnings()
     if not verbose:
         _quiet_libraries()
     try:
+        for number in (signal.SIGTERM, signal.SIGUSR1):
+            signal.signal(number, _interrupt)
         config = load_config(config_path, overrides)
         code = action(config, summary)
     except JobError as error:

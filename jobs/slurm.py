@@ -56,7 +56,7 @@ def _array_share(environ: Mapping[str, str]) -> Share | None:
 
 def _step_share(environ: Mapping[str, str]) -> Share | None:
     # SLURM_PROCID and SLURM_NTASKS are no sign of a step: the batch script has them too, and is one process.
-    if "SLURM_STEP_ID" not in environ or "SLURM_STEP_NUM_TASKS" not in environ:
+    if "SLURM_STEP_NUM_TASKS" not in environ:
         return None
     count = _number(environ, "SLURM_STEP_NUM_TASKS")
     return Share(_number(environ, "SLURM_PROCID"), count) if count > 1 else None
