@@ -5,6 +5,7 @@ They meet in the output folder alone. Nothing here needs more of it than exclusi
 
 import contextlib
 import json
+import os
 import sys
 import time
 from collections import Counter
@@ -78,8 +79,8 @@ def held(job: PreparedJob) -> Iterator[Hold]:
 
 
 def _take(hold: Hold, job: PreparedJob) -> str | None:
-    """Take the hold; the dead process that had it. A share waits until it is sure that one is dead: a scheduler that
-    starts it anew on another machine, because the first has failed, would not do so a second time.
+    """Take the hold; the dead process that had it. What a scheduler has started waits until it is sure that one is
+    dead: it was started anew on another machine because the first has failed, and would not be a second time.
 
     Raises:
         HeldError, OSError: see Hold.take.
@@ -90,7 +91,8 @@ def _take(hold: Hold, job: PreparedJob) -> str | None:
             dead = hold.take()
             return dead.describe() if dead is not None else None
         except HeldError as error:
-            if error.seconds is None or job.share.count == 1:
+            is_scheduled = job.share.count > 1 or "SLURM_JOB_ID" in os.environ
+            if error.seconds is None or not is_scheduled:
                 raise
             if not told:
                 print(f"waiting for share {job.share.label}: {error}", file=sys.stderr, flush=True)
