@@ -71,7 +71,7 @@ def held(job: PreparedJob) -> Iterator[Hold]:
         yield hold
     finally:
         hold.release()
-        if made:
+        if store.run_folder in made:
             remove_folder(store.run_folder)
         for folder in reversed(made):
             with contextlib.suppress(OSError):
