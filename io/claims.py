@@ -148,6 +148,16 @@ def _has_ended(hold: Path, holder: dict[str, object] | None) -> bool:
     return True
 
 
+def remove_claims(run_folder: Path) -> None:
+    """Remove what dead processes have left of claims: the job is complete.
+
+    Raises:
+        OSError: one cannot be removed.
+    """
+    for claim in (run_folder / _FOLDER).glob("*"):
+        claim.unlink(missing_ok=True)
+
+
 def remove_folder(run_folder: Path) -> None:
     """Remove the folder of all claims, if there are none; the next claim makes it again."""
     with contextlib.suppress(OSError):

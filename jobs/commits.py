@@ -55,6 +55,14 @@ def count_shard(shard: int, attempt: int, table: pa.Table) -> Commit:
     return Commit(shard, attempt, len(table), prompt, generated, dict(kinds), time.time())
 
 
+def errors_by_kind(commits: Iterable[Commit]) -> Counter[str]:
+    """How many rows failed, by kind of error."""
+    counts: Counter[str] = Counter()
+    for commit in commits:
+        counts.update(commit.errors)
+    return counts
+
+
 def record_commit(store: ShardStore, commit: Commit) -> None:
     """Raises:
     OSError: it cannot be written.

@@ -7,13 +7,13 @@ has no scripts and loads nothing.
 import json
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
 
 from run_batch.io.shards import ShardError, ShardStore, replace_file
-from run_batch.jobs.commits import Commit, read_commits
+from run_batch.jobs.commits import Commit, errors_by_kind, read_commits
 from run_batch.jobs.config import JobConfig
 from run_batch.jobs.errors import JobError, RunError
 from run_batch.jobs.metrics import METRICS_FILE
@@ -130,15 +130,13 @@ def _chart(rates: Sequence[tuple[float, float]]) -> str:
     )
 
 
-def _errors(store: ShardStore, commits: Iterable[Commit]) -> str:
-    counts: Counter[str] = Counter()
+def _errors(store: ShardStore, commits: Sequence[Commit]) -> str:
     first_shards: dict[str, int] = {}
     for commit in sorted(commits, key=lambda commit: commit.shard):
-        counts.update(commit.errors)
         for kind in commit.errors:
             first_shards.setdefault(kind, commit.shard)
     rows = []
-    for kind, count in counts.most_common():
+    for kind, count in errors_by_kind(commits).most_common():
         table = store.read(first_shards[kind], ["row_id", "error"]).to_pylist()
         examples = [row for row in table if (row["error"] or "").partition(":")[0] == kind][:_FAILURES_SHOWN]
         rows.append((kind, f"{count:,}", "\n".join(f"{row['row_id']}: {row['error']}" for row in examples)))

@@ -8,15 +8,14 @@ import json
 import os
 import sys
 import time
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
-from run_batch.io.claims import Claims, remove_folder
+from run_batch.io.claims import Claims, remove_claims, remove_folder
 from run_batch.io.hold import HeldError, Hold
 from run_batch.io.shards import replace_file
 from run_batch.jobs.assignment import shards_to_help_with
-from run_batch.jobs.commits import read_commits
+from run_batch.jobs.commits import errors_by_kind, read_commits
 from run_batch.jobs.errors import EXIT_COMPLETE, EXIT_TOO_MANY_FAILURES, RunError
 from run_batch.jobs.journal import remove_journals
 from run_batch.jobs.prepare import PreparedJob
@@ -172,9 +171,7 @@ def _complete(job: PreparedJob, again: bool) -> None:
         if store.is_complete() and not again:
             return
         commits = read_commits(store, store.committed()).values()
-        errors: Counter[str] = Counter()
-        for commit in commits:
-            errors.update(commit.errors)
+        errors = errors_by_kind(commits)
         summary = JobSummary(
             rows=job.plan.num_rows,
             failed=sum(errors.values()),
@@ -195,6 +192,6 @@ def _clean_up(job: PreparedJob) -> None:
     folder = job.store.run_folder
     with contextlib.suppress(OSError):
         remove_journals(job.store)
-        for pattern in ("claims/*", f"{SHARES_FOLDER}/*/part-*.tmp"):
-            for leftover in folder.glob(pattern):
-                leftover.unlink(missing_ok=True)
+        remove_claims(folder)
+        for leftover in folder.glob(f"{SHARES_FOLDER}/*/part-*.tmp"):
+            leftover.unlink(missing_ok=True)
