@@ -5,6 +5,7 @@ thread commits shards behind it. The engine is fed across shard borders, so it i
 """
 
 import contextlib
+import gc
 import json
 import queue
 import sys
@@ -99,11 +100,15 @@ def _start_vllm(config: JobConfig) -> Engine:
     from run_batch.model.declaration import DeclarationError
     from run_batch.model.plugin import PluginError, register
 
+    # While vLLM is imported almost nothing becomes garbage, and the collector walks through all of it often.
+    gc.disable()
     try:
         register()
+        return Engine(model_settings(config), config.sampling)
     except (PluginError, DeclarationError) as error:
         raise JobError(str(error)) from None
-    return Engine(model_settings(config), config.sampling)
+    finally:
+        gc.enable()
 
 
 class _Run:

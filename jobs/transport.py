@@ -1,8 +1,9 @@
-"""Mapped rows from a worker to the engine's process, without copying tensors through a pipe.
+"""Rows to a worker, and mapped rows from it to the engine's process, without copying their bytes through a pipe.
 
-Python objects are pickled; the bytes of their tensors go, uncopied, into an anonymous memory file whose descriptor
-is passed along. Both ends are processes of the same run: nothing pickled comes from disk or from the network. The
-memory is freed when the last tensor is dropped, and when a process dies, whatever the way.
+Python objects are pickled; the bytes of their tensors and Arrow batches go into an anonymous memory file whose
+descriptor is passed along. What is left is small enough that sending it never waits for the other end to read. Both
+ends are processes of the same run: nothing pickled comes from disk or from the network. The memory is freed when the
+last tensor or batch is dropped, and when a process dies, whatever the way.
 """
 
 import io
@@ -15,6 +16,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.reduction import recv_handle, send_handle
 from typing import Any
 
+import pyarrow as pa
 import torch
 
 
@@ -24,10 +26,21 @@ def _rebuild_tensor(buffer: Any, dtype: torch.dtype, shape: Sequence[int]) -> to
     return torch.frombuffer(buffer, dtype=dtype).view(tuple(shape))
 
 
-class _TensorPickler(pickle.Pickler):
-    """Puts the bytes of tensors out of band."""
+def _rebuild_batch(buffer: Any) -> pa.RecordBatch:
+    with pa.ipc.open_stream(pa.py_buffer(buffer)) as reader:
+        return reader.read_next_batch()
+
+
+class _Pickler(pickle.Pickler):
+    """Puts the bytes of tensors and Arrow batches out of band."""
 
     def reducer_override(self, obj: Any) -> Any:
+        if type(obj) is pa.RecordBatch:
+            # As a stream, which holds no more than the batch: the buffers of a slice are those of the whole.
+            sink = pa.BufferOutputStream()
+            with pa.ipc.new_stream(sink, obj.schema) as writer:
+                writer.write_batch(obj)
+            return _rebuild_batch, (pickle.PickleBuffer(sink.getvalue()),)
         if type(obj) is not torch.Tensor:
             return NotImplemented
         data = obj.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
@@ -35,10 +48,10 @@ class _TensorPickler(pickle.Pickler):
 
 
 def send(connection: Connection, value: Any) -> None:
-    """Send `value`; its tensors travel in shared memory."""
+    """Send `value`; its tensors and Arrow batches travel in shared memory."""
     buffers: list[pickle.PickleBuffer] = []
     stream = io.BytesIO()
-    _TensorPickler(stream, protocol=5, buffer_callback=buffers.append).dump(value)
+    _Pickler(stream, protocol=5, buffer_callback=buffers.append).dump(value)
     views = [buffer.raw() for buffer in buffers]
     sizes = [view.nbytes for view in views]
     header = struct.pack(f"<I{len(sizes)}Q", len(sizes), *sizes)
@@ -57,7 +70,7 @@ def send(connection: Connection, value: Any) -> None:
 
 
 def receive(connection: Connection) -> tuple[Any, int]:
-    """What `send` sent, and how many bytes its tensors take.
+    """What `send` sent, and how many bytes its tensors and batches take.
 
     Raises:
         EOFError, OSError: the other end is gone.

@@ -42,11 +42,11 @@ class WorkerSpec:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """Rows to map: `records` is an Arrow IPC stream with one batch, its first row has index `start`."""
+    """Rows to map, the first of which has index `start`."""
 
     start: int
     row_ids: list[str] | None
-    records: bytes
+    records: pa.RecordBatch
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +120,8 @@ def _fork(connection: Connection, others: Sequence[int]) -> Connection:
 
 def _serve(connection: Connection, others: Sequence[int]) -> None:
     spec: WorkerSpec = pickle.loads(connection.recv_bytes())
+    # While torch and vLLM are imported almost nothing becomes garbage, and the collector walks through all of it often.
+    gc.disable()
     from run_batch.jobs import transport
     from run_batch.model.declaration import DeclarationError
     from run_batch.model.plugin import PluginError, register
@@ -143,24 +145,22 @@ def _serve(connection: Connection, others: Sequence[int]) -> None:
     except Exception:
         transport.send(connection, WorkerProblem(traceback.format_exc(), bad_job=False))
         return
-    # What has been imported stays: the collector need not walk through millions of vLLM's objects again and again.
-    gc.collect()
+    # What has been loaded stays: the collector need not look at it ever again.
     gc.freeze()
+    gc.enable()
     connection = _fork(connection, others)
     transport.send(connection, WorkerReady(os.getpid()))
     while True:
-        task: Task = pickle.loads(connection.recv_bytes())
-        with pa.ipc.open_stream(task.records) as reader:
-            records = reader.read_next_batch()
+        task: Task = transport.receive(connection)[0]
         try:
             started = time.monotonic()
-            rows = mapper.map(task.start, task.row_ids, records)
+            rows = mapper.map(task.start, task.row_ids, task.records)
             transport.send(connection, TaskResult(rows, time.monotonic() - started))
         except DeclarationError as error:
             transport.send(connection, WorkerProblem(str(error), bad_job=True))
             return
         except Exception:
-            last = task.start + records.num_rows - 1
+            last = task.start + task.records.num_rows - 1
             where = f"while mapping rows {task.start} to {last}:\n{traceback.format_exc()}"
             transport.send(connection, WorkerProblem(where, bad_job=False))
             return

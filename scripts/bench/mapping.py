@@ -8,6 +8,7 @@ import contextlib
 import io
 import itertools
 import os
+import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable
@@ -30,6 +31,7 @@ from run_batch.jobs.config import load_config
 from run_batch.jobs.mapped import RowFailure
 from run_batch.jobs.mapping import RowMapper
 from run_batch.jobs.transport import receive, send
+from run_batch.jobs.workers import WORKER_ENVIRONMENT
 from run_batch.model.plugin import announce_plugins, register
 
 BATCH_ROWS = 16
@@ -112,7 +114,9 @@ def measure(workload: str, model: Path) -> dict[str, float]:
 
 
 def main() -> None:
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    if not os.environ.keys() >= WORKER_ENVIRONMENT.keys():
+        # How memory is given back is decided when a process starts. All ways have it as the worker does.
+        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **WORKER_ENVIRONMENT})
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     model = make_model(IMAGE_SIZE)

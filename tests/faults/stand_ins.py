@@ -8,7 +8,6 @@ of FILE for each.
 
 import contextlib
 import os
-import pickle
 import resource
 import signal
 import sys
@@ -84,9 +83,8 @@ def _map_rows(connection: Connection) -> None:
     connection.recv_bytes()
     transport.send(connection, WorkerReady(os.getpid()))
     while True:
-        task = pickle.loads(connection.recv_bytes())
-        with pa.ipc.open_stream(task.records) as reader:
-            prompts = reader.read_next_batch().column("prompt").to_pylist()
+        task = transport.receive(connection)[0]
+        prompts = task.records.column("prompt").to_pylist()
         rows = enumerate(prompts, task.start)
         transport.send(connection, TaskResult([map_row(row, prompt) for row, prompt in rows], 0.0))
 

@@ -1,8 +1,10 @@
-"""Mapped rows between processes: the same values, tensors without a copy through the pipe."""
+"""Rows between processes: the same values, tensors and Arrow batches without a copy through the pipe."""
 
 import os
+import threading
 from multiprocessing.connection import Pipe
 
+import pyarrow as pa
 import pytest
 import torch
 
@@ -36,6 +38,27 @@ def test_tensors_arrive_as_they_were_sent(dtype: torch.dtype) -> None:
 def test_values_without_tensors_arrive() -> None:
     assert exchange(["a", None, 3]) == (["a", None, 3], 0)
     assert exchange([]) == ([], 0)
+
+
+def test_a_slice_of_an_arrow_batch_arrives_alone() -> None:
+    images = pa.array([bytes([i]) * 1_000_000 for i in range(16)])
+    whole = pa.record_batch({"image": images, "text": [str(i) for i in range(16)]})
+    received, nbytes = exchange({"start": 3, "records": whole.slice(3, 2)})
+    assert isinstance(received, dict) and received["start"] == 3
+    assert received["records"].equals(whole.slice(3, 2))
+    assert 2_000_000 <= nbytes < 3_000_000
+
+
+def test_sending_large_rows_does_not_wait_until_they_are_read() -> None:
+    # Both are far more than a pipe holds: a thread that hands rows to several workers would wait for the slowest.
+    ours, theirs = Pipe()
+    values = [pa.record_batch({"image": [bytes(10_000_000)]}), torch.zeros(10_000_000, dtype=torch.uint8)]
+    sender = threading.Thread(target=lambda: [transport.send(ours, value) for value in values], daemon=True)
+    sender.start()
+    sender.join(timeout=20)
+    assert not sender.is_alive()
+    assert transport.receive(theirs)[0]["image"][0].as_py() == bytes(10_000_000)
+    assert len(transport.receive(theirs)[0]) == 10_000_000
 
 
 def test_no_descriptor_is_left_open() -> None:
