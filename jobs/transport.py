@@ -7,7 +7,6 @@ last tensor or batch is dropped, and when a process dies, whatever the way.
 """
 
 import io
-import mmap
 import os
 import pickle
 import struct
@@ -48,15 +47,21 @@ class _Pickler(pickle.Pickler):
 
 
 def send(connection: Connection, value: Any) -> None:
-    """Send `value`; its tensors and Arrow batches travel in shared memory."""
+    """Send `value`; its tensors and Arrow batches travel in shared memory.
+
+    Raises:
+        ConnectionError: the other end is gone.
+        OSError: there is no memory or descriptor for them; nothing has been sent.
+    """
     buffers: list[pickle.PickleBuffer] = []
     stream = io.BytesIO()
     _Pickler(stream, protocol=5, buffer_callback=buffers.append).dump(value)
     views = [buffer.raw() for buffer in buffers]
     sizes = [view.nbytes for view in views]
     header = struct.pack(f"<I{len(sizes)}Q", len(sizes), *sizes)
-    connection.send_bytes(header + stream.getbuffer())
+    message = header + stream.getbuffer()
     if not any(sizes):
+        connection.send_bytes(message)
         return
     descriptor = os.memfd_create("run-batch-rows", os.MFD_CLOEXEC)
     try:
@@ -64,6 +69,8 @@ def send(connection: Connection, value: Any) -> None:
             for view in views:
                 file.write(view)
                 file.write(b"\0" * (-view.nbytes % 64))
+        # Whole or not at all: what follows half a message would be taken for its other half.
+        connection.send_bytes(message)
         send_handle(connection, descriptor, None)
     finally:
         os.close(descriptor)
@@ -83,7 +90,9 @@ def receive(connection: Connection) -> tuple[Any, int]:
         return pickle.loads(body, buffers=[bytearray() for _ in sizes]), 0
     descriptor = recv_handle(connection)
     try:
-        memory = memoryview(mmap.mmap(descriptor, 0))
+        # Python's mmap would keep a descriptor as long as the memory is used, and thousands of batches may wait.
+        path, length = f"/proc/self/fd/{descriptor}", os.fstat(descriptor).st_size
+        memory = memoryview(torch.from_file(path, shared=True, size=length, dtype=torch.uint8).numpy())
     finally:
         os.close(descriptor)
     views, offset = [], 0

@@ -205,9 +205,12 @@ class WorkerPool:
                 if task is None:
                     return
                 worker.tasks.append(task)
-                # Where the worker is dead, its end of the pipe tells so, in _collect.
-                with contextlib.suppress(OSError):
-                    transport.send(worker.connection, task)
+                try:
+                    # Where the worker is dead, its end of the pipe tells so, in _collect.
+                    with contextlib.suppress(ConnectionError):
+                        transport.send(worker.connection, task)
+                except OSError as error:
+                    raise RunError(f"rows cannot be handed to the worker processes: {error}") from error
 
     def _is_full(self) -> bool:
         return self._waiting_rows >= MAX_WAITING_ROWS or self._waiting_bytes >= MAX_WAITING_BYTES
@@ -235,6 +238,7 @@ class WorkerPool:
             raise self._problem(answer)
         if isinstance(answer, WorkerReady):
             worker.ready(answer.pid)
+            self._starts_failed = 0
             return
         worker.tasks.popleft()
         self._mapping_seconds += answer.seconds

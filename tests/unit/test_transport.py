@@ -1,8 +1,10 @@
 """Rows between processes: the same values, tensors and Arrow batches without a copy through the pipe."""
 
+import errno
 import os
 import threading
 from multiprocessing.connection import Pipe
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -66,6 +68,25 @@ def test_no_descriptor_is_left_open() -> None:
     for _ in range(20):
         exchange(torch.ones(1000))
     assert len(os.listdir("/proc/self/fd")) <= before + 1
+
+
+def test_received_values_hold_no_descriptor() -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    received: list[Any] = [exchange(torch.full((1000,), i))[0] for i in range(50)]
+    assert len(os.listdir("/proc/self/fd")) <= before + 1
+    assert [int(tensor[-1]) for tensor in received] == list(range(50))
+
+
+def test_what_cannot_be_sent_is_not_sent_half(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_descriptor(*arguments: object) -> int:
+        raise OSError(errno.EMFILE, "too many open files")
+
+    ours, theirs = Pipe()
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="too many"):
+        patch.setattr(os, "memfd_create", no_descriptor)
+        transport.send(ours, torch.ones(1000))
+    transport.send(ours, "next")
+    assert transport.receive(theirs) == ("next", 0)
 
 
 def test_the_other_end_gone_is_told() -> None:
