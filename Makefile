@@ -37,7 +37,7 @@ faults: setup
 
 # Of single workloads or systems: .venv/bin/python scripts/bench/run.py --help
 bench: setup
-	@$(BIN)/python scripts/bench/run.py
+	@$(BIN)/python scripts/bench/run.py --plot
 	@$(BIN)/python scripts/bench/mapping.py
 	@$(BIN)/python scripts/bench/overlap.py
 	@$(BIN)/python scripts/bench/limits.py

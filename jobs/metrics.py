@@ -1,7 +1,8 @@
 """What every stage of a run did, second by second, in `_run/metrics.jsonl`, and which of them holds up the rest.
 
 One line of JSON for each second of a run; a resumed run appends to the file. Counts and seconds in a line are those of
-its interval, not sums.
+its interval, not sums; the first one's have what was mapped while the engine loaded, too. What is left of a second when
+a run ends has no line.
 """
 
 import contextlib
@@ -13,8 +14,8 @@ from pathlib import Path
 
 METRICS_FILE = "metrics.jsonl"
 _INTERVAL_SECONDS = 1.0
-# Shares of an interval from which on a stage counts as never waiting, or never working.
-_BUSY, _IDLE = 0.9, 0.1
+# Share of an interval from which on the engine counts as one that waits.
+_IDLE = 0.1
 _SHARDS_BEHIND = 2
 
 
@@ -24,7 +25,7 @@ class PoolCounts:
 
     Attributes:
         rows_mapped: rows that came back from workers.
-        mapping_seconds: of all workers, mapping.
+        mapping_seconds: of all workers, with rows to map.
         input_seconds: of the pool's thread, reading the input.
         rows_waiting, bytes_waiting: mapped rows that wait for the engine, now, and the bytes of their tensors.
         workers: worker processes.
@@ -50,7 +51,7 @@ class MetricsRecord:
         rows_waiting, rows_running: rows in the engine without and with a seat (of `engine.max_num_seqs`).
         bytes_in_flight: of the tensors of queued rows.
         engine_idle_share: share of the interval in which the engine had no row.
-        mapping_share: share of the interval in which a worker was mapping, on average.
+        mapping_share: share of the interval in which a worker had rows to map, on average; of a run's first, at most 1.
         input_seconds, step_seconds, feed_seconds, output_seconds: reading the input, stepping the engine, adding rows
             to it, writing shards.
         shards_queued: whole shards that wait to be written.
@@ -115,7 +116,7 @@ class Metrics:
         """
         now = time.monotonic()
         seconds = max(now - self._started, 1e-9)
-        mapping_share = (pool.mapping_seconds - self._pool.mapping_seconds) / seconds / max(1, pool.workers)
+        mapping_share = min(1.0, (pool.mapping_seconds - self._pool.mapping_seconds) / seconds / max(1, pool.workers))
         idle_share = self._stages["idle"] / seconds
         input_seconds = pool.input_seconds - self._pool.input_seconds
         is_starved = idle_share >= _IDLE or (not pool.rows_waiting and not rows_waiting)
@@ -153,4 +154,5 @@ def _bottleneck(shards_queued: int, is_starved: bool, mapping_share: float, inpu
         return "output"
     if not is_starved:
         return "engine"
-    return "input" if input_share >= _BUSY or mapping_share < _BUSY - input_share else "mapping"
+    # Workers that have rows are what is waited for, also if only one of them has any: at the end of the input.
+    return "input" if input_share >= mapping_share else "mapping"

@@ -10,7 +10,6 @@ import os
 import pickle
 import signal
 import sys
-import time
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -58,14 +57,9 @@ class WorkerReady:
 
 @dataclass(frozen=True, slots=True)
 class TaskResult:
-    """A task's rows, mapped.
-
-    Attributes:
-        seconds: that mapping them took.
-    """
+    """A task's rows, mapped."""
 
     rows: list[MappedRow | RowFailure]
-    seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,9 +147,8 @@ def _serve(connection: Connection, others: Sequence[int]) -> None:
     while True:
         task: Task = transport.receive(connection)[0]
         try:
-            started = time.monotonic()
             rows = mapper.map(task.start, task.row_ids, task.records)
-            transport.send(connection, TaskResult(rows, time.monotonic() - started))
+            transport.send(connection, TaskResult(rows))
         except DeclarationError as error:
             transport.send(connection, WorkerProblem(str(error), bad_job=True))
             return

@@ -62,6 +62,7 @@ class _Worker:
     """Attributes:
     process: what was started; None for a copy of another worker.
     handle: a descriptor of the process of a copy, once it has said which it is.
+    busy_since: time.monotonic() up to which the time that it had tasks has been counted; None while it has none.
     """
 
     process: subprocess.Popen[bytes] | None
@@ -69,6 +70,7 @@ class _Worker:
     tasks: collections.deque[Task] = field(default_factory=collections.deque)
     handle: int | None = None
     loaded: bool = False
+    busy_since: float | None = None
 
     def ready(self, pid: int) -> None:
         self.loaded = True
@@ -134,9 +136,11 @@ class WorkerPool:
     def counts(self) -> PoolCounts:
         """What the pool has done so far."""
         with self._lock:
+            now = time.monotonic()
+            under_way = sum(now - w.busy_since for w in self._workers if w.busy_since is not None)
             return PoolCounts(
                 rows_mapped=self._rows_mapped,
-                mapping_seconds=self._mapping_seconds,
+                mapping_seconds=self._mapping_seconds + under_way,
                 input_seconds=self._input_seconds,
                 rows_waiting=self._waiting_rows,
                 bytes_waiting=self._waiting_bytes,
@@ -205,12 +209,21 @@ class WorkerPool:
                 if task is None:
                     return
                 worker.tasks.append(task)
+                self._count_busy(worker)
                 try:
                     # Where the worker is dead, its end of the pipe tells so, in _collect.
                     with contextlib.suppress(ConnectionError):
                         transport.send(worker.connection, task)
                 except OSError as error:
                     raise RunError(f"rows cannot be handed to the worker processes: {error}") from error
+
+    def _count_busy(self, worker: _Worker) -> None:
+        """Its tasks have changed: count how long it has had any."""
+        now = time.monotonic()
+        with self._lock:
+            if worker.busy_since is not None:
+                self._mapping_seconds += now - worker.busy_since
+            worker.busy_since = now if worker.tasks else None
 
     def _is_full(self) -> bool:
         return self._waiting_rows >= MAX_WAITING_ROWS or self._waiting_bytes >= MAX_WAITING_BYTES
@@ -241,7 +254,7 @@ class WorkerPool:
             self._starts_failed = 0
             return
         worker.tasks.popleft()
-        self._mapping_seconds += answer.seconds
+        self._count_busy(worker)
         self._put(MappedBatch(answer.rows, nbytes))
 
     def _put(self, batch: MappedBatch) -> None:
@@ -269,6 +282,8 @@ class WorkerPool:
         if tasks and dead.loaded:
             self._retry_suspect(tasks.pop(0))
         self._retries.extend(tasks)
+        dead.tasks.clear()
+        self._count_busy(dead)
         (self._workers[self._workers.index(dead)],) = self._start(1)
 
     def _retry_suspect(self, task: Task) -> None:

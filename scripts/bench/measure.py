@@ -10,6 +10,8 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+# What the settings of all systems say.
+TOKENS_PER_ROW = 16
 _SAMPLE_SECONDS = 0.1
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
@@ -21,7 +23,7 @@ class Run:
     Attributes:
         wall_seconds: from the start of the command to its end.
         ready_seconds: to the engine's first step for rows, less the time that step took; 0 where it is not known.
-        first_row_seconds: to the first finished row, where the system tells.
+        first_row_seconds: to the first row that is finished; in the engine, where the system does not tell of it.
         steady_rows_per_second: rows, over the time from the moment the engine was ready to the end.
         peak_bytes: largest sum of the resident memory of all its processes (shared memory counts in each).
         engine_idle_share: share of the time from ready to end in which vLLM's core was not in a step.
@@ -70,6 +72,8 @@ def measure(system: str, workload: str, rows: int, command: list[str], environme
     # Where a system does not tell when its engine is ready, that is when the engine first works.
     ready = times.get("ready") or (worked[0][0] if worked else start)
     finished = times.get("end", end)
+    # Where it does not tell of its first row either, that is when the engine has generated one, a token in each step.
+    first_row = worked[TOKENS_PER_ROW - 1][1] if len(worked) >= TOKENS_PER_ROW else finished
     busy = sum(min(stop, finished) - max(begin, ready) for begin, stop in worked if stop > ready and begin < finished)
     return Run(
         system=system,
@@ -77,7 +81,7 @@ def measure(system: str, workload: str, rows: int, command: list[str], environme
         rows=rows,
         wall_seconds=end - start,
         ready_seconds=ready - start,
-        first_row_seconds=times["first"] - start if "first" in times else 0.0,
+        first_row_seconds=(times.get("first") or first_row) - start,
         steady_rows_per_second=rows / (finished - ready),
         peak_bytes=peak,
         engine_idle_share=1 - busy / (finished - ready),

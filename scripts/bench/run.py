@@ -1,8 +1,8 @@
 """`make bench`: run-batch and its peers side by side, on the same rows, the same model and the same vLLM.
 
-Prints a table, and writes `.bench/results.json` and `docs/throughput.svg`. Systems take turns within each round, so
-that a machine whose speed drifts does not favour one; figures are medians over the rounds, ratios are taken within a
-round.
+Prints a table, and writes `.bench/results.json` and, with `--plot`, `docs/throughput.svg`. Systems take turns within
+each round, so that a machine whose speed drifts does not favour one; figures are medians over the rounds, ratios are
+taken within a round.
 """
 
 import argparse
@@ -27,6 +27,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="how often each system runs")
     parser.add_argument("--workloads", default=",".join(WORKLOADS), help="comma-separated")
     parser.add_argument("--systems", default=",".join(LABELS), help="comma-separated; run-batch is always there")
+    parser.add_argument("--plot", action="store_true", help="draw all that was found, now and before, for the docs")
     arguments = parser.parse_args()
     systems = [name for name in LABELS if name == PRODUCT or name in arguments.systems.split(",")]
     if "ray-data" in systems and not RAY_PYTHON.exists():
@@ -37,6 +38,8 @@ def main() -> None:
         rows = make_workload(WORKLOADS[name])
         rounds = [[one_run(system, name, rows, model) for system in systems] for _ in range(arguments.rounds)]
         print(as_table(write_results(name, rounds)), flush=True)
+    if not arguments.plot:
+        return
     results = json.loads(RESULTS.read_text())
     write_plot([results[name] for name in WORKLOADS if name in results], ROOT / "docs" / "throughput.svg")
 
@@ -90,12 +93,14 @@ def as_table(result: dict[str, object]) -> str:
     systems: dict[str, dict[str, float]] = result["systems"]  # type: ignore[assignment]
     lines = [
         f"\n{result['workload']}",
-        f"{'':30s} {'wall':>8s} {'ratio':>7s} {'rows/s':>8s} {'ratio':>7s} {'ready':>8s} {'peak':>8s} {'idle':>7s}",
+        f"{'':30s} {'wall':>8s} {'ratio':>7s} {'rows/s':>8s} {'ratio':>7s} {'ready':>8s}"
+        f" {'first':>8s} {'peak':>8s} {'idle':>7s}",
     ]
     for name, found in systems.items():
         lines.append(
             f"{LABELS[name]:30s} {found['wall_seconds']:6.1f} s {found['wall_ratio']:6.2f}x"
             f" {found['steady_rows_per_second']:8.0f} {found['steady_ratio']:6.2f}x {found['ready_seconds']:6.1f} s"
+            f" {found['first_row_seconds']:6.1f} s"
             f" {found['peak_gigabytes']:5.1f} GB {found['engine_idle_share']:6.1%}"
         )
     return "\n".join(lines)

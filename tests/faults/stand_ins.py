@@ -86,7 +86,7 @@ def _map_rows(connection: Connection) -> None:
         task = transport.receive(connection)[0]
         prompts = task.records.column("prompt").to_pylist()
         rows = enumerate(prompts, task.start)
-        transport.send(connection, TaskResult([map_row(row, prompt) for row, prompt in rows], 0.0))
+        transport.send(connection, TaskResult([map_row(row, prompt) for row, prompt in rows]))
 
 
 def map_row(row: int, prompt: str) -> MappedRow | RowFailure:
