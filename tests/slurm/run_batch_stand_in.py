@@ -5,10 +5,11 @@ what each process finds in its environment when it starts its engine.
 """
 
 import json
+import mmap
 import os
 import sys
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 TESTS = Path(__file__).parents[1]
@@ -34,9 +35,17 @@ def stand_in_for_check() -> ModuleType:
 
 def stand_in_for_torch() -> ModuleType:
     """Nothing here has tensors, and to import it takes more than all else that a process does."""
+
+    def from_file(path: str, **_: Any) -> Any:
+        with open(path, "r+b") as file:
+            memory = mmap.mmap(file.fileno(), 0)
+        return SimpleNamespace(numpy=lambda: memory)
+
     module = ModuleType("torch")
     for name in ("Tensor", "dtype"):
         setattr(module, name, type(name, (), {}))
+    for name, value in (("from_file", from_file), ("uint8", None)):
+        setattr(module, name, value)
     return module
 
 
