@@ -119,6 +119,7 @@ def _serve(connection: Connection, others: Sequence[int]) -> None:
     from run_batch.jobs import transport
     from run_batch.model.declaration import DeclarationError
     from run_batch.model.plugin import PluginError, register
+    from run_batch.model.resize import compile_resize
 
     try:
         import cv2
@@ -133,6 +134,8 @@ def _serve(connection: Connection, others: Sequence[int]) -> None:
         from run_batch.jobs.mapping import RowMapper
 
         mapper = RowMapper(spec.config, spec.schema, spec.media_root)
+        if spec.config.input.image_column:
+            compile_resize()
     except (JobError, PluginError, DeclarationError) as error:
         transport.send(connection, WorkerProblem(str(error), bad_job=True))
         return

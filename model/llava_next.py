@@ -19,10 +19,9 @@ from vllm.multimodal.processing import InputProcessingContext
 
 from run_batch.model.declaration import DeclarationError, DummyData, TokenizedPrompt, array_mapper
 from run_batch.model.llava import LlavaForConditionalGeneration, precomputed_size
-from run_batch.model.pixels import PixelSettings, resize, resize_and_crop
+from run_batch.model.pixels import PixelSettings, resize_and_crop
 from run_batch.model.registry import INPUT_REGISTRY, MULTIMODAL_REGISTRY
-
-Size = tuple[int, int]
+from run_batch.model.resize import Size, resize
 
 
 def fitted_size(image_size: Size, target: Size) -> Size:

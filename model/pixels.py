@@ -1,9 +1,7 @@
 """RGB images to pixel_values: resize, crop, rescale, normalize, as a checkpoint's `preprocessor_config.json` says.
 
 Up to the crop everything is uint8, and a model can take it so: PixelNormalizer then does the rest on the model's
-device, and a quarter of the bytes crosses from the worker processes. Images of fewer than 300,000 pixels are resized by
-Pillow, and give the values that transformers gives; larger ones by torch, at several times the speed, within 1/255 of
-Pillow (two values in a million differ by 2/255, since torch's weights have 16 bits, Pillow's 22).
+device, and a quarter of the bytes crosses from the worker processes.
 """
 
 from collections.abc import Callable, Mapping
@@ -15,17 +13,9 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import nn
-from torch.nn.functional import interpolate
 
-from run_batch.model.declaration import RowError, array_mapper
-from run_batch.model.images import MAX_PIXELS
-
-Size = tuple[int, int]
-
-# Below, resizing costs less than decoding.
-_EXACT_PIXELS = 300_000
-# torch's antialiased filters, which are Pillow's at several times the speed; for any other filter Pillow itself.
-_FAST_FILTERS = {Image.Resampling.BICUBIC: "bicubic", Image.Resampling.BILINEAR: "bilinear"}
+from run_batch.model.declaration import array_mapper
+from run_batch.model.resize import Size, Window, resize
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,60 +80,26 @@ def _crop_size(size: Any) -> Size:
     return (size, size) if isinstance(size, int) else (int(size["height"]), int(size["width"]))
 
 
-def resize(image: np.ndarray, size: Size, resample: Image.Resampling) -> np.ndarray:
-    """Resize one RGB image.
-
-    Args:
-        image: uint8 (height, width, 3).
-        size: the new (height, width).
-
-    Returns:
-        uint8 (height, width, 3); `image` itself where it has that size already.
+def resize_and_crop(image: np.ndarray, settings: PixelSettings) -> torch.Tensor:
+    """The steps before rescaling: one image, uint8 (height, width, 3), to a uint8 tensor (3, height, width).
 
     Raises:
-        RowError: `image_too_large`, for a long and narrow image that would become larger than images may be.
+        RowError: see resize.
     """
-    if size[0] * size[1] > MAX_PIXELS:
-        raise RowError(
-            "image_too_large",
-            f"{image.shape[1]} x {image.shape[0]} pixels become {size[1]} x {size[0]} when they are resized; the limit "
-            f"is {MAX_PIXELS:,} pixels",
-        )
-    if image.shape[:2] == size:
-        return image
-    if resample not in _FAST_FILTERS or image.shape[0] * image.shape[1] < _EXACT_PIXELS:
-        return np.asarray(Image.fromarray(image).resize((size[1], size[0]), resample))
-    # Arrays that Pillow lends are read-only, which torch warns of; nothing here writes into them.
-    image = image if image.flags.writeable else image.copy()
-    # With these strides torch takes and gives pixels; with any others it puts the planes apart itself, and slowly.
-    pixels, mode = torch.from_numpy(image)[None].permute(0, 3, 1, 2), _FAST_FILTERS[resample]
-    less_height, less_width = image.shape[0] - size[0], image.shape[1] - size[1]
-    # Each pass rounds and clips, so their order shows. torch shrinks width first; Pillow (13) does too, except here.
-    if less_height > max(0, 2 * less_width):
-        pixels = interpolate(pixels, size=(size[0], image.shape[1]), mode=mode, antialias=True)
-    return interpolate(pixels, size=size, mode=mode, antialias=True)[0].permute(1, 2, 0).numpy()
-
-
-def resize_and_crop(image: np.ndarray, settings: PixelSettings) -> torch.Tensor:
-    """The steps before rescaling: one image, uint8 (height, width, 3), to a uint8 tensor (3, height, width)."""
-    pixels = resize(image, settings.resized((image.shape[0], image.shape[1])), settings.resample)
-    if settings.crop is not None:
-        pixels = center_crop(pixels, settings.crop)
-    planes = np.empty((3, *pixels.shape[:2]), np.uint8)
+    size = settings.resized((image.shape[0], image.shape[1]))
+    crop = settings.crop or size
+    # The middle, with black around it where the crop is larger (transformers' center_crop).
+    top, left = (size[0] - crop[0]) // 2, (size[1] - crop[1]) // 2
+    kept = Window(max(0, top), max(0, left), min(size[0], crop[0]), min(size[1], crop[1]))
+    pixels = resize(image, size, settings.resample, kept)
+    if pixels.shape[:2] != crop:
+        canvas = np.zeros((*crop, 3), np.uint8)
+        canvas[max(0, -top) :, max(0, -left) :][: kept.height, : kept.width] = pixels
+        pixels = canvas
+    planes = np.empty((3, *crop), np.uint8)
     # Several times faster than to permute and copy, if there are no gaps between the rows.
     cv2.split(np.ascontiguousarray(pixels), list(planes))
     return torch.from_numpy(planes)
-
-
-def center_crop(image: np.ndarray, size: Size) -> np.ndarray:
-    """The middle of (height, width, 3), with black around it where `size` is larger (transformers' center_crop)."""
-    top, left = (image.shape[0] - size[0]) // 2, (image.shape[1] - size[1]) // 2
-    kept = image[max(0, top) : max(0, top + size[0]), max(0, left) : max(0, left + size[1])]
-    if kept.shape[:2] == size:
-        return kept
-    canvas = np.zeros((*size, 3), np.uint8)
-    canvas[max(0, -top) :, max(0, -left) :][: kept.shape[0], : kept.shape[1]] = kept
-    return canvas
 
 
 class PixelNormalizer(nn.Module):
