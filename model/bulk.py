@@ -42,8 +42,9 @@ from run_batch.model.recent import Recent
 # Mapped images that are kept in case that rows to come hold them too, per worker process.
 _RECENT_BYTES = 128 << 20
 
-# Decoded images that are held at a time, per worker process.
-_DECODED_BYTES = 64 << 20
+# Decoded images that are held at a time, per worker process: the first of more would have left the core's cache when
+# they are resized.
+_DECODED_BYTES = 4 << 20
 
 _FIELD, _FIELD_ON_CPU = MultiModalBatchedField(), MultiModalBatchedField(keep_on_cpu=True)
 

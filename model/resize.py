@@ -63,6 +63,23 @@ def _bicubic(x: np.ndarray) -> np.ndarray:
 # Those that checkpoints ask for. Any other is left to Pillow.
 _FILTERS = {Image.Resampling.BILINEAR: _Filter(1.0, _bilinear), Image.Resampling.BICUBIC: _Filter(2.0, _bicubic)}
 
+_compiled: Callable[..., None] | None = None
+
+
+def compile_resize() -> None:
+    """Have `resize` be fast in this process and those forked from it; until then, it is Pillow. Takes half a second.
+
+    Not for a process that is to start vLLM's engine: on a CPU, vLLM 0.32 then looks into every module that is
+    loaded, and fails on one that numba brings.
+    """
+    global _compiled
+    from numba import int32, int64, njit, types, uint8, void
+
+    # Arrays that Pillow lends are read-only.
+    rows = types.Array(uint8, 2, "C", readonly=True)
+    signature = void(rows, uint8[:, ::1], int64[::1], int64[::1], int32[:, ::1], int64)
+    _compiled = njit(signature, nogil=True)(_sum_rows)
+
 
 def resize(image: np.ndarray, size: Size, resample: Image.Resampling, window: Window | None = None) -> np.ndarray:
     """Resize one RGB image as Pillow 13 does.
@@ -85,9 +102,9 @@ def resize(image: np.ndarray, size: Size, resample: Image.Resampling, window: Wi
             f"is {MAX_PIXELS:,} pixels",
         )
     window = window or Window(0, 0, *size)
-    if image.shape[:2] != size and resample in _FILTERS:
-        return _resize(image, size, window, _FILTERS[resample])
     if image.shape[:2] != size:
+        if _compiled is not None and resample in _FILTERS:
+            return _resize(image, size, window, _FILTERS[resample])
         image = np.asarray(Image.fromarray(image).resize((size[1], size[0]), resample))
     return image[window.top : window.top + window.height, window.left : window.left + window.width]
 
@@ -127,7 +144,8 @@ class _Pass:
             count = min(step, self.count - done)
             make = _kept_weights if count * self.taps <= _KEPT_WEIGHTS else _weights
             begins, taps, weights = make(self.length, self.new_length, self.first + done, count, self._filter)
-            _kernel()(rows, new[done : done + count], begins, taps, weights, self.begin)
+            assert _compiled is not None
+            _compiled(rows, new[done : done + count], begins, taps, weights, self.begin)
         return new
 
 
@@ -184,21 +202,8 @@ def _resize_width(image: np.ndarray, columns: _Pass) -> np.ndarray:
     return narrow
 
 
-@functools.cache
-def _kernel() -> Callable[..., None]:
-    from numba import int32, int64, njit, types, uint8, void
-
-    # Arrays that Pillow lends are read-only.
-    old_rows = types.Array(uint8, 2, "C", readonly=True)
-    return njit(void(old_rows, uint8[:, ::1], int64[::1], int64[::1], int32[:, ::1], int64), nogil=True)(_sum_rows)
-
-
-def compile_resize() -> None:
-    """Compile what `resize` would compile when it is first called: half a second, once for a process and its forks."""
-    _kernel()
-
-
 def _sum_rows(rows: Any, new: Any, begins: Any, taps: Any, weights: Any, offset: int) -> None:
+    """Each new row is the sum of old ones, `taps` of them from `begins` - `offset` on, by their weights."""
     for start in range(0, rows.shape[1], _BLOCK_VALUES):
         end = min(start + _BLOCK_VALUES, rows.shape[1])
         total = np.empty(end - start, np.int32)

@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import time
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, replace
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
@@ -99,7 +100,7 @@ def test_processes_that_want_the_same_shards_share_them_out(tmp_path: Path) -> N
         for shard in range(0, 300, 2):
             dead.take(shard)
     arguments = [(tmp_path, f"p{i}", 300) for i in range(4)]
-    context = multiprocessing.get_context("spawn")
-    with context.Pool(4, _meet_at, (context.Barrier(4),)) as pool:
-        taken = pool.starmap(_claim_all, arguments)
+    context = multiprocessing.get_context("fork")
+    with ProcessPoolExecutor(4, context, _meet_at, (context.Barrier(4, timeout=60),)) as pool:
+        taken = list(pool.map(_claim_all, *zip(*arguments, strict=True)))
     assert sorted(shard for shards in taken for shard in shards) == list(range(300))

@@ -3,6 +3,9 @@
 import io
 import json
 import random
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +20,7 @@ from run_batch.model import images
 from run_batch.model.declaration import RowError
 from run_batch.model.images import decode_image, to_rgb
 from run_batch.model.pixels import PixelSettings, map_image_pixels, resize_and_crop
-from run_batch.model.resize import Window, resize
+from run_batch.model.resize import Window, compile_resize, resize
 
 SIZES = [(160, 120), (30, 200), (8, 8), (1, 1), (299, 150), (28, 28), (3, 500)]
 SIGLIP = {
@@ -64,28 +67,48 @@ def test_default_pixel_mapper_agrees_with_transformers(config: dict[str, Any], t
         assert difference.max() <= 2.001 and (difference > 1.001).float().mean() < 1e-3
 
 
-@pytest.mark.parametrize("resample", Image.Resampling)
-def test_images_are_resized_as_pillow_does_to_the_last_bit(resample: Image.Resampling) -> None:
-    rng, dice = np.random.default_rng(0), random.Random(0)
+def noise(height: int, width: int, edges: bool = False) -> np.ndarray:
+    values = np.random.default_rng(height * width).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return (values > 127) * np.uint8(255) if edges else values
+
+
+def as_pillow(image: np.ndarray, size: tuple[int, int], resample: Image.Resampling) -> np.ndarray:
+    return np.asarray(Image.fromarray(image).resize((size[1], size[0]), resample))
+
+
+def check_resize(resample: Image.Resampling) -> None:
+    dice = random.Random(0)
     for number in range(60):
         height, width, *size = (dice.randrange(1, dice.choice((10, 100, 1000))) for _ in range(4))
-        noise = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
-        if number % 2:  # the hardest edges: every pass clips
-            noise = (noise > 127) * np.uint8(255)
-        expected = np.asarray(Image.fromarray(noise).resize((size[1], size[0]), resample))
-        assert np.array_equal(resize(noise, (size[0], size[1]), resample), expected)
+        image = noise(height, width, edges=number % 2 == 0)
+        image.flags.writeable = number % 3 > 0
+        expected = as_pillow(image, (size[0], size[1]), resample)
+        assert np.array_equal(resize(image, (size[0], size[1]), resample), expected)
         top, left = dice.randrange(size[0]), dice.randrange(size[1])
         window = Window(top, left, dice.randint(1, size[0] - top), dice.randint(1, size[1] - left))
         part = expected[top : top + window.height, left : left + window.width]
-        assert np.array_equal(resize(noise, (size[0], size[1]), resample, window), part)
+        assert np.array_equal(resize(image, (size[0], size[1]), resample, window), part)
 
 
-def test_very_long_images_are_resized_as_pillow_does() -> None:
-    rng = np.random.default_rng(0)
+def check_resize_of_long_images(resample: Image.Resampling) -> None:
     for height, width, size in ((3_000_000, 1, (40, 30)), (1, 3_000_000, (40, 30)), (40_000, 70, (336, 2))):
-        noise = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
-        expected = np.asarray(Image.fromarray(noise).resize((size[1], size[0]), Image.Resampling.BICUBIC))
-        assert np.array_equal(resize(noise, size, Image.Resampling.BICUBIC), expected)
+        image = noise(height, width)
+        assert np.array_equal(resize(image, size, resample), as_pillow(image, size, resample))
+
+
+@pytest.fixture(scope="module")
+def worker() -> Iterator[ProcessPoolExecutor]:
+    """A process that resizes as the workers do: this one may start vLLM later."""
+    with ProcessPoolExecutor(1, get_context("fork"), compile_resize) as pool:
+        yield pool
+
+
+@pytest.mark.parametrize("check", [check_resize, check_resize_of_long_images])
+@pytest.mark.parametrize("resample", Image.Resampling)
+def test_images_are_resized_as_pillow_does_to_the_last_bit(
+    resample: Image.Resampling, check: Callable[[Image.Resampling], None], worker: ProcessPoolExecutor
+) -> None:
+    worker.submit(check, resample).result()
 
 
 def error_of(content: bytes) -> str:
