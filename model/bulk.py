@@ -42,7 +42,7 @@ from run_batch.model.recent import Recent
 # Mapped images that are kept in case that rows to come hold them too, per worker process.
 _RECENT_BYTES = 128 << 20
 
-# Decoded images that are held at a time, per worker process: few enough to be in the core's cache when they are resized.
+# Decoded images that are held at a time, per worker process: few enough to stay in its cache until they are resized.
 _DECODED_BYTES = 4 << 20
 
 _FIELD, _FIELD_ON_CPU = MultiModalBatchedField(), MultiModalBatchedField(keep_on_cpu=True)
