@@ -2,12 +2,12 @@
 
 from itertools import islice
 
-from run_batch.jobs.errors import JobError
-from run_batch.jobs.mapped import MappedRow, RowFailure, model_settings, needed_columns
-from run_batch.jobs.mapping import RowMapper
-from run_batch.jobs.prepare import PreparedJob
-from run_batch.jobs.workers import BATCH_ROWS
-from run_batch.model.checkpoint import SettingsError, build_engine_args, build_sampling_params
+from run_batch.jobs.job.errors import JobError
+from run_batch.jobs.job.mapped import MappedRow, RowFailure, model_settings, needed_columns
+from run_batch.jobs.job.prepare import PreparedJob
+from run_batch.jobs.mapping.row_mapper import RowMapper
+from run_batch.jobs.mapping.worker_pool import BATCH_ROWS
+from run_batch.model.checkpoint.settings import SettingsError, build_engine_args, build_sampling_params
 from run_batch.model.declaration import DeclarationError
 from run_batch.model.plugin import PluginError, announce_plugins, register
 

@@ -15,8 +15,8 @@ from typing import Any, NoReturn
 
 import click
 
-from run_batch.jobs.config import JobConfig, load_config
-from run_batch.jobs.errors import (
+from run_batch.jobs.job.config import JobConfig, load_config
+from run_batch.jobs.job.errors import (
     EXIT_BAD_JOB,
     EXIT_INTERRUPTED,
     EXIT_RUN_FAILED,
@@ -24,8 +24,8 @@ from run_batch.jobs.errors import (
     JobError,
     RunError,
 )
-from run_batch.jobs.shares import WHOLE_JOB, Share
-from run_batch.jobs.slurm import find_share, gpus_per_engine, take_own_gpus
+from run_batch.jobs.job.shares import WHOLE_JOB, Share
+from run_batch.jobs.machine.slurm_environment import find_share, gpus_per_engine, take_own_gpus
 
 _EXIT_CODES = """\b
 Exit codes:
@@ -78,8 +78,8 @@ def main(
         raise click.UsageError("--task-index and --task-count go together")
 
     def run(config: JobConfig, summary: Any) -> int:
-        from run_batch.jobs.pipeline import run_job
-        from run_batch.jobs.prepare import prepare
+        from run_batch.jobs.job.prepare import prepare
+        from run_batch.jobs.runner.pipeline import run_job
 
         share = _share(task_index, task_count)
         take_own_gpus(os.environ, gpus_per_engine(config))
@@ -96,8 +96,8 @@ def check(config_path: Path | None, overrides: tuple[str, ...], verbose: bool) -
     """Validate a job and show its plan, without starting an engine."""
 
     def run(config: JobConfig, summary: Any) -> int:
-        from run_batch.jobs.prepare import prepare
-        from run_batch.jobs.sbatch import read_slurm_table
+        from run_batch.jobs.job.prepare import prepare
+        from run_batch.jobs.slurm.sbatch_options import read_slurm_table
 
         read_slurm_table(config)
         job = prepare(config)
@@ -119,7 +119,7 @@ def status(config_path: Path | None, overrides: tuple[str, ...], as_json: bool, 
     """Rows done, failed and left; works while the job runs."""
 
     def run(config: JobConfig, summary: Any) -> int:
-        from run_batch.jobs.status import read_status
+        from run_batch.jobs.watch.status import read_status
 
         idle_since = time.monotonic()
         while True:
@@ -143,7 +143,7 @@ def report(config_path: Path | None, overrides: tuple[str, ...], verbose: bool) 
     """Write an HTML page about the job next to its results."""
 
     def run(config: JobConfig, summary: Any) -> int:
-        from run_batch.jobs.report import write_report
+        from run_batch.jobs.watch.report import write_report
 
         print(write_report(config), file=summary)
         return 0
@@ -175,12 +175,12 @@ def submit(
     """Check a job and submit it as a Slurm array; prints the array's job id."""
 
     def run(config: JobConfig, summary: Any) -> int:
-        from run_batch.jobs.prepare import prepare
-        from run_batch.jobs.sbatch import read_slurm_table
+        from run_batch.jobs.job.prepare import prepare
+        from run_batch.jobs.slurm.sbatch_options import read_slurm_table
 
         table = read_slurm_table(config, sbatch_arguments, tasks)
         job = prepare(config)
-        from run_batch.jobs.submit import submit_job
+        from run_batch.jobs.slurm.submit import submit_job
 
         assert config_path is not None
         return submit_job(job, table, config_path, overrides, only_print, summary)

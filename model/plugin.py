@@ -14,10 +14,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from run_batch.model.deaths import report_deaths
+from run_batch.model.failure_reports import report_deaths
 
 PLUGINS_VARIABLE = "RUN_BATCH_PLUGINS"
-OWN_MODELS = ("run_batch.model.llava", "run_batch.model.llava_next")
+OWN_MODELS = ("run_batch.model.families.llava", "run_batch.model.families.llava_next")
 
 
 class PluginError(Exception):

@@ -1,7 +1,7 @@
 """MULTIMODAL_REGISTRY and INPUT_REGISTRY: the decorators by which a model class declares its inputs.
 
 Each decorator adds one function to the class's declaration, in any order. The first one also gives the class the
-processor that vLLM asks for (run_batch.model.processor), which reads the declaration when an engine or a worker
+processor that vLLM asks for (rendering/vllm_processor.py), which reads the declaration when an engine or a worker
 starts.
 """
 
@@ -37,7 +37,7 @@ def declared_classes() -> list[type]:
 
 def _declare(model_cls: type) -> Declaration:
     if model_cls not in _DECLARATIONS:
-        from run_batch.model.processor import install_processor
+        from run_batch.model.rendering.vllm_processor import install_processor
 
         base = declaration_of(model_cls) or Declaration(model_cls)
         _DECLARATIONS[model_cls] = replace(base, model_cls=model_cls, mappers=dict(base.mappers), own=set())
@@ -125,8 +125,8 @@ class InputRegistry:
 def _default_mapper(modality: str) -> InputMapper:
     import torch
 
-    from run_batch.model.features import map_image_features
-    from run_batch.model.pixels import map_image_pixels
+    from run_batch.model.images.features import map_image_features
+    from run_batch.model.images.pixels import map_image_pixels
 
     @array_mapper
     def map_image(context: Any, items: list[Any]) -> Any:

@@ -8,11 +8,11 @@ from typing import Any
 os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
 os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
 
-from run_batch.jobs.engine import Engine
-from run_batch.jobs.generation import Generation
-from run_batch.jobs.mapped import MappedRow
-from run_batch.model.checkpoint import ModelSettings
-from run_batch.model.mapper import ModelMapper, RowPrompt
+from run_batch.jobs.engine.vllm_engine import Engine
+from run_batch.jobs.job.mapped import MappedRow
+from run_batch.jobs.job.rows import Generation
+from run_batch.model.checkpoint.settings import ModelSettings
+from run_batch.model.rendering.renderer import ModelMapper, RowPrompt
 
 ENGINE = {
     "dtype": "float32",

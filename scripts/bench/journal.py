@@ -23,10 +23,10 @@ LIMIT = 0.02
 
 def run_once(with_journal: bool, settings: list[str]) -> None:
     """In a process of its own: run the job and print what it took as JSON."""
-    from run_batch.io.journal import JournalWriter
-    from run_batch.jobs import pipeline
-    from run_batch.jobs.config import load_config
-    from run_batch.jobs.prepare import prepare
+    from run_batch.io.outputs.journal import JournalWriter
+    from run_batch.jobs.job.config import load_config
+    from run_batch.jobs.job.prepare import prepare
+    from run_batch.jobs.runner import pipeline
 
     spent = {"append": 0.0, "thread": 0.0, "generate": 0.0, "rows": 0.0}
     append, run, generate = JournalWriter.append, JournalWriter._run, pipeline._Run._generate

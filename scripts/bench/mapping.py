@@ -26,14 +26,14 @@ from systems import job_file
 from transformers import AutoImageProcessor
 from workloads import FOLDER, WORKLOADS, Workload, make_model, make_workload
 
-from run_batch.io.parquet import ParquetSource
-from run_batch.jobs.config import load_config
-from run_batch.jobs.mapped import RowFailure
-from run_batch.jobs.mapping import RowMapper
-from run_batch.jobs.transport import receive, send
-from run_batch.jobs.workers import WORKER_ENVIRONMENT
+from run_batch.io.inputs.parquet import ParquetSource
+from run_batch.jobs.job.config import load_config
+from run_batch.jobs.job.mapped import RowFailure
+from run_batch.jobs.mapping.row_mapper import RowMapper
+from run_batch.jobs.mapping.shared_memory import receive, send
+from run_batch.jobs.mapping.worker_pool import WORKER_ENVIRONMENT
+from run_batch.model.images.resize import compile_resize
 from run_batch.model.plugin import announce_plugins, register
-from run_batch.model.resize import compile_resize
 
 BATCH_ROWS = 16
 # That each way maps before it is another's turn: with fewer, each would find caches and heap as another left them.

@@ -17,9 +17,9 @@ from stand_in import StandInEngine
 from systems import PEERS, job_file
 from workloads import FOLDER, WORKLOADS, make_model, make_workload
 
-from run_batch.jobs.config import load_config
-from run_batch.jobs.pipeline import run_job
-from run_batch.jobs.prepare import prepare
+from run_batch.jobs.job.config import load_config
+from run_batch.jobs.job.prepare import prepare
+from run_batch.jobs.runner.pipeline import run_job
 
 SEATS = 64
 TIMES = 4

@@ -4,8 +4,8 @@ import heapq
 import time
 from collections import deque
 
-from run_batch.jobs.engine import Generation
-from run_batch.jobs.mapped import MappedRow
+from run_batch.jobs.engine.vllm_engine import Generation
+from run_batch.jobs.job.mapped import MappedRow
 
 
 class StandInEngine:

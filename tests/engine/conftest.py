@@ -7,10 +7,10 @@ from typing import Any
 import engines
 import pytest
 
-from run_batch.jobs.generation import Generation
-from run_batch.model.checkpoint import ModelSettings
-from run_batch.model.mapper import ModelMapper, RowPrompt
+from run_batch.jobs.job.rows import Generation
+from run_batch.model.checkpoint.settings import ModelSettings
 from run_batch.model.plugin import announce_plugins, register
+from run_batch.model.rendering.renderer import ModelMapper, RowPrompt
 
 Generator = Callable[..., list[Generation]]
 

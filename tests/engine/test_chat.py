@@ -8,8 +8,8 @@ from checkpoints import IMAGE_TOKEN_ID, save_llava
 
 import jobs
 from run_batch.model import RowError
-from run_batch.model.checkpoint import ModelSettings
-from run_batch.model.mapper import ModelMapper
+from run_batch.model.checkpoint.settings import ModelSettings
+from run_batch.model.rendering.renderer import ModelMapper
 
 PARTS = """{% for message in messages %}{{ message['role'] | upper }}: {% for part in message['content'] %}\
 {% if part['type'] == 'image' %}<image>

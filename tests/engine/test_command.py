@@ -214,8 +214,8 @@ def test_sampling_of_the_job_and_of_single_rows(tmp_path: Path) -> None:
 PLUGIN = """
 import os
 from run_batch.model import MULTIMODAL_REGISTRY
-from run_batch.model.pixels import map_image_pixels
-from run_batch.model.llava import LlavaForConditionalGeneration
+from run_batch.model.images.pixels import map_image_pixels
+from run_batch.model.families.llava import LlavaForConditionalGeneration
 
 def map_or_die(context, items):
     if any(item.size == (13, 13) for item in items):

@@ -13,9 +13,9 @@ from safetensors.torch import load_file
 from transformers import LlamaForCausalLM
 
 import jobs
-from run_batch.model.mapper import RowPrompt
 from run_batch.model.plugin import announce_plugins, register
-from run_batch.model.prompts import Piece
+from run_batch.model.prompts.tokenizer import Piece
+from run_batch.model.rendering.renderer import RowPrompt
 
 EXAMPLE = jobs.ROOT / "configs" / "custom"
 GUIDE = jobs.ROOT / "docs" / "custom-models.md"

@@ -11,16 +11,16 @@ from checkpoints import save_llava
 from pictures import encoded, picture
 
 import jobs
-from run_batch.jobs.config import load_config
-from run_batch.jobs.generation import Generation
-from run_batch.jobs.mapped import MappedRow
-from run_batch.jobs.pipeline import run_job
-from run_batch.jobs.prepare import prepare
-from run_batch.model.checkpoint import ModelSettings
-from run_batch.model.images import EncodedImage
-from run_batch.model.llava import LlavaForConditionalGeneration
-from run_batch.model.mapper import ModelMapper, RowPrompt
-from run_batch.model.prompts import Piece
+from run_batch.jobs.job.config import load_config
+from run_batch.jobs.job.mapped import MappedRow
+from run_batch.jobs.job.prepare import prepare
+from run_batch.jobs.job.rows import Generation
+from run_batch.jobs.runner.pipeline import run_job
+from run_batch.model.checkpoint.settings import ModelSettings
+from run_batch.model.families.llava import LlavaForConditionalGeneration
+from run_batch.model.images.decode import EncodedImage
+from run_batch.model.prompts.tokenizer import Piece
+from run_batch.model.rendering.renderer import ModelMapper, RowPrompt
 
 pytestmark = pytest.mark.engine
 
@@ -69,7 +69,7 @@ def threads_of_workers() -> list[int]:
         if entry.name.isdigit():
             try:
                 command = (entry / "cmdline").read_bytes()
-                if b"run_batch.jobs.worker" in command:
+                if b"run_batch.jobs.mapping.worker_main" in command:
                     found.append(len(list((entry / "task").iterdir())))
             except OSError:
                 continue

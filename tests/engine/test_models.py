@@ -23,11 +23,12 @@ from vllm.multimodal.processing import ProcessorInputs, TimingContext
 from vllm.tokenizers import cached_tokenizer_from_config
 
 import jobs
-from run_batch.model import RowError, llava_next
-from run_batch.model.checkpoint import ModelSettings, build_engine_args, build_model_config
-from run_batch.model.images import decode_image
-from run_batch.model.mapper import ModelMapper, RowPrompt
-from run_batch.model.prompts import Piece
+from run_batch.model import RowError
+from run_batch.model.checkpoint.settings import ModelSettings, build_engine_args, build_model_config
+from run_batch.model.families import llava_next
+from run_batch.model.images.decode import decode_image
+from run_batch.model.prompts.tokenizer import Piece
+from run_batch.model.rendering.renderer import ModelMapper, RowPrompt
 
 pytestmark = pytest.mark.engine
 
@@ -207,7 +208,7 @@ def test_the_largest_image_fits_the_budget_that_was_profiled(next_folder: Path, 
 NO_DUMMY_DATA = """
 from torch import nn
 from run_batch.model import INPUT_REGISTRY, MULTIMODAL_REGISTRY
-from run_batch.model.llava import LlavaForConditionalGeneration as Llava, expand_image_tokens
+from run_batch.model.families.llava import LlavaForConditionalGeneration as Llava, expand_image_tokens
 from vllm.model_executor.models.interfaces import SupportsMultiModal
 
 @MULTIMODAL_REGISTRY.register_image_pixel_input_mapper()

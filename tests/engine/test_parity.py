@@ -11,9 +11,9 @@ from pictures import random_picture
 from PIL import Image
 from transformers import AutoImageProcessor, AutoTokenizer
 
-from run_batch.model.llava import image_feature_size
-from run_batch.model.mapper import RowPrompt
-from run_batch.model.prompts import Piece
+from run_batch.model.families.llava import image_feature_size
+from run_batch.model.prompts.tokenizer import Piece
+from run_batch.model.rendering.renderer import RowPrompt
 
 pytestmark = pytest.mark.engine
 

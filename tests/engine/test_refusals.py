@@ -44,7 +44,7 @@ REFUSALS: dict[str, tuple[dict[str, Any], str]] = {
 _IMPORTS = """
 from torch import nn
 from run_batch.model import INPUT_REGISTRY, MULTIMODAL_REGISTRY, DummyData
-from run_batch.model.llava import LlavaForConditionalGeneration
+from run_batch.model.families.llava import LlavaForConditionalGeneration
 """
 _SHORT = """
 def short(context, prompts):

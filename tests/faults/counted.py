@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from run_batch.io.parquet import ParquetSource
-from run_batch.io.shards import ShardStore
+from run_batch.io.inputs.parquet import ParquetSource
+from run_batch.io.outputs.shards import ShardStore
 
 
 class Operations:

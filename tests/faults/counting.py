@@ -9,10 +9,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from run_batch.jobs import engine, pipeline
 from run_batch.jobs.cli import main
-from run_batch.jobs.generation import Generation
-from run_batch.model.checkpoint import ModelSettings
+from run_batch.jobs.engine import vllm_engine as engine
+from run_batch.jobs.job.rows import Generation
+from run_batch.jobs.runner import pipeline
+from run_batch.model.checkpoint.settings import ModelSettings
 
 FOLDER = Path(sys.argv[sys.argv.index("--config") + 1]).parent
 

@@ -11,18 +11,18 @@ from pathlib import Path
 import pyarrow as pa
 from counted import Operations
 
-from run_batch.io.claims import Claims
-from run_batch.io.journal import JournalWriter
-from run_batch.jobs.assignment import Assignment
-from run_batch.jobs.commits import count_shard, record_commit
-from run_batch.jobs.config import load_config
-from run_batch.jobs.generation import Generation
-from run_batch.jobs.journal import JournalRow, encode_rows, journal_folder, segment_name, writer_name
-from run_batch.jobs.plan import job_hash, record_job
-from run_batch.jobs.prepare import PreparedJob, prepare
-from run_batch.jobs.resume import resume
-from run_batch.jobs.shares import Share
-from run_batch.jobs.together import finish, held, next_work
+from run_batch.io.coordination.claims import Claims
+from run_batch.io.outputs.journal import JournalWriter
+from run_batch.jobs.job.config import load_config
+from run_batch.jobs.job.plan import job_hash, record_job
+from run_batch.jobs.job.prepare import PreparedJob, prepare
+from run_batch.jobs.job.rows import Generation
+from run_batch.jobs.job.shares import Share
+from run_batch.jobs.results.commits import count_shard, record_commit
+from run_batch.jobs.results.recovery import JournalRow, encode_rows, journal_folder, segment_name, writer_name
+from run_batch.jobs.runner.completion import finish, held, next_work
+from run_batch.jobs.runner.resume import resume
+from run_batch.jobs.runner.shard_assignment import Assignment
 
 
 @dataclass(frozen=True)

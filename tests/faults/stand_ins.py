@@ -22,16 +22,20 @@ import disks
 import power
 import pyarrow as pa
 
-from run_batch.io import hold
-from run_batch.jobs import cli, pipeline, supervisor, transport, workers
-from run_batch.jobs.config import JobConfig
-from run_batch.jobs.engine import EngineDied
-from run_batch.jobs.generation import Generation
-from run_batch.jobs.mapped import MappedRow, RowFailure
-from run_batch.jobs.prepare import prepare
-from run_batch.jobs.shares import Share
-from run_batch.jobs.worker import TaskResult, WorkerReady
-from run_batch.jobs.workers import WorkerPool, _Worker
+from run_batch.io.coordination import lease as hold
+from run_batch.jobs import cli
+from run_batch.jobs.engine import supervisor
+from run_batch.jobs.engine.vllm_engine import EngineDied
+from run_batch.jobs.job.config import JobConfig
+from run_batch.jobs.job.mapped import MappedRow, RowFailure
+from run_batch.jobs.job.prepare import prepare
+from run_batch.jobs.job.rows import Generation
+from run_batch.jobs.job.shares import Share
+from run_batch.jobs.mapping import shared_memory as transport
+from run_batch.jobs.mapping import worker_pool as workers
+from run_batch.jobs.mapping.worker_main import TaskResult, WorkerReady
+from run_batch.jobs.mapping.worker_pool import WorkerPool, _Worker
+from run_batch.jobs.runner import pipeline
 
 # pyarrow loads parts of itself when it is first asked for a plain list: once, not in every run that is forked.
 pa.array([1]).to_pylist()

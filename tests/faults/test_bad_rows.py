@@ -49,7 +49,7 @@ class MemoryWatch:
             for line in Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text().split():
                 try:
                     status = Path(f"/proc/{line}/status").read_text()
-                    if b"run_batch.jobs.worker" not in Path(f"/proc/{line}/cmdline").read_bytes():
+                    if b"run_batch.jobs.mapping.worker_main" not in Path(f"/proc/{line}/cmdline").read_bytes():
                         continue
                 except OSError:
                     continue

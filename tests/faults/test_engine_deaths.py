@@ -11,7 +11,7 @@ import pytest
 from stand_ins import Setting, Speed
 from standing import kill_group, make_job, wait_for_rows
 
-from run_batch.jobs.suspects import Suspects
+from run_batch.jobs.engine.suspects import Suspects
 
 ROWS = 300
 

@@ -14,9 +14,9 @@ import pytest
 import rowless
 from rowless import Done
 
-from run_batch.io.shards import ShardStore
-from run_batch.jobs.config import load_config
-from run_batch.jobs.status import read_status
+from run_batch.io.outputs.shards import ShardStore
+from run_batch.jobs.job.config import load_config
+from run_batch.jobs.watch.status import read_status
 
 ROWS_PER_SHARD = 1000
 AT_ONCE = 4

@@ -16,8 +16,8 @@ from stand_ins import Setting, Speed
 from standing import StandingJob, kill_group, make_job, wait_for_rows
 
 import jobs
-from run_batch.jobs.config import load_config
-from run_batch.jobs.status import read_status
+from run_batch.jobs.job.config import load_config
+from run_batch.jobs.watch.status import read_status
 
 ROWS = 300
 PROMPTS = [f"prompt {i}" for i in range(ROWS)]

@@ -14,7 +14,7 @@ from pictures import encoded
 from PIL import Image
 
 import jobs
-from run_batch.jobs.processes import children
+from run_batch.jobs.machine.processes import children
 
 pytestmark = pytest.mark.engine
 
@@ -28,8 +28,8 @@ IN_FLIGHT = 2 * 32
 PLUGIN = """
 import os, time
 from run_batch.model import MULTIMODAL_REGISTRY
-from run_batch.model.llava import LlavaForConditionalGeneration
-from run_batch.model.pixels import map_uint8_pixels
+from run_batch.model.families.llava import LlavaForConditionalGeneration
+from run_batch.model.images.pixels import map_uint8_pixels
 
 @MULTIMODAL_REGISTRY.register_image_pixel_input_mapper(map_uint8_pixels)
 class MortalLlava(LlavaForConditionalGeneration):
@@ -190,7 +190,7 @@ def test_a_row_on_which_the_engines_process_hangs_is_found(tmp_path: Path, whole
 
 @pytest.mark.parametrize("environment", [OWN_PROCESS, pytest.param({}, marks=pytest.mark.long)], ids=len)
 def test_a_bug_in_run_batchs_own_model_code_stops_the_run(tmp_path: Path, environment: dict[str, str]) -> None:
-    # The innermost frame is in run_batch.model.llava, whatever called it.
+    # The innermost frame is in run_batch.model.families.llava, whatever called it.
     job = with_poison(tmp_path, "kwargs['pixel_values'] = None", 20)
     code, said = finish(start(job, **environment))
     assert code == 1 and "this is a bug in run-batch; please report it" in said, said

@@ -6,7 +6,7 @@ import pytest
 from stand_ins import Speed
 from standing import make_job
 
-from run_batch.jobs.workers import BATCH_ROWS
+from run_batch.jobs.mapping.worker_pool import BATCH_ROWS
 
 ROWS = 6 * BATCH_ROWS
 # The first row of a batch, which shares its number with the batch, and one in the middle.

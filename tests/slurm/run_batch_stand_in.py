@@ -58,7 +58,7 @@ def main() -> None:
     if sys.argv[1] not in ("submit", "status"):
         from stand_ins import ForkedPool
 
-        from run_batch.jobs import pipeline
+        from run_batch.jobs.runner import pipeline
 
         stand_ins = {
             "WorkerPool": ForkedPool,

@@ -32,8 +32,8 @@ def test_a_room_imports_only_what_it_may_know(room: str) -> None:
 @pytest.mark.parametrize(
     ("source", "used"),
     [
-        ("from run_batch.jobs.plan import Plan", {"jobs"}),
-        ("import run_batch.jobs.plan as p", {"jobs"}),
+        ("from run_batch.jobs.job.plan import Plan", {"jobs"}),
+        ("import run_batch.jobs.job.plan as p", {"jobs"}),
         ("from run_batch import io", {"io"}),
         ("def f():\n    from run_batch.model import registry", {"model"}),
         ("from ..jobs import plan", {"."}),

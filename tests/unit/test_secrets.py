@@ -8,13 +8,13 @@ import pyarrow.parquet as pq
 import pytest
 from servers import file_server
 
-from run_batch.io.parquet import ParquetSource
-from run_batch.io.rows import InputError
+from run_batch.io.inputs.parquet import ParquetSource
+from run_batch.io.inputs.source import InputError
 from run_batch.io.secrets import hide_secrets
-from run_batch.jobs.config import parse_config
-from run_batch.jobs.errors import JobError, RunError
-from run_batch.jobs.plan import job_identity
-from run_batch.model.checkpoint import ModelSettings, SettingsError, build_engine_args
+from run_batch.jobs.job.config import parse_config
+from run_batch.jobs.job.errors import JobError, RunError
+from run_batch.jobs.job.plan import job_identity
+from run_batch.model.checkpoint.settings import ModelSettings, SettingsError, build_engine_args
 
 SECRET = "s3cret"
 

@@ -20,7 +20,7 @@ from vllm.multimodal.processing import (
     PromptUpdate,
 )
 
-from run_batch.model.llava import LlavaForConditionalGeneration, image_feature_size
+from run_batch.model.families.llava import LlavaForConditionalGeneration, image_feature_size
 
 
 class StockInfo(BaseProcessingInfo):

@@ -1,0 +1,1 @@
+"""The files by which processes that share an output folder coordinate: leases and claims."""

@@ -1,0 +1,90 @@
+"""Rows of Hugging Face data sets: a folder written by `save_to_disk`, or a data set on the Hub."""
+
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from run_batch.io.inputs.source import DamagedInputError, InputError, RowBatch
+
+
+def is_saved_dataset(folder: Path) -> bool:
+    """Whether `datasets.save_to_disk` wrote this folder."""
+    return (folder / "dataset_dict.json").is_file() or (
+        (folder / "state.json").is_file() and (folder / "dataset_info.json").is_file()
+    )
+
+
+class HfSource:
+    """The rows of one split of a Hugging Face data set, as Arrow columns (images stay encoded)."""
+
+    def __init__(self, path: str, split: str, name: str | None) -> None:
+        """Open the data set; a local one is mapped into memory, not read.
+
+        Args:
+            path: a folder written by `save_to_disk`, or a Hub id.
+            split: the split to take where there are several.
+            name: configuration of a data set on the Hub.
+
+        Raises:
+            InputError: no such data set, configuration or split.
+        """
+        import datasets
+
+        folder = Path(path)
+        try:
+            if folder.is_dir():
+                loaded = datasets.load_from_disk(path)
+                self.folder: Path | None = folder
+            else:
+                loaded = datasets.load_dataset(path, name, split=split)
+                self.folder = None
+        except Exception as error:  # the library raises whatever its readers and the Hub's client raise
+            raise InputError(f"input.path {path}: the data set cannot be opened: {_one_line(error)}") from None
+        if isinstance(loaded, datasets.DatasetDict):
+            if split not in loaded:
+                raise InputError(f"input.split {split!r}: {path} has the splits {', '.join(map(str, loaded))}")
+            loaded = loaded[split]
+        self._split = split
+        self._dataset = loaded.with_format("arrow")
+        self.schema = loaded.features.arrow_schema
+        self.num_rows: int = loaded.num_rows
+        self._files = {file["filename"]: _state(file["filename"]) for file in loaded.cache_files}
+        self.fingerprint = hashlib.sha256(f"{loaded._fingerprint} {loaded.num_rows}".encode()).hexdigest()
+
+    def read(self, start: int, stop: int, columns: Sequence[str], batch_rows: int) -> Iterator[RowBatch]:
+        """See Source.read."""
+        self._check_unchanged()
+        dataset = self._dataset.select_columns(list(columns))
+        for low in range(start, stop, batch_rows):
+            table = dataset[low : min(low + batch_rows, stop)]
+            for batch in table.combine_chunks().to_batches():
+                yield RowBatch(low, batch)
+                low += batch.num_rows
+
+    def _check_unchanged(self) -> None:
+        for name, state in self._files.items():
+            try:
+                changed = _state(name) != state
+            except OSError as error:
+                raise DamagedInputError(
+                    f"{name}: {error.strerror}; put it back and run the same command again"
+                ) from None
+            if changed:
+                raise DamagedInputError(
+                    f"{name} has changed since the job started; put the old file back and run the same command "
+                    "again, or start a new job"
+                )
+
+    def row_names(self, start: int, stop: int) -> list[str]:
+        """See Source.row_names."""
+        return [f"{self._split}:{row}" for row in range(start, stop)]
+
+
+def _state(path: str) -> tuple[int, int]:
+    status = os.stat(path)
+    return status.st_size, status.st_mtime_ns
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,122 @@
+"""Which hosts and addresses images may be fetched from: what a job allows, held against what the resolver answers."""
+
+import ipaddress
+import queue
+import re
+import socket
+import threading
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from run_batch.io.inputs.source import MediaError
+
+DEFAULT_PORTS = {"http": 80, "https": 443}
+_HOST = re.compile(r"(?:[a-z0-9_](?:[a-z0-9_-]*[a-z0-9_])?\.)*[a-z0-9_](?:[a-z0-9_-]*[a-z0-9_])?")
+_NAT64 = ipaddress.ip_network("64:ff9b::/96")
+
+IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
+@dataclass(frozen=True, slots=True)
+class HostRules:
+    """Where images may come from.
+
+    Attributes:
+        allowed: `HOST`, on the standard ports, or `HOST:PORT`.
+        private: allow addresses that are not of the public internet too.
+    """
+
+    allowed: frozenset[str] = frozenset()
+    private: bool = False
+
+    @classmethod
+    def of(cls, hosts: Iterable[str], private: bool) -> "HostRules":
+        """The rules of `input.allowed_hosts` and `input.allow_private_hosts`."""
+        return cls(frozenset(host.lower().rstrip(".") for host in hosts), private)
+
+    def check_host(self, scheme: str, host: str, port: int) -> None:
+        """Refuse a host that is not listed.
+
+        Raises:
+            MediaError: `url_not_allowed`.
+        """
+        shown = f"[{host}]" if ":" in host else host
+        names = {f"{shown}:{port}"} | ({shown} if port == DEFAULT_PORTS[scheme] else set())
+        if not names & self.allowed:
+            name = shown if port == DEFAULT_PORTS[scheme] else f"{shown}:{port}"
+            raise MediaError("url_not_allowed", f"{name} is not in input.allowed_hosts")
+
+
+def is_host_entry(text: str) -> bool:
+    """Whether `text` can stand in `input.allowed_hosts`: HOST or HOST:PORT, no scheme, path or wildcard."""
+    host, colon, port = text.lower().rstrip(".").rpartition(":")
+    if text.startswith("["):
+        address, _, port = text[1:].partition("]")
+        return _is_ipv6(address) and (not port or (port[0] == ":" and _is_port(port[1:])))
+    if not colon:
+        host, port = port, "80"
+    return len(host) <= 253 and _HOST.fullmatch(host) is not None and _is_port(port)
+
+
+def _is_ipv6(text: str) -> bool:
+    try:
+        return bool(ipaddress.IPv6Address(text))
+    except ValueError:
+        return False
+
+
+def _is_port(text: str) -> bool:
+    return text.isascii() and text.isdigit() and 0 < int(text[:6]) < 65536
+
+
+def resolve(host: str, port: int, seconds: float, private: bool) -> IpAddress:
+    """The address to connect to for `host`; all that the resolver gives have to be allowed.
+
+    One private address among public ones is refused too: it is what rebinding a name looks like.
+
+    Raises:
+        MediaError: `url_failed` for a name that has no address, `url_not_allowed` for an address that is not public.
+    """
+    answers = _look_up(host, port, seconds)
+    if not answers:
+        raise MediaError("url_failed", f"{host} has no address")
+    addresses = [ipaddress.ip_address(answer.partition("%")[0]) for answer in answers]
+    if not private and not all(map(is_public, addresses)):
+        raise MediaError(
+            "url_not_allowed", f"{host} leads to a private or reserved address; input.allow_private_hosts allows it"
+        )
+    return addresses[0]
+
+
+def _look_up(host: str, port: int, seconds: float) -> list[str]:
+    """What the resolver answers, waiting `seconds` at most: getaddrinfo itself knows no time limit."""
+    answer: queue.SimpleQueue[list[str] | OSError | UnicodeError] = queue.SimpleQueue()
+
+    def ask() -> None:
+        try:
+            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            answer.put([str(address[0]) for *_, address in found])
+        except (OSError, UnicodeError) as error:
+            answer.put(error)
+
+    threading.Thread(target=ask, name="look-up", daemon=True).start()
+    try:
+        found = answer.get(timeout=max(seconds, 0.0))
+    except queue.Empty:
+        raise MediaError("url_failed", f"{host}: its address was not found in time") from None
+    if isinstance(found, list):
+        return found
+    raise MediaError("url_failed", f"{host} has no address that can be found")
+
+
+def is_public(address: IpAddress) -> bool:
+    """Whether an address is one of the public internet, through whatever form of IPv6 it is written in."""
+    if isinstance(address, ipaddress.IPv6Address):
+        inner = address.ipv4_mapped or address.sixtofour
+        if address in _NAT64:
+            inner = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+        if inner is not None:
+            return is_public(inner)
+        if address.is_site_local or address.teredo:
+            return False
+    return address.is_global and not (address.is_multicast or address.is_reserved or address.is_unspecified)

@@ -1,0 +1,207 @@
+"""A journal: finished rows on disk before their shard is, in files that only grow.
+
+One writer appends to segments of its own; nobody else ever writes to them. A segment is a line that names its format,
+then records: length, CRC-32, payload. Reading ends at the first record that is torn or damaged, without an error: what
+comes before it is whole. The first record tells which job the segment belongs to. Nothing is asked of the storage but
+exclusive create, appending to one's own file, and fsync. What a payload means is the caller's business.
+"""
+
+import os
+import struct
+import threading
+import time
+import zlib
+from collections import defaultdict, deque
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from run_batch.io.outputs.shards import sync_folder
+
+SUFFIX = ".journal"
+# What a killed process can lose, and what a power cut can.
+WRITE_SECONDS = 0.1
+SYNC_SECONDS = 0.5
+_MAGIC = b"run-batch journal 1\n"
+_RECORD = struct.Struct("<II")
+# A segment goes once all its shards are committed, so smaller ones go earlier; each costs a file create.
+_SEGMENT_BYTES = 8 << 20
+_RECORD_ITEMS = 1024
+
+Item = TypeVar("Item")
+
+
+def pack_record(payload: bytes) -> bytes:
+    return _RECORD.pack(len(payload), zlib.crc32(payload)) + payload
+
+
+def read_segment(path: Path, job_hash: str) -> Iterator[bytes]:
+    """The whole records of a segment, up to the first that is torn or damaged; none of another job's segment.
+
+    Raises:
+        OSError: the file cannot be read. One that has gone is an empty one: its rows have been committed.
+    """
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return
+    if not content.startswith(_MAGIC):
+        return
+    records = _records(memoryview(content)[len(_MAGIC) :])
+    if next(records, None) == job_hash.encode():
+        yield from records
+
+
+def _records(content: memoryview) -> Iterator[bytes]:
+    position = 0
+    while position + _RECORD.size <= len(content):
+        length, checksum = _RECORD.unpack_from(content, position)
+        position += _RECORD.size
+        payload = content[position : position + length]
+        if len(payload) < length or zlib.crc32(payload) != checksum:
+            return
+        yield bytes(payload)
+        position += length
+
+
+@dataclass(slots=True)
+class _Segment:
+    """A file that is being written.
+
+    Attributes:
+        unsynced: whether something of it may not be on disk yet.
+    """
+
+    path: Path
+    file: int
+    size: int = 0
+    unsynced: bool = False
+
+    def append(self, content: bytes) -> None:
+        left = memoryview(content)
+        while left:
+            left = left[os.write(self.file, left) :]
+        self.size += len(content)
+        self.unsynced = True
+
+    def sync(self) -> None:
+        if self.unsynced:
+            os.fsync(self.file)
+        self.unsynced = False
+
+    def end(self) -> None:
+        self.sync()
+        os.close(self.file)
+
+
+class JournalWriter(Generic[Item]):
+    """Appends items to segments, in a thread of its own: the caller never waits for the disk."""
+
+    def __init__(
+        self, folder: Path, name: Callable[[int], str], job_hash: str, encode: Callable[[list[Item]], bytes]
+    ) -> None:
+        """Start the thread; the first segment is made with the first item.
+
+        Args:
+            name: what the names of segments with items of a shard begin with; no other process may use it. Shards of
+                different names are never in one segment.
+            encode: makes the payload of some items, in the thread.
+        """
+        self._folder, self._name, self._job_hash, self._encode = folder, name, job_hash, encode
+        self._pending: deque[tuple[int, Item]] = deque()
+        self._settled: set[int] = set()
+        self._adopted: deque[tuple[Path, set[int]]] = deque()
+        self._segments: dict[Path, set[int]] = {}
+        self._open: dict[str, _Segment] = {}
+        self._made = 0
+        self._synced = time.monotonic()
+        self._error: Exception | None = None
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
+        self._thread.start()
+
+    def append(self, shard: int, item: Item) -> None:
+        """Have one item written within WRITE_SECONDS, and durable within SYNC_SECONDS and the time of an fsync.
+
+        Raises:
+            OSError: an earlier item could not be written.
+        """
+        if self._error is not None:
+            raise self._error
+        self._pending.append((shard, item))
+
+    def adopt(self, path: Path, shards: Collection[int]) -> None:
+        """Remove a segment of an earlier run, too, once these shards are settled."""
+        self._adopted.append((path, set(shards)))
+
+    def settle(self, shard: int) -> None:
+        """The shard is committed: its items are not needed any more, nor are segments without other items."""
+        self._settled.add(shard)
+
+    def close(self, timeout: float | None = None) -> None:
+        """Write and sync what is left; may be called from any thread, and more than once.
+
+        Raises:
+            OSError: an item could not be written.
+        """
+        self._closing.set()
+        self._thread.join(timeout)
+        if self._error is not None:
+            raise self._error
+
+    def _run(self) -> None:
+        try:
+            while not self._closing.wait(WRITE_SECONDS):
+                self._write_pending()
+                if time.monotonic() - self._synced >= SYNC_SECONDS:
+                    for segment in self._open.values():
+                        segment.sync()
+                    self._synced = time.monotonic()
+                self._remove_settled()
+            self._write_pending()
+            while self._open:
+                self._open.popitem()[1].end()
+            self._remove_settled()
+        except Exception as error:
+            self._error = error
+
+    def _write_pending(self) -> None:
+        while self._pending:
+            taken = [self._pending.popleft() for _ in range(min(len(self._pending), _RECORD_ITEMS))]
+            parts: defaultdict[str, list[tuple[int, Item]]] = defaultdict(list)
+            for shard, item in taken:
+                if shard not in self._settled:
+                    parts[self._name(shard)].append((shard, item))
+            for name, part in parts.items():
+                segment = self._open.get(name) or self._begin_segment(name)
+                self._segments[segment.path].update(shard for shard, _ in part)
+                segment.append(pack_record(self._encode([item for _, item in part])))
+                if segment.size >= _SEGMENT_BYTES:
+                    self._open.pop(name).end()
+
+    def _begin_segment(self, name: str) -> _Segment:
+        path = self._folder / f"{name}-{self._made:05d}{SUFFIX}"
+        self._made += 1
+        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o666)
+        segment = self._open[name] = _Segment(path, file)
+        self._segments[path] = set()
+        segment.append(_MAGIC + pack_record(self._job_hash.encode()))
+        sync_folder(self._folder)
+        return segment
+
+    def _remove_settled(self) -> None:
+        while self._adopted:
+            path, shards = self._adopted.popleft()
+            self._segments[path] = shards
+        if not self._settled:
+            return
+        # One is left open even if it is settled: the next rows most likely go there.
+        kept = next(reversed(self._open.values())).path if self._open else None
+        for path, shards in list(self._segments.items()):
+            shards -= self._settled
+            if not shards and path != kept:
+                for name in [name for name, segment in self._open.items() if segment.path == path]:
+                    os.close(self._open.pop(name).file)
+                path.unlink(missing_ok=True)
+                del self._segments[path]

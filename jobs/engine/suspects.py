@@ -1,0 +1,135 @@
+"""Which row kills the engine: found by narrowing, in a number of deaths that grows with the logarithm of the rows.
+
+Rows that were in the engine at two deaths are suspects: they run alone from then on, half of them at a time. A half
+that finishes is innocent; a half that dies is halved again; a row that dies three times, all alone, is to blame. The
+first death costs nobody anything: most have other causes. All this is kept in a file too, for rows that kill the
+process.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from run_batch.io.outputs.shards import replace_file
+
+_DEATHS_TO_SUSPECT = 2
+_DEATHS_ALONE_TO_BLAME = 3
+
+
+class Suspects:
+    """What is known of the rows that were in the engine when it died.
+
+    Attributes:
+        groups: rows to be run alone, one group at a time, the first one first.
+        blamed: rows found to kill the engine.
+    """
+
+    def __init__(self, file: Path | None = None) -> None:
+        """Read what an earlier process knew.
+
+        Args:
+            file: where to keep it; a damaged one counts as none, and costs some restarts.
+        """
+        self._file = file
+        self._deaths: Counter[int] = Counter()
+        self._deaths_alone: Counter[int] = Counter()
+        self.groups: list[list[int]] = []
+        self.blamed: set[int] = set()
+        try:
+            known = json.loads(file.read_text()) if file is not None else {}
+            self._deaths.update({int(row): count for row, count in known.get("deaths", {}).items()})
+            self._deaths_alone.update({int(row): count for row, count in known.get("deaths_alone", {}).items()})
+            self.groups = [[int(row) for row in group] for group in known.get("groups", [])]
+            self.blamed = {int(row) for row in known.get("blamed", [])}
+        except (OSError, ValueError, TypeError, AttributeError):
+            pass
+
+    def held(self, row: int) -> bool:
+        """Whether a row must run with its group alone."""
+        return any(row in group for group in self.groups)
+
+    def keep_only(self, is_left: Callable[[int], bool]) -> None:
+        """Forget rows that are finished, or none of this run's."""
+        self.groups = [kept for group in self.groups if (kept := [row for row in group if is_left(row)])]
+        self.blamed = {row for row in self.blamed if is_left(row)}
+        for counter in (self._deaths, self._deaths_alone):
+            for row in [row for row in counter if not is_left(row)]:
+                del counter[row]
+
+    def clear(self, row: int) -> None:
+        """A row is finished."""
+        if not (self._deaths or self.groups or self.blamed):
+            return
+        self._deaths.pop(row, None)
+        self._deaths_alone.pop(row, None)
+        self.blamed.discard(row)
+        for group in self.groups:
+            if row in group:
+                group.remove(row)
+        self.groups = [group for group in self.groups if group]
+
+    def died(self, running: Sequence[int]) -> int | None:
+        """The engine died with these rows in it; the row to blame, if there is one.
+
+        Raises:
+            OSError: this cannot be written down.
+        """
+        blamed = None
+        alone = next((group for group in self.groups if running and set(running) <= set(group)), None)
+        if alone is not None:
+            self.groups.remove(alone)
+            self.groups.insert(0, alone)
+            blamed = self._group_died(list(running))
+        else:
+            self._deaths.update(running)
+            suspects = [row for row in running if self._deaths[row] >= _DEATHS_TO_SUSPECT]
+            for row in suspects:
+                self.clear(row)
+            self.groups += _halves(suspects)
+        self.save()
+        return blamed
+
+    def _group_died(self, running: list[int]) -> int | None:
+        """Rows of the group that are not running any more have finished; those that were not added yet stay with it."""
+        if len(running) > 1:
+            left = [row for row in self.groups[0] if row not in running]
+            self.groups[:1] = [*_halves(running), *([left] if left else [])]
+            return None
+        row = running[0]
+        self._deaths_alone[row] += 1
+        rest = [other for other in self.groups[0] if other != row]
+        self.groups[:1] = [[row], *([rest] if rest else [])]
+        if self._deaths_alone[row] < _DEATHS_ALONE_TO_BLAME:
+            return None
+        del self.groups[0]
+        self.blamed.add(row)
+        return row
+
+    def forget(self) -> None:
+        """No row is to blame."""
+        self._deaths.clear()
+        self._deaths_alone.clear()
+        self.groups.clear()
+        self.blamed.clear()
+        self.save()
+
+    def save(self) -> None:
+        """Write down what is known, for a process that follows."""
+        if self._file is None:
+            return
+        if not (self._deaths or self.groups or self.blamed):
+            self._file.unlink(missing_ok=True)
+            return
+        known = {
+            "deaths": self._deaths,
+            "deaths_alone": self._deaths_alone,
+            "groups": self.groups,
+            "blamed": sorted(self.blamed),
+        }
+        replace_file(self._file, json.dumps(known).encode())
+
+
+def _halves(rows: list[int]) -> list[list[int]]:
+    middle = (len(rows) + 1) // 2
+    return [half for half in (rows[:middle], rows[middle:]) if half]

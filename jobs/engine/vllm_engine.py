@@ -1,0 +1,203 @@
+"""vLLM's engine: mapped rows in, generated texts out, with continuous batching."""
+
+import contextlib
+import gc
+import os
+import threading
+from collections.abc import Mapping
+from multiprocessing.connection import wait
+from typing import Any
+
+from run_batch.jobs.job.errors import JobError, RunError
+from run_batch.jobs.job.mapped import MappedRow, RowFailure
+from run_batch.jobs.job.rows import Generation, TokenLogprob
+from run_batch.jobs.machine.processes import kill_tree
+from run_batch.model.checkpoint.settings import (
+    ModelSettings,
+    SettingsError,
+    build_engine_args,
+    build_sampling_params,
+    first_cause,
+)
+from run_batch.model.declaration import DeclarationError
+from run_batch.model.failure_reports import Reports, is_own_bug
+
+
+class EngineDied(Exception):
+    """The engine cannot go on; the message is the cause, on one line. The rows in it may be to blame, or nobody."""
+
+
+class OwnBug(Exception):
+    """run-batch's own code failed in a process of the engine; the message is its traceback there."""
+
+
+class Engine:
+    """One vLLM engine with the job's sampling settings."""
+
+    def __init__(self, settings: ModelSettings, sampling: Mapping[str, Any]) -> None:
+        """Load the weights and profile memory.
+
+        Raises:
+            JobError: the engine or sampling settings do not hold, or the model cannot be found.
+            RunError: the engine does not start: weights that do not fit the model, too little memory.
+        """
+        from vllm import LLMEngine
+        from vllm.exceptions import VLLMValidationError
+        from vllm.platforms import current_platform
+        from vllm.sampling_params import RequestOutputKind
+        from vllm.usage.usage_lib import UsageContext
+
+        # What has been imported stays. vLLM has the collector walk through everything six times while an engine starts:
+        # more than a second, if that is not left out.
+        gc.freeze()
+        if current_platform.is_cpu() and int(settings.engine.get("tensor_parallel_size", 1)) == 1:
+            # On a CPU a second process only moves the same work elsewhere: start-up takes three times as long.
+            os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+        self._sampling = dict(sampling)
+        self._output_kind = RequestOutputKind.FINAL_ONLY
+        try:
+            self._shared_params = build_sampling_params(sampling, output_kind=self._output_kind)
+            engine_args = build_engine_args(settings)
+            vllm_config = engine_args.create_engine_config(UsageContext.LLM_CLASS)
+        except SettingsError as error:
+            raise JobError(str(error)) from None
+        except (VLLMValidationError, ValueError, TypeError, NotImplementedError) as error:
+            raise JobError(f"the engine settings do not hold: {first_cause(error)}") from error
+        except OSError as error:
+            raise JobError(f"model.path {settings.path} cannot be loaded: {first_cause(error)}") from error
+        self.max_num_seqs: int = vllm_config.scheduler_config.max_num_seqs
+        self._reports = Reports()
+        try:
+            self._engine = LLMEngine.from_vllm_config(vllm_config, UsageContext.LLM_CLASS, disable_log_stats=True)
+        except DeclarationError as error:
+            raise JobError(str(error)) from None
+        except Exception as error:
+            report = self._reports.first()
+            if report is not None and not report.own_bug:
+                raise JobError(report.text) from error
+            # Whatever vLLM, torch and the model's own class raise: --verbose shows where.
+            raise RunError(
+                f"the engine does not start: {type(error).__name__}: {first_cause(error)} (--verbose tells more)"
+            ) from error
+
+        manager = getattr(getattr(self._engine.engine_core, "resources", None), "engine_manager", None)
+        self._processes: list[Any] = list(getattr(manager, "processes", []))
+        if self._processes:
+            threading.Thread(target=self._wake_when_dead, name="engine-death", daemon=True).start()
+        gc.freeze()
+
+    def _wake_when_dead(self) -> None:
+        """vLLM notices that its process is dead, but `LLMEngine.step` goes on waiting for its answer."""
+        from vllm.v1.engine.exceptions import EngineDeadError
+
+        core = self._engine.engine_core
+        with contextlib.suppress(OSError, ValueError):  # closed meanwhile
+            wait([process.sentinel for process in self._processes])
+        core.outputs_queue.put_nowait(EngineDeadError())
+
+    @property
+    def unfinished(self) -> int:
+        """Rows added and not yet given back, running or waiting in the engine."""
+        return self._engine.get_num_unfinished_requests()
+
+    @property
+    def running(self) -> int:
+        """Rows that have a seat; the most that can be, where the engine is a process of its own and does not tell."""
+        core = getattr(self._engine.engine_core, "engine_core", None)
+        return min(self.unfinished, self.max_num_seqs) if core is None else len(core.scheduler.running)
+
+    def add(self, mapped: MappedRow) -> RowFailure | None:
+        """Queue one row; a row that vLLM refuses comes back as its failure.
+
+        Raises:
+            EngineDied, OwnBug, RunError: its process is dead; see `step`.
+        """
+        from vllm.exceptions import VLLMValidationError
+        from vllm.v1.engine.exceptions import EngineDeadError
+
+        params = self._shared_params
+        try:
+            if mapped.sampling:
+                params = build_sampling_params({**self._sampling, **mapped.sampling}, output_kind=self._output_kind)
+            self._engine.add_request(str(mapped.row), mapped.engine_input, params)
+        except (VLLMValidationError, SettingsError) as error:
+            return RowFailure(mapped.row, f"refused: {' '.join(str(error).split())}")
+        except EngineDeadError as error:
+            raise self._death(error) from error
+        return None
+
+    def step(self) -> list[Generation]:
+        """Run the model once for all running rows; the rows that this finished.
+
+        Raises:
+            EngineDied: a process of it is dead, memory has run out, or vLLM or a plugin's model failed.
+            OwnBug: run-batch's own code failed in a process of it; in this process, what that code raised.
+            RunError: the model does not do what it declares.
+        """
+        try:
+            outputs = self._engine.step()
+        except DeclarationError as error:
+            raise RunError(str(error)) from None
+        except Exception as error:
+            if is_own_bug(error):
+                raise
+            raise self._death(error) from error
+        return [_generation(output) for output in outputs if output.finished]
+
+    def _death(self, error: Exception) -> Exception:
+        """What a failure of vLLM's means: a row may be to blame, unless the process that failed says otherwise."""
+        report = self._reports.first()
+        if report is None:
+            return EngineDied(_cause(error))
+        return OwnBug(report.text) if report.own_bug else RunError(report.text)
+
+    def kill(self) -> bool:
+        """End the engine's processes where they are, from any thread; False where it runs in this process."""
+        for process in self._processes:
+            kill_tree(process.pid)
+        return bool(self._processes)
+
+    def close(self) -> None:
+        """End the engine's processes. One in this process ends with it: taking it down would only take time."""
+        if self._processes:
+            self._engine.engine_core.shutdown()
+
+    def discard(self) -> None:
+        """End a dead engine, so that another can be started in this process."""
+        from vllm.distributed import cleanup_dist_env_and_memory
+
+        with contextlib.suppress(Exception):  # it is dead: whatever still answers may fail
+            self.kill()
+            self._engine.engine_core.shutdown()
+        self._reports.close()
+        del self._engine
+        with contextlib.suppress(Exception):
+            cleanup_dist_env_and_memory()
+        gc.unfreeze()
+        gc.collect()
+
+
+def _cause(error: Exception) -> str:
+    """The engine's process keeps its own error to itself: only its log has it."""
+    return f"{type(error).__name__}: {first_cause(error)}"
+
+
+def _generation(output: Any) -> Generation:
+    sequences = sorted(output.outputs, key=lambda sequence: sequence.index)
+    first = sequences[0]
+    return Generation(
+        row=int(output.request_id),
+        texts=tuple(sequence.text for sequence in sequences),
+        finish_reason=first.finish_reason,
+        prompt_tokens=len(output.prompt_token_ids),
+        generated_tokens=sum(len(sequence.token_ids) for sequence in sequences),
+        logprobs=None if first.logprobs is None else tuple(_candidates(position) for position in first.logprobs),
+    )
+
+
+def _candidates(position: Mapping[int, Any]) -> tuple[TokenLogprob, ...]:
+    found = [
+        TokenLogprob(token_id, entry.decoded_token or "", entry.logprob, entry.rank or 0)
+        for token_id, entry in position.items()
+    ]
+    return tuple(sorted(found, key=lambda candidate: candidate.rank))

@@ -1,0 +1,124 @@
+"""prompt.template: literal text of the job's author, and fields filled from the row's columns."""
+
+import string
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from run_batch.jobs.job.config import did_you_mean
+from run_batch.jobs.job.errors import JobError
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """A field of a template: the column whose value takes its place."""
+
+    column: str
+
+
+@dataclass(frozen=True, slots=True)
+class PromptTemplate:
+    """A parsed prompt.template.
+
+    Attributes:
+        parts: literal text and fields, in order.
+    """
+
+    parts: Sequence[str | Field]
+
+    @property
+    def columns(self) -> list[str]:
+        return [part.column for part in self.parts if isinstance(part, Field)]
+
+    @property
+    def literal_text(self) -> str:
+        return "\0".join(part for part in self.parts if isinstance(part, str))
+
+    def without(self, placeholder: str) -> "PromptTemplate":
+        """The template for rows without images."""
+        return PromptTemplate([p.replace(placeholder, "") if isinstance(p, str) else p for p in self.parts])
+
+    def fill(self, row: Mapping[str, Any]) -> list[tuple[str, bool]]:
+        """The prompt of one row as (text, whether the template's author wrote it).
+
+        Raises:
+            ValueError: a column is null; the message names it.
+        """
+        filled = []
+        for part in self.parts:
+            if isinstance(part, str):
+                filled.append((part, True))
+                continue
+            value = row[part.column]
+            if value is None:
+                raise ValueError(f"column {part.column} is null")
+            filled.append((str(value), False))
+        return filled
+
+
+def parse_template(template: str, prompt_column: str, schema: pa.Schema) -> PromptTemplate:
+    """Parse prompt.template; `{prompt}` is the prompt column, any other field a column by its name.
+
+    Raises:
+        JobError: not a template, or a field that is no column of text or numbers.
+    """
+    parts: list[str | Field] = []
+    try:
+        parsed = list(string.Formatter().parse(template))
+    except ValueError as error:
+        raise JobError(f"prompt.template: {error} (write {{{{ and }}}} for literal braces)") from None
+    for literal, name, spec, conversion in parsed:
+        if literal and parts and isinstance(parts[-1], str):
+            parts[-1] += literal  # an escaped brace ends one literal and starts the next
+        elif literal:
+            parts.append(literal)
+        if name is None:
+            continue
+        if spec or conversion:
+            raise JobError(f"prompt.template: field {{{name}}} takes no format or conversion")
+        column = prompt_column if name == "prompt" else name
+        require_column("prompt.template", column, schema)
+        kind = schema.field(column).type
+        if not _is_text(kind):
+            raise JobError(f"prompt.template: column {column} is {kind}; a field takes text, numbers or true/false")
+        parts.append(Field(column))
+    return PromptTemplate(parts)
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    is_type = pa.types
+    if is_type.is_dictionary(kind):
+        return _is_text(kind.value_type)
+    return any(
+        check(kind)
+        for check in (
+            is_type.is_string,
+            is_type.is_large_string,
+            is_type.is_string_view,
+            is_type.is_integer,
+            is_type.is_floating,
+            is_type.is_boolean,
+            is_type.is_decimal,
+            is_type.is_date,
+            is_type.is_timestamp,
+        )
+    )
+
+
+def require_column(key: str, column: str, schema: pa.Schema) -> None:
+    """Refuse a key that names a column which the input does not have.
+
+    Raises:
+        JobError
+    """
+    if column not in schema.names:
+        raise JobError(
+            f"{key} names column {column!r}; the input has: {', '.join(schema.names)}{_nearest(column, schema)}"
+        )
+
+
+def _nearest(column: str, schema: pa.Schema) -> str:
+    hint = did_you_mean(column, schema.names)
+    return hint if hint.startswith("; did") else ""

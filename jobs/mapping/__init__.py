@@ -1,0 +1,1 @@
+"""Input rows to mapped rows, in bulk, in a pool of worker processes."""

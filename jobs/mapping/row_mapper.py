@@ -1,0 +1,183 @@
+"""A batch of input rows to what the engine takes: prompt, images, tokens, tensors. Runs in the worker processes.
+
+A row that cannot be mapped becomes a RowFailure; nothing that one row holds stops the others.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from blake3 import blake3
+
+from run_batch.io.inputs.source import MediaError
+from run_batch.io.media.allowed_hosts import HostRules
+from run_batch.io.media.reader import MediaReader, image_cells
+from run_batch.jobs.job.config import JobConfig
+from run_batch.jobs.job.errors import JobError
+from run_batch.jobs.job.mapped import MappedRow, RowFailure, model_settings, row_failure
+from run_batch.jobs.job.prompt_template import PromptTemplate, parse_template
+from run_batch.model.checkpoint.row_sampling import check_own_sampling
+from run_batch.model.checkpoint.settings import SettingsError, build_sampling_params
+from run_batch.model.declaration import RowError
+from run_batch.model.images.decode import EncodedImage
+from run_batch.model.images.features import features_tensor
+from run_batch.model.prompts.tokenizer import Piece
+from run_batch.model.rendering.declared_renderer import RowImage
+from run_batch.model.rendering.renderer import ModelMapper, RowPrompt
+
+# Encoded images of the rows that are mapped at once: bounds what hostile rows take of a worker's memory.
+_READY_BYTES = 256 << 20
+
+
+class RowMapper:
+    """Maps the rows of one job."""
+
+    def __init__(self, config: JobConfig, schema: pa.Schema, media_root: Path | None) -> None:
+        """Load the model's configs and tokenizer, and check the prompt settings against them.
+
+        Raises:
+            JobError: the model or the prompt settings do not hold.
+        """
+        self._config = config
+        hosts = HostRules.of(config.input.allowed_hosts, config.input.allow_private_hosts)
+        self._media = MediaReader(media_root, hosts)
+        try:
+            self._model = ModelMapper(model_settings(config), config.preprocess.scaled_jpeg_decoding)
+            self._chat = self._model.chat_template() if config.prompt.chat else None
+        except SettingsError as error:
+            raise JobError(str(error)) from None
+        placeholder = self._model.image_placeholder
+        self._template = self._text_template = PromptTemplate([])
+        if not config.prompt.chat:
+            self._template = parse_template(config.prompt.template, config.input.prompt_column, schema)
+            self._text_template = self._template.without(placeholder) if placeholder else self._template
+            self._check_placeholder(placeholder)
+
+    def _check_placeholder(self, placeholder: str | None) -> None:
+        column = self._config.input.image_column
+        if not column:
+            return
+        if not self._model.takes_images:
+            raise JobError(
+                f"input.image_column is {column!r}, but {self._config.model.path} takes no images; "
+                'set input.image_column = "" for a text-only job'
+            )
+        if placeholder is not None and placeholder not in self._template.literal_text:
+            raise JobError(
+                f"prompt.template has no {placeholder}, the model's image placeholder, so the images of column "
+                f"{column} would not be seen; add it where the image belongs"
+            )
+
+    def map(self, start: int, row_ids: Sequence[str] | None, records: pa.RecordBatch) -> list[MappedRow | RowFailure]:
+        """Map consecutive rows, the first of which has index `start` in the input.
+
+        Args:
+            row_ids: the rows' ids, where the input has no id column.
+        """
+        column = self._config.input.image_column
+        rows = _rows(records, column)
+        if column:
+            self._media.announce(row[column] for row in rows if not isinstance(row, RowError))
+        results: list[MappedRow | RowFailure] = []
+        ready: list[tuple[int, RowPrompt, Mapping[str, Any]]] = []
+        waiting = 0
+        for offset, row in enumerate(rows):
+            index = start + offset
+            try:
+                if isinstance(row, RowError):
+                    raise row
+                row_id = row_ids[offset] if row_ids else str(row[str(self._config.input.id_column)])
+                ready.append((index, self._prompt(row), self._sampling(row, row_id)))
+            except (RowError, MediaError) as error:
+                results.append(row_failure(index, error))
+                continue
+            waiting += sum(map(_nbytes, ready[-1][1].images))
+            if waiting > _READY_BYTES:
+                results += self._map_ready(ready)
+                ready, waiting = [], 0
+        results += self._map_ready(ready)
+        return sorted(results, key=lambda result: result.row)
+
+    def _map_ready(self, ready: Sequence[tuple[int, RowPrompt, Mapping[str, Any]]]) -> list[MappedRow | RowFailure]:
+        mapped = self._model.map([prompt for _, prompt, _ in ready], add_special_tokens=self._chat is None)
+        return [
+            row_failure(index, result) if isinstance(result, RowError) else MappedRow(index, result, sampling)
+            for (index, _, sampling), result in zip(ready, mapped, strict=True)
+        ]
+
+    def _prompt(self, row: Mapping[str, Any]) -> RowPrompt:
+        column = self._config.input.image_column
+        images = [_as_row_image(image) for image in self._media.read(row[column])] if column else []
+        if self._chat is not None:
+            return RowPrompt(self._chat.pieces(self._messages(row), len(images)), images)
+        template = self._template if images or not column else self._text_template
+        try:
+            return RowPrompt([Piece(text, trusted) for text, trusted in template.fill(row)], images)
+        except ValueError as error:
+            raise RowError("prompt_null", str(error)) from None
+
+    def _messages(self, row: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+        value = row[self._config.input.prompt_column]
+        if value is None:
+            raise RowError("prompt_null", f"column {self._config.input.prompt_column} is null")
+        messages = value if isinstance(value, list) else [{"role": "user", "content": str(value)}]
+        if self._config.prompt.system is not None:
+            messages = [{"role": "system", "content": self._config.prompt.system}, *messages]
+        return messages
+
+    def _sampling(self, row: Mapping[str, Any], row_id: str) -> Mapping[str, Any]:
+        settings: dict[str, Any] = {}
+        seed = self._config.sampling.get("seed")
+        if seed is not None:
+            digest = hashlib.blake2b(f"{seed}:{row_id}".encode(), digest_size=8).digest()
+            settings["seed"] = int.from_bytes(digest, "big") >> 1
+        column = self._config.input.sampling_column
+        if column is not None:
+            own = _own_sampling(row[column])
+            check_own_sampling(own, self._config.sampling)
+            settings.update(own)
+            try:
+                build_sampling_params({**self._config.sampling, **settings})
+            except SettingsError as error:
+                raise RowError("sampling", str(error)) from None
+        return settings
+
+
+def _as_row_image(image: bytes | np.ndarray) -> RowImage:
+    return features_tensor(image) if isinstance(image, np.ndarray) else EncodedImage(image, blake3(image).digest())
+
+
+def _nbytes(image: RowImage) -> int:
+    return len(image.encoded) if isinstance(image, EncodedImage) else getattr(image, "nbytes", 0)
+
+
+def _own_sampling(value: Any) -> dict[str, Any]:
+    """The sampling settings that a row brings: a struct or JSON text; nulls count as not set."""
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError) as error:
+            raise RowError("sampling", f"not JSON: {error}") from None
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise RowError("sampling", f"expected settings by name, found {type(value).__name__}")
+    return {name: setting for name, setting in value.items() if setting is not None}
+
+
+def _rows(records: pa.RecordBatch, image_column: str) -> list[Mapping[str, Any] | RowError]:
+    """The rows as Python values; a row with text that is no UTF-8 as its RowError."""
+    try:
+        columns = {
+            name: image_cells(column) if name == image_column else column.to_pylist()
+            for name, column in zip(records.schema.names, records.columns, strict=True)
+        }
+    except UnicodeDecodeError:
+        if records.num_rows > 1:
+            return [row for i in range(records.num_rows) for row in _rows(records.slice(i, 1), image_column)]
+        return [RowError("text_encoding", "the row holds text that is not UTF-8")]
+    return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]

@@ -1,0 +1,1 @@
+"""One run of a job, or of a share of it: from the shards to generate to the last commit."""

@@ -1,0 +1,1 @@
+"""run-batch submit: a job as a Slurm array."""

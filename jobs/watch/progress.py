@@ -1,0 +1,162 @@
+"""What a run tells while it runs: a bar on a terminal, plain lines elsewhere, and `progress.json` for others."""
+
+import contextlib
+import json
+import sys
+import time
+from collections import deque
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from run_batch.io.coordination.lease import this_process
+from run_batch.io.outputs.shards import replace_file
+
+PROGRESS_FILE = "progress.json"
+_LINE_SECONDS = 10.0
+_FILE_SECONDS = 1.0
+# Rates are of the last half minute: what the user sees is what the machine does now.
+_RATE_SECONDS = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class ProgressRecord:
+    """A run's progress as other processes see it.
+
+    Attributes:
+        writer: the name of its journal files.
+        holder: its process, as in its hold.
+        running: whether it has not ended, as far as it could tell.
+        rows_total: of its share, and of others' shards that it has taken over.
+        rows_done: those of them that are finished, those of earlier runs and of unfinished shards included.
+        rows_failed: those of them with an error.
+        rows_open, failed_open: finished rows of shards that are not committed yet.
+        rows_per_second: of the last half minute.
+        bottleneck: what holds up the rest: `engine`, `mapping`, `input` or `output`; empty while it is not known.
+        updated: seconds since the epoch.
+    """
+
+    writer: str
+    holder: dict[str, Any]
+    running: bool
+    rows_total: int
+    rows_done: int
+    rows_failed: int
+    rows_open: int
+    failed_open: int
+    rows_per_second: float
+    bottleneck: str
+    updated: float
+
+
+class Progress:
+    """Counts finished rows and shows them.
+
+    Attributes:
+        rows_open, failed_open: see ProgressRecord; the owner keeps them.
+    """
+
+    def __init__(self, total: int, done: int, failed: int, file: Path, writer: str, quiet: bool) -> None:
+        self.total, self.done, self.failed = total, done, failed
+        self.rows_open = self.failed_open = 0
+        self.generated_rows = self.generated_tokens = 0
+        self._bottleneck = ""
+        self._file = file
+        self._writer, self._holder = writer, asdict(this_process())
+        self._started = time.monotonic()
+        self._samples: deque[tuple[float, int, int]] = deque([(self._started, 0, 0)])
+        self._shown = self._filed = self._started
+        self._lines = not quiet and not sys.stderr.isatty()
+        self._bar = None if quiet or self._lines else tqdm(total=total, initial=done, unit="row", dynamic_ncols=True)
+
+    def add_recovered(self, failed: bool) -> None:
+        """Count one row that an earlier run had finished."""
+        self.done += 1
+        self.failed += failed
+
+    def add(self, tokens: int, failed: bool) -> None:
+        """Count one row that this run has finished."""
+        self.done += 1
+        self.failed += failed
+        self.generated_rows += 1
+        self.generated_tokens += tokens
+
+    def tick(self, bottleneck: str) -> None:
+        """Show what has changed, now and then."""
+        self._bottleneck = bottleneck
+        now = time.monotonic()
+        if now - self._filed >= _FILE_SECONDS:
+            self._filed = now
+            self._samples.append((now, self.generated_rows, self.generated_tokens))
+            while self._samples[0][0] < now - _RATE_SECONDS:
+                self._samples.popleft()
+            self.write()
+            if self._bar is not None:
+                self._bar.total, self._bar.n = self.total, self.done
+                self._bar.set_postfix_str(f"{self._rates()[1]:.0f} tokens/s, {self.failed} failed")
+        if self._lines and now - self._shown >= _LINE_SECONDS:
+            self._shown = now
+            print(self._line(), file=sys.stderr, flush=True)
+
+    def _rates(self) -> tuple[float, float]:
+        """Rows and tokens per second."""
+        then, rows, tokens = self._samples[0]
+        seconds = max(time.monotonic() - then, 1e-3)
+        return (self.generated_rows - rows) / seconds, (self.generated_tokens - tokens) / seconds
+
+    def _line(self) -> str:
+        rows, tokens = self._rates()
+        left = f"{_duration((self.total - self.done) / rows)} left" if rows > 0 else "time left unknown"
+        return (
+            f"{self.done} of {self.total} rows, {rows:.1f} rows/s, {tokens:.0f} tokens/s, {self.failed} failed, {left}"
+        )
+
+    def write(self, running: bool = True) -> None:
+        """Write `progress.json`."""
+        record = ProgressRecord(
+            writer=self._writer,
+            holder=self._holder,
+            running=running,
+            rows_total=self.total,
+            rows_done=self.done,
+            rows_failed=self.failed,
+            rows_open=self.rows_open,
+            failed_open=self.failed_open,
+            rows_per_second=self._rates()[0],
+            bottleneck=self._bottleneck,
+            updated=time.time(),
+        )
+        # Progress is for people: a disk that is full fails the run where results are written, not here.
+        with contextlib.suppress(OSError):
+            replace_file(self._file, json.dumps(asdict(record)).encode(), durable=False)
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.n = self.done
+            self._bar.close()
+
+    def summary(self, folder: Path) -> str:
+        """One line on the whole run."""
+        seconds = time.monotonic() - self._started
+        rate = self.generated_rows / seconds if seconds else 0.0
+        return (
+            f"{self.done} of {self.total} rows done, {self.failed} failed; this run: {self.generated_rows} rows and "
+            f"{self.generated_tokens} tokens in {_duration(seconds)} ({rate:.1f} rows/s); results in {folder}"
+        )
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.1f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def read_progress(file: Path) -> ProgressRecord | None:
+    """The last progress that a run wrote, or None."""
+    try:
+        return ProgressRecord(**json.loads(file.read_text()))
+    except (OSError, ValueError, TypeError):
+        return None

@@ -1,0 +1,171 @@
+"""`run-batch report`: one HTML file about a job, that needs nothing but itself.
+
+It is made of the output folder alone, while the job runs or later. Everything that comes from rows is escaped; the page
+has no scripts and loads nothing.
+"""
+
+import json
+import time
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from run_batch.io.outputs.shards import ShardError, ShardStore, replace_file
+from run_batch.jobs.job.config import JobConfig
+from run_batch.jobs.job.errors import JobError, RunError
+from run_batch.jobs.job.shares import SHARES_FOLDER
+from run_batch.jobs.results.commits import Commit, errors_by_kind, read_commits
+from run_batch.jobs.watch.metrics import METRICS_FILE
+from run_batch.jobs.watch.status import JobStatus, read_status
+
+REPORT_FILE = "report.html"
+_ROWS_SHOWN = 20
+_FAILURES_SHOWN = 5
+_TEXT_CHARACTERS = 2000
+_CHART = (720, 160)
+# Points of the chart: as many seconds are taken together as make it so.
+_POINTS = 180
+
+_STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
+h1 { font-size: 1.4rem } h2 { font-size: 1.1rem; margin-top: 2rem }
+table { border-collapse: collapse; width: 100% } td, th { text-align: left; vertical-align: top; padding: .3rem .6rem;
+border-bottom: 1px solid #ddd } th { font-weight: 600 } td.number { text-align: right }
+pre { white-space: pre-wrap; overflow-wrap: anywhere; margin: 0; font: 13px/1.4 ui-monospace, monospace }
+svg { width: 100%; background: #f7f7f7 }
+"""
+
+
+def write_report(config: JobConfig) -> Path:
+    """Write `_run/report.html`; where it is.
+
+    Raises:
+        JobError: the job has not been started.
+        RunError: the output folder cannot be read or written.
+    """
+    status = read_status(config)
+    if status.state == "not started":
+        raise JobError(f"output.path {config.output.path}: the job has not been started; there is nothing to report")
+    store = ShardStore(config.output_folder)
+    file = store.run_folder / REPORT_FILE
+    try:
+        replace_file(file, make_report(store, status).encode())
+    except ShardError as error:
+        raise RunError(str(error)) from None
+    except OSError as error:
+        raise RunError(f"{file} cannot be written: {error}") from None
+    return file
+
+
+def make_report(store: ShardStore, status: JobStatus) -> str:
+    """The page.
+
+    Raises:
+        ShardError, OSError: the output folder cannot be read.
+    """
+    identity = json.loads((store.run_folder / "job.json").read_text())["identity"]
+    commits = read_commits(store, store.committed())
+    title = f"run-batch: {store.folder.name}"
+    parts = [
+        f"<!doctype html><html lang=en><meta charset=utf-8><title>{escape(title)}</title><style>{_STYLE}</style>",
+        f"<h1>{escape(title)}</h1><p>{escape(time.strftime('%Y-%m-%d %H:%M:%S %Z'))}</p>",
+        _section("Rows", _table(_counts(status, list(commits.values())))),
+        _section("Rows per second", _chart(_rates(store))),
+        _section("Errors", _errors(store, list(commits.values()))),
+        _section("First rows", _first_rows(store)),
+        _section("Job", _table([(name, _shown(value)) for name, value in identity.items() if value is not None])),
+    ]
+    return "\n".join(part for part in parts if part) + "\n"
+
+
+def _counts(status: JobStatus, commits: Sequence[Commit]) -> list[tuple[str, str]]:
+    generated = sum(commit.generated_tokens for commit in commits)
+    rows = sum(commit.rows - commit.failed for commit in commits)
+    found = [
+        ("state", status.state),
+        ("rows", f"{status.rows:,}"),
+        ("done", f"{status.done:,}"),
+        ("failed", f"{status.failed:,} ({status.failed / max(status.done, 1):.2%} of those done)"),
+        ("shards committed", f"{status.shards_done:,} of {status.shards:,}"),
+        ("prompt tokens", f"{sum(commit.prompt_tokens for commit in commits):,}"),
+        ("generated tokens", f"{generated:,} ({generated / max(rows, 1):.1f} a row)"),
+    ]
+    return found + [(f"share {share.share}", share.as_text().partition(": ")[2]) for share in status.shares]
+
+
+def _rates(store: ShardStore) -> list[tuple[float, float]]:
+    """Seconds since the first run began, and rows per second of all processes then."""
+    rows: defaultdict[int, int] = defaultdict(int)
+    files = [store.run_folder / METRICS_FILE, *store.run_folder.glob(f"{SHARES_FOLDER}/*/{METRICS_FILE}")]
+    for file in filter(Path.exists, files):
+        for line in file.read_text().splitlines():
+            try:
+                record = json.loads(line)
+                rows[int(record["time"])] += int(record["rows_finished"])
+            except (ValueError, TypeError, KeyError):
+                continue  # torn by a crash
+    if not rows:
+        return []
+    first, last = min(rows), max(rows)
+    width = max(-(-(last - first + 1) // _POINTS), 1)
+    sums: Counter[int] = Counter()
+    for second, count in rows.items():
+        sums[(second - first) // width] += count
+    return [(point * width, sums[point] / width) for point in range((last - first) // width + 1)]
+
+
+def _chart(rates: Sequence[tuple[float, float]]) -> str:
+    if len(rates) < 2:
+        return ""
+    width, height = _CHART
+    highest = max(rate for _, rate in rates) or 1.0
+    seconds = rates[-1][0]
+    points = " ".join(f"{x / seconds * width:.1f},{height - y / highest * (height - 20):.1f}" for x, y in rates)
+    return (
+        f'<svg viewBox="0 0 {width} {height}" role="img"><polyline points="{points}" fill="none" stroke="#06c" '
+        f'stroke-width="1.5"/><text x="4" y="14" font-size="12">{highest:,.0f} rows/s</text>'
+        f'<text x="{width - 4}" y="14" font-size="12" text-anchor="end">{seconds:,.0f} s</text></svg>'
+    )
+
+
+def _errors(store: ShardStore, commits: Sequence[Commit]) -> str:
+    first_shards: dict[str, int] = {}
+    for commit in sorted(commits, key=lambda commit: commit.shard):
+        for kind in commit.errors:
+            first_shards.setdefault(kind, commit.shard)
+    rows = []
+    for kind, count in errors_by_kind(commits).most_common():
+        table = store.read(first_shards[kind], ["row_id", "error"]).to_pylist()
+        examples = [row for row in table if (row["error"] or "").partition(":")[0] == kind][:_FAILURES_SHOWN]
+        rows.append((kind, f"{count:,}", "\n".join(f"{row['row_id']}: {row['error']}" for row in examples)))
+    return _table(rows, ("kind", "rows", "such as"))
+
+
+def _first_rows(store: ShardStore) -> str:
+    committed = store.committed()
+    if not committed:
+        return ""
+    rows = store.read(committed[0], ["row_id", "text", "error"]).slice(0, _ROWS_SHOWN).to_pylist()
+    return _table([(row["row_id"], row["text"] or row["error"] or "") for row in rows], ("row_id", "text"))
+
+
+def _section(title: str, content: str) -> str:
+    return f"<h2>{escape(title)}</h2>{content}" if content else ""
+
+
+def _table(rows: Sequence[Sequence[str]], names: Sequence[str] = ()) -> str:
+    if not rows:
+        return ""
+    head = "".join(f"<th>{escape(name)}</th>" for name in names)
+    body = "".join(f"<tr>{''.join(f'<td><pre>{_cut(cell)}</pre></td>' for cell in row)}</tr>" for row in rows)
+    return f"<table>{f'<tr>{head}</tr>' if head else ''}{body}</table>"
+
+
+def _cut(text: str) -> str:
+    return escape(text if len(text) <= _TEXT_CHARACTERS else f"{text[:_TEXT_CHARACTERS]} …")
+
+
+def _shown(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)

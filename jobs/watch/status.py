@@ -1,0 +1,228 @@
+"""What has become of a job, told from the files of its output folder alone, while any number of processes work."""
+
+import json
+import time
+from collections.abc import Collection
+from dataclasses import asdict, dataclass, field
+
+from run_batch.io.coordination.claims import claimed
+from run_batch.io.coordination.lease import Holder, has_ended
+from run_batch.io.outputs.shards import ShardError, ShardStore
+from run_batch.jobs.job.config import JobConfig
+from run_batch.jobs.job.errors import JobError, RunError
+from run_batch.jobs.job.mapped import RowFailure
+from run_batch.jobs.job.plan import Plan
+from run_batch.jobs.job.shares import SHARES_FOLDER, WHOLE_JOB, Share, share_of
+from run_batch.jobs.results.commits import read_commits
+from run_batch.jobs.results.recovery import Finished, read_rows, segments
+from run_batch.jobs.watch.progress import PROGRESS_FILE, ProgressRecord, read_progress
+
+# A run writes its progress every second; on a busy shared file system that can take a while to be seen.
+_ALIVE_SECONDS = 15.0
+_STALLED_SECONDS = 60.0
+# So many shares are shown one by one.
+_SHOWN_SHARES = 16
+
+
+@dataclass(frozen=True, slots=True)
+class ShareStatus:
+    """A share of a job that is cut.
+
+    Attributes:
+        share: `INDEX-of-COUNT`.
+        state: `not started`, `running`, `stalled` (it says nothing any more, and did not end), `unfinished` (it has
+            ended) or `complete`.
+        rows, done, left: of the share's own shards; only those in committed shards are done.
+        rows_per_second: 0 unless it runs.
+        bottleneck: see JobStatus.
+        host: where it ran last; empty if it has not been started.
+        silent_seconds: since it was last heard of; None if it never was.
+    """
+
+    share: str
+    state: str
+    rows: int
+    done: int
+    left: int
+    rows_per_second: float
+    bottleneck: str
+    host: str
+    silent_seconds: float | None
+
+    def as_text(self) -> str:
+        line = f"share {self.share}: {self.state}, {self.done} of {self.rows} rows committed"
+        if self.state == "running":
+            line += f", {self.rows_per_second:.1f} rows/s on {self.host}"
+        elif self.state == "stalled":
+            line += f"; no sign of life from {self.host} for {self.silent_seconds:.0f} s"
+        return line
+
+
+@dataclass(frozen=True, slots=True)
+class JobStatus:
+    """Attributes:
+    state: `not started`, `running`, `unfinished` or `complete`.
+    rows: of the whole job.
+    done: rows that are finished: committed, or in a journal.
+    failed: those of them with an error.
+    left: rows that are not done.
+    shards, shards_done: shards of the job, and those committed.
+    rows_per_second: of the last half minute, of all processes; 0 when none runs.
+    seconds_left: at this rate; None when nothing runs.
+    bottleneck: what holds up the rest while it runs, mostly: `engine`, `mapping`, `input` or `output`; else empty.
+    shares: of the cut that was started last; none if the job is not cut.
+    """
+
+    state: str
+    rows: int = 0
+    done: int = 0
+    failed: int = 0
+    left: int = 0
+    shards: int = 0
+    shards_done: int = 0
+    rows_per_second: float = 0.0
+    seconds_left: float | None = None
+    bottleneck: str = ""
+    shares: list[ShareStatus] = field(default_factory=list)
+
+    def as_text(self) -> str:
+        lines = [
+            f"{self.state}: {self.done} of {self.rows} rows done, {self.failed} failed, {self.left} left",
+            f"shards: {self.shards_done} of {self.shards} committed",
+        ]
+        if self.seconds_left is not None:
+            lines.append(f"{self.rows_per_second:.1f} rows/s, about {self.seconds_left / 60:.0f} min left")
+        if self.bottleneck:
+            lines.append(f"bottleneck: {self.bottleneck}")
+        if len(self.shares) > _SHOWN_SHARES:
+            states = [share.state for share in self.shares]
+            counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
+            lines.append(f"{len(self.shares)} shares: {counts}")
+        few = len(self.shares) <= _SHOWN_SHARES
+        lines += [share.as_text() for share in self.shares if few or share.state == "stalled"]
+        return "\n".join(lines)
+
+    def as_json(self) -> str:
+        return json.dumps(asdict(self))
+
+
+def read_status(config: JobConfig) -> JobStatus:
+    """The status of the job in its output folder.
+
+    Raises:
+        JobError: the folder holds something else.
+        RunError: a shard or journal cannot be read.
+    """
+    store = ShardStore(config.output_folder)
+    try:
+        record = json.loads((store.run_folder / "job.json").read_text())
+        plan = Plan(record["rows"], record["rows_per_shard"])
+        hashed = record["job_hash"]
+    except FileNotFoundError:
+        return JobStatus("not started")
+    except (OSError, ValueError, KeyError) as error:
+        raise JobError(f"{store.run_folder / 'job.json'} cannot be read: {error}") from None
+    try:
+        return _read_status(store, plan, hashed)
+    except (ShardError, OSError) as error:
+        raise RunError(str(error)) from None
+
+
+def _read_status(store: ShardStore, plan: Plan, hashed: str) -> JobStatus:
+    progress = _read_all_progress(store)
+    running = [record for record in progress.values() if _state(record) == "running"]
+    # Rows before shards: a shard that is committed in between has its rows in both, and they count once.
+    open_rows = _journalled(store, hashed, plan, {record.writer for record in running})
+    committed = store.committed()
+    others = _of_nobody(open_rows, plan, {*committed, *(claimed(store.run_folder) if running else ())})
+    done = sum(len(plan.rows(shard)) for shard in committed) + len(others) + sum(r.rows_open for r in running)
+    done = min(done, plan.num_rows)
+    failed = sum(commit.failed for commit in read_commits(store, committed).values())
+    failed += sum(isinstance(result, RowFailure) for result in others) + sum(r.failed_open for r in running)
+    rate = sum(record.rows_per_second for record in running)
+    left = plan.num_rows - done
+    bottlenecks = [record.bottleneck for record in running]
+    begun = bool(progress or committed or open_rows)
+    return JobStatus(
+        state=_job_state(store, bool(running), begun),
+        rows=plan.num_rows,
+        done=done,
+        failed=failed,
+        left=left,
+        shards=plan.num_shards,
+        shards_done=len(committed),
+        rows_per_second=rate,
+        seconds_left=left / rate if rate > 0 else None,
+        bottleneck=max(bottlenecks, key=bottlenecks.count, default=""),
+        shares=_shares(plan, progress, set(committed)),
+    )
+
+
+def _job_state(store: ShardStore, running: bool, begun: bool) -> str:
+    if store.is_complete():
+        return "complete"
+    if running:
+        return "running"
+    return "unfinished" if begun else "not started"
+
+
+def _read_all_progress(store: ShardStore) -> dict[Share, ProgressRecord]:
+    """What every share said last."""
+    found = {WHOLE_JOB: read_progress(store.run_folder / PROGRESS_FILE)}
+    for path in store.run_folder.glob(f"{SHARES_FOLDER}/*/{PROGRESS_FILE}"):
+        share = share_of(path.parent.name)
+        if share is not None:
+            found[share] = read_progress(path)
+    return {share: record for share, record in found.items() if record is not None}
+
+
+def _state(record: ProgressRecord) -> str:
+    if not record.running or has_ended(Holder(**record.holder)):
+        return "unfinished"
+    silent = time.time() - record.updated
+    return "running" if silent < _ALIVE_SECONDS else "stalled" if silent > _STALLED_SECONDS else "unfinished"
+
+
+def _journalled(store: ShardStore, hashed: str, plan: Plan, running: Collection[str]) -> dict[int, Finished]:
+    """Rows in the journals of processes that do not run; those that run say themselves how many they have."""
+    found: dict[int, Finished] = {}
+    for segment in segments(store):
+        if segment.writer not in running:
+            found.update({row.result.row: row.result for row in read_rows(segment, hashed)})
+    return found
+
+
+def _of_nobody(rows: dict[int, Finished], plan: Plan, shards: Collection[int]) -> list[Finished]:
+    """Finished rows of shards that are neither committed nor in the hands of a process."""
+    return [result for row, result in rows.items() if row // plan.rows_per_shard not in shards]
+
+
+def _shares(plan: Plan, progress: dict[Share, ProgressRecord], committed: set[int]) -> list[ShareStatus]:
+    latest = max(progress, key=lambda share: progress[share].updated, default=WHOLE_JOB)
+    if latest.count == 1:
+        return []
+    return [
+        _share(Share(index, latest.count), plan, progress.get(Share(index, latest.count)), committed)
+        for index in range(latest.count)
+    ]
+
+
+def _share(share: Share, plan: Plan, record: ProgressRecord | None, committed: set[int]) -> ShareStatus:
+    shards = share.shards(plan.num_shards)
+    rows = sum(len(plan.rows(shard)) for shard in shards)
+    done = sum(len(plan.rows(shard)) for shard in shards if shard in committed)
+    state = "not started" if record is None else _state(record)
+    if done == rows and state != "running":
+        state = "complete"
+    running = record is not None and state == "running"
+    return ShareStatus(
+        share=share.label,
+        state=state,
+        rows=rows,
+        done=done,
+        left=rows - done,
+        rows_per_second=record.rows_per_second if record is not None and running else 0.0,
+        bottleneck=record.bottleneck if record is not None and running else "",
+        host=str(record.holder.get("host", "")) if record is not None else "",
+        silent_seconds=time.time() - record.updated if record is not None else None,
+    )

@@ -1,0 +1,1 @@
+"""Encoded images to the tensors that a model takes: decode, resize, normalize."""

@@ -1,0 +1,157 @@
+"""RGB images to pixel_values: resize, crop, rescale, normalize, as a checkpoint's `preprocessor_config.json` says.
+
+Up to the crop everything is uint8, and a model can take it so: PixelNormalizer then does the rest on the model's
+device, and a quarter of the bytes crosses from the worker processes.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from PIL import Image
+from torch import nn
+
+from run_batch.model.declaration import array_mapper
+from run_batch.model.images.resize import Size, Window, resize
+
+
+@dataclass(frozen=True, slots=True)
+class PixelSettings:
+    """The steps of a CLIP or SigLIP style `preprocessor_config.json`, in their order; None leaves a step out.
+
+    Attributes:
+        resize: (height, width), or the length of the shortest edge.
+        crop: (height, width) of the center crop.
+        resample: Pillow's resampling filter.
+        scale, shift: per channel; a value v in 0..255 becomes v * scale + shift (rescale and normalize in one).
+    """
+
+    resize: Size | int | None
+    crop: Size | None
+    resample: Image.Resampling
+    scale: tuple[float, ...]
+    shift: tuple[float, ...]
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> "PixelSettings":
+        """From the checkpoint's image processor config; missing keys take CLIP's defaults."""
+        config = config.get("image_processor", config)
+        factor = config.get("rescale_factor", 1 / 255) if config.get("do_rescale", True) else 1.0
+        mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+        if config.get("do_normalize", True):
+            mean = tuple(config.get("image_mean", (0.48145466, 0.4578275, 0.40821073)))
+            std = tuple(config.get("image_std", (0.26862954, 0.26130258, 0.27577711)))
+        return cls(
+            resize=_size(config.get("size", 224)) if config.get("do_resize", True) else None,
+            crop=_crop_size(config.get("crop_size", 224)) if _crops(config) else None,
+            resample=Image.Resampling(config.get("resample", Image.Resampling.BICUBIC)),
+            scale=tuple(factor / s for s in std),
+            shift=tuple(-m / s for m, s in zip(mean, std, strict=True)),
+        )
+
+    def resized(self, size: Size) -> Size:
+        """(height, width) of an image of `size` after the resize step."""
+        if self.resize is None:
+            return size
+        if isinstance(self.resize, tuple):
+            return self.resize
+        # transformers' get_resize_output_image_size: the long edge is truncated, not rounded.
+        new_long = max(1, int(self.resize * max(size) / min(size)))
+        return (new_long, self.resize) if size[0] > size[1] else (self.resize, new_long)
+
+
+def _crops(config: Mapping[str, Any]) -> bool:
+    siglip = str(config.get("image_processor_type", "")).startswith("Siglip")
+    return bool(config.get("do_center_crop", not siglip))
+
+
+def _size(size: Any) -> Size | int:
+    if isinstance(size, int):
+        return size
+    if "shortest_edge" in size:
+        return int(size["shortest_edge"])
+    return int(size["height"]), int(size["width"])
+
+
+def _crop_size(size: Any) -> Size:
+    return (size, size) if isinstance(size, int) else (int(size["height"]), int(size["width"]))
+
+
+def resize_and_crop(image: np.ndarray, settings: PixelSettings) -> torch.Tensor:
+    """The steps before rescaling: one image, uint8 (height, width, 3), to a uint8 tensor (3, height, width).
+
+    Raises:
+        RowError: see resize.
+    """
+    size = settings.resized((image.shape[0], image.shape[1]))
+    crop = settings.crop or size
+    # The middle, with black around it where the crop is larger (transformers' center_crop).
+    top, left = (size[0] - crop[0]) // 2, (size[1] - crop[1]) // 2
+    kept = Window(max(0, top), max(0, left), min(size[0], crop[0]), min(size[1], crop[1]))
+    pixels = resize(image, size, settings.resample, kept)
+    if pixels.shape[:2] != crop:
+        canvas = np.zeros((*crop, 3), np.uint8)
+        canvas[max(0, -top) :, max(0, -left) :][: kept.height, : kept.width] = pixels
+        pixels = canvas
+    planes = np.empty((3, *crop), np.uint8)
+    # Several times faster than to permute and copy, if there are no gaps between the rows.
+    cv2.split(np.ascontiguousarray(pixels), list(planes))
+    return torch.from_numpy(planes)
+
+
+class PixelNormalizer(nn.Module):
+    """Rescales and normalizes uint8 pixels on the device that they are on: v * scale + shift, in float32.
+
+    Floating point pixels come from a mapper that has done so, and stay as they are.
+    """
+
+    scale: torch.Tensor
+    shift: torch.Tensor
+
+    def __init__(self, settings: PixelSettings) -> None:
+        super().__init__()
+        for name, values in (("scale", settings.scale), ("shift", settings.shift)):
+            self.register_buffer(name, torch.tensor(values, dtype=torch.float32).view(3, 1, 1), persistent=False)
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Floating point values of the same shape as `pixels`, (..., 3, height, width)."""
+        if pixels.is_floating_point():
+            return pixels
+        return torch.addcmul(self.shift, pixels.to(torch.float32), self.scale)
+
+
+@array_mapper
+def map_image_pixels(context: Any, items: list[np.ndarray]) -> dict[str, torch.Tensor | list[torch.Tensor]]:
+    """The default pixel mapper: what the checkpoint's `preprocessor_config.json` says.
+
+    Args:
+        items: RGB images, uint8 (height, width, 3), or PIL images in mode RGB.
+
+    Returns:
+        `pixel_values`: float32, shape (items, 3, height, width); a list of (3, height, width) where sizes differ.
+        Within 1/255 of transformers' CLIPImageProcessor and SiglipImageProcessor before normalization.
+    """
+    normalize = PixelNormalizer(PixelSettings.from_config(context.get_hf_image_processor_config()))
+    pixels = [normalize(p) for p in map_uint8_pixels(context, items)["pixel_values"]]
+    return {"pixel_values": torch.stack(pixels) if len({p.shape for p in pixels}) == 1 else pixels}
+
+
+@array_mapper
+def map_uint8_pixels(context: Any, items: list[np.ndarray]) -> dict[str, list[torch.Tensor]]:
+    """The default pixel mapper for a model that has a PixelNormalizer: the same, without rescale and normalize.
+
+    Returns:
+        `pixel_values`: uint8, a list of (3, height, width): putting them together here would only cost a copy.
+    """
+    settings = PixelSettings.from_config(context.get_hf_image_processor_config())
+    return {"pixel_values": [resize_and_crop(np.asarray(item), settings) for item in items]}
+
+
+def size_after_resize(mapper: Callable[..., Any] | None, context: Any) -> Callable[[Size], Size] | None:
+    """How a default pixel mapper resizes, (height, width) to (height, width); None for any other mapper."""
+    if mapper not in (map_image_pixels, map_uint8_pixels):
+        return None
+    return PixelSettings.from_config(context.get_hf_image_processor_config()).resized

@@ -1,0 +1,1 @@
+"""Prompt text and chat messages to token ids."""

@@ -1,0 +1,223 @@
+"""One model's way from prompt text and encoded images to what vLLM's engine takes, for many rows at once.
+
+A declared model goes through its own functions (declared_renderer.py); any other model that vLLM has goes through
+vLLM's processor for it. Whoever calls need not know which.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from PIL import Image
+from vllm.multimodal import MULTIMODAL_REGISTRY as VLLM_MULTIMODAL_REGISTRY
+from vllm.multimodal.processing import InputProcessingContext, ProcessorInputs, TimingContext
+from vllm.tokenizers import cached_tokenizer_from_config
+
+from run_batch.model.checkpoint.settings import ModelSettings, SettingsError, build_model_config
+from run_batch.model.declaration import RowError
+from run_batch.model.images.decode import EncodedImage, decode_image
+from run_batch.model.images.features import decode_features, is_encoded_features
+from run_batch.model.prompts.chat_template import ChatTemplate
+from run_batch.model.prompts.tokenizer import Piece, PromptTokenizer
+from run_batch.model.rendering.declared_renderer import BulkMapper, EngineInput, Prompt, RowImage
+from run_batch.model.rendering.lru_cache import Recent
+from run_batch.model.rendering.vllm_processor import DeclaredInfo
+
+# Decoded images that are kept in case that the next rows hold them too, per worker process.
+_DECODED_BYTES = 64 << 20
+
+# Of all images of a row together, for vLLM's own processors, which take them decoded and at once.
+_ROW_PIXELS = 200_000_000
+
+# More characters than the longest tokens could make fit into a model's context.
+_PROMPT_CHARACTERS = 100_000
+_CHARACTERS_PER_TOKEN = 64
+
+
+@dataclass(frozen=True, slots=True)
+class RowPrompt:
+    """One row, ready to be mapped.
+
+    Attributes:
+        pieces: the prompt text, one placeholder per image in its trusted pieces.
+        images: encoded images, PIL images, or tensors of precomputed features (features, hidden size).
+    """
+
+    pieces: Sequence[Piece]
+    images: Sequence[RowImage] = ()
+
+
+class _Renderer(Protocol):
+    def map(self, prompts: Sequence[Prompt]) -> list[EngineInput | RowError]: ...
+
+
+class ModelMapper:
+    """Maps rows for one model. Building one reads the checkpoint's configs and tokenizer, not its weights.
+
+    Args:
+        scaled_jpeg_decoding: decode large JPEG files scaled (see decode_image).
+
+    Raises:
+        SettingsError: the model's settings do not hold.
+        DeclarationError: scaled decoding is asked for, and the model maps pixels in a way of its own.
+    """
+
+    def __init__(self, settings: ModelSettings, scaled_jpeg_decoding: bool = False) -> None:
+        self._model_config = build_model_config(settings)
+        try:
+            tokenizer = cached_tokenizer_from_config(self._model_config)
+        except (ValueError, OSError) as error:
+            raise SettingsError(f"model.path {settings.path}: its tokenizer cannot be loaded: {error}") from error
+        self.tokenizer = tokenizer
+        self._prompt_tokenizer = PromptTokenizer(tokenizer)
+        self._renderer = _renderer_for(self._model_config, tokenizer, scaled_jpeg_decoding)
+
+    @property
+    def max_model_len(self) -> int:
+        """Most tokens of prompt and generated text together."""
+        return self._model_config.max_model_len
+
+    @property
+    def takes_images(self) -> bool:
+        """Whether the model takes anything but text."""
+        return self._model_config.is_multimodal_model
+
+    @property
+    def image_placeholder(self) -> str | None:
+        """The text that stands for one image in a prompt; None where the model needs none, or takes no images."""
+        if not self.takes_images:
+            return None
+        from vllm.model_executor.model_loader import get_model_architecture
+
+        model_cls, _ = get_model_architecture(self._model_config)
+        return model_cls.get_placeholder_str("image", 1)  # type: ignore[attr-defined]
+
+    def chat_template(self) -> ChatTemplate:
+        """The model's chat template.
+
+        Raises:
+            SettingsError: it has none.
+        """
+        return ChatTemplate(self._model_config, self.tokenizer, self.image_placeholder)
+
+    def map(self, rows: Sequence[RowPrompt], add_special_tokens: bool = True) -> list[EngineInput | RowError]:
+        """Tokenize and map all rows; a row that cannot be mapped gives its RowError, its neighbours are untouched."""
+        encoded = self._encode([row.pieces for row in rows], add_special_tokens)
+        prompts = [
+            Prompt(ids, row.images) for ids, row in zip(encoded, rows, strict=True) if not isinstance(ids, RowError)
+        ]
+        mapped = iter(self._renderer.map(prompts))
+        return [ids if isinstance(ids, RowError) else self._check_length(next(mapped)) for ids in encoded]
+
+    def _encode(self, prompts: Sequence[Sequence[Piece]], add_special_tokens: bool) -> list[list[int] | RowError]:
+        """Token ids of each prompt, or why it has none."""
+        # Tokenizing what cannot fit would take a worker minutes and gigabytes.
+        limit = max(_PROMPT_CHARACTERS, _CHARACTERS_PER_TOKEN * self.max_model_len)
+        lengths = [sum(len(piece.text) for piece in prompt) for prompt in prompts]
+        short = [prompt for prompt, length in zip(prompts, lengths, strict=True) if length <= limit]
+        encoded = iter(self._encode_short(short, add_special_tokens))
+        return [
+            next(encoded)
+            if length <= limit
+            else RowError("prompt_too_long", f"{length:,} characters; the limit for this model is {limit:,}")
+            for length in lengths
+        ]
+
+    def _encode_short(self, prompts: Sequence[Sequence[Piece]], add_special_tokens: bool) -> list[list[int] | RowError]:
+        try:
+            return list(self._prompt_tokenizer.encode(prompts, add_special_tokens))
+        except RowError as error:
+            if len(prompts) == 1:
+                return [error]
+        return [self._encode_short([prompt], add_special_tokens)[0] for prompt in prompts]
+
+    def _check_length(self, mapped: EngineInput | RowError) -> EngineInput | RowError:
+        if isinstance(mapped, RowError):
+            return mapped
+        length = len(mapped["prompt_token_ids"])
+        if length == 0:
+            return RowError("prompt_empty", "the prompt has no tokens")
+        if length >= self.max_model_len:
+            return RowError(
+                "prompt_too_long",
+                f"{length} prompt tokens with image tokens; engine.max_model_len {self.max_model_len} leaves room "
+                f"for {self.max_model_len - 1} and one generated token",
+            )
+        return mapped
+
+
+def _renderer_for(model_config: Any, tokenizer: Any, scaled_jpeg_decoding: bool) -> _Renderer:
+    if not model_config.is_multimodal_model:
+        return _TextRenderer()
+    processor = VLLM_MULTIMODAL_REGISTRY.create_processor(model_config, tokenizer=tokenizer)
+    info = processor.info
+    if isinstance(info, DeclaredInfo):
+        return BulkMapper(InputProcessingContext(model_config, tokenizer), info.declaration, scaled_jpeg_decoding)
+    if scaled_jpeg_decoding:
+        raise SettingsError(
+            "preprocess.scaled_jpeg_decoding = true, but the model goes through vLLM's own processor, which takes "
+            "whole images"
+        )
+    return _VllmRenderer(processor)
+
+
+class _TextRenderer:
+    """A model without images."""
+
+    def map(self, prompts: Sequence[Prompt]) -> list[EngineInput | RowError]:
+        from vllm.inputs.engine import tokens_input
+
+        return [
+            RowError("image_unsupported", "the row has an image, the model takes text only")
+            if prompt.images
+            else tokens_input(prompt.prompt_token_ids)
+            for prompt in prompts
+        ]
+
+
+class _VllmRenderer:
+    """A model that vLLM ships: its own processor, one prompt at a time."""
+
+    def __init__(self, processor: Any) -> None:
+        self._processor = processor
+        self._decoded: Recent[Image.Image] = Recent(_DECODED_BYTES)
+
+    def map(self, prompts: Sequence[Prompt]) -> list[EngineInput | RowError]:
+        return [self._map_one(prompt) for prompt in prompts]
+
+    def _map_one(self, prompt: Prompt) -> EngineInput | RowError:
+        from vllm.inputs.engine import tokens_input
+
+        if not prompt.images:
+            return tokens_input(prompt.prompt_token_ids)
+        try:
+            data: Mapping[str, Any] = {"image": self._decode_all(prompt.images)}
+            items = self._processor.info.parse_mm_data(data)
+            return self._processor.apply(ProcessorInputs(prompt.prompt_token_ids, items), TimingContext(enabled=False))
+        except RowError as error:
+            return error
+        # The processors of vLLM and transformers raise anything for images and features that they cannot take.
+        except Exception as error:
+            return RowError("image_processing", f"{type(error).__name__}: {' '.join(str(error).split())}")
+
+    def _decode_all(self, images: Sequence[RowImage]) -> list[Image.Image | torch.Tensor]:
+        decoded: list[Image.Image | torch.Tensor] = []
+        for image in images:
+            decoded.append(self._decode(image))
+            pixels = sum(i.width * i.height for i in decoded if isinstance(i, Image.Image))
+            if pixels > _ROW_PIXELS:
+                raise RowError("image_too_large", f"{pixels:,} pixels in all images of the row; limit: {_ROW_PIXELS:,}")
+        return decoded
+
+    def _decode(self, image: RowImage) -> Image.Image | torch.Tensor:
+        if not isinstance(image, EncodedImage):
+            return image
+        if is_encoded_features(image.encoded):
+            return decode_features(image.encoded)
+        decoded = self._decoded.get(image.digest)
+        if decoded is None:
+            decoded = decode_image(image.encoded).to_pil()
+            # Pillow holds four bytes a pixel.
+            self._decoded.put(image.digest, decoded, 4 * decoded.width * decoded.height)
+        return decoded

@@ -1,0 +1,106 @@
+"""Claims: one process has a shard, and a dead one has none."""
+
+import contextlib
+import json
+import multiprocessing
+import os
+import time
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, replace
+from multiprocessing.synchronize import Barrier
+from pathlib import Path
+
+import pytest
+
+from run_batch.io.coordination.claims import Claims, claimed
+from run_batch.io.coordination.lease import Hold, this_process
+
+_barrier: Barrier
+
+
+@contextlib.contextmanager
+def process(folder: Path, name: str) -> Iterator[Claims]:
+    """As if by a process of its own."""
+    hold = Hold(folder, name)
+    hold.take()
+    yield Claims(folder, hold)
+    hold.release()
+
+
+def test_a_shard_is_claimed_once_and_can_be_claimed_again_once_released(tmp_path: Path) -> None:
+    with process(tmp_path, "a") as ours, process(tmp_path, "b") as theirs:
+        assert ours.take(3) and ours.take(3) and not theirs.take(3) and theirs.take(4)
+        assert not theirs.is_free(3) and theirs.is_free(5)
+        assert claimed(tmp_path) == {3, 4}
+        ours.release(3)
+        assert theirs.is_free(3) and theirs.take(3) and not theirs.took_over(3)
+        theirs.release_all()
+        assert claimed(tmp_path) == set()
+
+
+def test_what_a_process_has_claimed_that_has_ended_is_free(tmp_path: Path) -> None:
+    with process(tmp_path, "a") as dead:
+        assert dead.take(3)
+    with process(tmp_path, "a") as successor, process(tmp_path, "b") as other:
+        assert other.is_free(3) and other.take(3) and other.took_over(3)
+        assert not successor.take(3), "of the same name as the dead one, but not it"
+        other.release(3)
+        assert claimed(tmp_path) == set(), "the dead one's claim is left behind"
+
+
+def test_a_process_on_another_machine_counts_as_dead_once_its_hold_is_stale(tmp_path: Path) -> None:
+    elsewhere = replace(this_process(), host="node17", machine="another", pid=1)
+    (tmp_path / "hold-a.1").write_text(json.dumps(asdict(elsewhere)))
+    (tmp_path / "claims").mkdir()
+    (tmp_path / "claims" / "3.0").write_text(json.dumps({"hold": "hold-a.1", "holder": asdict(elsewhere)}))
+    with process(tmp_path, "b") as ours:
+        assert not ours.take(3)
+    os.utime(tmp_path / "hold-a.1", (time.time() - 300,) * 2)
+    with process(tmp_path, "b") as ours:
+        assert ours.take(3) and ours.took_over(3)
+
+
+def test_a_claim_that_nobody_finished_writing_does_not_last(tmp_path: Path) -> None:
+    (tmp_path / "claims").mkdir()
+    (tmp_path / "claims" / "3.0").touch()
+    with process(tmp_path, "a") as ours:
+        assert not ours.take(3)
+        os.utime(tmp_path / "claims" / "3.0", (time.time() - 300,) * 2)
+        assert ours.take(3)
+
+
+def test_a_full_disk_leaves_no_claim(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(descriptor: int, content: bytes) -> int:
+        raise OSError(28, "No space left on device")
+
+    with process(tmp_path, "a") as ours:
+        ours.take(1)
+        with monkeypatch.context() as patched, pytest.raises(OSError, match="No space left"):
+            patched.setattr(os, "write", full)
+            ours.take(3)
+        assert claimed(tmp_path) == {1} and ours.take(3)
+
+
+def _meet_at(barrier: Barrier) -> None:
+    global _barrier
+    _barrier = barrier
+
+
+def _claim_all(folder: Path, name: str, shards: int) -> list[int]:
+    with process(folder, name) as claims:
+        _barrier.wait()
+        taken = [shard for shard in range(shards) if claims.take(shard)]
+        _barrier.wait()  # what a process has claimed that has ended is free
+        return taken
+
+
+def test_processes_that_want_the_same_shards_share_them_out(tmp_path: Path) -> None:
+    with process(tmp_path, "dead") as dead:
+        for shard in range(0, 300, 2):
+            dead.take(shard)
+    arguments = [(tmp_path, f"p{i}", 300) for i in range(4)]
+    context = multiprocessing.get_context("fork")
+    with ProcessPoolExecutor(4, context, _meet_at, (context.Barrier(4, timeout=60),)) as pool:
+        taken = list(pool.map(_claim_all, *zip(*arguments, strict=True)))
+    assert sorted(shard for shards in taken for shard in shards) == list(range(300))

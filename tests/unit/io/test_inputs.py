@@ -1,0 +1,136 @@
+"""Rows of Parquet files and Hugging Face data sets, read from any row on."""
+
+import os
+from pathlib import Path
+
+import datasets
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from run_batch.io.inputs.huggingface import HfSource, is_saved_dataset
+from run_batch.io.inputs.parquet import ParquetSource
+from run_batch.io.inputs.source import DamagedInputError, InputError, Source
+
+
+def write(path: Path, start: int, stop: int, row_group: int = 7) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(
+        pa.table({"n": list(range(start, stop)), "text": ["x"] * (stop - start)}),
+        path,
+        row_group_size=row_group,
+    )
+
+
+def numbers(source: Source, start: int, stop: int, batch_rows: int = 4) -> list[int]:
+    found: list[int] = []
+    position = start
+    for batch in source.read(start, stop, ["n"], batch_rows):
+        assert batch.start == position and 0 < batch.records.num_rows <= batch_rows
+        assert batch.records.schema.names == ["n"]
+        position += batch.records.num_rows
+        found += batch.records.column(0).to_pylist()
+    return found
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    write(tmp_path / "in" / "b.parquet", 20, 45)
+    write(tmp_path / "in" / "a.parquet", 0, 20)
+    write(tmp_path / "in" / "sub" / "c.parquet", 45, 50)
+    write(tmp_path / "in" / "_hidden" / "d.parquet", 900, 950)
+    (tmp_path / "in" / "_SUCCESS").touch()
+    return tmp_path / "in"
+
+
+def test_any_stretch_of_rows_can_be_read_across_files_and_row_groups(folder: Path) -> None:
+    source = ParquetSource(str(folder))
+    assert source.num_rows == 50
+    for start in range(0, 50, 3):
+        for stop in range(start, 51, 5):
+            assert numbers(source, start, stop) == list(range(start, stop))
+
+
+def test_rows_are_named_by_file_and_row(folder: Path) -> None:
+    source = ParquetSource(str(folder))
+    assert source.row_names(19, 21) == ["a.parquet:19", "b.parquet:0"]
+    assert source.row_names(49, 50) == ["sub/c.parquet:4"]
+
+
+def test_rows_are_named_alike_however_their_folder_is_written(folder: Path) -> None:
+    for path in (str(folder), f"{folder}/", f"file://{folder}", f"file://{folder}/"):
+        source = ParquetSource(path)
+        assert source.row_names(0, 1) + source.row_names(49, 50) == ["a.parquet:0", "sub/c.parquet:4"], path
+    for path in (f"{folder}/sub/c.parquet", f"file://{folder}/sub/c.parquet"):
+        assert ParquetSource(path).row_names(4, 5) == ["c.parquet:4"], path
+
+
+def test_file_and_glob_and_url(folder: Path) -> None:
+    assert ParquetSource(str(folder / "b.parquet")).num_rows == 25
+    assert numbers(ParquetSource(str(folder / "*.parquet")), 0, 45) == list(range(45))
+    source = ParquetSource(f"file://{folder}/a.parquet")
+    assert numbers(source, 3, 9) == list(range(3, 9))
+
+
+def test_the_fingerprint_tells_other_files(folder: Path) -> None:
+    before = ParquetSource(str(folder)).fingerprint
+    assert ParquetSource(str(folder)).fingerprint == before
+    write(folder / "a.parquet", 0, 21)
+    assert ParquetSource(str(folder)).fingerprint != before
+
+
+def test_what_is_wrong_with_the_input_is_said(folder: Path) -> None:
+    with pytest.raises(InputError, match=r"no such file or folder; did you mean a\.parquet"):
+        ParquetSource(str(folder / "aa.parquet"))
+    with pytest.raises(InputError, match="no Parquet file"):
+        ParquetSource(str(folder / "*.nothing"))
+    (folder / "e.parquet").write_bytes(b"not parquet")
+    with pytest.raises(InputError, match=r"e\.parquet cannot be read as Parquet"):
+        ParquetSource(str(folder))
+    pq.write_table(pa.table({"n": ["text"], "text": ["x"]}), folder / "e.parquet")
+    with pytest.raises(InputError, match=r"column n is int64 in .*a\.parquet, but string in .*e\.parquet"):
+        ParquetSource(str(folder))
+
+
+def test_a_file_cut_short_while_the_job_runs_is_named(folder: Path) -> None:
+    source = ParquetSource(str(folder))
+    content = (folder / "b.parquet").read_bytes()
+    (folder / "b.parquet").write_bytes(content[:100] + b"\0" * 50)
+    with pytest.raises(InputError, match=r"b\.parquet (is damaged|has changed)"):
+        numbers(source, 0, 50)
+
+
+def test_saved_datasets_are_read_with_their_order_and_splits(tmp_path: Path) -> None:
+    table = datasets.Dataset.from_dict({"n": list(range(30)), "text": ["x"] * 30})
+    table.shuffle(seed=1).save_to_disk(str(tmp_path / "one"))
+    datasets.DatasetDict({"train": table, "test": table.select([4, 2])}).save_to_disk(str(tmp_path / "two"))
+    assert is_saved_dataset(tmp_path / "one") and is_saved_dataset(tmp_path / "two")
+    one = HfSource(str(tmp_path / "one"), "train", None)
+    assert numbers(one, 0, 30) == table.shuffle(seed=1)["n"]
+    assert numbers(one, 11, 17) == table.shuffle(seed=1)["n"][11:17]
+    assert numbers(HfSource(str(tmp_path / "two"), "test", None), 0, 2) == [4, 2]
+    with pytest.raises(InputError, match=r"input\.split 'dev': .* has the splits train, test"):
+        HfSource(str(tmp_path / "two"), "dev", None)
+
+
+def test_files_that_are_known_already_are_looked_at_when_they_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in "ab":
+        pq.write_table(pa.table({"n": [1, 2, 3]}), tmp_path / f"{name}.parquet")
+    before = ParquetSource(str(tmp_path))
+    opened: list[str] = []
+    open_file = ParquetSource._open
+    monkeypatch.setattr(ParquetSource, "_open", lambda source, path: opened.append(path) or open_file(source, path))
+    again = ParquetSource(str(tmp_path), before.index)
+    assert (again.num_rows, again.fingerprint, again.schema) == (6, before.fingerprint, before.schema)
+    assert opened == []
+
+    os.utime(tmp_path / "a.parquet", (1, 1))  # the same data, copied anew
+    assert [batch.records["n"].to_pylist() for batch in again.read(0, 3, ["n"], 8)] == [[1, 2, 3]]
+    pq.write_table(pa.table({"n": [4, 5, 6]}), tmp_path / "b.parquet")
+    with pytest.raises(DamagedInputError, match=r"b\.parquet has changed since the job started"):
+        list(again.read(3, 6, ["n"], 8))
+    pq.write_table(pa.table({"n": [7]}), tmp_path / "c.parquet")
+    assert ParquetSource(str(tmp_path), before.index).num_rows == 7, "the index is of other files"
+    assert ParquetSource(str(tmp_path), b"{damaged").num_rows == 7

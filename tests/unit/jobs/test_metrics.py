@@ -1,0 +1,44 @@
+"""What a run tells of its stages."""
+
+import json
+import time
+from pathlib import Path
+
+from run_batch.jobs.watch.metrics import Metrics, PoolCounts
+
+
+def interval(file: Path, pool: PoolCounts, idle: bool = False, waiting: int = 0, shards_queued: int = 0) -> dict:
+    metrics = Metrics(file)
+    time.sleep(0.05)
+    metrics.lap("idle" if idle else "step")
+    metrics.add(20, 5)
+    metrics.write(pool, waiting, 4, 0.0, shards_queued)
+    record = json.loads(file.read_text().splitlines()[-1])
+    assert record["bottleneck"] == metrics.bottleneck
+    return record
+
+
+def test_each_interval_is_a_line_with_what_happened_in_it(tmp_path: Path) -> None:
+    pool = PoolCounts(
+        rows_mapped=30, mapping_seconds=0.04, input_seconds=0.01, rows_waiting=7, bytes_waiting=99, workers=2
+    )
+    record = interval(tmp_path / "metrics.jsonl", pool, waiting=3)
+    assert (record["rows_mapped"], record["rows_finished"]) == (30, 1)
+    assert (record["prompt_tokens"], record["generated_tokens"]) == (20, 5)
+    assert (record["rows_queued"], record["rows_waiting"], record["rows_running"]) == (7, 3, 4)
+    assert record["bytes_in_flight"] == 99 and record["step_seconds"] >= 0.05
+    assert 0 < record["mapping_share"] < 0.5
+
+
+def test_the_bottleneck_is_the_stage_that_the_others_wait_for(tmp_path: Path) -> None:
+    file = tmp_path / "metrics.jsonl"
+    waiting = PoolCounts(9, 0.0, 0.0, rows_waiting=9, bytes_waiting=0, workers=1)
+    mapping = PoolCounts(9, 9.0, 0.0, rows_waiting=0, bytes_waiting=0, workers=1)
+    reading = PoolCounts(9, 0.0, 9.0, rows_waiting=0, bytes_waiting=0, workers=1)
+    assert interval(file, waiting)["bottleneck"] == "engine"
+    assert interval(file, mapping, idle=True)["bottleneck"] == "mapping"
+    assert interval(file, reading, idle=True)["bottleneck"] == "input"
+    assert interval(file, waiting, shards_queued=5)["bottleneck"] == "output"
+    one_of_two = PoolCounts(9, 0.03, 0.0, rows_waiting=0, bytes_waiting=0, workers=2)
+    assert interval(file, one_of_two, idle=True)["bottleneck"] == "mapping", "the last rows are with one worker"
+    assert len(file.read_text().splitlines()) == 5

@@ -1,0 +1,96 @@
+"""Rows between processes: the same values, tensors and Arrow batches without a copy through the pipe."""
+
+import errno
+import os
+import threading
+from multiprocessing.connection import Pipe
+from typing import Any
+
+import pyarrow as pa
+import pytest
+import torch
+
+from run_batch.jobs.mapping import shared_memory as transport
+
+
+def exchange(value: object) -> tuple[object, int]:
+    ours, theirs = Pipe()
+    transport.send(ours, value)
+    return transport.receive(theirs)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.uint8, torch.bool, torch.int64])
+def test_tensors_arrive_as_they_were_sent(dtype: torch.dtype) -> None:
+    sent = {
+        "whole": torch.arange(24).reshape(2, 3, 4).to(dtype),
+        "strided": torch.arange(24).reshape(4, 6).to(dtype).T,
+        "scalar": torch.tensor(1).to(dtype),
+        "empty": torch.empty(0, 3, dtype=dtype),
+        "text": ["a", 1],
+    }
+    received, nbytes = exchange(sent)
+    assert isinstance(received, dict)
+    assert received.pop("text") == sent.pop("text")
+    for name, tensor in sent.items():
+        assert isinstance(tensor, torch.Tensor)
+        assert received[name].dtype == dtype and torch.equal(received[name], tensor), name
+    assert nbytes == (24 + 24 + 1) * dtype.itemsize
+
+
+def test_values_without_tensors_arrive() -> None:
+    assert exchange(["a", None, 3]) == (["a", None, 3], 0)
+    assert exchange([]) == ([], 0)
+
+
+def test_a_slice_of_an_arrow_batch_arrives_alone() -> None:
+    images = pa.array([bytes([i]) * 1_000_000 for i in range(16)])
+    whole = pa.record_batch({"image": images, "text": [str(i) for i in range(16)]})
+    received, nbytes = exchange({"start": 3, "records": whole.slice(3, 2)})
+    assert isinstance(received, dict) and received["start"] == 3
+    assert received["records"].equals(whole.slice(3, 2))
+    assert 2_000_000 <= nbytes < 3_000_000
+
+
+def test_sending_large_rows_does_not_wait_until_they_are_read() -> None:
+    # Both are far more than a pipe holds: a thread that hands rows to several workers would wait for the slowest.
+    ours, theirs = Pipe()
+    values = [pa.record_batch({"image": [bytes(10_000_000)]}), torch.zeros(10_000_000, dtype=torch.uint8)]
+    sender = threading.Thread(target=lambda: [transport.send(ours, value) for value in values], daemon=True)
+    sender.start()
+    sender.join(timeout=20)
+    assert not sender.is_alive()
+    assert transport.receive(theirs)[0]["image"][0].as_py() == bytes(10_000_000)
+    assert len(transport.receive(theirs)[0]) == 10_000_000
+
+
+def test_no_descriptor_is_left_open() -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(20):
+        exchange(torch.ones(1000))
+    assert len(os.listdir("/proc/self/fd")) <= before + 1
+
+
+def test_received_values_hold_no_descriptor() -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    received: list[Any] = [exchange(torch.full((1000,), i))[0] for i in range(50)]
+    assert len(os.listdir("/proc/self/fd")) <= before + 1
+    assert [int(tensor[-1]) for tensor in received] == list(range(50))
+
+
+def test_what_cannot_be_sent_is_not_sent_half(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_descriptor(*arguments: object) -> int:
+        raise OSError(errno.EMFILE, "too many open files")
+
+    ours, theirs = Pipe()
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="too many"):
+        patch.setattr(os, "memfd_create", no_descriptor)
+        transport.send(ours, torch.ones(1000))
+    transport.send(ours, "next")
+    assert transport.receive(theirs) == ("next", 0)
+
+
+def test_the_other_end_gone_is_told() -> None:
+    ours, theirs = Pipe()
+    ours.close()
+    with pytest.raises(EOFError):
+        transport.receive(theirs)

@@ -1,0 +1,47 @@
+"""Images by URL on the whole way of a row to the engine, as job.toml allows them."""
+
+from pathlib import Path
+from typing import Any
+
+from bad_rows import BadRow, columns, of_bytes
+from pictures import encoded, picture
+from servers import file_server
+
+import jobs
+from run_batch.jobs.job.config import load_config
+from run_batch.jobs.job.mapped import MappedRow, RowFailure
+from run_batch.jobs.mapping.row_mapper import RowMapper
+from run_batch.model.plugin import announce_plugins, register
+
+PICTURE = encoded(picture(5))
+
+
+def map_rows(folder: Path, rows: list[BadRow], **keys: Any) -> list[MappedRow | RowFailure]:
+    announce_plugins([], folder)
+    register()
+    path = jobs.write_job(folder, None, input={"id_column": None, "sampling_column": "own", **keys})
+    records = columns(rows).to_batches()[0]
+    mapper = RowMapper(load_config(path), records.schema, folder)
+    return mapper.map(0, [f"rows:{i}" for i in range(len(rows))], records)
+
+
+def content_hash(row: MappedRow | RowFailure) -> str:
+    assert isinstance(row, MappedRow), row
+    (found,) = row.engine_input["mm_hashes"]["image"]
+    return str(found)
+
+
+def test_an_image_by_url_is_the_image_and_a_row_whose_url_fails_fails_alone(tmp_path: Path) -> None:
+    with file_server(PICTURE, "s3cret") as port:
+        host = f"127.0.0.1:{port}"
+        by_url = [{"bytes": None, "path": f"http://{host}/a.png?key={key}"} for key in ("s3cret", "wr0ng")]
+        rows = [BadRow((), of_bytes(PICTURE)), *(BadRow((), [item]) for item in by_url)]
+        allowed = map_rows(tmp_path / "a", rows, allowed_hosts=[host], allow_private_hosts=True)
+        private = map_rows(tmp_path / "b", rows, allowed_hosts=[host])
+        unlisted = map_rows(tmp_path / "c", rows, allow_private_hosts=True)
+    assert content_hash(allowed[1]) == content_hash(allowed[0])
+    assert isinstance(allowed[2], RowFailure)
+    assert allowed[2].error == "url_failed: http://127.0.0.1/a.png: HTTP status 403"
+    for refused in (*private[1:], *unlisted[1:]):
+        assert isinstance(refused, RowFailure) and refused.error.startswith("url_not_allowed: ")
+    assert "private or reserved" in private[1].error and "input.allowed_hosts" in unlisted[1].error  # type: ignore[union-attr]

@@ -1,0 +1,75 @@
+"""What is left to do: rows that journals have are left out, and others' rows are never taken for ours."""
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from run_batch.io.inputs.parquet import ParquetSource
+from run_batch.io.outputs.journal import JournalWriter
+from run_batch.io.outputs.shards import ShardStore
+from run_batch.jobs.job.mapped import RowFailure
+from run_batch.jobs.job.plan import Plan
+from run_batch.jobs.job.rows import Generation
+from run_batch.jobs.job.work import read_rows
+from run_batch.jobs.results.recovery import JournalRow, encode_rows, journal_folder, recover, segment_name
+
+
+@pytest.mark.parametrize(
+    "wanted", [[0], [999], [3, 4, 5], [0, 2, 900, 999], list(range(0, 1000, 7)), [*range(500), *range(990, 1000)]]
+)
+def test_exactly_the_rows_that_are_asked_for_are_read(tmp_path: Path, wanted: list[int]) -> None:
+    pq.write_table(pa.table({"n": list(range(1000))}), tmp_path / "a.parquet", row_group_size=64)
+    batches = list(read_rows(ParquetSource(str(tmp_path / "a.parquet")), wanted, ["n"], 16))
+    found = [n for batch in batches for n in batch.records["n"].to_pylist()]
+    assert found == wanted
+    assert all(batch.records["n"][0].as_py() == batch.start for batch in batches)
+
+
+def journal(store: ShardStore, writer_name: str, job: str, rows: list[JournalRow], label: str = "all") -> None:
+    name = segment_name(range(3), label, writer_name)
+    writer = JournalWriter[JournalRow](journal_folder(store), lambda shard: name, job, encode_rows)
+    for row in rows:
+        writer.append(row.result.row // 10, row)
+    writer.close()
+
+
+def text(row: int, value: str) -> Generation:
+    return Generation(row, (value,), "stop", 1, 1)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ShardStore:
+    store = ShardStore(tmp_path / "out")
+    store.create()
+    journal_folder(store).mkdir()
+    return store
+
+
+def test_a_row_in_two_journals_counts_once_and_anothers_job_not_at_all(store: ShardStore) -> None:
+    journal(store, "a", "job", [JournalRow(0, text(3, "x")), JournalRow(0, text(14, "y"))])
+    journal(store, "b", "job", [JournalRow(0, text(3, "x")), JournalRow(0, RowFailure(25, "kind: why"))])
+    journal(store, "c", "another", [JournalRow(0, text(4, "z"))])
+    found = recover(store, "job", Plan(30, 10), range(3), lambda shard: 0, "all")
+    assert found.results == {3: text(3, "x"), 14: text(14, "y"), 25: RowFailure(25, "kind: why")}
+    committed = recover(store, "job", Plan(30, 10), range(3), lambda shard: None if shard == 0 else 0, "all")
+    assert set(committed.results) == {14, 25}
+    assert [shards for _, shards in committed.adopted] == [{1}, {2}]
+
+
+def test_rows_of_an_earlier_attempt_are_not_taken_for_those_of_a_later_one(store: ShardStore) -> None:
+    journal(store, "first", "job", [JournalRow(0, RowFailure(3, "kind: first"))])
+    journal(store, "retry", "job", [JournalRow(1, RowFailure(3, "kind: retry")), JournalRow(1, text(4, "x"))])
+    attempts = {0: 2}
+    assert recover(store, "job", Plan(30, 10), range(3), attempts.get, "all").results == {}
+    attempts = {0: 1}
+    assert set(recover(store, "job", Plan(30, 10), range(3), attempts.get, "all").results) == {3, 4}
+
+
+def test_journals_of_other_shares_are_read_and_left_to_them(store: ShardStore) -> None:
+    journal(store, "ours", "job", [JournalRow(0, text(3, "x"))], "0-of-2")
+    journal(store, "theirs", "job", [JournalRow(0, text(4, "x")), JournalRow(0, text(13, "x"))], "1-of-2")
+    found = recover(store, "job", Plan(30, 10), range(1), lambda shard: 0, "0-of-2")
+    assert set(found.results) == {3, 4}
+    assert [path.name for path, _ in found.adopted] == ["0-2.0-of-2.ours-00000.journal"]
