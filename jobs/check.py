@@ -1,10 +1,10 @@
 """`run-batch check`: everything about a job that can be known without starting an engine."""
 
-from itertools import islice
-
+from run_batch.jobs.job.columns import model_settings, needed_columns
 from run_batch.jobs.job.errors import JobError
-from run_batch.jobs.job.mapped import MappedRow, RowFailure, model_settings, needed_columns
 from run_batch.jobs.job.prepare import PreparedJob
+from run_batch.jobs.job.rows import MappedRow, RowFailure
+from run_batch.jobs.job.work import read_rows
 from run_batch.jobs.mapping.row_mapper import RowMapper
 from run_batch.jobs.mapping.worker_pool import BATCH_ROWS
 from run_batch.model.checkpoint.settings import SettingsError, build_engine_args, build_sampling_params
@@ -42,10 +42,9 @@ def _map_first_rows(job: PreparedJob, mapper: RowMapper) -> list[MappedRow | Row
     columns = needed_columns(job.config, job.source.schema)
     rows = min(BATCH_ROWS, job.plan.num_rows)
     results: list[MappedRow | RowFailure] = []
-    for batch in islice(job.source.read(0, rows, columns, BATCH_ROWS), BATCH_ROWS):
-        stop = batch.start + batch.records.num_rows
-        row_ids = None if job.config.input.id_column else job.source.row_names(batch.start, stop)
-        results += mapper.map(batch.start, row_ids, batch.records)
+    with_ids = job.config.input.id_column is None
+    for batch in read_rows(job.source, range(rows), columns, BATCH_ROWS, with_ids):
+        results += mapper.map(batch)
     return results
 
 

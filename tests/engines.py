@@ -9,8 +9,7 @@ os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
 os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
 
 from run_batch.jobs.engine.vllm_engine import Engine
-from run_batch.jobs.job.mapped import MappedRow
-from run_batch.jobs.job.rows import Generation
+from run_batch.jobs.job.rows import Generation, MappedRow
 from run_batch.model.checkpoint.settings import ModelSettings
 from run_batch.model.rendering.renderer import ModelMapper, RowPrompt
 

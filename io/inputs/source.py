@@ -27,7 +27,7 @@ class MediaError(Exception):
 
     def __init__(self, kind: str, message: str) -> None:
         super().__init__(f"{kind}: {message}")
-        self.kind = kind
+        self.kind, self.message = kind, message
 
 
 class DamagedInputError(InputError):
@@ -41,10 +41,22 @@ class RowBatch:
     Attributes:
         start: index of the first row in the whole input, from 0.
         records: the columns asked for.
+        row_ids: `FILE:ROW` of each row; None where the rows have an id column, or nobody needs their ids.
     """
 
     start: int
     records: pa.RecordBatch
+    row_ids: Sequence[str] | None = None
+
+    @property
+    def stop(self) -> int:
+        """Index of the last row in the whole input, plus 1."""
+        return self.start + self.records.num_rows
+
+    def slice(self, offset: int, length: int) -> "RowBatch":
+        """`length` of its rows, from its row `offset` on."""
+        row_ids = None if self.row_ids is None else self.row_ids[offset : offset + length]
+        return RowBatch(self.start + offset, self.records.slice(offset, length), row_ids)
 
 
 class Source(Protocol):

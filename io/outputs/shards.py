@@ -1,7 +1,7 @@
 """Shards of results: Parquet files that appear complete or not at all.
 
-A shard is written under `_run/`, synced to disk, and renamed to its place; the rename is atomic on every POSIX file
-system. What else a run keeps lies in `_run/` too, which readers of data sets skip.
+A shard is written under `.run_batch/`, synced to disk, and renamed to its place; the rename is atomic on every POSIX
+file system. What else a run keeps lies in `.run_batch/` too, which readers of data sets skip.
 """
 
 import os
@@ -16,9 +16,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-RUN_FOLDER = "_run"
+RUN_FOLDER = ".run_batch"
 SUCCESS = "_SUCCESS"
-_SHARD_NAME = re.compile(r"part-(\d{5,})\.parquet")
+_SHARD_NAME = re.compile(r"part-(\d{6,})\.parquet")
 _FAILED_KEY = b"run_batch.rows_failed"
 _ATTEMPT_KEY = b"run_batch.attempt"
 
@@ -82,7 +82,7 @@ class ShardStore:
         return missing
 
     def path(self, index: int) -> Path:
-        return self.folder / f"part-{index:05d}.parquet"
+        return self.folder / f"part-{index:06d}.parquet"
 
     def committed(self) -> list[int]:
         """Indices of the shards that are there, in order."""

@@ -17,8 +17,7 @@ from run_batch.jobs.engine.suspects import Suspects
 from run_batch.jobs.engine.vllm_engine import Engine, EngineDied
 from run_batch.jobs.engine.watchdog import Watchdog
 from run_batch.jobs.job.errors import EXIT_RUN_FAILED, RunError
-from run_batch.jobs.job.mapped import MappedRow, RowFailure
-from run_batch.jobs.job.rows import Generation
+from run_batch.jobs.job.rows import Generation, MappedRow, RowFailure, RowResult
 from run_batch.jobs.machine.stop_signals import StopRequest
 from run_batch.jobs.results.shard_writer import storage_failed
 
@@ -120,14 +119,14 @@ class Supervisor:
         """No more rows will be added."""
         self._input_ended = True
 
-    def step(self) -> list[Generation | RowFailure]:
+    def step(self) -> list[RowResult]:
         """Run the model once, or start an engine in the place of a dead one; the rows that this finished.
 
         Raises:
             RunError: the engine dies without any row to blame.
         """
         self._choose_rows()
-        finished: list[Generation | RowFailure] = []
+        finished: list[RowResult] = []
         if self._running:
             finished += self._step_engine()
             for result in finished:
@@ -218,8 +217,7 @@ class Supervisor:
                 self._note.remove(row)
 
     def _blame(self, row: int) -> None:
-        cause = "the engine dies each time that it runs this row, alone"
-        self._verdicts.append(RowFailure(row, f"engine_died: {cause}"))
+        self._verdicts.append(RowFailure(row, "engine_died", "the engine dies each time that it runs this row, alone"))
         if len(self._verdicts) > _BLAMED_IN_SUCCESSION:
             with _writing_down():
                 self._suspects.forget()

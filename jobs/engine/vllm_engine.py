@@ -9,8 +9,7 @@ from multiprocessing.connection import wait
 from typing import Any
 
 from run_batch.jobs.job.errors import JobError, RunError
-from run_batch.jobs.job.mapped import MappedRow, RowFailure
-from run_batch.jobs.job.rows import Generation, TokenLogprob
+from run_batch.jobs.job.rows import Generation, MappedRow, RowFailure, TokenLogprob
 from run_batch.jobs.machine.processes import kill_tree
 from run_batch.model.checkpoint.settings import (
     ModelSettings,
@@ -121,7 +120,7 @@ class Engine:
                 params = build_sampling_params({**self._sampling, **mapped.sampling}, output_kind=self._output_kind)
             self._engine.add_request(str(mapped.row), mapped.engine_input, params)
         except (VLLMValidationError, SettingsError) as error:
-            return RowFailure(mapped.row, f"refused: {' '.join(str(error).split())}")
+            return RowFailure.of(mapped.row, "refused", str(error))
         except EngineDeadError as error:
             raise self._death(error) from error
         return None

@@ -1,7 +1,7 @@
 """Rows to shards: what the input holds, which shards there are, which of them are done.
 
-Here a new job is told from the continuation of an old one: `_run/job.json` holds every key that can change results,
-and fingerprints of input and model.
+Here a new job is told from the continuation of an old one: `.run_batch/job.json` holds every key that can change
+results, and fingerprints of input and model.
 """
 
 import hashlib

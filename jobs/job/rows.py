@@ -1,11 +1,41 @@
-"""What became of a row that the engine took. Imports neither torch nor vLLM."""
+"""The forms of a row that cross from one room of jobs/ to another, each said once.
 
+    RowBatch (io/inputs) -> worker process -> MappedRow -> engine -> Generation or RowFailure -> journal, shard
+
+Imports neither torch nor vLLM: the worker processes are started before the engine's process spends seconds on those.
+"""
+
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import msgspec
+
+# A row's error says what is wrong; it does not carry the row's content into the results.
+_MESSAGE_CHARACTERS = 500
 
 
 @dataclass(frozen=True, slots=True)
-class TokenLogprob:
-    """One candidate of one generated position."""
+class MappedRow:
+    """A row that the engine can take.
+
+    Attributes:
+        row: index in the input.
+        engine_input: what `LLMEngine.add_request` takes.
+        sampling: this row's own sampling settings, which win over the job's; empty for most jobs.
+    """
+
+    row: int
+    engine_input: Any
+    sampling: Mapping[str, Any]
+
+
+class TokenLogprob(msgspec.Struct, frozen=True, array_like=True):
+    """One candidate token at one generated position.
+
+    Attributes:
+        rank: 1 for the most likely token of the position.
+    """
 
     token_id: int
     token: str
@@ -13,15 +43,14 @@ class TokenLogprob:
     rank: int
 
 
-@dataclass(frozen=True, slots=True)
-class Generation:
-    """What became of one row.
+class Generation(msgspec.Struct, frozen=True, array_like=True, tag="generation"):
+    """The result of a row for which text was generated.
 
     Attributes:
         row: index in the input.
         texts: one per requested sequence (`sampling.n`).
         finish_reason: `stop` or `length`.
-        prompt_tokens: with image tokens.
+        prompt_tokens: tokens of the prompt, image tokens included.
         generated_tokens: of all sequences.
         logprobs: per generated token of the first sequence, its candidates by rank; None unless asked for.
     """
@@ -32,3 +61,32 @@ class Generation:
     prompt_tokens: int
     generated_tokens: int
     logprobs: tuple[tuple[TokenLogprob, ...], ...] | None = None
+
+
+class RowFailure(msgspec.Struct, frozen=True, array_like=True, tag="failure"):
+    """The result of a row that failed.
+
+    Attributes:
+        row: index in the input.
+        kind: stable name that users filter on, one of docs/errors.md.
+        message: what is wrong with this row, on one line.
+    """
+
+    row: int
+    kind: str
+    message: str
+
+    @property
+    def error(self) -> str:
+        """The row's cell in the result column `error`."""
+        return f"{self.kind}: {self.message}"
+
+    @classmethod
+    def of(cls, row: int, kind: str, message: str) -> "RowFailure":
+        """A failure from a message that may quote the row: it is cut, and made one line of printable text."""
+        text = " ".join(message.encode("utf-8", "backslashreplace").decode().split())
+        text = "".join(c if c.isprintable() else "\ufffd" for c in text[: _MESSAGE_CHARACTERS + 1])
+        return cls(row, kind, text if len(text) <= _MESSAGE_CHARACTERS else text[:_MESSAGE_CHARACTERS] + " …")
+
+
+RowResult: TypeAlias = Generation | RowFailure

@@ -4,7 +4,7 @@ Usually whole shards that are missing; with `--retry-failed`, the failed rows of
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from run_batch.io.inputs.source import RowBatch, Source
 from run_batch.io.outputs.shards import ShardStore
@@ -67,8 +67,13 @@ def failed_work(job: PreparedJob) -> Work:
     return Work(job.plan, list(retried), retried, attempts)
 
 
-def read_rows(source: Source, rows: Sequence[int], columns: Sequence[str], batch_rows: int) -> Iterator[RowBatch]:
+def read_rows(
+    source: Source, rows: Sequence[int], columns: Sequence[str], batch_rows: int, with_ids: bool
+) -> Iterator[RowBatch]:
     """Some rows of the input, in order, in batches of consecutive ones.
+
+    Args:
+        with_ids: fill in the batches' row ids, for an input without an id column.
 
     Raises:
         InputError: a file is damaged or has gone.
@@ -76,6 +81,8 @@ def read_rows(source: Source, rows: Sequence[int], columns: Sequence[str], batch
     for part in _parts(rows):
         wanted = set(part) if len(part) < part[-1] + 1 - part[0] else None
         for batch in source.read(part[0], part[-1] + 1, columns, batch_rows):
+            if with_ids:
+                batch = replace(batch, row_ids=source.row_names(batch.start, batch.stop))
             if wanted is None:
                 yield batch
             else:
@@ -98,5 +105,5 @@ def _only(batch: RowBatch, wanted: Collection[int]) -> Iterator[RowBatch]:
         if inside and begin is None:
             begin = offset
         elif not inside and begin is not None:
-            yield RowBatch(batch.start + begin, batch.records.slice(begin, offset - begin))
+            yield batch.slice(begin, offset - begin)
             begin = None

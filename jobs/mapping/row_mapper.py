@@ -13,13 +13,14 @@ import numpy as np
 import pyarrow as pa
 from blake3 import blake3
 
-from run_batch.io.inputs.source import MediaError
+from run_batch.io.inputs.source import MediaError, RowBatch
 from run_batch.io.media.allowed_hosts import HostRules
 from run_batch.io.media.reader import MediaReader, image_cells
+from run_batch.jobs.job.columns import model_settings
 from run_batch.jobs.job.config import JobConfig
 from run_batch.jobs.job.errors import JobError
-from run_batch.jobs.job.mapped import MappedRow, RowFailure, model_settings, row_failure
 from run_batch.jobs.job.prompt_template import PromptTemplate, parse_template
+from run_batch.jobs.job.rows import MappedRow, RowFailure
 from run_batch.model.checkpoint.row_sampling import check_own_sampling
 from run_batch.model.checkpoint.settings import SettingsError, build_sampling_params
 from run_batch.model.declaration import RowError
@@ -72,28 +73,31 @@ class RowMapper:
                 f"{column} would not be seen; add it where the image belongs"
             )
 
-    def map(self, start: int, row_ids: Sequence[str] | None, records: pa.RecordBatch) -> list[MappedRow | RowFailure]:
-        """Map consecutive rows, the first of which has index `start` in the input.
+    def map(self, batch: RowBatch) -> list[MappedRow | RowFailure]:
+        """Map the rows of a batch.
 
         Args:
-            row_ids: the rows' ids, where the input has no id column.
+            batch: with the columns of `needed_columns`, and row ids where the input has no id column.
+
+        Returns:
+            One for each row, in their order.
         """
         column = self._config.input.image_column
-        rows = _rows(records, column)
+        rows = _rows(batch.records, column)
         if column:
             self._media.announce(row[column] for row in rows if not isinstance(row, RowError))
         results: list[MappedRow | RowFailure] = []
         ready: list[tuple[int, RowPrompt, Mapping[str, Any]]] = []
         waiting = 0
         for offset, row in enumerate(rows):
-            index = start + offset
+            index = batch.start + offset
             try:
                 if isinstance(row, RowError):
                     raise row
-                row_id = row_ids[offset] if row_ids else str(row[str(self._config.input.id_column)])
+                row_id = batch.row_ids[offset] if batch.row_ids else str(row[str(self._config.input.id_column)])
                 ready.append((index, self._prompt(row), self._sampling(row, row_id)))
             except (RowError, MediaError) as error:
-                results.append(row_failure(index, error))
+                results.append(RowFailure.of(index, error.kind, error.message))
                 continue
             waiting += sum(map(_nbytes, ready[-1][1].images))
             if waiting > _READY_BYTES:
@@ -105,7 +109,9 @@ class RowMapper:
     def _map_ready(self, ready: Sequence[tuple[int, RowPrompt, Mapping[str, Any]]]) -> list[MappedRow | RowFailure]:
         mapped = self._model.map([prompt for _, prompt, _ in ready], add_special_tokens=self._chat is None)
         return [
-            row_failure(index, result) if isinstance(result, RowError) else MappedRow(index, result, sampling)
+            RowFailure.of(index, result.kind, result.message)
+            if isinstance(result, RowError)
+            else MappedRow(index, result, sampling)
             for (index, _, sampling), result in zip(ready, mapped, strict=True)
         ]
 

@@ -18,9 +18,9 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from run_batch.io.inputs.source import RowBatch
 from run_batch.jobs.job.config import JobConfig
 from run_batch.jobs.job.errors import JobError
-from run_batch.jobs.job.mapped import MappedRow, RowFailure
 
 _NICENESS = 5
 
@@ -40,26 +40,10 @@ class WorkerSpec:
 
 
 @dataclass(frozen=True, slots=True)
-class Task:
-    """Rows to map, the first of which has index `start`."""
-
-    start: int
-    row_ids: list[str] | None
-    records: pa.RecordBatch
-
-
-@dataclass(frozen=True, slots=True)
 class WorkerReady:
     """What a worker says once it can take tasks."""
 
     pid: int
-
-
-@dataclass(frozen=True, slots=True)
-class TaskResult:
-    """A task's rows, mapped."""
-
-    rows: list[MappedRow | RowFailure]
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,15 +132,13 @@ def _serve(connection: Connection, others: Sequence[int]) -> None:
     connection = _fork(connection, others)
     transport.send(connection, WorkerReady(os.getpid()))
     while True:
-        task: Task = transport.receive(connection)[0]
+        batch: RowBatch = transport.receive(connection)[0]
         try:
-            rows = mapper.map(task.start, task.row_ids, task.records)
-            transport.send(connection, TaskResult(rows))
+            transport.send(connection, mapper.map(batch))
         except DeclarationError as error:
             transport.send(connection, WorkerProblem(str(error), bad_job=True))
             return
         except Exception:
-            last = task.start + task.records.num_rows - 1
-            where = f"while mapping rows {task.start} to {last}:\n{traceback.format_exc()}"
+            where = f"while mapping rows {batch.start} to {batch.stop - 1}:\n{traceback.format_exc()}"
             transport.send(connection, WorkerProblem(where, bad_job=False))
             return

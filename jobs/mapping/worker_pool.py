@@ -18,11 +18,12 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, Pipe, wait
+from typing import TypeAlias
 
-from run_batch.io.inputs.source import InputError, RowBatch, Source
+from run_batch.io.inputs.source import InputError, RowBatch
 from run_batch.jobs.job.errors import JobError, RunError
-from run_batch.jobs.job.mapped import MappedRow, RowFailure
-from run_batch.jobs.mapping.worker_main import Task, WorkerProblem, WorkerReady, WorkerSpec
+from run_batch.jobs.job.rows import MappedRow, RowFailure
+from run_batch.jobs.mapping.worker_main import WorkerProblem, WorkerReady, WorkerSpec
 from run_batch.jobs.watch.metrics import PoolCounts
 
 BATCH_ROWS = 16
@@ -45,16 +46,7 @@ _TASKS_PER_WORKER = 2
 _STARTS_BEFORE_GIVING_UP = 3
 
 
-@dataclass(frozen=True, slots=True)
-class MappedBatch:
-    """Rows that came back from a worker.
-
-    Attributes:
-        nbytes: bytes of their tensors.
-    """
-
-    rows: list[MappedRow | RowFailure]
-    nbytes: int
+MappedRows: TypeAlias = list[MappedRow | RowFailure]
 
 
 @dataclass(slots=True)
@@ -67,7 +59,7 @@ class _Worker:
 
     process: subprocess.Popen[bytes] | None
     connection: Connection
-    tasks: collections.deque[Task] = field(default_factory=collections.deque)
+    tasks: collections.deque[RowBatch] = field(default_factory=collections.deque)
     handle: int | None = None
     loaded: bool = False
     busy_since: float | None = None
@@ -95,13 +87,12 @@ class _Worker:
 class WorkerPool:
     """Maps the rows of an iterator in worker processes."""
 
-    def __init__(self, spec: WorkerSpec, batches: Iterator[RowBatch], source: Source, count: int) -> None:
+    def __init__(self, spec: WorkerSpec, batches: Iterator[RowBatch], count: int) -> None:
         """Start `count` workers; they load the model's tokenizer and configs while the caller does other things."""
         self._spec = spec
         self._batches = batches
-        self._source = source
-        self._ready: queue.SimpleQueue[MappedBatch | Exception | None] = queue.SimpleQueue()
-        self._retries: collections.deque[Task] = collections.deque()
+        self._ready: queue.SimpleQueue[tuple[MappedRows, int] | Exception | None] = queue.SimpleQueue()
+        self._retries: collections.deque[RowBatch] = collections.deque()
         self._deaths: collections.Counter[int] = collections.Counter()
         self._starts_failed = 0
         self._input_done = False
@@ -116,7 +107,7 @@ class WorkerPool:
         self._thread = threading.Thread(target=self._run, name="worker-pool", daemon=True)
         self._thread.start()
 
-    def get(self, timeout: float) -> MappedBatch | None:
+    def get(self, timeout: float) -> MappedRows | None:
         """The next mapped rows, in no fixed order; None when all rows have been given out.
 
         Raises:
@@ -126,12 +117,14 @@ class WorkerPool:
         item = self._ready.get(timeout=timeout) if timeout else self._ready.get_nowait()
         if isinstance(item, Exception):
             raise item
-        if item is not None:
-            with self._lock:
-                self._waiting_rows -= len(item.rows)
-                self._waiting_bytes -= item.nbytes
-            self._wake()
-        return item
+        if item is None:
+            return None
+        rows, nbytes = item
+        with self._lock:
+            self._waiting_rows -= len(rows)
+            self._waiting_bytes -= nbytes
+        self._wake()
+        return rows
 
     def counts(self) -> PoolCounts:
         """What the pool has done so far."""
@@ -228,7 +221,7 @@ class WorkerPool:
     def _is_full(self) -> bool:
         return self._waiting_rows >= MAX_WAITING_ROWS or self._waiting_bytes >= MAX_WAITING_BYTES
 
-    def _next_task(self) -> Task | None:
+    def _next_task(self) -> RowBatch | None:
         if self._retries:
             return self._retries.popleft()
         started = time.monotonic()
@@ -236,8 +229,7 @@ class WorkerPool:
         self._input_seconds += time.monotonic() - started
         if batch is None:
             self._input_done = True
-            return None
-        return make_task(batch, self._spec, self._source)
+        return batch
 
     def _collect(self, worker: _Worker) -> None:
         from run_batch.jobs.mapping import shared_memory as transport
@@ -255,14 +247,14 @@ class WorkerPool:
             return
         worker.tasks.popleft()
         self._count_busy(worker)
-        self._put(MappedBatch(answer.rows, nbytes))
+        self._put(answer, nbytes)
 
-    def _put(self, batch: MappedBatch) -> None:
+    def _put(self, rows: MappedRows, nbytes: int) -> None:
         with self._lock:
-            self._waiting_rows += len(batch.rows)
-            self._waiting_bytes += batch.nbytes
-            self._rows_mapped += len(batch.rows)
-        self._ready.put(batch)
+            self._waiting_rows += len(rows)
+            self._waiting_bytes += nbytes
+            self._rows_mapped += len(rows)
+        self._ready.put((rows, nbytes))
 
     @staticmethod
     def _problem(problem: WorkerProblem) -> Exception:
@@ -286,23 +278,12 @@ class WorkerPool:
         self._count_busy(dead)
         (self._workers[self._workers.index(dead)],) = self._start(1)
 
-    def _retry_suspect(self, task: Task) -> None:
+    def _retry_suspect(self, task: RowBatch) -> None:
         """The task that a worker died of: row by row, and a single row that did it twice fails."""
         # Only deaths with a row alone count: a worker that something else kills has rows in it, too.
         if task.records.num_rows == 1:
             self._deaths[task.start] += 1
         if self._deaths[task.start] >= 2:
-            failure = RowFailure(task.start, "worker_died: mapping this row kills the worker process")
-            self._put(MappedBatch([failure], 0))
+            self._put([RowFailure(task.start, "worker_died", "mapping this row kills the worker process")], 0)
             return
-        for i in range(task.records.num_rows):
-            row_ids = None if task.row_ids is None else [task.row_ids[i]]
-            self._retries.append(Task(task.start + i, row_ids, task.records.slice(i, 1)))
-
-
-def make_task(batch: RowBatch, spec: WorkerSpec, source: Source) -> Task:
-    """A batch of rows as a worker takes it."""
-    row_ids = None
-    if spec.config.input.id_column is None:
-        row_ids = source.row_names(batch.start, batch.start + batch.records.num_rows)
-    return Task(batch.start, row_ids, batch.records)
+        self._retries.extend(task.slice(offset, 1) for offset in range(task.records.num_rows))

@@ -12,8 +12,8 @@ from run_batch.io.outputs.shards import ShardError, ShardStore
 from run_batch.jobs.results.commits import Commit, count_shard
 from run_batch.jobs.job.config import JobConfig
 from run_batch.jobs.job.errors import RunError
-from run_batch.jobs.job.rows import Generation, TokenLogprob
-from run_batch.jobs.job.mapped import RowFailure
+from run_batch.jobs.job.rows import Generation, TokenLogprob, RowResult
+from run_batch.jobs.job.rows import RowFailure
 from run_batch.jobs.job.plan import RESULT_COLUMNS
 from run_batch.jobs.job.work import Work
 
@@ -59,7 +59,7 @@ class ResultWriter:
         self._store = store
         self._metadata = metadata
         self._on_commit = on_commit
-        self._open: dict[int, dict[int, Generation | RowFailure]] = {}
+        self._open: dict[int, dict[int, RowResult]] = {}
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="shard-writer")
         self._writing: list[Future[None]] = []
         self.seconds = 0.0
@@ -71,7 +71,7 @@ class ResultWriter:
         """Whole shards that are not on disk yet."""
         return len(self._writing)
 
-    def add(self, result: Generation | RowFailure) -> None:
+    def add(self, result: RowResult) -> None:
         """Take one finished row.
 
         Raises:
@@ -100,14 +100,14 @@ class ResultWriter:
         while self._writing and (self._writing[0].done() or not only_done):
             self._writing.pop(0).result()
 
-    def _commit(self, shard: int, results: dict[int, Generation | RowFailure]) -> None:
+    def _commit(self, shard: int, results: dict[int, RowResult]) -> None:
         rows = self._work.plan.rows(shard)
         attempt = self._work.attempts.get(shard, 0)
         started = time.monotonic()
         failed = sum(isinstance(result, RowFailure) for result in results.values())
         try:
             if shard in self._work.retried:
-                results = {**_results(self._store.read(shard), rows.start), **results}
+                results = {**_generations(self._store.read(shard), rows.start), **results}
             table = self._table(rows, [results[row] for row in rows])
             self._store.commit(shard, table, self._metadata, attempt)
             self._on_commit(count_shard(shard, attempt, table))
@@ -119,7 +119,7 @@ class ResultWriter:
         self.rows_committed += len(self._work.rows(shard))
         self.failed_committed += failed
 
-    def _table(self, rows: range, results: list[Generation | RowFailure]) -> pa.Table:
+    def _table(self, rows: range, results: list[RowResult]) -> pa.Table:
         """The whole shard. Ids and carried columns are read again: holding them would cost memory."""
         id_column, columns = self._config.input.id_column, self._config.output.columns
         expected = self._config.errors.expected_column
@@ -143,17 +143,17 @@ def storage_failed(what: str, error: OSError) -> RunError:
     return RunError(f"{what}: {error}. What is finished is kept; mend this and run the same command again")
 
 
-def compare_texts(results: list[Generation | RowFailure], expected: list[str | None]) -> list[Generation | RowFailure]:
+def compare_texts(results: list[RowResult], expected: list[str | None]) -> list[RowResult]:
     """Rows whose text is not what is expected of them become failures; null expects nothing."""
     return [
-        RowFailure(result.row, f"unexpected_text: expected {text!r}, found {result.texts[0]!r}")
+        RowFailure.of(result.row, "unexpected_text", f"expected {text!r}, found {result.texts[0]!r}")
         if isinstance(result, Generation) and text is not None and result.texts[0] != text
         else result
         for result, text in zip(results, expected, strict=True)
     ]
 
 
-def build_table(config: JobConfig, carried: Mapping[str, Any], results: list[Generation | RowFailure]) -> pa.Table:
+def build_table(config: JobConfig, carried: Mapping[str, Any], results: list[RowResult]) -> pa.Table:
     """The result columns of a shard, next to its ids and carried columns."""
     rows = [result if isinstance(result, Generation) else None for result in results]
 
@@ -182,19 +182,14 @@ def _logprobs(row: Generation) -> list[list[dict[str, Any]]] | None:
     ]
 
 
-def _results(table: pa.Table, first: int) -> dict[int, Generation | RowFailure]:
-    """The results that `build_table` made a shard of."""
-    return {first + offset: _result(first + offset, row) for offset, row in enumerate(_without_carried(table))}
-
-
-def _without_carried(table: pa.Table) -> list[dict[str, Any]]:
+def _generations(table: pa.Table, first: int) -> dict[int, RowResult]:
+    """The rows of a shard that did not fail, as `build_table` took them."""
     names = [name for name in RESULT_COLUMNS[1:] if name in table.column_names]
-    return table.select(names).to_pylist()
+    rows = enumerate(table.select(names).to_pylist(), first)
+    return {index: _generation(index, row) for index, row in rows if row["error"] is None}
 
 
-def _result(index: int, row: Mapping[str, Any]) -> Generation | RowFailure:
-    if row["error"] is not None:
-        return RowFailure(index, row["error"])
+def _generation(index: int, row: Mapping[str, Any]) -> Generation:
     found: Sequence[Sequence[Mapping[str, Any]]] | None = row.get("logprobs")
     logprobs = None
     if found is not None:

@@ -30,7 +30,7 @@ _WAIT_FOR_OTHERS_SECONDS = 5.0
 
 @dataclass(frozen=True, slots=True)
 class JobSummary:
-    """A complete job, in `_run/summary.json`.
+    """A complete job, in `.run_batch/summary.json`.
 
     Attributes:
         rows, failed, prompt_tokens, generated_tokens: of all shards.

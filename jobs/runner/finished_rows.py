@@ -8,14 +8,14 @@ from typing import TextIO
 from run_batch.io.coordination.claims import Claims
 from run_batch.io.outputs.journal import JournalWriter
 from run_batch.jobs.engine.supervisor import Supervisor
-from run_batch.jobs.job.mapped import RowFailure
 from run_batch.jobs.job.plan import job_hash, record_job
 from run_batch.jobs.job.prepare import PreparedJob
-from run_batch.jobs.job.rows import Generation
+from run_batch.jobs.job.rows import RowFailure, RowResult
 from run_batch.jobs.job.work import Work
 from run_batch.jobs.mapping.worker_pool import WorkerPool
 from run_batch.jobs.results.commits import Commit, record_commit
-from run_batch.jobs.results.recovery import JournalRow, encode_rows, journal_folder, segment_name, writer_name
+from run_batch.jobs.results.journal_rows import JournalRow, encode_rows
+from run_batch.jobs.results.recovery import journal_folder, segment_name, writer_name
 from run_batch.jobs.results.shard_writer import ResultWriter, storage_failed
 from run_batch.jobs.runner.resume import Resumed
 from run_batch.jobs.runner.shard_assignment import Assignment
@@ -69,7 +69,7 @@ class FinishedRows:
         self.metrics = Metrics(store.own_folder / METRICS_FILE)
         self.take_recovered(resumed.results)
 
-    def take_recovered(self, results: Mapping[int, Generation | RowFailure]) -> None:
+    def take_recovered(self, results: Mapping[int, RowResult]) -> None:
         """Take rows that earlier runs finished: their journals have them already."""
         for result in results.values():
             self.progress.add_recovered(isinstance(result, RowFailure))
@@ -81,7 +81,7 @@ class FinishedRows:
             while True:
                 self.take_recovered(self._assignment.recovered.get_nowait())
 
-    def add(self, result: Generation | RowFailure) -> None:
+    def add(self, result: RowResult) -> None:
         """Take one row.
 
         Raises:
@@ -95,7 +95,7 @@ class FinishedRows:
         self.metrics.add(prompt_tokens, generated_tokens)
         shard = result.row // self._work.plan.rows_per_shard
         with _journal_errors():
-            self._journal.append(shard, JournalRow(self._work.attempts.get(shard, 0), result))
+            self._journal.append(shard, (self._work.attempts.get(shard, 0), result))
         self._writer.add(result)
 
     def tell(self, pool: WorkerPool, engine: Supervisor) -> None:

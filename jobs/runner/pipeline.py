@@ -19,6 +19,7 @@ from run_batch.io.outputs.shards import ShardError
 from run_batch.jobs.engine.running_rows import RunningRows
 from run_batch.jobs.engine.supervisor import ROWS_IN_ENGINE, Supervisor
 from run_batch.jobs.engine.vllm_engine import Engine
+from run_batch.jobs.job.columns import model_settings, needed_columns
 from run_batch.jobs.job.config import JobConfig
 from run_batch.jobs.job.errors import (
     EXIT_INTERRUPTED,
@@ -26,14 +27,13 @@ from run_batch.jobs.job.errors import (
     JobError,
     RunError,
 )
-from run_batch.jobs.job.mapped import model_settings, needed_columns
 from run_batch.jobs.job.plan import job_hash
 from run_batch.jobs.job.prepare import PreparedJob
 from run_batch.jobs.job.work import Work, failed_work, read_rows
 from run_batch.jobs.machine.cores import usable_cores
 from run_batch.jobs.machine.stop_signals import StopRequest
 from run_batch.jobs.mapping.worker_main import WorkerSpec
-from run_batch.jobs.mapping.worker_pool import BATCH_ROWS, MappedBatch, WorkerPool
+from run_batch.jobs.mapping.worker_pool import BATCH_ROWS, MappedRows, WorkerPool
 from run_batch.jobs.results.shard_writer import storage_failed
 from run_batch.jobs.runner.completion import can_help, finish, held, next_work
 from run_batch.jobs.runner.finished_rows import FinishedRows
@@ -141,7 +141,7 @@ class _Run:
         spec = WorkerSpec(job.config, job.source.schema, job.media_root)
         count = job.config.preprocess.workers or usable_cores()
         announce_plugins(job.config.model.plugins, job.config.folder)
-        pool = WorkerPool(spec, self._batches(), job.source, count)
+        pool = WorkerPool(spec, self._batches(), count)
         try:
             engine = Supervisor(lambda: start_engine(job.config), job.config.errors.step_seconds, self._stop)
             try:
@@ -153,11 +153,13 @@ class _Run:
 
     def _batches(self) -> Iterator[RowBatch]:
         columns = needed_columns(self._job.config, self._job.source.schema)
+        with_ids = self._job.config.input.id_column is None
         for shard in self._shards():
             rows = self._work.rows(shard)
             done = self._assignment.recover(shard, self._resumed.results)
             left = [row for row in rows if row not in done]
-            yield from read_rows(self._job.source, left if len(left) < len(rows) else rows, columns, BATCH_ROWS)
+            todo = left if len(left) < len(rows) else rows
+            yield from read_rows(self._job.source, todo, columns, BATCH_ROWS, with_ids)
 
     def _shards(self) -> Iterator[int]:
         try:
@@ -202,7 +204,7 @@ class _Run:
             )
         return left > 0
 
-    def _first_batch(self, pool: WorkerPool) -> MappedBatch | None:
+    def _first_batch(self, pool: WorkerPool) -> MappedRows | None:
         """Wait for the first mapped rows: only then is it known that the workers accept the job."""
         while not self._stop.requested:
             with contextlib.suppress(queue.Empty):
@@ -231,12 +233,12 @@ class _Run:
                 return
             self._take(batch, engine, finished)
 
-    def _take(self, batch: MappedBatch | None, engine: Supervisor, finished: FinishedRows) -> None:
+    def _take(self, batch: MappedRows | None, engine: Supervisor, finished: FinishedRows) -> None:
         if batch is None:
             self._input_done = True
             engine.end_input()
             return
-        for row in batch.rows:
+        for row in batch:
             failure = engine.add(row)
             if failure is not None:
                 finished.add(failure)

@@ -14,8 +14,9 @@ from run_batch.jobs.engine.suspects import Suspects
 from run_batch.jobs.job.errors import RunError
 from run_batch.jobs.job.plan import job_hash
 from run_batch.jobs.job.prepare import PreparedJob
+from run_batch.jobs.job.rows import RowResult
 from run_batch.jobs.job.work import Work
-from run_batch.jobs.results.recovery import Finished, recover
+from run_batch.jobs.results.recovery import recover
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +28,7 @@ class Resumed:
     note_file: where this process notes the rows in its engine.
     """
 
-    results: dict[int, Finished]
+    results: dict[int, RowResult]
     adopted: list[tuple[Path, set[int]]]
     suspects: Suspects
     note_file: Path
@@ -61,7 +62,7 @@ def resume(job: PreparedJob, work: Work, claims: Claims) -> Resumed:
     return Resumed(results, found.adopted, suspects, note_file)
 
 
-def claimed_rows(job: PreparedJob, results: dict[int, Finished], claims: Claims) -> dict[int, Finished]:
+def claimed_rows(job: PreparedJob, results: dict[int, RowResult], claims: Claims) -> dict[int, RowResult]:
     """The rows of shards that no other process works on."""
     ours = {shard: claims.take(shard) for shard in {row // job.plan.rows_per_shard for row in results}}
     return {row: result for row, result in results.items() if ours[row // job.plan.rows_per_shard]}

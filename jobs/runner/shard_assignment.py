@@ -13,9 +13,10 @@ from run_batch.io.coordination.claims import Claims, claimed
 from run_batch.io.coordination.lease import is_held
 from run_batch.jobs.job.plan import job_hash
 from run_batch.jobs.job.prepare import PreparedJob
+from run_batch.jobs.job.rows import RowResult
 from run_batch.jobs.job.shares import SHARES_FOLDER, WHOLE_JOB, Share, share_of
 from run_batch.jobs.job.work import Work
-from run_batch.jobs.results.recovery import Finished, recover
+from run_batch.jobs.results.recovery import recover
 
 # Of so many shares it is asked whether they run, whatever their number: each question costs some file operations.
 _SHARES_TO_ASK = 16
@@ -35,7 +36,7 @@ class Assignment:
     def __init__(self, job: PreparedJob, work: Work, claims: Claims) -> None:
         self._job, self._work, self._claims = job, work, claims
         self.rows_taken = self.rows_helped = 0
-        self.recovered: queue.SimpleQueue[dict[int, Finished]] = queue.SimpleQueue()
+        self.recovered: queue.SimpleQueue[dict[int, RowResult]] = queue.SimpleQueue()
 
     def __iter__(self) -> Iterator[int]:
         """Claim shard after shard; each is to be finished once it was given out.
@@ -57,7 +58,7 @@ class Assignment:
                 vain = 0
                 yield shard
 
-    def recover(self, shard: int, done: dict[int, Finished]) -> dict[int, Finished]:
+    def recover(self, shard: int, done: dict[int, RowResult]) -> dict[int, RowResult]:
         """Finished rows of a shard that was given out: what is known of it already, or else what a dead process left.
 
         Args:

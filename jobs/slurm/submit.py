@@ -17,9 +17,9 @@ from typing import TextIO
 
 from run_batch.io.secrets import hide_secrets
 from run_batch.jobs.check import check_job
+from run_batch.jobs.job.columns import model_settings
 from run_batch.jobs.job.config import JobConfig
 from run_batch.jobs.job.errors import EXIT_COMPLETE, EXIT_INTERRUPTED, JobError, RunError
-from run_batch.jobs.job.mapped import model_settings
 from run_batch.jobs.job.plan import record_job
 from run_batch.jobs.job.prepare import PreparedJob
 from run_batch.jobs.machine.slurm_environment import ARRAY_COUNT

@@ -1,4 +1,4 @@
-"""What every stage of a run did, second by second, in `_run/metrics.jsonl`, and which of them holds up the rest.
+"""What every stage of a run did, second by second, in `.run_batch/metrics.jsonl`, and which of them holds up the rest.
 
 One line of JSON for each second of a run; a resumed run appends to the file. Counts and seconds in a line are those of
 its interval, not sums; the first one's have what was mapped while the engine loaded, too. What is left of a second when

@@ -39,7 +39,7 @@ svg { width: 100%; background: #f7f7f7 }
 
 
 def write_report(config: JobConfig) -> Path:
-    """Write `_run/report.html`; where it is.
+    """Write `.run_batch/report.html`; where it is.
 
     Raises:
         JobError: the job has not been started.

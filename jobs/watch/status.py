@@ -10,11 +10,11 @@ from run_batch.io.coordination.lease import Holder, has_ended
 from run_batch.io.outputs.shards import ShardError, ShardStore
 from run_batch.jobs.job.config import JobConfig
 from run_batch.jobs.job.errors import JobError, RunError
-from run_batch.jobs.job.mapped import RowFailure
 from run_batch.jobs.job.plan import Plan
+from run_batch.jobs.job.rows import RowFailure, RowResult
 from run_batch.jobs.job.shares import SHARES_FOLDER, WHOLE_JOB, Share, share_of
 from run_batch.jobs.results.commits import read_commits
-from run_batch.jobs.results.recovery import Finished, read_rows, segments
+from run_batch.jobs.results.recovery import read_rows, segments
 from run_batch.jobs.watch.progress import PROGRESS_FILE, ProgressRecord, read_progress
 
 # A run writes its progress every second; on a busy shared file system that can take a while to be seen.
@@ -183,16 +183,16 @@ def _state(record: ProgressRecord) -> str:
     return "running" if silent < _ALIVE_SECONDS else "stalled" if silent > _STALLED_SECONDS else "unfinished"
 
 
-def _journalled(store: ShardStore, hashed: str, plan: Plan, running: Collection[str]) -> dict[int, Finished]:
+def _journalled(store: ShardStore, hashed: str, plan: Plan, running: Collection[str]) -> dict[int, RowResult]:
     """Rows in the journals of processes that do not run; those that run say themselves how many they have."""
-    found: dict[int, Finished] = {}
+    found: dict[int, RowResult] = {}
     for segment in segments(store):
         if segment.writer not in running:
-            found.update({row.result.row: row.result for row in read_rows(segment, hashed)})
+            found.update({result.row: result for _, result in read_rows(segment, hashed)})
     return found
 
 
-def _of_nobody(rows: dict[int, Finished], plan: Plan, shards: Collection[int]) -> list[Finished]:
+def _of_nobody(rows: dict[int, RowResult], plan: Plan, shards: Collection[int]) -> list[RowResult]:
     """Finished rows of shards that are neither committed nor in the hands of a process."""
     return [result for row, result in rows.items() if row // plan.rows_per_shard not in shards]
 

@@ -27,8 +27,9 @@ from transformers import AutoImageProcessor
 from workloads import FOLDER, WORKLOADS, Workload, make_model, make_workload
 
 from run_batch.io.inputs.parquet import ParquetSource
+from run_batch.io.inputs.source import RowBatch
 from run_batch.jobs.job.config import load_config
-from run_batch.jobs.job.mapped import RowFailure
+from run_batch.jobs.job.rows import RowFailure
 from run_batch.jobs.mapping.row_mapper import RowMapper
 from run_batch.jobs.mapping.shared_memory import receive, send
 from run_batch.jobs.mapping.worker_pool import WORKER_ENVIRONMENT
@@ -71,7 +72,7 @@ def ways(rows: Path, model: Path) -> dict[str, Callable[[pa.RecordBatch], object
         return image.resize(size, Image.Resampling.BICUBIC)
 
     def whole_task(batch: pa.RecordBatch) -> None:
-        rows = worker.map(0, None, batch)
+        rows = worker.map(RowBatch(0, batch))
         failures = [row for row in rows if isinstance(row, RowFailure)]
         assert not failures, failures[0]
         send(ours, rows)
@@ -85,7 +86,7 @@ def ways(rows: Path, model: Path) -> dict[str, Callable[[pa.RecordBatch], object
         "transformers image processor": lambda batch: [
             processor([pillow(encoded)], return_tensors="pt") for encoded in files(batch)
         ],
-        "run-batch, mapped rows": lambda batch: mapper.map(0, None, batch),
+        "run-batch, mapped rows": lambda batch: mapper.map(RowBatch(0, batch)),
         "run-batch, whole worker task": whole_task,
     }
 

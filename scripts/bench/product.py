@@ -11,7 +11,7 @@ def main() -> None:
     job = Path(sys.argv[1])
     command = Path(sys.executable).parent / "run-batch"
     code = subprocess.run([command, "--config", job, "--quiet"]).returncode
-    run = job.parent / "out" / "_run"
+    run = job.parent / "out" / ".run_batch"
     events = {}
     if code == 0:
         steps = Path(os.environ["BENCH_ENGINE_LOG"]).read_text().split()

@@ -5,7 +5,7 @@ import time
 from collections import deque
 
 from run_batch.jobs.engine.vllm_engine import Generation
-from run_batch.jobs.job.mapped import MappedRow
+from run_batch.jobs.job.rows import MappedRow
 
 
 class StandInEngine:

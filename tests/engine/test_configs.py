@@ -9,8 +9,8 @@ from checkpoints import IMAGE_TOKEN_ID, PREPROCESSOR, save_tokenizer
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaNextConfig, MistralConfig
 
 import jobs
+from run_batch.jobs.job.columns import model_settings
 from run_batch.jobs.job.config import load_config
-from run_batch.jobs.job.mapped import model_settings
 from run_batch.model.checkpoint.settings import build_engine_args, build_sampling_params
 
 pytestmark = pytest.mark.engine

@@ -12,9 +12,8 @@ from pictures import encoded, picture
 
 import jobs
 from run_batch.jobs.job.config import load_config
-from run_batch.jobs.job.mapped import MappedRow
 from run_batch.jobs.job.prepare import prepare
-from run_batch.jobs.job.rows import Generation
+from run_batch.jobs.job.rows import Generation, MappedRow
 from run_batch.jobs.runner.pipeline import run_job
 from run_batch.model.checkpoint.settings import ModelSettings
 from run_batch.model.families.llava import LlavaForConditionalGeneration
@@ -86,7 +85,7 @@ def test_the_engine_has_rows_for_every_seat_until_the_input_ends(tmp_path: Path)
     assert len(engine.threads_of_workers) == 2
     # Python's own, and one that pyarrow's allocator keeps.
     assert max(engine.threads_of_workers) <= 2
-    lines = (tmp_path / "out" / "_run" / "metrics.jsonl").read_text().splitlines()
+    lines = (tmp_path / "out" / ".run_batch" / "metrics.jsonl").read_text().splitlines()
     assert lines and all('"bottleneck": "engine"' in line for line in lines)
 
 

@@ -19,7 +19,8 @@ from run_batch.jobs.job.prepare import PreparedJob, prepare
 from run_batch.jobs.job.rows import Generation
 from run_batch.jobs.job.shares import Share
 from run_batch.jobs.results.commits import count_shard, record_commit
-from run_batch.jobs.results.recovery import JournalRow, encode_rows, journal_folder, segment_name, writer_name
+from run_batch.jobs.results.journal_rows import JournalRow, encode_rows
+from run_batch.jobs.results.recovery import journal_folder, segment_name, writer_name
 from run_batch.jobs.runner.completion import finish, held, next_work
 from run_batch.jobs.runner.resume import resume
 from run_batch.jobs.runner.shard_assignment import Assignment
@@ -70,7 +71,7 @@ def commit_shards(job: PreparedJob, assignment: Assignment, claims: Claims, dies
     done = 0
     for shard in assignment:
         rows = job.plan.rows(shard)
-        journal.append(shard, JournalRow(0, Generation(rows.start, ("text",), "stop", 1, 1)))
+        journal.append(shard, (0, Generation(rows.start, ("text",), "stop", 1, 1)))
         if done == dies_after:
             time.sleep(0.2)
             os._exit(9)

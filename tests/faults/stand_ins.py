@@ -27,13 +27,12 @@ from run_batch.jobs import cli
 from run_batch.jobs.engine import supervisor
 from run_batch.jobs.engine.vllm_engine import EngineDied
 from run_batch.jobs.job.config import JobConfig
-from run_batch.jobs.job.mapped import MappedRow, RowFailure
 from run_batch.jobs.job.prepare import prepare
-from run_batch.jobs.job.rows import Generation
+from run_batch.jobs.job.rows import Generation, MappedRow, RowFailure
 from run_batch.jobs.job.shares import Share
 from run_batch.jobs.mapping import shared_memory as transport
 from run_batch.jobs.mapping import worker_pool as workers
-from run_batch.jobs.mapping.worker_main import TaskResult, WorkerReady
+from run_batch.jobs.mapping.worker_main import WorkerReady
 from run_batch.jobs.mapping.worker_pool import WorkerPool, _Worker
 from run_batch.jobs.runner import pipeline
 
@@ -90,7 +89,7 @@ def _map_rows(connection: Connection) -> None:
         task = transport.receive(connection)[0]
         prompts = task.records.column("prompt").to_pylist()
         rows = enumerate(prompts, task.start)
-        transport.send(connection, TaskResult([map_row(row, prompt) for row, prompt in rows]))
+        transport.send(connection, [map_row(row, prompt) for row, prompt in rows])
 
 
 def map_row(row: int, prompt: str) -> MappedRow | RowFailure:
@@ -101,7 +100,7 @@ def map_row(row: int, prompt: str) -> MappedRow | RowFailure:
                 deaths.write(b".")
                 deaths.flush()
                 os._exit(9)
-    return RowFailure(row, "bad_row: it says so") if prompt == "bad" else MappedRow(row, prompt, {})
+    return RowFailure(row, "bad_row", "it says so") if prompt == "bad" else MappedRow(row, prompt, {})
 
 
 class ForkedPool(WorkerPool):

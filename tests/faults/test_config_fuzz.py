@@ -14,9 +14,9 @@ from vllm import SamplingParams
 from vllm.engine.arg_utils import EngineArgs
 
 import jobs
+from run_batch.jobs.job.columns import model_settings
 from run_batch.jobs.job.config import FREE_TABLES, TABLES, load_config
 from run_batch.jobs.job.errors import JobError
-from run_batch.jobs.job.mapped import model_settings
 from run_batch.jobs.job.prepare import prepare
 from run_batch.model.checkpoint.settings import SettingsError, build_model_config, build_sampling_params
 from run_batch.model.plugin import announce_plugins, register

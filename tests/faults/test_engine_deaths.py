@@ -56,7 +56,7 @@ def test_an_engine_that_dies_of_every_row_ends_the_run_and_blames_none(tmp_path:
     job = make_job(tmp_path, rows)
     code, said = job.run(timeout=120)
     assert code == 1 and "the engine dies whatever row it gets" in said and "Traceback" not in said
-    assert not any(b"engine_died" in path.read_bytes() for path in (job.store / "_run" / "journal").iterdir())
+    assert not any(b"engine_died" in path.read_bytes() for path in (job.store / ".run_batch" / "journal").iterdir())
     job.speed = Speed(tame=True)  # an engine that has been mended
     code, said = job.run()
     assert code == 0, said
@@ -95,7 +95,7 @@ def test_a_row_that_kills_the_whole_run_is_found_over_some_runs(tmp_path: Path) 
     print(f"\na row that kills the whole run among {ROWS}: {runs} runs")
     assert 3 <= runs <= 12, job.said()
     check_all_but(job.table().to_pylist(), 120)
-    assert not list((job.store / "_run").glob("suspects-*")), "the job is complete, and still suspects"
+    assert not list((job.store / ".run_batch").glob("suspects-*")), "the job is complete, and still suspects"
 
 
 def test_a_killed_engine_costs_no_row_its_text(tmp_path: Path) -> None:

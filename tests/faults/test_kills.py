@@ -92,4 +92,4 @@ def test_a_job_that_is_killed_at_random_equals_one_that_is_not(tmp_path: Path, k
         f"+ {ROWS_PER_SECOND:.0f} of one second"
     )
     assert max(counts) <= IN_FLIGHT + ROWS_PER_SECOND
-    assert list((job.store / "_run" / "journal").iterdir()) == []
+    assert list((job.store / ".run_batch" / "journal").iterdir()) == []

@@ -14,12 +14,12 @@ def test_a_report_tells_counts_errors_and_first_rows_and_loads_nothing(tmp_path:
     assert job.share(1, 2).run()[0] == 0
     early = jobs.run(job.config, command="report")
     assert early.returncode == 0
-    assert "1 of 2" in (job.store / "_run" / "report.html").read_text()
+    assert "1 of 2" in (job.store / ".run_batch" / "report.html").read_text()
 
     assert job.share(0, 2).run()[0] == 0
     written = jobs.run(job.config, command="report")
     page = Path(written.stdout.strip()).read_text()
-    assert Path(written.stdout.strip()) == job.store / "_run" / "report.html"
+    assert Path(written.stdout.strip()) == job.store / ".run_batch" / "report.html"
     text = re.sub(r"<[^>]+>", " ", page)
     for found in (r"state\s+complete", r"rows\s+100", r"failed\s+1 \(1\.00%", r"generated tokens\s+396 \(4\.0 a row\)"):
         assert re.search(found, text), found

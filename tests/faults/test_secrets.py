@@ -35,7 +35,7 @@ def test_secrets_are_in_nothing_that_a_run_says_or_writes(tmp_path: Path) -> Non
             assert finished.returncode == code, finished.stderr
     assert SECRET.encode() not in said
     files = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
-    assert (tmp_path / "out" / "_run" / "job.json") in files and len(files) >= 3
+    assert (tmp_path / "out" / ".run_batch" / "job.json") in files and len(files) >= 3
     assert not [path for path in files if SECRET.encode() in path.read_bytes()]
     assert jobs.results(job)["row_id"].to_pylist()[:2] == ["rows.parquet:0", "rows.parquet:1"]
     assert SECRET not in str(jobs.results(job).schema.metadata)

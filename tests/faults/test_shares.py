@@ -43,7 +43,7 @@ def finish(processes: list[BaseProcess], seconds: float = 60) -> list[int | None
 
 
 def summary(job: StandingJob) -> dict[str, object]:
-    return json.loads((job.store / "_run" / "summary.json").read_text())
+    return json.loads((job.store / ".run_batch" / "summary.json").read_text())
 
 
 def status(job: StandingJob) -> dict[str, object]:
@@ -100,7 +100,7 @@ def test_another_number_of_shares_takes_exactly_what_is_missing(tmp_path: Path, 
     assert finish([job.share(index, 3).start() for index in range(3)]) == [0] * 3
     assert job.is_complete() and job.table().to_pylist() == whole
     assert len(job.generated()) <= ROWS - prompts(ROWS).count("bad") + 2 * (16 + 40), (before, "rows were lost")
-    assert not any((job.store / "_run" / "journal").iterdir())
+    assert not any((job.store / ".run_batch" / "journal").iterdir())
 
 
 def test_status_tells_each_share_and_names_one_that_is_stalled(tmp_path: Path) -> None:
@@ -114,7 +114,7 @@ def test_status_tells_each_share_and_names_one_that_is_stalled(tmp_path: Path) -
     assert shares["0-of-2"]["state"] == "not started" and shares["1-of-2"]["state"] == "running"
     kill_group(process)
     assert status(job)["state"] == "unfinished"
-    progress = job.store / "_run" / "shares" / "1-of-2" / "progress.json"
+    progress = job.store / ".run_batch" / "shares" / "1-of-2" / "progress.json"
     record = json.loads(progress.read_text())
     record["updated"] -= 100
     record["holder"] = {**record["holder"], "machine": "another", "host": "node17"}

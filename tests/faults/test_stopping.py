@@ -49,10 +49,10 @@ def test_a_signal_saves_every_finished_row_and_exits_with_75(job: StandingJob, n
     assert code == 0 and job.table()["text"].to_pylist() == TEXTS
     assert len(job.generated()) <= ROWS + 8, "finished rows were generated again"
     assert f"this run: {ROWS - int(str(found['done']))} rows" in said
-    left = {path.name for path in (job.store / "_run").iterdir()}
+    left = {path.name for path in (job.store / ".run_batch").iterdir()}
     kept = {"job.json", "input.json", "summary.json", "progress.json", "commits.jsonl", "journal", "claims"}
     assert left - {"metrics.jsonl"} == kept, "hold or note is left behind"
-    assert not any((job.store / "_run" / "claims").iterdir())
+    assert not any((job.store / ".run_batch" / "claims").iterdir())
 
 
 @pytest.mark.parametrize("seconds", [0.0, 0.3])
@@ -183,14 +183,14 @@ def test_only_failed_rows_are_generated_again_on_request(tmp_path: Path) -> None
         else:
             assert old == new
     changed = {path.name for path in jobs.shards(job.config) if path.stat().st_mtime_ns != before[path.name]}
-    assert changed == {"part-00001.parquet", "part-00005.parquet"}
+    assert changed == {"part-000001.parquet", "part-000005.parquet"}
     code, said = job.run()
     assert code == 0 and "this run: 1 rows" in said, "the bad row is tried each time"
 
 
 def test_a_retry_that_is_killed_goes_on_and_takes_nothing_old_for_new(tmp_path: Path) -> None:
     job = failing(tmp_path)
-    journal = job.store / "_run" / "journal"
+    journal = job.store / ".run_batch" / "journal"
     dice = random.Random(1)
     job.setting, job.speed = Setting(retry_failed=True), Speed(tame=True, step_seconds=0.1)
     for _ in range(3):
@@ -213,10 +213,10 @@ def test_a_run_that_has_nothing_to_do_leaves_a_retry_alone(tmp_path: Path) -> No
     process = job.start()
     wait_for_rows(job, generated + 1)
     time.sleep(0.2)
-    journal = list((job.store / "_run" / "journal").iterdir())
+    journal = list((job.store / ".run_batch" / "journal").iterdir())
     job.setting = Setting()
     assert job.run()[0] == 0
-    assert list((job.store / "_run" / "journal").iterdir()) == journal != []
+    assert list((job.store / ".run_batch" / "journal").iterdir()) == journal != []
     process.join(30)
     assert process.exitcode == 0
 
@@ -237,7 +237,7 @@ def test_a_bug_of_run_batch_stops_the_run_and_fails_no_row(tmp_path: Path) -> No
     code, said = job.run()
     assert code == 1 and "this is a bug in run-batch; please report it" in said and "Traceback" in said
     assert not job.is_complete() and b"engine_died" not in b"".join(
-        path.read_bytes() for path in (job.store / "_run" / "journal").iterdir()
+        path.read_bytes() for path in (job.store / ".run_batch" / "journal").iterdir()
     )
     found = status(job)
     assert int(str(found["done"])) > 50 and found["failed"] == 0

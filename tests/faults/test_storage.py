@@ -210,7 +210,7 @@ def test_a_shard_that_is_damaged_is_named(job: StandingJob) -> None:
     job.run()
     shard = jobs.shards(job.config)[3]
     shard.write_bytes(shard.read_bytes()[:100])
-    fails(job, "part-00003.parquet cannot be read")
+    fails(job, "part-000003.parquet cannot be read")
     shard.unlink()
     (job.store / "_SUCCESS").unlink()
     finishes(job, {})

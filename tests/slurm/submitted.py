@@ -54,7 +54,9 @@ class SlurmJob:
 
     def said(self) -> str:
         """The logs of all its tasks."""
-        return "\n".join(path.read_text() for path in sorted((self.standing.store / "_run" / "logs").glob("*.log")))
+        return "\n".join(
+            path.read_text() for path in sorted((self.standing.store / ".run_batch" / "logs").glob("*.log"))
+        )
 
 
 def write_speed(folder: Path, speed: Speed) -> None:

@@ -91,7 +91,7 @@ def test_lost_tasks_alone_are_submitted_again(job: SlurmJob, single: dict[str, p
     cluster.ask("scancel", f"{array}_1", f"{array}_3")
     job.wait(array, "CANCELLED", "COMPLETED")
     assert not job.standing.is_complete()
-    script = next((job.standing.store / "_run").glob("submit-*.sh"))
+    script = next((job.standing.store / ".run_batch").glob("submit-*.sh"))
     job.wait(cluster.ask("sbatch", "--parsable", "--array=1,3", str(script)), "COMPLETED")
     check_equal(job, single)
 
@@ -109,7 +109,7 @@ def test_processes_of_a_task_take_shares_and_gpus_of_their_own(
     # One that finds nothing left to do starts no engine.
     assert found.items() <= {(a, p): f"{2 * int(p)},{2 * int(p) + 1}" for a in "01" for p in "012"}.items()
     assert len({place["VLLM_CACHE_ROOT"] for place in placed.values()}) == len(placed) >= 2, job.said()
-    shares = {path.name for path in (job.standing.store / "_run" / "shares").iterdir()}
+    shares = {path.name for path in (job.standing.store / ".run_batch" / "shares").iterdir()}
     assert shares <= {f"{share}-of-6" for share in range(6)} and len(shares) >= 2
 
 
@@ -151,7 +151,7 @@ def test_nothing_that_happens_to_tasks_loses_or_doubles_a_row(
     job = make_job(ROWS, Speed(step_seconds=0.1), output=SHARDS)
     array = job.submit(4)
     chance = random.Random(seed)
-    script = next((job.standing.store / "_run").glob("submit-*.sh"))
+    script = next((job.standing.store / ".run_batch").glob("submit-*.sh"))
     for number in itertools.count():
         facts = cluster.facts(array)
         if job.standing.is_complete() or number == 12:

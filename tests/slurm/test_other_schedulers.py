@@ -38,7 +38,7 @@ def command(tmp_path: Path) -> Path:
 
 def check_complete(job: StandingJob) -> None:
     assert job.table()["text"].to_pylist() == [f"text of prompt {i}" for i in range(ROWS)] and job.is_complete()
-    assert json.loads((job.store / "_run" / "summary.json").read_text())["rows"] == ROWS
+    assert json.loads((job.store / ".run_batch" / "summary.json").read_text())["rows"] == ROWS
 
 
 def test_the_pods_of_the_kubernetes_job_do_the_whole_job(job: StandingJob, command: Path) -> None:

@@ -58,7 +58,7 @@ def test_options_reach_slurm_as_they_are_written(make_job: MakeJob, cluster: Clu
         "Requeue=1",
     ):
         assert expected in shown
-    assert "Command=" + str(next((job.standing.store / "_run").glob("submit-*.sh"))) in shown
+    assert "Command=" + str(next((job.standing.store / ".run_batch").glob("submit-*.sh"))) in shown
     status = json.loads(job.run("status", "--json").stdout)
     assert (status["state"], status["rows"], status["left"]) == ("not started", 10, 10), "before any task has begun"
 
@@ -112,7 +112,7 @@ def test_a_cancelled_task_stays_cancelled_and_loses_nothing(job: SlurmJob, clust
     job.wait(array, "CANCELLED")
     assert "interrupted; run the same" in job.said()
     # The script needs no run-batch submit to be submitted again.
-    script = next((job.standing.store / "_run").glob("submit-*.sh"))
+    script = next((job.standing.store / ".run_batch").glob("submit-*.sh"))
     array = cluster.ask("sbatch", "--parsable", str(script))
     job.wait(array, "COMPLETED")
     check_complete(job, 8)

@@ -51,7 +51,7 @@ def test_a_file_for_a_usual_shape_does_a_whole_job(
     array = submit(job, name, tmp_path, *options)
     job.wait(array, "COMPLETED")
     assert job.texts == TEXTS and job.standing.is_complete()
-    begun = {path.name for path in (job.standing.store / "_run" / "shares").iterdir()}
+    begun = {path.name for path in (job.standing.store / ".run_batch" / "shares").iterdir()}
     # One that finds nothing left leaves nothing.
     assert begun <= {f"{share}-of-{shares}" for share in range(shares)} and len(begun) >= 2
     placed = job.placed().values()
@@ -83,7 +83,7 @@ def test_an_array_with_vllm_gives_what_a_single_run_gives(tmp_path: Path, cluste
     array_job = jobs.write_job(tmp_path / "array", rows, output={"rows_per_shard": 10})
     words = [str(jobs.COMMAND), "submit", "--config", str(array_job), "--tasks", "2"]
     array = cluster.ask(*words)
-    logs = tmp_path / "array" / "out" / "_run" / "logs"
+    logs = tmp_path / "array" / "out" / ".run_batch" / "logs"
     cluster.wait(array, "COMPLETED", seconds=150, explain=lambda: "".join(log.read_text() for log in logs.iterdir()))
     assert jobs.results(array_job).equals(single)
     assert (tmp_path / "array" / "out" / "_SUCCESS").exists()

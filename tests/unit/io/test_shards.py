@@ -26,14 +26,14 @@ def test_a_committed_shard_is_read_back_with_its_counts_and_metadata(store: Shar
     store.commit(100_000, table([None]), {})
     assert store.committed() == [3, 100_000]
     assert (store.info(3).rows, store.info(3).failed) == (3, 1)
-    assert pq.read_table(store.folder / "part-00003.parquet")["error"].to_pylist() == [None, "kind: bad", None]
+    assert pq.read_table(store.folder / "part-000003.parquet")["error"].to_pylist() == [None, "kind: bad", None]
     assert pq.read_metadata(store.path(3)).metadata[b"run_batch.model"] == b"m"
     assert (store.folder / "part-100000.parquet").exists()
 
 
 def test_readers_of_data_sets_see_shards_alone(store: ShardStore) -> None:
     store.commit(0, table([None]), {})
-    (store.run_folder / "part-00001.parquet.9.tmp").write_bytes(b"half")
+    (store.run_folder / "part-000001.parquet.9.tmp").write_bytes(b"half")
     store.mark_success()
     assert pq.read_table(store.folder).num_rows == 1
     assert store.is_complete()
@@ -53,7 +53,7 @@ def test_what_a_killed_run_left_is_removed_and_what_other_shares_write_is_not(tm
     stores = [ShardStore(tmp_path / "out", f"shares/{index}-of-2") for index in range(2)]
     for store in stores:
         store.create()
-        (store.own_folder / "part-00001.parquet.host-9.tmp").write_bytes(b"half")
+        (store.own_folder / "part-000001.parquet.host-9.tmp").write_bytes(b"half")
     stores[0].discard_unfinished()
     assert [list(store.own_folder.iterdir()) != [] for store in stores] == [False, True]
 

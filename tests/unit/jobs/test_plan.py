@@ -119,6 +119,6 @@ def test_shards_of_unknown_origin_are_not_taken_for_results(folder: Path) -> Non
     config = job(folder)
     store = ShardStore(config.output_folder)
     store.folder.mkdir()
-    (store.folder / "part-00000.parquet").touch()
+    (store.folder / "part-000000.parquet").touch()
     with pytest.raises(JobError, match="not of a run-batch job"):
         check_same_job(store, job_identity(config, open_source(config)))

@@ -12,8 +12,7 @@ from run_batch.jobs.engine.supervisor import Supervisor
 from run_batch.jobs.engine.suspects import Suspects
 from run_batch.jobs.engine.vllm_engine import EngineDied, OwnBug
 from run_batch.jobs.job.errors import RunError
-from run_batch.jobs.job.mapped import MappedRow
-from run_batch.jobs.job.rows import Generation
+from run_batch.jobs.job.rows import Generation, MappedRow
 from run_batch.jobs.machine.stop_signals import StopRequest
 
 

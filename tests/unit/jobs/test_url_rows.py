@@ -8,8 +8,9 @@ from pictures import encoded, picture
 from servers import file_server
 
 import jobs
+from run_batch.io.inputs.source import RowBatch
 from run_batch.jobs.job.config import load_config
-from run_batch.jobs.job.mapped import MappedRow, RowFailure
+from run_batch.jobs.job.rows import MappedRow, RowFailure
 from run_batch.jobs.mapping.row_mapper import RowMapper
 from run_batch.model.plugin import announce_plugins, register
 
@@ -22,7 +23,7 @@ def map_rows(folder: Path, rows: list[BadRow], **keys: Any) -> list[MappedRow | 
     path = jobs.write_job(folder, None, input={"id_column": None, "sampling_column": "own", **keys})
     records = columns(rows).to_batches()[0]
     mapper = RowMapper(load_config(path), records.schema, folder)
-    return mapper.map(0, [f"rows:{i}" for i in range(len(rows))], records)
+    return mapper.map(RowBatch(0, records, [f"rows:{i}" for i in range(len(rows))]))
 
 
 def content_hash(row: MappedRow | RowFailure) -> str:

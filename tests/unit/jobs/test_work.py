@@ -9,11 +9,11 @@ import pytest
 from run_batch.io.inputs.parquet import ParquetSource
 from run_batch.io.outputs.journal import JournalWriter
 from run_batch.io.outputs.shards import ShardStore
-from run_batch.jobs.job.mapped import RowFailure
 from run_batch.jobs.job.plan import Plan
-from run_batch.jobs.job.rows import Generation
+from run_batch.jobs.job.rows import Generation, RowFailure
 from run_batch.jobs.job.work import read_rows
-from run_batch.jobs.results.recovery import JournalRow, encode_rows, journal_folder, recover, segment_name
+from run_batch.jobs.results.journal_rows import JournalRow, encode_rows
+from run_batch.jobs.results.recovery import journal_folder, recover, segment_name
 
 
 @pytest.mark.parametrize(
@@ -21,17 +21,18 @@ from run_batch.jobs.results.recovery import JournalRow, encode_rows, journal_fol
 )
 def test_exactly_the_rows_that_are_asked_for_are_read(tmp_path: Path, wanted: list[int]) -> None:
     pq.write_table(pa.table({"n": list(range(1000))}), tmp_path / "a.parquet", row_group_size=64)
-    batches = list(read_rows(ParquetSource(str(tmp_path / "a.parquet")), wanted, ["n"], 16))
+    batches = list(read_rows(ParquetSource(str(tmp_path / "a.parquet")), wanted, ["n"], 16, with_ids=True))
     found = [n for batch in batches for n in batch.records["n"].to_pylist()]
     assert found == wanted
     assert all(batch.records["n"][0].as_py() == batch.start for batch in batches)
+    assert [row_id for batch in batches for row_id in batch.row_ids or ()] == [f"a.parquet:{n}" for n in wanted]
 
 
 def journal(store: ShardStore, writer_name: str, job: str, rows: list[JournalRow], label: str = "all") -> None:
     name = segment_name(range(3), label, writer_name)
     writer = JournalWriter[JournalRow](journal_folder(store), lambda shard: name, job, encode_rows)
-    for row in rows:
-        writer.append(row.result.row // 10, row)
+    for attempt, result in rows:
+        writer.append(result.row // 10, (attempt, result))
     writer.close()
 
 
@@ -48,19 +49,19 @@ def store(tmp_path: Path) -> ShardStore:
 
 
 def test_a_row_in_two_journals_counts_once_and_anothers_job_not_at_all(store: ShardStore) -> None:
-    journal(store, "a", "job", [JournalRow(0, text(3, "x")), JournalRow(0, text(14, "y"))])
-    journal(store, "b", "job", [JournalRow(0, text(3, "x")), JournalRow(0, RowFailure(25, "kind: why"))])
-    journal(store, "c", "another", [JournalRow(0, text(4, "z"))])
+    journal(store, "a", "job", [(0, text(3, "x")), (0, text(14, "y"))])
+    journal(store, "b", "job", [(0, text(3, "x")), (0, RowFailure(25, "kind", "why"))])
+    journal(store, "c", "another", [(0, text(4, "z"))])
     found = recover(store, "job", Plan(30, 10), range(3), lambda shard: 0, "all")
-    assert found.results == {3: text(3, "x"), 14: text(14, "y"), 25: RowFailure(25, "kind: why")}
+    assert found.results == {3: text(3, "x"), 14: text(14, "y"), 25: RowFailure(25, "kind", "why")}
     committed = recover(store, "job", Plan(30, 10), range(3), lambda shard: None if shard == 0 else 0, "all")
     assert set(committed.results) == {14, 25}
     assert [shards for _, shards in committed.adopted] == [{1}, {2}]
 
 
 def test_rows_of_an_earlier_attempt_are_not_taken_for_those_of_a_later_one(store: ShardStore) -> None:
-    journal(store, "first", "job", [JournalRow(0, RowFailure(3, "kind: first"))])
-    journal(store, "retry", "job", [JournalRow(1, RowFailure(3, "kind: retry")), JournalRow(1, text(4, "x"))])
+    journal(store, "first", "job", [(0, RowFailure(3, "kind", "first"))])
+    journal(store, "retry", "job", [(1, RowFailure(3, "kind", "retry")), (1, text(4, "x"))])
     attempts = {0: 2}
     assert recover(store, "job", Plan(30, 10), range(3), attempts.get, "all").results == {}
     attempts = {0: 1}
@@ -68,8 +69,8 @@ def test_rows_of_an_earlier_attempt_are_not_taken_for_those_of_a_later_one(store
 
 
 def test_journals_of_other_shares_are_read_and_left_to_them(store: ShardStore) -> None:
-    journal(store, "ours", "job", [JournalRow(0, text(3, "x"))], "0-of-2")
-    journal(store, "theirs", "job", [JournalRow(0, text(4, "x")), JournalRow(0, text(13, "x"))], "1-of-2")
+    journal(store, "ours", "job", [(0, text(3, "x"))], "0-of-2")
+    journal(store, "theirs", "job", [(0, text(4, "x")), (0, text(13, "x"))], "1-of-2")
     found = recover(store, "job", Plan(30, 10), range(1), lambda shard: 0, "0-of-2")
     assert set(found.results) == {3, 4}
     assert [path.name for path, _ in found.adopted] == ["0-2.0-of-2.ours-00000.journal"]

@@ -10,8 +10,9 @@ from pictures import encoded, picture
 
 import jobs
 import run_batch.model.rendering.renderer
+from run_batch.io.inputs.source import RowBatch
 from run_batch.jobs.job.config import load_config
-from run_batch.jobs.job.mapped import MappedRow, RowFailure
+from run_batch.jobs.job.rows import MappedRow, RowFailure
 from run_batch.jobs.mapping.row_mapper import RowMapper
 from run_batch.model.images.decode import EncodedImage
 from run_batch.model.plugin import announce_plugins, register
@@ -35,7 +36,7 @@ def mapper(tmp_path_factory: pytest.TempPathFactory) -> RowMapper:
 
 def mapped(mapper: RowMapper, *rows: BadRow) -> list[MappedRow | RowFailure]:
     records = columns(rows).to_batches()[0]
-    return mapper.map(0, [f"rows:{i}" for i in range(len(rows))], records)
+    return mapper.map(RowBatch(0, records, [f"rows:{i}" for i in range(len(rows))]))
 
 
 def pixels(row: MappedRow | RowFailure) -> Any:
@@ -94,7 +95,7 @@ def test_nested_lists_that_are_no_features_fail_their_row_alone(name: str, cell:
     good = [[0.25] * 96] * 16
     images = pa.array([good, cell, good, None], pa.list_(pa.list_(pa.float32())))
     records = pa.record_batch({"image": images, "prompt": ["is it even?"] * 4, "own": pa.nulls(4, pa.string())})
-    first, bad, second, without = mapper.map(0, [f"rows:{i}" for i in range(4)], records)
+    first, bad, second, without = mapper.map(RowBatch(0, records, [f"rows:{i}" for i in range(4)]))
     assert isinstance(first, MappedRow) and isinstance(second, MappedRow) and isinstance(without, MappedRow)
     assert isinstance(bad, RowFailure) and bad.error.startswith("features: "), bad
 
