@@ -1,8 +1,8 @@
 """Which shard is in whose hands, where several processes work on one folder.
 
-A claim on shard K is a file `K.N` made by exclusive create; it names the hold of its process (see hold.py), and counts
-as long as that hold does. A process makes the file with the lowest N that is not there, past those of dead processes.
-Only processes that want the same shard ever look at the same file, and each costs one create and one unlink.
+A claim on shard K is a file `K.N` made by exclusive create; it names the lease of its process (see lease.py), and
+counts as long as that lease does. A process makes the file with the lowest N that is not there, past those of dead
+processes. Only processes that want the same shard ever look at the same file, and each costs one create and one unlink.
 """
 
 import contextlib
@@ -12,7 +12,7 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
-from run_batch.io.coordination.lease import STALE_SECONDS, HeldError, Hold, file_age, holder_of, refuse_live
+from run_batch.io.coordination.lease import STALE_SECONDS, Lease, LeaseHeldError, file_age, holder_of, refuse_live
 
 _FOLDER = "claims"
 # Many claims are of one process: whether it lives is asked once in a while, not for each.
@@ -22,14 +22,14 @@ _BELIEVED_SECONDS = 5.0
 class Claims:
     """The claims of this process, from any of its threads."""
 
-    def __init__(self, run_folder: Path, hold: Hold) -> None:
+    def __init__(self, run_folder: Path, lease: Lease) -> None:
         """Args:
-        run_folder: the folder that all holds of the job lie in, at any depth.
-        hold: of this process, taken.
+        run_folder: the folder that all leases of the job lie in, at any depth.
+        lease: of this process, taken.
         """
         self._run_folder = run_folder
         self._folder = run_folder / _FOLDER
-        self._hold = hold
+        self._lease = lease
         self._content = b""
         self._numbers: dict[int, int] = {}
         self._dead: dict[str, tuple[float, bool]] = {}
@@ -86,9 +86,9 @@ class Claims:
 
     def _create(self, path: Path) -> bool:
         if not self._content:
-            held = holder_of(self._hold.path)
-            name = str(self._hold.path.relative_to(self._run_folder))
-            self._content = json.dumps({"hold": name, "holder": held and asdict(held)}).encode()
+            held = holder_of(self._lease.path)
+            name = str(self._lease.path.relative_to(self._run_folder))
+            self._content = json.dumps({"lease": name, "holder": held and asdict(held)}).encode()
         try:
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
         except FileExistsError:
@@ -127,23 +127,23 @@ class Claims:
             return dead
         try:
             claim = json.loads(content)
-            hold = self._run_folder / claim["hold"]
+            lease = self._run_folder / claim["lease"]
         except (ValueError, TypeError, KeyError):
             return file_age(path) > STALE_SECONDS  # not written yet; its process may have died just then
-        dead = _has_ended(hold, claim["holder"])
+        dead = _has_ended(lease, claim["holder"])
         self._dead[content] = (time.monotonic(), dead)
         return dead
 
 
-def _has_ended(hold: Path, holder: dict[str, object] | None) -> bool:
+def _has_ended(lease: Path, holder: dict[str, object] | None) -> bool:
     try:
-        found = holder_of(hold)
+        found = holder_of(lease)
         if found is None or asdict(found) != holder:
             return True
-        refuse_live(hold)
+        refuse_live(lease)
     except FileNotFoundError:
         return True
-    except HeldError:
+    except LeaseHeldError:
         return False
     return True
 

@@ -1,8 +1,8 @@
 """Who works on a folder: one process at a time, and another takes over once that one is dead.
 
-A hold is a file `hold-NAME.N` made by exclusive create; the one with the highest N counts. Its holder touches it every
-few seconds. Taking over a stale hold N is creating N+1, which only one process can do: that is all that is asked of
-the file system, besides its own clock. A hold saves double work; results do not depend on it, because journals have
+A lease is a file `lease-NAME.N` made by exclusive create; the one with the highest N counts. Its holder touches it
+every few seconds. Taking over a stale lease N is creating N+1, which only one process can do: that is all that is asked of
+the file system, besides its own clock. A lease saves double work; results do not depend on it, because journals have
 one writer each and shards appear by atomic rename, whoever writes them.
 """
 
@@ -18,13 +18,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 REFRESH_SECONDS = 5.0
-# On another host a dead holder shows only by not touching its hold.
+# On another host a dead holder shows only by not touching its lease.
 STALE_SECONDS = 60.0
-# Writing one's name into a hold takes milliseconds; who is slower than this finds that another has gone past it.
+# Writing one's name into a lease takes milliseconds; who is slower than this finds that another has gone past it.
 _UNWRITTEN_SECONDS = 5.0
 
 
-class HeldError(Exception):
+class LeaseHeldError(Exception):
     """Another process holds the folder; the message says which, where, and since when.
 
     Attributes:
@@ -36,8 +36,8 @@ class HeldError(Exception):
         self.seconds = seconds
 
 
-class HoldLost(Exception):
-    """The hold has been taken over or removed while it was held."""
+class LeaseLost(Exception):
+    """The lease has been taken over or removed while it was held."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,10 +87,10 @@ def has_ended(holder: Holder) -> bool:
 
 
 def holder_of(path: Path) -> Holder | None:
-    """Who made a hold; None where it died before it wrote its name.
+    """Who made a lease; None where it died before it wrote its name.
 
     Raises:
-        FileNotFoundError: the hold has been released.
+        FileNotFoundError: the lease has been released.
     """
     try:
         return Holder(**json.loads(path.read_text()))
@@ -99,23 +99,23 @@ def holder_of(path: Path) -> Holder | None:
 
 
 def refuse_live(path: Path) -> Holder | None:
-    """The dead holder of a hold; None where it died before it wrote its name.
+    """The dead holder of a lease; None where it died before it wrote its name.
 
     Raises:
-        HeldError: the holder lives, or may do so.
-        FileNotFoundError: the hold has been released.
+        LeaseHeldError: the holder lives, or may do so.
+        FileNotFoundError: the lease has been released.
     """
     age = file_age(path)
     holder = holder_of(path)
     if holder is not None and holder.machine == _machine():
         if has_ended(holder):
             return holder
-        raise HeldError(f"{holder.describe()}; it is running")
+        raise LeaseHeldError(f"{holder.describe()}; it is running")
     lasts = STALE_SECONDS if holder is not None else _UNWRITTEN_SECONDS
     if age > lasts:
         return holder
     who = holder.describe() if holder is not None else "a process that is starting"
-    raise HeldError(
+    raise LeaseHeldError(
         f"{who}; its last sign of life is {age:.0f} s old: if it is dead, the job can be taken over in "
         f"{lasts - age:.0f} s",
         lasts - age,
@@ -148,7 +148,7 @@ def is_held(folder: Path, name: str) -> bool:
     try:
         if numbers:
             refuse_live(_file(folder, name, max(numbers)))
-    except HeldError:
+    except LeaseHeldError:
         return True
     except FileNotFoundError:
         pass
@@ -156,11 +156,11 @@ def is_held(folder: Path, name: str) -> bool:
 
 
 def _file(folder: Path, name: str, number: int) -> Path:
-    return folder / f"hold-{name}.{number}"
+    return folder / f"lease-{name}.{number}"
 
 
 def _numbers(folder: Path, name: str) -> list[int]:
-    pattern = re.compile(rf"hold-{re.escape(name)}\.(\d+)")
+    pattern = re.compile(rf"lease-{re.escape(name)}\.(\d+)")
     return [int(match[1]) for entry in os.scandir(folder) if (match := pattern.fullmatch(entry.name))]
 
 
@@ -171,32 +171,32 @@ def _is_same(path: Path, descriptor: int) -> bool:
         return False
 
 
-class Hold:
-    """The hold of one name on one folder, from `take` to `release`."""
+class Lease:
+    """The lease of one name on one folder, from `take` to `release`."""
 
-    def __init__(self, folder: Path, name: str, on_lost: Callable[[HoldLost], None] | None = None) -> None:
+    def __init__(self, folder: Path, name: str, on_lost: Callable[[LeaseLost], None] | None = None) -> None:
         """Args:
         name: several names do not block each other: one for each set of shards.
         on_lost: called, in a thread, when somebody else has taken over or the folder has gone.
         """
         self._folder, self._name = folder, name
         self._on_lost = on_lost
-        self._lost: HoldLost | None = None
+        self._lost: LeaseLost | None = None
         self._path: Path | None = None
         self._descriptor = -1
         self._released = threading.Event()
 
     @property
     def path(self) -> Path:
-        """The file, once the hold is taken."""
+        """The file, once the lease is taken."""
         assert self._path is not None
         return self._path
 
     def take(self) -> Holder | None:
-        """Take the hold, or take it over from a dead process; the dead one, if so.
+        """Take the lease, or take it over from a dead process; the dead one, if so.
 
         Raises:
-            HeldError: a live process holds it.
+            LeaseHeldError: a live process holds it.
             OSError: the folder is not there or cannot be written to.
         """
         before: Holder | None = None
@@ -206,7 +206,7 @@ class Hold:
                 before = refuse_live(self._file(highest)) if highest else None
             except FileNotFoundError:
                 continue  # released meanwhile: others may start from 1 again
-            except HeldError as error:
+            except LeaseHeldError as error:
                 if error.seconds is None or error.seconds > _UNWRITTEN_SECONDS:
                     raise
                 time.sleep(0.1)  # it writes its name, or was killed just before
@@ -219,18 +219,18 @@ class Hold:
                 refuse_live(self._file(highest))
         except FileNotFoundError:
             pass
-        except HeldError:
+        except LeaseHeldError:
             self.release()
             raise
         for number in self._numbers():
             if number <= highest:
                 self._file(number).unlink(missing_ok=True)
-        threading.Thread(target=self._refresh, name="hold", daemon=True).start()
+        threading.Thread(target=self._refresh, name="lease", daemon=True).start()
         return before
 
     def check(self) -> None:
         """Raises:
-        HoldLost: somebody else has taken over, or the folder has gone.
+        LeaseLost: somebody else has taken over, or the folder has gone.
         """
         if self._lost is not None:
             raise self._lost
@@ -277,13 +277,13 @@ class Hold:
         while not self._released.wait(REFRESH_SECONDS):
             problem = self._problem()
             if problem and not self._released.is_set():
-                self._lost = HoldLost(problem)
+                self._lost = LeaseLost(problem)
                 if self._on_lost is not None:
                     self._on_lost(self._lost)
                 return
 
     def _problem(self) -> str | None:
-        """Touch the hold; what is wrong with it, if it is not ours any more."""
+        """Touch the lease; what is wrong with it, if it is not ours any more."""
         assert self._path is not None
         try:
             os.utime(self._descriptor)

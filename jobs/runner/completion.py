@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
 from run_batch.io.coordination.claims import Claims, remove_claims, remove_folder
-from run_batch.io.coordination.lease import HeldError, Hold
+from run_batch.io.coordination.lease import Lease, LeaseHeldError
 from run_batch.io.outputs.shards import replace_file
 from run_batch.jobs.job.errors import EXIT_COMPLETE, EXIT_TOO_MANY_FAILURES, RunError
 from run_batch.jobs.job.prepare import PreparedJob
@@ -47,7 +47,7 @@ class JobSummary:
 
 
 @contextlib.contextmanager
-def held(job: PreparedJob) -> Iterator[Hold]:
+def held(job: PreparedJob) -> Iterator[Lease]:
     """Hold the share. A folder that is still empty at the end, because the job did not start, goes again.
 
     Raises:
@@ -55,21 +55,21 @@ def held(job: PreparedJob) -> Iterator[Hold]:
             goes on with it later.
     """
     store = job.store
-    hold = Hold(store.own_folder, job.share.label)
+    lease = Lease(store.own_folder, job.share.label)
     made = []
     try:
         try:
             made = store.create()
-            dead = _take(hold, job)
+            dead = _take(lease, job)
         except OSError as error:
             raise storage_failed(f"output.path {store.folder} cannot be written to", error) from None
-        except HeldError as error:
+        except LeaseHeldError as error:
             raise RunError(f"output.path {store.folder} is in use by another run: {error}") from None
         if dead is not None:
             print(f"taking over from a run that has died ({dead})", file=sys.stderr)
-        yield hold
+        yield lease
     finally:
-        hold.release()
+        lease.release()
         if store.run_folder in made:
             remove_folder(store.run_folder)
         for folder in reversed(made):
@@ -77,19 +77,19 @@ def held(job: PreparedJob) -> Iterator[Hold]:
                 folder.rmdir()
 
 
-def _take(hold: Hold, job: PreparedJob) -> str | None:
-    """Take the hold; the dead process that had it. What a scheduler has started waits until it is sure that one is
+def _take(lease: Lease, job: PreparedJob) -> str | None:
+    """Take the lease; the dead process that had it. What a scheduler has started waits until it is sure that one is
     dead: it was started anew on another machine because the first has failed, and would not be a second time.
 
     Raises:
-        HeldError, OSError: see Hold.take.
+        LeaseHeldError, OSError: see Lease.take.
     """
     told = False
     while True:
         try:
-            dead = hold.take()
+            dead = lease.take()
             return dead.describe() if dead is not None else None
-        except HeldError as error:
+        except LeaseHeldError as error:
             is_scheduled = job.share.count > 1 or "SLURM_JOB_ID" in os.environ
             if error.seconds is None or not is_scheduled:
                 raise
@@ -136,7 +136,7 @@ def finish(job: PreparedJob, again: bool = False) -> int:
     """The exit code of a complete share. If it was the last one, the job is complete: say so, once.
 
     Args:
-        again: shards have been written anew, so what was said before does not hold any more.
+        again: shards have been written anew, so what was said before does not lease any more.
 
     Raises:
         RunError: the output folder cannot be written to.
@@ -160,12 +160,12 @@ def finish(job: PreparedJob, again: bool = False) -> int:
 
 def _complete(job: PreparedJob, again: bool) -> None:
     store = job.store
-    last = Hold(store.run_folder, "complete")
+    last = Lease(store.run_folder, "complete")
     while True:
         try:
             last.take()
             break
-        except HeldError:  # another process finds the job complete at the same time, or has died of it
+        except LeaseHeldError:  # another process finds the job complete at the same time, or has died of it
             time.sleep(_LOOK_SECONDS)
     try:
         if store.is_complete() and not again:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, TextIO
 
 from run_batch.io.coordination.claims import Claims
-from run_batch.io.coordination.lease import Hold, HoldLost
+from run_batch.io.coordination.lease import Lease, LeaseLost
 from run_batch.io.inputs.source import RowBatch
 from run_batch.io.outputs.shards import ShardError
 from run_batch.jobs.engine.running_rows import RunningRows
@@ -63,7 +63,7 @@ def run_job(
         The exit code.
 
     Raises:
-        JobError: the model, engine or sampling settings do not hold; no results were written.
+        JobError: the model, engine or sampling settings do not lease; no results were written.
         RunError: the run failed; the same command resumes it.
     """
     if retry_failed and job.missing_shards:
@@ -75,11 +75,11 @@ def run_job(
             return finish(job)
         stop = StopRequest()
         try:
-            with stop.listening(), held(job) as hold:
-                claims = Claims(job.store.run_folder, hold)
+            with stop.listening(), held(job) as lease:
+                claims = Claims(job.store.run_folder, lease)
                 try:
                     while work := failed_work(job) if retry_failed else next_work(job, claims):
-                        run = _Run(job, work, quiet, summary, stop, hold, claims)
+                        run = _Run(job, work, quiet, summary, stop, lease, claims)
                         if run.run(start_engine or _start_vllm) or (stop.requested and job.missing_shards):
                             raise Interrupted
                         if retry_failed or stop.requested:
@@ -121,7 +121,7 @@ class _Run:
         quiet: bool,
         summary: TextIO,
         stop: StopRequest,
-        hold: Hold,
+        lease: Lease,
         claims: Claims,
     ) -> None:
         self._job = job
@@ -129,7 +129,7 @@ class _Run:
         self._quiet = quiet
         self._summary = summary
         self._stop = stop
-        self._hold = hold
+        self._lease = lease
         self._input_done = False
         self._claims = claims
         self._resumed: Resumed = resume(job, work, claims)
@@ -188,10 +188,10 @@ class _Run:
                     break
                 finished.take_late()
                 finished.tell(pool, engine)
-                self._hold.check()
+                self._lease.check()
         except JobError as error:  # found late, by a row that needs it: the rows before it are kept
             raise RunError(str(error)) from None
-        except HoldLost as lost:
+        except LeaseLost as lost:
             raise RunError(f"output.path {self._job.store.folder}: {lost}; this run stops") from None
         finally:
             # Whatever ends the run, finished rows are saved.

@@ -27,7 +27,7 @@ class ProgressRecord:
 
     Attributes:
         writer: the name of its journal files.
-        holder: its process, as in its hold.
+        holder: its process, as in its lease.
         running: whether it has not ended, as far as it could tell.
         rows_total: of its share, and of others' shards that it has taken over.
         rows_done: those of them that are finished, those of earlier runs and of unfinished shards included.

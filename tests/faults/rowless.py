@@ -1,4 +1,4 @@
-"""Shares that do everything a run does about shards (plan, hold, claim, journal, commit, help, complete) and generate
+"""Shares that do everything a run does about shards (plan, lease, claim, journal, commit, help, complete) and generate
 no rows: the table of each shard is ready.
 """
 
@@ -45,8 +45,8 @@ def run_share(config_path: Path, index: int, count: int, dies_after: int | None,
     operations.listen()
     started = time.monotonic()
     job = prepare(load_config(config_path), Share(index, count))
-    with held(job) as hold:
-        claims = Claims(job.store.run_folder, hold)
+    with held(job) as lease:
+        claims = Claims(job.store.run_folder, lease)
         work = next_work(job, claims)
         assert work is not None
         resume(job, work, claims)

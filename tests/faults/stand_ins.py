@@ -1,5 +1,5 @@
 """Stand-ins for the engine and the workers, so that a run starts in a tenth of a second and can be killed by the
-hundred. Both are real processes; all else is the product: the pipeline, the pool, journal, shards, hold, supervisor.
+hundred. Both are real processes; all else is the product: the pipeline, the pool, journal, shards, lease, supervisor.
 
 Prompts steer the engine: `poison` kills it, `crash` kills the whole run, `hang` keeps it from ever answering, `bug`
 lets run-batch's own code fail, and `bad` fails while it is mapped. `deadly N FILE` kills its worker N times, one byte
@@ -22,7 +22,7 @@ import disks
 import power
 import pyarrow as pa
 
-from run_batch.io.coordination import lease as hold
+from run_batch.io.coordination import lease as lease
 from run_batch.jobs import cli
 from run_batch.jobs.engine import supervisor
 from run_batch.jobs.engine.vllm_engine import EngineDied
@@ -227,8 +227,8 @@ def run_command(config_path: Path, log: Path, output: Path, speed: Speed, settin
     for name, stand_in in {"WorkerPool": ForkedPool, "result_metadata": lambda config, identity: {}}.items():
         setattr(pipeline, name, stand_in)
     workers.MAX_WAITING_ROWS = setting.rows_ahead
-    # Nothing here hangs on how long these are: the stand-ins ignore signals, and holds are of this machine.
-    supervisor._SECONDS_FOR_A_SIGNAL, hold.REFRESH_SECONDS = 0.02, 1.0
+    # Nothing here hangs on how long these are: the stand-ins ignore signals, and leases are of this machine.
+    supervisor._SECONDS_FOR_A_SIGNAL, lease.REFRESH_SECONDS = 0.02, 1.0
     kind = InProcessEngine if setting.in_process else StandInEngine
 
     def start_engine(config: JobConfig) -> Any:

@@ -51,7 +51,7 @@ def test_a_signal_saves_every_finished_row_and_exits_with_75(job: StandingJob, n
     assert f"this run: {ROWS - int(str(found['done']))} rows" in said
     left = {path.name for path in (job.store / ".run_batch").iterdir()}
     kept = {"job.json", "input.json", "summary.json", "progress.json", "commits.jsonl", "journal", "claims"}
-    assert left - {"metrics.jsonl"} == kept, "hold or note is left behind"
+    assert left - {"metrics.jsonl"} == kept, "lease or note is left behind"
     assert not any((job.store / ".run_batch" / "claims").iterdir())
 
 

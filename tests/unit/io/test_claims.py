@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from run_batch.io.coordination.claims import Claims, claimed
-from run_batch.io.coordination.lease import Hold, this_process
+from run_batch.io.coordination.lease import Lease, this_process
 
 _barrier: Barrier
 
@@ -22,10 +22,10 @@ _barrier: Barrier
 @contextlib.contextmanager
 def process(folder: Path, name: str) -> Iterator[Claims]:
     """As if by a process of its own."""
-    hold = Hold(folder, name)
-    hold.take()
-    yield Claims(folder, hold)
-    hold.release()
+    lease = Lease(folder, name)
+    lease.take()
+    yield Claims(folder, lease)
+    lease.release()
 
 
 def test_a_shard_is_claimed_once_and_can_be_claimed_again_once_released(tmp_path: Path) -> None:
@@ -51,12 +51,12 @@ def test_what_a_process_has_claimed_that_has_ended_is_free(tmp_path: Path) -> No
 
 def test_a_process_on_another_machine_counts_as_dead_once_its_hold_is_stale(tmp_path: Path) -> None:
     elsewhere = replace(this_process(), host="node17", machine="another", pid=1)
-    (tmp_path / "hold-a.1").write_text(json.dumps(asdict(elsewhere)))
+    (tmp_path / "lease-a.1").write_text(json.dumps(asdict(elsewhere)))
     (tmp_path / "claims").mkdir()
-    (tmp_path / "claims" / "3.0").write_text(json.dumps({"hold": "hold-a.1", "holder": asdict(elsewhere)}))
+    (tmp_path / "claims" / "3.0").write_text(json.dumps({"lease": "lease-a.1", "holder": asdict(elsewhere)}))
     with process(tmp_path, "b") as ours:
         assert not ours.take(3)
-    os.utime(tmp_path / "hold-a.1", (time.time() - 300,) * 2)
+    os.utime(tmp_path / "lease-a.1", (time.time() - 300,) * 2)
     with process(tmp_path, "b") as ours:
         assert ours.take(3) and ours.took_over(3)
 

@@ -1,4 +1,4 @@
-"""The hold on an output folder: one process at a time, and a dead one's is taken over by exactly one."""
+"""The lease on an output folder: one process at a time, and a dead one's is taken over by exactly one."""
 
 import json
 import multiprocessing
@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 
 from run_batch.io.coordination import lease as hold_module
-from run_batch.io.coordination.lease import HeldError, Hold, HoldLost, refuse_live, this_process
+from run_batch.io.coordination.lease import Lease, LeaseHeldError, LeaseLost, refuse_live, this_process
 
 
 def write_hold(folder: Path, number: int = 1, **changes: object) -> Path:
-    path = folder / f"hold-all.{number}"
+    path = folder / f"lease-all.{number}"
     path.write_text(json.dumps({**asdict(this_process()), **changes}))
     return path
 
@@ -28,86 +28,86 @@ def age(path: Path, seconds: float) -> None:
 
 
 def test_a_second_run_is_told_who_holds_the_folder(tmp_path: Path) -> None:
-    hold = Hold(tmp_path, "all")
-    assert hold.take() is None
-    with pytest.raises(HeldError, match=rf"host {this_process().host}, process {os.getpid()}, since 2\d\d\d-"):
-        Hold(tmp_path, "all").take()
-    Hold(tmp_path, "share-1-of-2").take()
-    hold.release()
-    Hold(tmp_path, "all").take()
+    lease = Lease(tmp_path, "all")
+    assert lease.take() is None
+    with pytest.raises(LeaseHeldError, match=rf"host {this_process().host}, process {os.getpid()}, since 2\d\d\d-"):
+        Lease(tmp_path, "all").take()
+    Lease(tmp_path, "share-1-of-2").take()
+    lease.release()
+    Lease(tmp_path, "all").take()
 
 
 def test_the_hold_of_a_dead_process_of_this_machine_is_taken_over_at_once(tmp_path: Path) -> None:
     process = subprocess.Popen([sys.executable, "-c", "pass"])
     process.wait()
     path = write_hold(tmp_path, pid=process.pid, started="1")
-    dead = Hold(tmp_path, "all").take()
+    dead = Lease(tmp_path, "all").take()
     assert dead is not None and dead.pid == process.pid and not path.exists()
 
 
 def test_a_process_id_that_came_again_is_not_the_holder(tmp_path: Path) -> None:
     write_hold(tmp_path, started="1")
-    assert Hold(tmp_path, "all").take() is not None
+    assert Lease(tmp_path, "all").take() is not None
 
 
 def test_a_holder_on_another_machine_is_believed_until_it_gives_no_sign_of_life(tmp_path: Path) -> None:
     path = write_hold(tmp_path, host="far", machine="another", pid=1)
     age(path, 40)
-    with pytest.raises(HeldError, match=r"host far, process 1, .* can be taken over in (19|20) s"):
-        Hold(tmp_path, "all").take()
+    with pytest.raises(LeaseHeldError, match=r"host far, process 1, .* can be taken over in (19|20) s"):
+        Lease(tmp_path, "all").take()
     age(path, 61)
-    dead = Hold(tmp_path, "all").take()
+    dead = Lease(tmp_path, "all").take()
     assert dead is not None and dead.host == "far"
 
 
 def test_a_hold_that_nobody_finished_writing_does_not_last(tmp_path: Path) -> None:
-    path = tmp_path / "hold-all.3"
+    path = tmp_path / "lease-all.3"
     path.touch()
-    with pytest.raises(HeldError, match="a process that is starting"):
+    with pytest.raises(LeaseHeldError, match="a process that is starting"):
         refuse_live(path)
     age(path, 4.5)
     before = time.monotonic()
-    Hold(tmp_path, "all").take()
+    Lease(tmp_path, "all").take()
     assert 0.2 < time.monotonic() - before < 3, "its process was killed: nobody shall have to start the next one twice"
-    assert [p.name for p in tmp_path.iterdir()] == ["hold-all.4"]
+    assert [p.name for p in tmp_path.iterdir()] == ["lease-all.4"]
 
 
 def test_a_holder_touches_its_hold_and_learns_that_it_was_taken_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(hold_module, "REFRESH_SECONDS", 0.05)
-    hold = Hold(tmp_path, "all")
-    hold.take()
-    age(tmp_path / "hold-all.1", 300)
+    lease = Lease(tmp_path, "all")
+    lease.take()
+    age(tmp_path / "lease-all.1", 300)
     time.sleep(0.3)
-    assert time.time() - (tmp_path / "hold-all.1").stat().st_mtime < 5
-    hold.check()
+    assert time.time() - (tmp_path / "lease-all.1").stat().st_mtime < 5
+    lease.check()
     write_hold(tmp_path, 2, host="other")
     time.sleep(0.3)
-    with pytest.raises(HoldLost, match="another run has taken over: host other"):
-        hold.check()
-    hold.release()
-    assert (tmp_path / "hold-all.2").exists()
+    with pytest.raises(LeaseLost, match="another run has taken over: host other"):
+        lease.check()
+    lease.release()
+    assert (tmp_path / "lease-all.2").exists()
 
 
 def test_a_folder_that_goes_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hold_module, "REFRESH_SECONDS", 0.05)
     (tmp_path / "f").mkdir()
-    hold = Hold(tmp_path / "f", "all")
-    hold.take()
-    (tmp_path / "f" / "hold-all.1").unlink()
+    lease = Lease(tmp_path / "f", "all")
+    lease.take()
+    (tmp_path / "f" / "lease-all.1").unlink()
     (tmp_path / "f").rmdir()
     time.sleep(0.3)
-    with pytest.raises(HoldLost, match="has gone"):
-        hold.check()
+    with pytest.raises(LeaseLost, match="has gone"):
+        lease.check()
 
 
 def test_of_many_takers_of_a_stale_hold_exactly_one_wins(tmp_path: Path) -> None:
-    def take(hold: Hold) -> bool:
+    def take(lease: Lease) -> bool:
         try:
-            hold.take()
+            lease.take()
             return True
-        except HeldError:
+        except LeaseHeldError:
             return False
 
     for attempt in range(30):
@@ -115,37 +115,37 @@ def test_of_many_takers_of_a_stale_hold_exactly_one_wins(tmp_path: Path) -> None
         folder.mkdir()
         write_hold(folder, started="1")
         with ThreadPoolExecutor(8) as pool:
-            won = list(pool.map(take, [Hold(folder, "all") for _ in range(8)]))
+            won = list(pool.map(take, [Lease(folder, "all") for _ in range(8)]))
         assert sum(won) == 1
 
 
 def test_who_looked_long_ago_does_not_win_over_who_has_taken_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # It saw an empty folder; meanwhile hold 1 was made, went stale, and was taken over, which is hold 2.
-    Hold(tmp_path, "all").take()
-    (tmp_path / "hold-all.1").rename(tmp_path / "hold-all.2")
-    slow = Hold(tmp_path, "all")
+    # It saw an empty folder; meanwhile lease 1 was made, went stale, and was taken over, which is lease 2.
+    Lease(tmp_path, "all").take()
+    (tmp_path / "lease-all.1").rename(tmp_path / "lease-all.2")
+    slow = Lease(tmp_path, "all")
     seen = [[], slow._numbers(), slow._numbers()]
     monkeypatch.setattr(slow, "_numbers", lambda: seen.pop(0))
-    with pytest.raises(HeldError):
+    with pytest.raises(LeaseHeldError):
         slow.take()
-    assert [path.name for path in tmp_path.iterdir()] == ["hold-all.2"]
+    assert [path.name for path in tmp_path.iterdir()] == ["lease-all.2"]
 
 
 def _take_and_say(folder: Path, wins: "multiprocessing.Queue[int]") -> None:
     for _ in range(40):
-        hold = Hold(folder, "all")
+        lease = Lease(folder, "all")
         try:
-            hold.take()
-        except HeldError:
+            lease.take()
+        except LeaseHeldError:
             continue
         inside = folder / "inside"
         descriptor = os.open(inside, os.O_CREAT | os.O_EXCL)  # fails if somebody else is inside
         os.close(descriptor)
         time.sleep(0.001)
         inside.unlink()
-        hold.release()
+        lease.release()
         wins.put(1)
 
 
