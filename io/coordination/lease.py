@@ -1,9 +1,9 @@
 """Who works on a folder: one process at a time, and another takes over once that one is dead.
 
 A lease is a file `lease-NAME.N` made by exclusive create; the one with the highest N counts. Its holder touches it
-every few seconds. Taking over a stale lease N is creating N+1, which only one process can do: that is all that is asked of
-the file system, besides its own clock. A lease saves double work; results do not depend on it, because journals have
-one writer each and shards appear by atomic rename, whoever writes them.
+every few seconds. Taking over a stale lease N is creating N+1, which only one process can do: that is all that is
+asked of the file system, besides its own clock. A lease saves double work; results do not depend on it, because
+journals have one writer each and shards appear by atomic rename, whoever writes them.
 """
 
 import contextlib
