@@ -187,3 +187,24 @@ class Declaration:
         )
         # What a row holds decides here, so one row must not stop a job of others.
         raise RowError("image_unsupported", message) if self.mappers else DeclarationError(message)
+
+
+_DECLARATIONS: dict[type, Declaration] = {}
+
+
+def declare(model_cls: type) -> Declaration:
+    """The class's own declaration, to add to; it starts as what the nearest declared base class declares."""
+    if model_cls not in _DECLARATIONS:
+        base = declaration_of(model_cls) or Declaration(model_cls)
+        _DECLARATIONS[model_cls] = replace(base, model_cls=model_cls, mappers=dict(base.mappers), own=set())
+    return _DECLARATIONS[model_cls]
+
+
+def declaration_of(model_cls: type) -> Declaration | None:
+    """What `model_cls` or its nearest declared base class declares; None for a class with vLLM's own processor."""
+    return next((_DECLARATIONS[cls] for cls in model_cls.__mro__ if cls in _DECLARATIONS), None)
+
+
+def declared_classes() -> list[type]:
+    """All model classes declared in this process, in order of declaration."""
+    return list(_DECLARATIONS)

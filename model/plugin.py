@@ -14,6 +14,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from run_batch.model.declaration import DeclarationError, declared_classes
 from run_batch.model.failure_reports import report_deaths
 
 PLUGINS_VARIABLE = "RUN_BATCH_PLUGINS"
@@ -57,8 +58,6 @@ def register() -> None:
 
     from vllm import ModelRegistry
 
-    from run_batch.model.registry import declared_classes
-
     for model_cls in _by_name(declared_classes()).values():
         ModelRegistry.register_model(model_cls.__name__, model_cls)
 
@@ -70,8 +69,6 @@ def _by_name(classes: Sequence[type]) -> dict[str, type]:
         DeclarationError: two plugins declare the same name, or a class is no multi-modal model.
     """
     from vllm.model_executor.models.interfaces import supports_multimodal
-
-    from run_batch.model.declaration import DeclarationError
 
     named: dict[str, type] = {}
     for model_cls in classes:

@@ -6,7 +6,6 @@ starts.
 """
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any, TypeVar
 
 from run_batch.model.declaration import (
@@ -18,31 +17,19 @@ from run_batch.model.declaration import (
     InputMapper,
     InputProcessor,
     array_mapper,
+    declare,
+    declared_classes,
 )
 
 ModelClass = TypeVar("ModelClass", bound=type)
 
-_DECLARATIONS: dict[type, Declaration] = {}
-
-
-def declaration_of(model_cls: type) -> Declaration | None:
-    """What `model_cls` or its nearest declared base class declares; None for a class with vLLM's own processor."""
-    return next((_DECLARATIONS[cls] for cls in model_cls.__mro__ if cls in _DECLARATIONS), None)
-
-
-def declared_classes() -> list[type]:
-    """All model classes declared in this process, in order of declaration."""
-    return list(_DECLARATIONS)
-
 
 def _declare(model_cls: type) -> Declaration:
-    if model_cls not in _DECLARATIONS:
+    if model_cls not in declared_classes():
         from run_batch.model.rendering.vllm_processor import install_processor
 
-        base = declaration_of(model_cls) or Declaration(model_cls)
-        _DECLARATIONS[model_cls] = replace(base, model_cls=model_cls, mappers=dict(base.mappers), own=set())
         install_processor(model_cls)
-    return _DECLARATIONS[model_cls]
+    return declare(model_cls)
 
 
 def _require_function(value: Any, decorator: str) -> None:

@@ -18,6 +18,8 @@ from typing import Any
 
 from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
 
+from run_batch.model.declaration import declaration_of, declared_classes
+
 
 class SettingsError(Exception):
     """A key of the `model`, `engine` or `sampling` table does not hold; the message names it and what is accepted."""
@@ -192,8 +194,6 @@ def _check_type(key: str, value: Any, hint: Any) -> Any:
 
 
 def _lacks_dummy_data(architecture: str | None) -> bool:
-    from run_batch.model.registry import declaration_of, declared_classes
-
     model_cls = next((cls for cls in declared_classes() if cls.__name__ == architecture), None)
     declaration = declaration_of(model_cls) if model_cls is not None else None
     if declaration is None or declaration.dummy_data is not None:

@@ -23,7 +23,7 @@ from vllm.multimodal.processing import (
     TimingContext,
 )
 
-from run_batch.model.declaration import Declaration, DeclarationError, DummyData, RowError
+from run_batch.model.declaration import Declaration, DeclarationError, DummyData, RowError, declaration_of
 from run_batch.model.rendering.declared_renderer import BulkMapper, Prompt
 from run_batch.model.rendering.feature_counts import install_feature_count_check
 
@@ -47,8 +47,6 @@ class DeclaredInfo(BaseProcessingInfo):
 
     @property
     def declaration(self) -> Declaration:
-        from run_batch.model.registry import declaration_of
-
         declaration = declaration_of(self.model_cls)
         assert declaration is not None
         return declaration

@@ -20,10 +20,10 @@ from run_batch.model import (
     RowError,
     TokenizedPrompt,
     array_mapper,
-    registry,
+    declaration,
 )
+from run_batch.model.declaration import declaration_of
 from run_batch.model.images.decode import EncodedImage
-from run_batch.model.registry import declaration_of
 from run_batch.model.rendering.declared_renderer import BulkMapper, Prompt
 from run_batch.model.rendering.feature_counts import install_feature_count_check
 
@@ -33,7 +33,7 @@ IMAGE = 9
 @pytest.fixture(autouse=True)
 def _declared_for_one_test(monkeypatch: pytest.MonkeyPatch) -> None:
     # Whoever registers with vLLM in this process, such as the tests with an engine, registers all that is declared.
-    monkeypatch.setattr(registry, "_DECLARATIONS", dict(registry._DECLARATIONS))
+    monkeypatch.setattr(declaration, "_DECLARATIONS", dict(declaration._DECLARATIONS))
 
 
 def mean_mapper(context: Any, items: list[Image.Image]) -> dict[str, torch.Tensor]:
