@@ -1,7 +1,7 @@
 """MULTIMODAL_REGISTRY and INPUT_REGISTRY: the decorators by which a model class declares its inputs.
 
 Each decorator adds one function to the class's declaration, in any order. The first one also gives the class the
-processor that vLLM asks for (rendering/vllm_processor.py), which reads the declaration when an engine or a worker
+processor that vLLM asks for (rendering/declared_processor.py), which reads the declaration when an engine or a worker
 starts.
 """
 
@@ -26,7 +26,7 @@ ModelClass = TypeVar("ModelClass", bound=type)
 
 def _declare(model_cls: type) -> Declaration:
     if model_cls not in declared_classes():
-        from run_batch.model.rendering.vllm_processor import install_processor
+        from run_batch.model.rendering.declared_processor import install_processor
 
         install_processor(model_cls)
     return declare(model_cls)

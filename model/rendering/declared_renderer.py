@@ -1,7 +1,7 @@
 """Many tokenized prompts with their images at once, through what a model declares, to what vLLM's engine takes.
 
 This is the only place where mappers and input processors are called: the worker processes call it with many rows,
-vLLM's own processor (run_batch.model.rendering.vllm_processor) with one, so both paths give the same result.
+vLLM's own processor (run_batch.model.rendering.declared_processor) with one, so both paths give the same result.
 """
 
 import traceback
@@ -12,14 +12,6 @@ from typing import Any, TypeAlias
 import torch
 from blake3 import blake3
 from PIL import Image
-from vllm.inputs.engine import MultiModalInput, TokensInput, mm_input, tokens_input
-from vllm.multimodal.inputs import (
-    MultiModalBatchedField,
-    MultiModalFieldElem,
-    MultiModalKwargsItem,
-    MultiModalKwargsItems,
-)
-from vllm.multimodal.inputs import PlaceholderRange as VllmPlaceholderRange
 from vllm.multimodal.processing import InputProcessingContext
 
 from run_batch.model.declaration import (
@@ -29,14 +21,13 @@ from run_batch.model.declaration import (
     DeclarationError,
     InputMapper,
     MappedItem,
-    PlaceholderRange,
     RowError,
     TokenizedPrompt,
 )
 from run_batch.model.images.decode import DecodedImage, EncodedImage, decode_image, from_pil
 from run_batch.model.images.features import decode_features, is_encoded_features
 from run_batch.model.images.pixels import size_after_resize
-from run_batch.model.rendering.feature_counts import FEATURE_COUNTS
+from run_batch.model.rendering.engine_input import EngineInput, engine_input
 from run_batch.model.rendering.lru_cache import Recent
 
 # Mapped images that are kept in case that rows to come hold them too, per worker process.
@@ -45,9 +36,6 @@ _RECENT_BYTES = 128 << 20
 # Decoded images that are held at a time, per worker process: few enough to stay in its cache until they are resized.
 _DECODED_BYTES = 4 << 20
 
-_FIELD, _FIELD_ON_CPU = MultiModalBatchedField(), MultiModalBatchedField(keep_on_cpu=True)
-
-EngineInput: TypeAlias = MultiModalInput | TokensInput
 RowImage: TypeAlias = EncodedImage | Image.Image | torch.Tensor
 Key: TypeAlias = bytes | int
 
@@ -255,36 +243,6 @@ def _as_item(image: DecodedImage | torch.Tensor, mapper: InputMapper) -> Any:
     if isinstance(image, torch.Tensor):
         return image
     return image.pixels if getattr(mapper, "takes_arrays", False) else image.to_pil()
-
-
-def engine_input(prompt: TokenizedPrompt) -> EngineInput:
-    """The rendered input that `LLMEngine.add_request` takes, for one expanded prompt."""
-    if not prompt.items:
-        return tokens_input(prompt.prompt_token_ids)
-    return mm_input(
-        prompt_token_ids=prompt.prompt_token_ids,
-        mm_kwargs=MultiModalKwargsItems(
-            {"image": [_kwargs_item(*pair) for pair in zip(prompt.items, prompt.placeholders, strict=True)]}
-        ),
-        mm_hashes={"image": [item.content_hash for item in prompt.items]},
-        mm_placeholders={
-            "image": [
-                VllmPlaceholderRange(
-                    offset=r.offset,
-                    length=r.length,
-                    is_embed=None if r.is_embed is None else torch.tensor(r.is_embed, dtype=torch.bool),
-                )
-                for r in prompt.placeholders
-            ]
-        },
-    )
-
-
-def _kwargs_item(item: MappedItem, placeholder: PlaceholderRange) -> MultiModalKwargsItem:
-    elements = {name: MultiModalFieldElem(data=tensor, field=_FIELD) for name, tensor in item.tensors.items()}
-    count = torch.tensor(placeholder.num_features)
-    elements[FEATURE_COUNTS] = MultiModalFieldElem(data=count, field=_FIELD_ON_CPU)
-    return MultiModalKwargsItem(elements)
 
 
 def _nbytes(item: MappedItem) -> int:

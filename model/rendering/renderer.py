@@ -4,31 +4,23 @@ A declared model goes through its own functions (declared_renderer.py); any othe
 vLLM's processor for it. Whoever calls need not know which.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import torch
-from PIL import Image
 from vllm.multimodal import MULTIMODAL_REGISTRY as VLLM_MULTIMODAL_REGISTRY
-from vllm.multimodal.processing import InputProcessingContext, ProcessorInputs, TimingContext
+from vllm.multimodal.processing import InputProcessingContext
 from vllm.tokenizers import cached_tokenizer_from_config
 
 from run_batch.model.checkpoint.settings import ModelSettings, SettingsError, build_model_config
 from run_batch.model.declaration import RowError
-from run_batch.model.images.decode import EncodedImage, decode_image
-from run_batch.model.images.features import decode_features, is_encoded_features
 from run_batch.model.prompts.chat_template import ChatTemplate
 from run_batch.model.prompts.tokenizer import Piece, PromptTokenizer
-from run_batch.model.rendering.declared_renderer import BulkMapper, EngineInput, Prompt, RowImage
-from run_batch.model.rendering.lru_cache import Recent
-from run_batch.model.rendering.vllm_processor import DeclaredInfo
-
-# Decoded images that are kept in case that the next rows hold them too, per worker process.
-_DECODED_BYTES = 64 << 20
-
-# Of all images of a row together, for vLLM's own processors, which take them decoded and at once.
-_ROW_PIXELS = 200_000_000
+from run_batch.model.rendering.declared_processor import DeclaredInfo
+from run_batch.model.rendering.declared_renderer import BulkMapper, Prompt, RowImage
+from run_batch.model.rendering.engine_input import EngineInput
+from run_batch.model.rendering.text_renderer import TextRenderer
+from run_batch.model.rendering.vllm_renderer import VllmRenderer
 
 # More characters than the longest tokens could make fit into a model's context.
 _PROMPT_CHARACTERS = 100_000
@@ -149,7 +141,7 @@ class ModelMapper:
 
 def _renderer_for(model_config: Any, tokenizer: Any, scaled_jpeg_decoding: bool) -> _Renderer:
     if not model_config.is_multimodal_model:
-        return _TextRenderer()
+        return TextRenderer()
     processor = VLLM_MULTIMODAL_REGISTRY.create_processor(model_config, tokenizer=tokenizer)
     info = processor.info
     if isinstance(info, DeclaredInfo):
@@ -159,65 +151,4 @@ def _renderer_for(model_config: Any, tokenizer: Any, scaled_jpeg_decoding: bool)
             "preprocess.scaled_jpeg_decoding = true, but the model goes through vLLM's own processor, which takes "
             "whole images"
         )
-    return _VllmRenderer(processor)
-
-
-class _TextRenderer:
-    """A model without images."""
-
-    def map(self, prompts: Sequence[Prompt]) -> list[EngineInput | RowError]:
-        from vllm.inputs.engine import tokens_input
-
-        return [
-            RowError("image_unsupported", "the row has an image, the model takes text only")
-            if prompt.images
-            else tokens_input(prompt.prompt_token_ids)
-            for prompt in prompts
-        ]
-
-
-class _VllmRenderer:
-    """A model that vLLM ships: its own processor, one prompt at a time."""
-
-    def __init__(self, processor: Any) -> None:
-        self._processor = processor
-        self._decoded: Recent[Image.Image] = Recent(_DECODED_BYTES)
-
-    def map(self, prompts: Sequence[Prompt]) -> list[EngineInput | RowError]:
-        return [self._map_one(prompt) for prompt in prompts]
-
-    def _map_one(self, prompt: Prompt) -> EngineInput | RowError:
-        from vllm.inputs.engine import tokens_input
-
-        if not prompt.images:
-            return tokens_input(prompt.prompt_token_ids)
-        try:
-            data: Mapping[str, Any] = {"image": self._decode_all(prompt.images)}
-            items = self._processor.info.parse_mm_data(data)
-            return self._processor.apply(ProcessorInputs(prompt.prompt_token_ids, items), TimingContext(enabled=False))
-        except RowError as error:
-            return error
-        # The processors of vLLM and transformers raise anything for images and features that they cannot take.
-        except Exception as error:
-            return RowError("image_processing", f"{type(error).__name__}: {' '.join(str(error).split())}")
-
-    def _decode_all(self, images: Sequence[RowImage]) -> list[Image.Image | torch.Tensor]:
-        decoded: list[Image.Image | torch.Tensor] = []
-        for image in images:
-            decoded.append(self._decode(image))
-            pixels = sum(i.width * i.height for i in decoded if isinstance(i, Image.Image))
-            if pixels > _ROW_PIXELS:
-                raise RowError("image_too_large", f"{pixels:,} pixels in all images of the row; limit: {_ROW_PIXELS:,}")
-        return decoded
-
-    def _decode(self, image: RowImage) -> Image.Image | torch.Tensor:
-        if not isinstance(image, EncodedImage):
-            return image
-        if is_encoded_features(image.encoded):
-            return decode_features(image.encoded)
-        decoded = self._decoded.get(image.digest)
-        if decoded is None:
-            decoded = decode_image(image.encoded).to_pil()
-            # Pillow holds four bytes a pixel.
-            self._decoded.put(image.digest, decoded, 4 * decoded.width * decoded.height)
-        return decoded
+    return VllmRenderer(processor)

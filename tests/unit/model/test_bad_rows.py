@@ -9,7 +9,7 @@ from bad_rows import CASES, BadRow, columns, make_media, of_bytes
 from pictures import encoded, picture
 
 import jobs
-import run_batch.model.rendering.renderer
+import run_batch.model.rendering.vllm_renderer
 from run_batch.io.inputs.source import RowBatch
 from run_batch.jobs.job.config import load_config
 from run_batch.jobs.job.rows import MappedRow, RowFailure
@@ -17,7 +17,7 @@ from run_batch.jobs.mapping.row_mapper import RowMapper
 from run_batch.model.images.decode import EncodedImage
 from run_batch.model.plugin import announce_plugins, register
 from run_batch.model.rendering.declared_renderer import Prompt
-from run_batch.model.rendering.renderer import _VllmRenderer
+from run_batch.model.rendering.vllm_renderer import VllmRenderer
 
 MADE = {name: make(random.Random(name)) for name, make in CASES.items()}
 GOOD = BadRow((), of_bytes(encoded(picture(77))), same_as=picture(77))
@@ -103,7 +103,7 @@ def test_nested_lists_that_are_no_features_fail_their_row_alone(name: str, cell:
 def test_images_of_hostile_size_are_refused_before_vllms_own_processors_see_them(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(run_batch.model.rendering.renderer, "_ROW_PIXELS", 3 * 160 * 120)
+    monkeypatch.setattr(run_batch.model.rendering.vllm_renderer, "_ROW_PIXELS", 3 * 160 * 120)
 
     class Processor:
         class info:
@@ -112,6 +112,6 @@ def test_images_of_hostile_size_are_refused_before_vllms_own_processors_see_them
                 raise KeyError("what only this processor knows")
 
     image = EncodedImage(encoded(picture(1)), b"1")
-    fits, too_many = _VllmRenderer(Processor()).map([Prompt([1], [image] * 3), Prompt([1], [image] * 4)])
+    fits, too_many = VllmRenderer(Processor()).map([Prompt([1], [image] * 3), Prompt([1], [image] * 4)])
     assert str(fits) == "image_processing: KeyError: 'what only this processor knows'"
     assert str(too_many).startswith("image_too_large: 76,800 pixels in all images of the row")

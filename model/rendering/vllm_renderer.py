@@ -1,0 +1,68 @@
+"""Renders rows for a model that vLLM ships, by vLLM's own processor for it."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from PIL import Image
+from vllm.multimodal.processing import ProcessorInputs, TimingContext
+
+from run_batch.model.declaration import RowError
+from run_batch.model.images.decode import EncodedImage, decode_image
+from run_batch.model.images.features import decode_features, is_encoded_features
+from run_batch.model.rendering.declared_renderer import Prompt, RowImage
+from run_batch.model.rendering.engine_input import EngineInput
+from run_batch.model.rendering.lru_cache import Recent
+
+# Decoded images that are kept in case that the next rows hold them too, per worker process.
+_DECODED_BYTES = 64 << 20
+
+# Of all images of a row together, for vLLM's own processors, which take them decoded and at once.
+_ROW_PIXELS = 200_000_000
+
+
+class VllmRenderer:
+    """A model that vLLM ships: its own processor, one prompt at a time."""
+
+    def __init__(self, processor: Any) -> None:
+        self._processor = processor
+        self._decoded: Recent[Image.Image] = Recent(_DECODED_BYTES)
+
+    def map(self, prompts: Sequence[Prompt]) -> list[EngineInput | RowError]:
+        return [self._map_one(prompt) for prompt in prompts]
+
+    def _map_one(self, prompt: Prompt) -> EngineInput | RowError:
+        from vllm.inputs.engine import tokens_input
+
+        if not prompt.images:
+            return tokens_input(prompt.prompt_token_ids)
+        try:
+            data: Mapping[str, Any] = {"image": self._decode_all(prompt.images)}
+            items = self._processor.info.parse_mm_data(data)
+            return self._processor.apply(ProcessorInputs(prompt.prompt_token_ids, items), TimingContext(enabled=False))
+        except RowError as error:
+            return error
+        # The processors of vLLM and transformers raise anything for images and features that they cannot take.
+        except Exception as error:
+            return RowError("image_processing", f"{type(error).__name__}: {' '.join(str(error).split())}")
+
+    def _decode_all(self, images: Sequence[RowImage]) -> list[Image.Image | torch.Tensor]:
+        decoded: list[Image.Image | torch.Tensor] = []
+        for image in images:
+            decoded.append(self._decode(image))
+            pixels = sum(i.width * i.height for i in decoded if isinstance(i, Image.Image))
+            if pixels > _ROW_PIXELS:
+                raise RowError("image_too_large", f"{pixels:,} pixels in all images of the row; limit: {_ROW_PIXELS:,}")
+        return decoded
+
+    def _decode(self, image: RowImage) -> Image.Image | torch.Tensor:
+        if not isinstance(image, EncodedImage):
+            return image
+        if is_encoded_features(image.encoded):
+            return decode_features(image.encoded)
+        decoded = self._decoded.get(image.digest)
+        if decoded is None:
+            decoded = decode_image(image.encoded).to_pil()
+            # Pillow holds four bytes a pixel.
+            self._decoded.put(image.digest, decoded, 4 * decoded.width * decoded.height)
+        return decoded
