@@ -24,10 +24,9 @@ from run_batch.jobs.job.rows import MappedRow, RowFailure
 from run_batch.model.checkpoint.row_sampling import check_own_sampling
 from run_batch.model.checkpoint.settings import SettingsError, build_sampling_params
 from run_batch.model.declaration import RowError
-from run_batch.model.images.decode import EncodedImage
 from run_batch.model.images.features import features_tensor
+from run_batch.model.images.row_image import EncodedImage, RowImage
 from run_batch.model.prompts.tokenizer import Piece
-from run_batch.model.rendering.declared_renderer import RowImage
 from run_batch.model.rendering.renderer import ModelMapper, RowPrompt
 
 # Encoded images of the rows that are mapped at once: bounds what hostile rows take of a worker's memory.

@@ -46,18 +46,6 @@ _UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class EncodedImage:
-    """The bytes of an image file, or of a file of image features, to be decoded when they are mapped.
-
-    Attributes:
-        digest: BLAKE3 of the bytes, by which an image that comes again is known.
-    """
-
-    encoded: bytes
-    digest: bytes
-
-
-@dataclass(frozen=True, slots=True)
 class DecodedImage:
     """An upright RGB image.
 

@@ -24,9 +24,10 @@ from run_batch.model.declaration import (
     RowError,
     TokenizedPrompt,
 )
-from run_batch.model.images.decode import DecodedImage, EncodedImage, decode_image, from_pil
+from run_batch.model.images.decode import DecodedImage, decode_image, from_pil
 from run_batch.model.images.features import decode_features, is_encoded_features
 from run_batch.model.images.pixels import size_after_resize
+from run_batch.model.images.row_image import EncodedImage, RowImage
 from run_batch.model.rendering.engine_input import EngineInput, engine_input
 from run_batch.model.rendering.lru_cache import Recent
 
@@ -36,7 +37,6 @@ _RECENT_BYTES = 128 << 20
 # Decoded images that are held at a time, per worker process: few enough to stay in its cache until they are resized.
 _DECODED_BYTES = 4 << 20
 
-RowImage: TypeAlias = EncodedImage | Image.Image | torch.Tensor
 Key: TypeAlias = bytes | int
 
 

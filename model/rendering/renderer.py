@@ -14,10 +14,11 @@ from vllm.tokenizers import cached_tokenizer_from_config
 
 from run_batch.model.checkpoint.settings import ModelSettings, SettingsError, build_model_config
 from run_batch.model.declaration import RowError
+from run_batch.model.images.row_image import RowImage
 from run_batch.model.prompts.chat_template import ChatTemplate
 from run_batch.model.prompts.tokenizer import Piece, PromptTokenizer
 from run_batch.model.rendering.declared_processor import DeclaredInfo
-from run_batch.model.rendering.declared_renderer import BulkMapper, Prompt, RowImage
+from run_batch.model.rendering.declared_renderer import BulkMapper, Prompt
 from run_batch.model.rendering.engine_input import EngineInput
 from run_batch.model.rendering.text_renderer import TextRenderer
 from run_batch.model.rendering.vllm_renderer import VllmRenderer

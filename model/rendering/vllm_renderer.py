@@ -8,9 +8,10 @@ from PIL import Image
 from vllm.multimodal.processing import ProcessorInputs, TimingContext
 
 from run_batch.model.declaration import RowError
-from run_batch.model.images.decode import EncodedImage, decode_image
+from run_batch.model.images.decode import decode_image
 from run_batch.model.images.features import decode_features, is_encoded_features
-from run_batch.model.rendering.declared_renderer import Prompt, RowImage
+from run_batch.model.images.row_image import EncodedImage, RowImage
+from run_batch.model.rendering.declared_renderer import Prompt
 from run_batch.model.rendering.engine_input import EngineInput
 from run_batch.model.rendering.lru_cache import Recent
 

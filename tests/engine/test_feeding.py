@@ -17,7 +17,7 @@ from run_batch.jobs.job.rows import Generation, MappedRow
 from run_batch.jobs.runner.pipeline import run_job
 from run_batch.model.checkpoint.settings import ModelSettings
 from run_batch.model.families.llava import LlavaForConditionalGeneration
-from run_batch.model.images.decode import EncodedImage
+from run_batch.model.images.row_image import EncodedImage
 from run_batch.model.prompts.tokenizer import Piece
 from run_batch.model.rendering.renderer import ModelMapper, RowPrompt
 

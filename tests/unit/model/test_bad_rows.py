@@ -14,7 +14,7 @@ from run_batch.io.inputs.source import RowBatch
 from run_batch.jobs.job.config import load_config
 from run_batch.jobs.job.rows import MappedRow, RowFailure
 from run_batch.jobs.mapping.row_mapper import RowMapper
-from run_batch.model.images.decode import EncodedImage
+from run_batch.model.images.row_image import EncodedImage
 from run_batch.model.plugin import announce_plugins, register
 from run_batch.model.rendering.declared_renderer import Prompt
 from run_batch.model.rendering.vllm_renderer import VllmRenderer

@@ -23,7 +23,7 @@ from run_batch.model import (
     declaration,
 )
 from run_batch.model.declaration import declaration_of
-from run_batch.model.images.decode import EncodedImage
+from run_batch.model.images.row_image import EncodedImage
 from run_batch.model.rendering.declared_renderer import BulkMapper, Prompt
 from run_batch.model.rendering.feature_counts import install_feature_count_check
 
