@@ -11,7 +11,7 @@ os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
 from run_batch.jobs.engine.vllm_engine import Engine
 from run_batch.jobs.job.rows import Generation, MappedRow
 from run_batch.model.checkpoint.settings import ModelSettings
-from run_batch.model.rendering.renderer import ModelMapper, RowPrompt
+from run_batch.model.rendering.renderer import Prompt, Renderer
 
 ENGINE = {
     "dtype": "float32",
@@ -33,11 +33,11 @@ def running_engine(settings: ModelSettings, sampling: dict[str, Any]) -> Iterato
         engine.discard()
 
 
-def generate(engine: Engine, mapper: ModelMapper, rows: list[RowPrompt]) -> list[Generation]:
-    """All rows through mapper and engine, in their order."""
-    for index, mapped in enumerate(mapper.map(rows)):
-        assert not isinstance(mapped, Exception), mapped
-        assert engine.add(MappedRow(index, mapped, {})) is None
+def generate(engine: Engine, renderer: Renderer, prompts: list[Prompt]) -> list[Generation]:
+    """All rows through renderer and engine, in their order."""
+    for index, rendered in enumerate(renderer.render(prompts)):
+        assert not isinstance(rendered, Exception), rendered
+        assert engine.add(MappedRow(index, rendered, {})) is None
     finished: list[Generation] = []
     while engine.unfinished:
         finished += engine.step()

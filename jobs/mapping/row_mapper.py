@@ -27,7 +27,7 @@ from run_batch.model.declaration import RowError
 from run_batch.model.images.features import features_tensor
 from run_batch.model.images.row_image import EncodedImage, RowImage
 from run_batch.model.prompts.tokenizer import Piece
-from run_batch.model.rendering.renderer import ModelMapper, RowPrompt
+from run_batch.model.rendering.renderer import Prompt, Renderer
 
 # Encoded images of the rows that are mapped at once: bounds what hostile rows take of a worker's memory.
 _READY_BYTES = 256 << 20
@@ -46,7 +46,7 @@ class RowMapper:
         hosts = HostRules.of(config.input.allowed_hosts, config.input.allow_private_hosts)
         self._media = MediaReader(media_root, hosts)
         try:
-            self._model = ModelMapper(model_settings(config), config.preprocess.scaled_jpeg_decoding)
+            self._model = Renderer(model_settings(config), config.preprocess.scaled_jpeg_decoding)
             self._chat = self._model.chat_template() if config.prompt.chat else None
         except SettingsError as error:
             raise JobError(str(error)) from None
@@ -86,7 +86,7 @@ class RowMapper:
         if column:
             self._media.announce(row[column] for row in rows if not isinstance(row, RowError))
         results: list[MappedRow | RowFailure] = []
-        ready: list[tuple[int, RowPrompt, Mapping[str, Any]]] = []
+        ready: list[tuple[int, Prompt, Mapping[str, Any]]] = []
         waiting = 0
         for offset, row in enumerate(rows):
             index = batch.start + offset
@@ -105,8 +105,8 @@ class RowMapper:
         results += self._map_ready(ready)
         return sorted(results, key=lambda result: result.row)
 
-    def _map_ready(self, ready: Sequence[tuple[int, RowPrompt, Mapping[str, Any]]]) -> list[MappedRow | RowFailure]:
-        mapped = self._model.map([prompt for _, prompt, _ in ready], add_special_tokens=self._chat is None)
+    def _map_ready(self, ready: Sequence[tuple[int, Prompt, Mapping[str, Any]]]) -> list[MappedRow | RowFailure]:
+        mapped = self._model.render([prompt for _, prompt, _ in ready], add_special_tokens=self._chat is None)
         return [
             RowFailure.of(index, result.kind, result.message)
             if isinstance(result, RowError)
@@ -114,14 +114,14 @@ class RowMapper:
             for (index, _, sampling), result in zip(ready, mapped, strict=True)
         ]
 
-    def _prompt(self, row: Mapping[str, Any]) -> RowPrompt:
+    def _prompt(self, row: Mapping[str, Any]) -> Prompt:
         column = self._config.input.image_column
         images = [_as_row_image(image) for image in self._media.read(row[column])] if column else []
         if self._chat is not None:
-            return RowPrompt(self._chat.pieces(self._messages(row), len(images)), images)
+            return Prompt(self._chat.pieces(self._messages(row), len(images)), images)
         template = self._template if images or not column else self._text_template
         try:
-            return RowPrompt([Piece(text, trusted) for text, trusted in template.fill(row)], images)
+            return Prompt([Piece(text, trusted) for text, trusted in template.fill(row)], images)
         except ValueError as error:
             raise RowError("prompt_null", str(error)) from None
 

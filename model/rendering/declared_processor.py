@@ -24,7 +24,7 @@ from vllm.multimodal.processing import (
 )
 
 from run_batch.model.declaration import Declaration, DeclarationError, DummyData, RowError, declaration_of
-from run_batch.model.rendering.declared_renderer import BulkMapper, Prompt
+from run_batch.model.rendering.declared_renderer import DeclaredRenderer
 from run_batch.model.rendering.feature_counts import install_feature_count_check
 
 
@@ -85,11 +85,11 @@ class DeclaredDummyInputs(BaseDummyInputsBuilder[DeclaredInfo]):
 
 
 class DeclaredProcessor(BaseMultiModalProcessor[DeclaredInfo]):
-    """Renders one prompt by way of the bulk mapper."""
+    """Renders one prompt by way of DeclaredRenderer."""
 
     def __init__(self, info: DeclaredInfo, dummy_inputs: Any) -> None:
         super().__init__(info, dummy_inputs)
-        self.bulk = BulkMapper(info.ctx, info.declaration)
+        self.renderer = DeclaredRenderer(info.ctx, info.declaration)
 
     def get_dummy_inputs(self, seq_len: int, mm_counts: Mapping[str, int], mm_options: Any) -> ProcessorInputs:
         dummy = self.dummy_inputs.build(seq_len, mm_counts)  # type: ignore[attr-defined]
@@ -106,10 +106,10 @@ class DeclaredProcessor(BaseMultiModalProcessor[DeclaredInfo]):
         """
         images = [_as_item(item) for items in inputs.mm_data_items.values() for item in items.get_all()]
         with timing_ctx.record("apply_declared_functions"):
-            (mapped,) = self.bulk.map([Prompt(inputs.prompt, images)])
-        if isinstance(mapped, RowError):
-            raise mapped
-        return mapped  # type: ignore[return-value]
+            (rendered,) = self.renderer.render([inputs.prompt], [images])
+        if isinstance(rendered, RowError):
+            raise rendered
+        return rendered  # type: ignore[return-value]
 
     def _get_mm_fields_config(
         self, hf_inputs: Any, hf_processor_mm_kwargs: Mapping[str, object]

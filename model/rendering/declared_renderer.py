@@ -6,7 +6,6 @@ vLLM's own processor (run_batch.model.rendering.declared_processor) with one, so
 
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import torch
@@ -29,10 +28,10 @@ from run_batch.model.images.features import decode_features, is_encoded_features
 from run_batch.model.images.pixels import size_after_resize
 from run_batch.model.images.row_image import EncodedImage, RowImage
 from run_batch.model.rendering.engine_input import EngineInput, engine_input
-from run_batch.model.rendering.lru_cache import Recent
+from run_batch.model.rendering.lru_cache import LruCache
 
 # Mapped images that are kept in case that rows to come hold them too, per worker process.
-_RECENT_BYTES = 128 << 20
+_MAPPED_BYTES = 128 << 20
 
 # Decoded images that are held at a time, per worker process: few enough to stay in its cache until they are resized.
 _DECODED_BYTES = 4 << 20
@@ -40,20 +39,7 @@ _DECODED_BYTES = 4 << 20
 Key: TypeAlias = bytes | int
 
 
-@dataclass(frozen=True, slots=True)
-class Prompt:
-    """One tokenized prompt before mapping.
-
-    Attributes:
-        prompt_token_ids: one placeholder token per image.
-        images: encoded images, PIL images, or tensors of precomputed features.
-    """
-
-    prompt_token_ids: list[int]
-    images: Sequence[RowImage] = ()
-
-
-class BulkMapper:
+class DeclaredRenderer:
     """Calls one model's mappers and input processor on many prompts."""
 
     def __init__(
@@ -66,7 +52,7 @@ class BulkMapper:
         """
         self._context = context
         self._declaration = declaration
-        self._recent: Recent[MappedItem] = Recent(_RECENT_BYTES)
+        self._mapped: LruCache[MappedItem] = LruCache(_MAPPED_BYTES)
         self._needed_size: Callable[[tuple[int, int]], tuple[int, int]] | None = None
         if scaled_jpeg_decoding:
             self._needed_size = size_after_resize(declaration.mappers.get(PIXELS), context)
@@ -76,26 +62,32 @@ class BulkMapper:
                     "function of its own, which may need all of them"
                 )
 
-    def map(self, prompts: Sequence[Prompt]) -> list[EngineInput | RowError]:
-        """Map all prompts; one that cannot be mapped gives its RowError in its place, the others are untouched.
+    def render(
+        self, token_ids: Sequence[list[int]], images: Sequence[Sequence[RowImage]]
+    ) -> list[EngineInput | RowError]:
+        """Render all rows; one that cannot be mapped gives its RowError in its place, the others are untouched.
+
+        Args:
+            token_ids: of each row, the prompt with one placeholder token per image.
+            images: of each row.
 
         Raises:
             DeclarationError: a mapper or input processor breaks its contract.
         """
         try:
-            return list(self._map_all(prompts))
+            return list(self._render_all(token_ids, images))
         except RowError as error:
-            if len(prompts) == 1:
+            if len(token_ids) == 1:
                 return [error]
         # One of them is bad: find out which.
-        return [self.map([prompt])[0] for prompt in prompts]
+        return [self.render([row[0]], [row[1]])[0] for row in zip(token_ids, images, strict=True)]
 
-    def _map_all(self, prompts: Sequence[Prompt]) -> list[EngineInput]:
-        mapped = iter(self._map_images([image for prompt in prompts for image in prompt.images]))
-        tokenized = [
-            TokenizedPrompt(prompt.prompt_token_ids, tuple(next(mapped) for _ in prompt.images)) for prompt in prompts
+    def _render_all(self, token_ids: Sequence[list[int]], images: Sequence[Sequence[RowImage]]) -> list[EngineInput]:
+        mapped = iter(self._map_images([image for row in images for image in row]))
+        prompts = [
+            TokenizedPrompt(ids, tuple(next(mapped) for _ in row)) for ids, row in zip(token_ids, images, strict=True)
         ]
-        return [engine_input(prompt) for prompt in self._expand(tokenized)]
+        return [engine_input(prompt) for prompt in self._expand(prompts)]
 
     def _map_images(self, images: Sequence[RowImage]) -> list[MappedItem]:
         """Map each image once, also when several of these rows, or of the last ones, hold it."""
@@ -103,7 +95,7 @@ class BulkMapper:
         mapped: dict[Key, MappedItem] = {}
         new: dict[Key, RowImage] = {}
         for key, image in zip(keys, images, strict=True):
-            recent = self._recent.get(key)
+            recent = self._mapped.get(key)
             if recent is None:
                 new[key] = image
             else:
@@ -111,7 +103,7 @@ class BulkMapper:
         for key, item in self._map_new(new):
             mapped[key] = item
             if isinstance(key, bytes):
-                self._recent.put(key, item, _nbytes(item))
+                self._mapped.put(key, item, _nbytes(item))
         return [mapped[key] for key in keys]
 
     def _map_new(self, images: Mapping[Key, RowImage]) -> Iterator[tuple[Key, MappedItem]]:

@@ -7,7 +7,7 @@ from typing import Generic, TypeVar
 Value = TypeVar("Value")
 
 
-class Recent(Generic[Value]):
+class LruCache(Generic[Value]):
     """The values used last, as many as fit into `max_bytes`."""
 
     def __init__(self, max_bytes: int) -> None:

@@ -18,7 +18,7 @@ from run_batch.model.images.row_image import RowImage
 from run_batch.model.prompts.chat_template import ChatTemplate
 from run_batch.model.prompts.tokenizer import Piece, PromptTokenizer
 from run_batch.model.rendering.declared_processor import DeclaredInfo
-from run_batch.model.rendering.declared_renderer import BulkMapper, Prompt
+from run_batch.model.rendering.declared_renderer import DeclaredRenderer
 from run_batch.model.rendering.engine_input import EngineInput
 from run_batch.model.rendering.text_renderer import TextRenderer
 from run_batch.model.rendering.vllm_renderer import VllmRenderer
@@ -29,8 +29,8 @@ _CHARACTERS_PER_TOKEN = 64
 
 
 @dataclass(frozen=True, slots=True)
-class RowPrompt:
-    """One row, ready to be mapped.
+class Prompt:
+    """The prompt of one row, before it is tokenized.
 
     Attributes:
         pieces: the prompt text, one placeholder per image in its trusted pieces.
@@ -41,12 +41,16 @@ class RowPrompt:
     images: Sequence[RowImage] = ()
 
 
-class _Renderer(Protocol):
-    def map(self, prompts: Sequence[Prompt]) -> list[EngineInput | RowError]: ...
+class _TokensRenderer(Protocol):
+    """Renders rows whose prompts are tokenized, in one of the ways that a model may have."""
+
+    def render(
+        self, token_ids: Sequence[list[int]], images: Sequence[Sequence[RowImage]]
+    ) -> list[EngineInput | RowError]: ...
 
 
-class ModelMapper:
-    """Maps rows for one model. Building one reads the checkpoint's configs and tokenizer, not its weights.
+class Renderer:
+    """Renders rows for one model. Building one reads the checkpoint's configs and tokenizer, not its weights.
 
     Args:
         scaled_jpeg_decoding: decode large JPEG files scaled (see decode_image).
@@ -94,14 +98,12 @@ class ModelMapper:
         """
         return ChatTemplate(self._model_config, self.tokenizer, self.image_placeholder)
 
-    def map(self, rows: Sequence[RowPrompt], add_special_tokens: bool = True) -> list[EngineInput | RowError]:
+    def render(self, prompts: Sequence[Prompt], add_special_tokens: bool = True) -> list[EngineInput | RowError]:
         """Tokenize and map all rows; a row that cannot be mapped gives its RowError, its neighbours are untouched."""
-        encoded = self._encode([row.pieces for row in rows], add_special_tokens)
-        prompts = [
-            Prompt(ids, row.images) for ids, row in zip(encoded, rows, strict=True) if not isinstance(ids, RowError)
-        ]
-        mapped = iter(self._renderer.map(prompts))
-        return [ids if isinstance(ids, RowError) else self._check_length(next(mapped)) for ids in encoded]
+        encoded = self._encode([prompt.pieces for prompt in prompts], add_special_tokens)
+        images = [p.images for p, ids in zip(prompts, encoded, strict=True) if not isinstance(ids, RowError)]
+        rendered = iter(self._renderer.render([ids for ids in encoded if not isinstance(ids, RowError)], images))
+        return [ids if isinstance(ids, RowError) else self._check_length(next(rendered)) for ids in encoded]
 
     def _encode(self, prompts: Sequence[Sequence[Piece]], add_special_tokens: bool) -> list[list[int] | RowError]:
         """Token ids of each prompt, or why it has none."""
@@ -140,13 +142,13 @@ class ModelMapper:
         return mapped
 
 
-def _renderer_for(model_config: Any, tokenizer: Any, scaled_jpeg_decoding: bool) -> _Renderer:
+def _renderer_for(model_config: Any, tokenizer: Any, scaled_jpeg_decoding: bool) -> _TokensRenderer:
     if not model_config.is_multimodal_model:
         return TextRenderer()
     processor = VLLM_MULTIMODAL_REGISTRY.create_processor(model_config, tokenizer=tokenizer)
     info = processor.info
     if isinstance(info, DeclaredInfo):
-        return BulkMapper(InputProcessingContext(model_config, tokenizer), info.declaration, scaled_jpeg_decoding)
+        return DeclaredRenderer(InputProcessingContext(model_config, tokenizer), info.declaration, scaled_jpeg_decoding)
     if scaled_jpeg_decoding:
         raise SettingsError(
             "preprocess.scaled_jpeg_decoding = true, but the model goes through vLLM's own processor, which takes "

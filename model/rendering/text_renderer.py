@@ -1,21 +1,24 @@
-"""Renders rows for a model that takes text only."""
+"""Rows of a model that takes text only."""
 
 from collections.abc import Sequence
 
+from vllm.inputs.engine import tokens_input
+
 from run_batch.model.declaration import RowError
-from run_batch.model.rendering.declared_renderer import Prompt
+from run_batch.model.images.row_image import RowImage
 from run_batch.model.rendering.engine_input import EngineInput
 
 
 class TextRenderer:
-    """A model without images."""
+    """Renders rows for one model that takes text only."""
 
-    def map(self, prompts: Sequence[Prompt]) -> list[EngineInput | RowError]:
-        from vllm.inputs.engine import tokens_input
-
+    def render(
+        self, token_ids: Sequence[list[int]], images: Sequence[Sequence[RowImage]]
+    ) -> list[EngineInput | RowError]:
+        """The token ids as they are; a row that has images gives a RowError."""
         return [
             RowError("image_unsupported", "the row has an image, the model takes text only")
-            if prompt.images
-            else tokens_input(prompt.prompt_token_ids)
-            for prompt in prompts
+            if row_images
+            else tokens_input(ids)
+            for ids, row_images in zip(token_ids, images, strict=True)
         ]

@@ -5,15 +5,15 @@ from typing import Any
 
 import torch
 from PIL import Image
+from vllm.inputs.engine import tokens_input
 from vllm.multimodal.processing import ProcessorInputs, TimingContext
 
 from run_batch.model.declaration import RowError
 from run_batch.model.images.decode import decode_image
 from run_batch.model.images.features import decode_features, is_encoded_features
 from run_batch.model.images.row_image import EncodedImage, RowImage
-from run_batch.model.rendering.declared_renderer import Prompt
 from run_batch.model.rendering.engine_input import EngineInput
-from run_batch.model.rendering.lru_cache import Recent
+from run_batch.model.rendering.lru_cache import LruCache
 
 # Decoded images that are kept in case that the next rows hold them too, per worker process.
 _DECODED_BYTES = 64 << 20
@@ -27,20 +27,21 @@ class VllmRenderer:
 
     def __init__(self, processor: Any) -> None:
         self._processor = processor
-        self._decoded: Recent[Image.Image] = Recent(_DECODED_BYTES)
+        self._decoded: LruCache[Image.Image] = LruCache(_DECODED_BYTES)
 
-    def map(self, prompts: Sequence[Prompt]) -> list[EngineInput | RowError]:
-        return [self._map_one(prompt) for prompt in prompts]
+    def render(
+        self, token_ids: Sequence[list[int]], images: Sequence[Sequence[RowImage]]
+    ) -> list[EngineInput | RowError]:
+        """Render each row; one that the processor refuses gives a RowError."""
+        return [self._render_one(*row) for row in zip(token_ids, images, strict=True)]
 
-    def _map_one(self, prompt: Prompt) -> EngineInput | RowError:
-        from vllm.inputs.engine import tokens_input
-
-        if not prompt.images:
-            return tokens_input(prompt.prompt_token_ids)
+    def _render_one(self, token_ids: list[int], images: Sequence[RowImage]) -> EngineInput | RowError:
+        if not images:
+            return tokens_input(token_ids)
         try:
-            data: Mapping[str, Any] = {"image": self._decode_all(prompt.images)}
+            data: Mapping[str, Any] = {"image": self._decode_all(images)}
             items = self._processor.info.parse_mm_data(data)
-            return self._processor.apply(ProcessorInputs(prompt.prompt_token_ids, items), TimingContext(enabled=False))
+            return self._processor.apply(ProcessorInputs(token_ids, items), TimingContext(enabled=False))
         except RowError as error:
             return error
         # The processors of vLLM and transformers raise anything for images and features that they cannot take.

@@ -10,7 +10,7 @@ import pytest
 from run_batch.jobs.job.rows import Generation
 from run_batch.model.checkpoint.settings import ModelSettings
 from run_batch.model.plugin import announce_plugins, register
-from run_batch.model.rendering.renderer import ModelMapper, RowPrompt
+from run_batch.model.rendering.renderer import Prompt, Renderer
 
 Generator = Callable[..., list[Generation]]
 
@@ -25,9 +25,9 @@ def _declared_models() -> None:
 def generate_with() -> Generator:
     """Load a checkpoint, generate for some rows, and unload it."""
 
-    def run(folder: Path, rows: list[RowPrompt], **engine: Any) -> list[Generation]:
+    def run(folder: Path, rows: list[Prompt], **engine: Any) -> list[Generation]:
         settings = ModelSettings(str(folder), engine={**engines.ENGINE, **engine})
         with engines.running_engine(settings, engines.SAMPLING) as started:
-            return engines.generate(started, ModelMapper(settings), rows)
+            return engines.generate(started, Renderer(settings), rows)
 
     return run

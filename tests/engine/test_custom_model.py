@@ -15,7 +15,7 @@ from transformers import LlamaForCausalLM
 import jobs
 from run_batch.model.plugin import announce_plugins, register
 from run_batch.model.prompts.tokenizer import Piece
-from run_batch.model.rendering.renderer import RowPrompt
+from run_batch.model.rendering.renderer import Prompt
 
 EXAMPLE = jobs.ROOT / "configs" / "custom"
 GUIDE = jobs.ROOT / "docs" / "custom-models.md"
@@ -75,7 +75,7 @@ def reference_text(folder: Path, text: str, image: Any) -> str:
 def test_the_example_generates_what_its_description_says(checkpoint: Path, generate_with: Any) -> None:
     images = [picture(seed, size) for seed, size in enumerate([(64, 64), (200, 30), (30, 200), (8, 8), (90, 61)] * 4)]
     texts = [f"<image>what is number {n}?" for n in range(len(images))]
-    rows = [RowPrompt([Piece(text, trusted=True)], [image]) for text, image in zip(texts, images, strict=True)]
+    rows = [Prompt([Piece(text, trusted=True)], [image]) for text, image in zip(texts, images, strict=True)]
     found = [generation.texts[0] for generation in generate_with(checkpoint, rows)]
     assert found == [reference_text(checkpoint, text, image) for text, image in zip(texts, images, strict=True)]
     assert len(set(found)) > len(found) // 2

@@ -19,7 +19,7 @@ from run_batch.model.checkpoint.settings import ModelSettings
 from run_batch.model.families.llava import LlavaForConditionalGeneration
 from run_batch.model.images.row_image import EncodedImage
 from run_batch.model.prompts.tokenizer import Piece
-from run_batch.model.rendering.renderer import ModelMapper, RowPrompt
+from run_batch.model.rendering.renderer import Prompt, Renderer
 
 pytestmark = pytest.mark.engine
 
@@ -94,7 +94,7 @@ def test_an_image_of_many_rows_is_encoded_once(tmp_path: Path, monkeypatch: pyte
     settings = ModelSettings(str(tmp_path), engine=engines.ENGINE)
     content = encoded(picture(1))
     images = [EncodedImage(content, b"digest of it")]
-    rows = [RowPrompt([Piece(f"USER: <image> question {i} ASSISTANT:", trusted=True)], images) for i in range(8)]
+    rows = [Prompt([Piece(f"USER: <image> question {i} ASSISTANT:", trusted=True)], images) for i in range(8)]
     encoded_images = []
     original = LlavaForConditionalGeneration.image_features
 
@@ -104,5 +104,5 @@ def test_an_image_of_many_rows_is_encoded_once(tmp_path: Path, monkeypatch: pyte
 
     with engines.running_engine(settings, engines.SAMPLING) as engine:
         monkeypatch.setattr(LlavaForConditionalGeneration, "image_features", counting)
-        assert len(engines.generate(engine, ModelMapper(settings), rows)) == 8
+        assert len(engines.generate(engine, Renderer(settings), rows)) == 8
     assert encoded_images == [1]

@@ -28,7 +28,7 @@ from run_batch.model.checkpoint.settings import ModelSettings, build_engine_args
 from run_batch.model.families import llava_next
 from run_batch.model.images.decode import decode_image
 from run_batch.model.prompts.tokenizer import Piece
-from run_batch.model.rendering.renderer import ModelMapper, RowPrompt
+from run_batch.model.rendering.renderer import Prompt, Renderer
 
 pytestmark = pytest.mark.engine
 
@@ -70,10 +70,10 @@ def test_bulk_gives_what_vllms_own_path_gives(
 ) -> None:
     folder = llava[0] if model == "llava" else next_folder
     model_settings = ModelSettings(str(folder), engine=ENGINE)
-    mapper = _mapper(model_settings)
+    renderer = _renderer(model_settings)
     rng = random.Random(seed)
     rows = [
-        RowPrompt(
+        Prompt(
             [Piece("<image>" * count + str(rng.randrange(10**9)), trusted=True)],
             [random_picture(rng) for _ in range(count)],
         )
@@ -82,29 +82,29 @@ def test_bulk_gives_what_vllms_own_path_gives(
     config = build_model_config(model_settings)
     tokenizer = cached_tokenizer_from_config(config)
     processor = VLLM_REGISTRY.create_processor(config, tokenizer=tokenizer)
-    for row, bulk in zip(rows, mapper.map(rows), strict=True):
+    for row, bulk in zip(rows, renderer.render(rows), strict=True):
         assert not isinstance(bulk, RowError)
         data = processor.info.parse_mm_data({"image": list(row.images)} if row.images else {})
         inputs = ProcessorInputs(tokenizer(row.pieces[0].text)["input_ids"], data)
         assert rendered(bulk) == rendered(processor.apply(inputs, TimingContext(enabled=False)))
 
 
-_MAPPERS: dict[str, ModelMapper] = {}
+_RENDERERS: dict[str, Renderer] = {}
 
 
-def _mapper(model_settings: ModelSettings) -> ModelMapper:
-    if model_settings.path not in _MAPPERS:
-        _MAPPERS[model_settings.path] = ModelMapper(model_settings)
-    return _MAPPERS[model_settings.path]
+def _renderer(model_settings: ModelSettings) -> Renderer:
+    if model_settings.path not in _RENDERERS:
+        _RENDERERS[model_settings.path] = Renderer(model_settings)
+    return _RENDERERS[model_settings.path]
 
 
 def test_placeholders_images_and_their_numbers_have_to_fit(llava: tuple[Path, Any]) -> None:
-    mapper = _mapper(ModelSettings(str(llava[0]), engine=ENGINE))
-    more, fewer, none = mapper.map(
+    renderer = _renderer(ModelSettings(str(llava[0]), engine=ENGINE))
+    more, fewer, none = renderer.render(
         [
-            RowPrompt([Piece("<image><image>", trusted=True)], [picture(1)]),
-            RowPrompt([Piece("<image>", trusted=True)], [picture(1), picture(2)]),
-            RowPrompt([Piece("text", trusted=True)], [picture(1)]),
+            Prompt([Piece("<image><image>", trusted=True)], [picture(1)]),
+            Prompt([Piece("<image>", trusted=True)], [picture(1), picture(2)]),
+            Prompt([Piece("text", trusted=True)], [picture(1)]),
         ]
     )
     assert str(more) == "placeholders: the prompt has 2 image placeholders, the row has 1 images"
@@ -200,7 +200,7 @@ def test_the_largest_image_fits_the_budget_that_was_profiled(next_folder: Path, 
     assert dict(budget.mm_max_toks_per_item) == {"image": features}
     image = picture(1, (largest[1], largest[0]))
     (generation,) = generate_with(
-        next_folder, [RowPrompt([Piece("<image>", trusted=True)], [image])], max_num_batched_tokens=512
+        next_folder, [Prompt([Piece("<image>", trusted=True)], [image])], max_num_batched_tokens=512
     )
     assert generation.prompt_tokens == 1 + features
 
@@ -290,8 +290,8 @@ def test_quantized_weights_reach_vllms_layers(tmp_path: Path) -> None:
     quantize_language_model(tmp_path)
     model_settings = ModelSettings(str(tmp_path), engine={**ENGINE_OF_TESTS, "dtype": "bfloat16"})
     with running_engine(model_settings, SAMPLING) as engine:
-        rows = [RowPrompt([Piece("<image>what?", trusted=True)], [picture(n)]) for n in range(8)]
-        generations = generate(engine, ModelMapper(model_settings), rows)
+        rows = [Prompt([Piece("<image>what?", trusted=True)], [picture(n)]) for n in range(8)]
+        generations = generate(engine, Renderer(model_settings), rows)
         (methods,) = engine._engine.apply_model(_linear_methods)
     assert all(generation.generated_tokens > 0 for generation in generations)
     assert methods["language_model"] == {"CompressedTensorsLinearMethod"}

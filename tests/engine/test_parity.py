@@ -13,7 +13,7 @@ from transformers import AutoImageProcessor, AutoTokenizer
 
 from run_batch.model.families.llava import image_feature_size
 from run_batch.model.prompts.tokenizer import Piece
-from run_batch.model.rendering.renderer import RowPrompt
+from run_batch.model.rendering.renderer import Prompt
 
 pytestmark = pytest.mark.engine
 
@@ -68,8 +68,8 @@ class Oracle:
         return [len(f) for f in features]
 
 
-def as_prompts(rows: list[Row]) -> list[RowPrompt]:
-    return [RowPrompt([Piece(text, trusted=True)], images) for text, images in rows]
+def as_prompts(rows: list[Row]) -> list[Prompt]:
+    return [Prompt([Piece(text, trusted=True)], images) for text, images in rows]
 
 
 def assert_same_texts(folder: Path, model: Any, generate_with: Any, count: int, seed: int, **engine: Any) -> None:

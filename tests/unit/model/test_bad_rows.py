@@ -16,7 +16,6 @@ from run_batch.jobs.job.rows import MappedRow, RowFailure
 from run_batch.jobs.mapping.row_mapper import RowMapper
 from run_batch.model.images.row_image import EncodedImage
 from run_batch.model.plugin import announce_plugins, register
-from run_batch.model.rendering.declared_renderer import Prompt
 from run_batch.model.rendering.vllm_renderer import VllmRenderer
 
 MADE = {name: make(random.Random(name)) for name, make in CASES.items()}
@@ -112,6 +111,6 @@ def test_images_of_hostile_size_are_refused_before_vllms_own_processors_see_them
                 raise KeyError("what only this processor knows")
 
     image = EncodedImage(encoded(picture(1)), b"1")
-    fits, too_many = VllmRenderer(Processor()).map([Prompt([1], [image] * 3), Prompt([1], [image] * 4)])
+    fits, too_many = VllmRenderer(Processor()).render([[1], [1]], [[image] * 3, [image] * 4])
     assert str(fits) == "image_processing: KeyError: 'what only this processor knows'"
     assert str(too_many).startswith("image_too_large: 76,800 pixels in all images of the row")

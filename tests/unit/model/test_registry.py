@@ -1,4 +1,4 @@
-"""Declarations: the seed's decorators, the bulk mapper that calls what they declare, and messages for mistakes."""
+"""Declarations: the seed's decorators, the renderer that calls what they declare, and messages for mistakes."""
 
 import hashlib
 from dataclasses import replace
@@ -24,7 +24,7 @@ from run_batch.model import (
 )
 from run_batch.model.declaration import declaration_of
 from run_batch.model.images.row_image import EncodedImage
-from run_batch.model.rendering.declared_renderer import BulkMapper, Prompt
+from run_batch.model.rendering.declared_renderer import DeclaredRenderer
 from run_batch.model.rendering.feature_counts import install_feature_count_check
 
 IMAGE = 9
@@ -54,7 +54,7 @@ def dummy(context: Any, seq_len: int, mm_counts: Any) -> DummyData:
 
 def declared(
     mapper: Any = mean_mapper, processor: Any = three_tokens, scaled_jpeg_decoding: bool = False
-) -> BulkMapper:
+) -> DeclaredRenderer:
     @MULTIMODAL_REGISTRY.register_image_pixel_input_mapper(mapper)
     @INPUT_REGISTRY.register_dummy_data(dummy)
     @INPUT_REGISTRY.register_input_processor(processor)
@@ -63,7 +63,12 @@ def declared(
 
     declaration = declaration_of(YourModelForImage2Seq)
     assert declaration is not None and declaration.dummy_data is dummy
-    return BulkMapper(None, declaration, scaled_jpeg_decoding)  # type: ignore[arg-type]
+    return DeclaredRenderer(None, declaration, scaled_jpeg_decoding)  # type: ignore[arg-type]
+
+
+def rendered(renderer: DeclaredRenderer, *rows: tuple[list[int], list[Any]]) -> list[Any]:
+    """Rows of token ids and images, through the renderer."""
+    return renderer.render([ids for ids, _ in rows], [images for _, images in rows])
 
 
 def colour(value: int) -> Image.Image:
@@ -86,10 +91,7 @@ def test_the_decorators_of_the_seed_document_work_as_printed() -> None:
 
 
 def test_prompts_are_expanded_and_items_mapped_in_order() -> None:
-    first, second = declared().map(
-        [Prompt([1, IMAGE, 2], [colour(10)]), Prompt([IMAGE, 3, IMAGE], [colour(20), colour(30)])]
-    )
-    assert not isinstance(first, RowError) and not isinstance(second, RowError)
+    first, second = rendered(declared(), ([1, IMAGE, 2], [colour(10)]), ([IMAGE, 3, IMAGE], [colour(20), colour(30)]))
     assert first["prompt_token_ids"] == [1, IMAGE, IMAGE, 5, 2]
     assert second["prompt_token_ids"] == [IMAGE, IMAGE, 5, 3, IMAGE, IMAGE, 5]
     ranges = second["mm_placeholders"]["image"]
@@ -102,23 +104,20 @@ def test_prompts_are_expanded_and_items_mapped_in_order() -> None:
 
 
 def test_equal_images_have_equal_hashes_and_others_have_not() -> None:
-    (row,) = declared().map([Prompt([IMAGE] * 3, [colour(1), colour(2), colour(1)])])
-    assert not isinstance(row, RowError)
+    (row,) = rendered(declared(), ([IMAGE] * 3, [colour(1), colour(2), colour(1)]))
     one, two, three = row["mm_hashes"]["image"]
     assert one == three != two
 
 
 def test_many_rows_at_once_give_what_single_rows_give() -> None:
-    bulk = declared()
-    prompts = [Prompt([IMAGE] * (n % 3), [colour(n + k) for k in range(n % 3)]) for n in range(20)]
-    prompts.append(Prompt([IMAGE], [colour(255)]))
-    assert [str(row) for row in bulk.map(prompts)] == [str(bulk.map([prompt])[0]) for prompt in prompts]
+    renderer = declared()
+    rows = [([IMAGE] * (n % 3), [colour(n + k) for k in range(n % 3)]) for n in range(20)]
+    rows.append(([IMAGE], [colour(255)]))
+    assert [str(row) for row in rendered(renderer, *rows)] == [str(rendered(renderer, row)[0]) for row in rows]
 
 
 def test_a_row_that_cannot_be_mapped_leaves_its_neighbours_untouched() -> None:
-    good, white, short = declared().map(
-        [Prompt([IMAGE], [colour(1)]), Prompt([IMAGE], [colour(255)]), Prompt([1], [colour(2)])]
-    )
+    good, white, short = rendered(declared(), ([IMAGE], [colour(1)]), ([IMAGE], [colour(255)]), ([1], [colour(2)]))
     assert not isinstance(good, RowError)
     assert str(white) == "too_white: nothing to see"
     assert str(short) == "placeholders: the prompt has 0 image placeholders, the row has 1 images"
@@ -126,7 +125,7 @@ def test_a_row_that_cannot_be_mapped_leaves_its_neighbours_untouched() -> None:
 
 def fails(mapper: Any = mean_mapper, processor: Any = three_tokens) -> str:
     with pytest.raises(DeclarationError) as caught:
-        declared(mapper, processor).map([Prompt([IMAGE], [colour(1)])])
+        rendered(declared(mapper, processor), ([IMAGE], [colour(1)]))
     assert "YourModelForImage2Seq" in str(caught.value)
     return str(caught.value)
 
@@ -139,7 +138,7 @@ def test_mistakes_of_mappers_have_messages() -> None:
 
 
 def test_an_image_of_a_kind_that_the_model_does_not_take_fails_its_row_alone() -> None:
-    features, good = declared().map([Prompt([IMAGE], [torch.ones(2, 3)]), Prompt([IMAGE], [colour(1)])])
+    features, good = rendered(declared(), ([IMAGE], [torch.ones(2, 3)]), ([IMAGE], [colour(1)]))
     assert str(features).startswith("image_unsupported: ") and "declares no input mapper for image_features" in str(
         features
     )
@@ -241,9 +240,9 @@ def test_an_image_file_that_comes_again_is_mapped_once() -> None:
         mapped.extend(items)
         return mean_mapper(context, items)
 
-    bulk = declared(counting)
-    first = bulk.map([Prompt([IMAGE], [file_of(1)]), Prompt([IMAGE, IMAGE], [file_of(2), file_of(1)])])
-    second = bulk.map([Prompt([IMAGE], [file_of(2)]), Prompt([IMAGE], [file_of(3)])])
+    renderer = declared(counting)
+    first = rendered(renderer, ([IMAGE], [file_of(1)]), ([IMAGE, IMAGE], [file_of(2), file_of(1)]))
+    second = rendered(renderer, ([IMAGE], [file_of(2)]), ([IMAGE], [file_of(3)]))
     assert [image.getpixel((0, 0))[0] for image in mapped] == [1, 2, 3]
     values = [item["colour"].data[0].item() for row in [*first, *second] for item in row["mm_kwargs"]["image"]]
     assert values == [1, 2, 1, 2, 3]
@@ -259,8 +258,8 @@ def test_an_array_mapper_gets_arrays_and_any_other_gets_pil_images() -> None:
         kinds.extend(type(item) for item in items)
         return {"x": torch.zeros(len(items), 1)}
 
-    declared(looking).map([Prompt([IMAGE], [file_of(1)])])
-    declared(array_mapper(lambda c, i: looking(c, i))).map([Prompt([IMAGE], [file_of(1)])])
+    rendered(declared(looking), ([IMAGE], [file_of(1)]))
+    rendered(declared(array_mapper(lambda c, i: looking(c, i))), ([IMAGE], [file_of(1)]))
     assert kinds == [Image.Image, np.ndarray]
 
 
