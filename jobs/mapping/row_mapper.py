@@ -5,7 +5,7 @@ A row that cannot be mapped becomes a RowFailure; nothing that one row holds sto
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from run_batch.model.declaration import RowError
 from run_batch.model.images.features import features_tensor
 from run_batch.model.images.row_image import EncodedImage, RowImage
 from run_batch.model.prompts.tokenizer import Piece
+from run_batch.model.rendering.bad_row_isolation import isolate_bad_rows
 from run_batch.model.rendering.renderer import Prompt, Renderer
 
 # Encoded images of the rows that are mapped at once: bounds what hostile rows take of a worker's memory.
@@ -176,13 +177,19 @@ def _own_sampling(value: Any) -> dict[str, Any]:
 
 def _rows(records: pa.RecordBatch, image_column: str) -> list[Mapping[str, Any] | RowError]:
     """The rows as Python values; a row with text that is no UTF-8 as its RowError."""
+
+    def values(rows: Sequence[int]) -> Iterator[Mapping[str, Any]]:
+        return _values(records.slice(rows[0], len(rows)), image_column)
+
+    return isolate_bad_rows(values, range(records.num_rows))
+
+
+def _values(records: pa.RecordBatch, image_column: str) -> Iterator[Mapping[str, Any]]:
     try:
         columns = {
             name: image_cells(column) if name == image_column else column.to_pylist()
             for name, column in zip(records.schema.names, records.columns, strict=True)
         }
     except UnicodeDecodeError:
-        if records.num_rows > 1:
-            return [row for i in range(records.num_rows) for row in _rows(records.slice(i, 1), image_column)]
-        return [RowError("text_encoding", "the row holds text that is not UTF-8")]
-    return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+        raise RowError("text_encoding", "the row holds text that is not UTF-8") from None
+    return (dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True))

@@ -49,10 +49,6 @@ class PromptTokenizer:
                 token_ids[index] = self._encode_guarded(texts[index], spans, add_special_tokens)
         return token_ids
 
-    def count_tokens(self, text: str) -> int:
-        """Number of tokens of `text` taken as data."""
-        return len(self._encode_as_text(text))
-
     def _data_specials(self, prompt: Sequence[Piece]) -> list[tuple[int, int]]:
         """Spans (start, end) of what reads like a special token but is not wholly in trusted text."""
         if all(piece.trusted for piece in prompt):

@@ -27,6 +27,7 @@ from run_batch.model.images.decode import DecodedImage, decode_image, from_pil
 from run_batch.model.images.features import decode_features, is_encoded_features
 from run_batch.model.images.pixels import size_after_resize
 from run_batch.model.images.row_image import EncodedImage, RowImage
+from run_batch.model.rendering.bad_row_isolation import isolate_bad_rows
 from run_batch.model.rendering.engine_input import EngineInput, engine_input
 from run_batch.model.rendering.lru_cache import LruCache
 
@@ -74,19 +75,11 @@ class DeclaredRenderer:
         Raises:
             DeclarationError: a mapper or input processor breaks its contract.
         """
-        try:
-            return list(self._render_all(token_ids, images))
-        except RowError as error:
-            if len(token_ids) == 1:
-                return [error]
-        # One of them is bad: find out which.
-        return [self.render([row[0]], [row[1]])[0] for row in zip(token_ids, images, strict=True)]
+        return isolate_bad_rows(self._render_all, list(zip(token_ids, images, strict=True)))
 
-    def _render_all(self, token_ids: Sequence[list[int]], images: Sequence[Sequence[RowImage]]) -> list[EngineInput]:
-        mapped = iter(self._map_images([image for row in images for image in row]))
-        prompts = [
-            TokenizedPrompt(ids, tuple(next(mapped) for _ in row)) for ids, row in zip(token_ids, images, strict=True)
-        ]
+    def _render_all(self, rows: Sequence[tuple[list[int], Sequence[RowImage]]]) -> list[EngineInput]:
+        mapped = iter(self._map_images([image for _, images in rows for image in images]))
+        prompts = [TokenizedPrompt(ids, tuple(next(mapped) for _ in images)) for ids, images in rows]
         return [engine_input(prompt) for prompt in self._expand(prompts)]
 
     def _map_images(self, images: Sequence[RowImage]) -> list[MappedItem]:

@@ -6,6 +6,7 @@ vLLM's processor for it. Whoever calls need not know which.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 from vllm.multimodal import MULTIMODAL_REGISTRY as VLLM_MULTIMODAL_REGISTRY
@@ -17,6 +18,7 @@ from run_batch.model.declaration import RowError
 from run_batch.model.images.row_image import RowImage
 from run_batch.model.prompts.chat_template import ChatTemplate
 from run_batch.model.prompts.tokenizer import Piece, PromptTokenizer
+from run_batch.model.rendering.bad_row_isolation import isolate_bad_rows
 from run_batch.model.rendering.declared_processor import DeclaredInfo
 from run_batch.model.rendering.declared_renderer import DeclaredRenderer
 from run_batch.model.rendering.engine_input import EngineInput
@@ -111,21 +113,14 @@ class Renderer:
         limit = max(_PROMPT_CHARACTERS, _CHARACTERS_PER_TOKEN * self.max_model_len)
         lengths = [sum(len(piece.text) for piece in prompt) for prompt in prompts]
         short = [prompt for prompt, length in zip(prompts, lengths, strict=True) if length <= limit]
-        encoded = iter(self._encode_short(short, add_special_tokens))
+        encode = partial(self._prompt_tokenizer.encode, add_special_tokens=add_special_tokens)
+        encoded = iter(isolate_bad_rows(encode, short))
         return [
             next(encoded)
             if length <= limit
             else RowError("prompt_too_long", f"{length:,} characters; the limit for this model is {limit:,}")
             for length in lengths
         ]
-
-    def _encode_short(self, prompts: Sequence[Sequence[Piece]], add_special_tokens: bool) -> list[list[int] | RowError]:
-        try:
-            return list(self._prompt_tokenizer.encode(prompts, add_special_tokens))
-        except RowError as error:
-            if len(prompts) == 1:
-                return [error]
-        return [self._encode_short([prompt], add_special_tokens)[0] for prompt in prompts]
 
     def _check_length(self, mapped: EngineInput | RowError) -> EngineInput | RowError:
         if isinstance(mapped, RowError):
