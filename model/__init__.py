@@ -1,7 +1,7 @@
-"""The model side: how a model class declares its inputs, and the models that come with run-batch.
+"""How a model class declares its inputs, and the models that come with run-batch.
 
-What is named here is imported when it is first used: the command line looks into this package before it starts the
-worker processes, and importing torch then would make them wait for seconds.
+This package exports all that the authors of models need. Each name is imported when it is first used: the command line
+imports this package before it starts the worker processes, which must not wait for torch.
 """
 
 import importlib
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         TokenizedPrompt,
         array_mapper,
     )
+    from run_batch.model.images.pixels import PixelNormalizer, PixelSettings, map_image_pixels, map_uint8_pixels
     from run_batch.model.registry import INPUT_REGISTRY, MULTIMODAL_REGISTRY
 
 __all__ = [
@@ -25,15 +26,28 @@ __all__ = [
     "DeclarationError",
     "DummyData",
     "MappedItem",
+    "PixelNormalizer",
+    "PixelSettings",
     "PlaceholderRange",
     "RowError",
     "TokenizedPrompt",
     "array_mapper",
+    "map_image_pixels",
+    "map_uint8_pixels",
 ]
+
+# Where a name is defined, if not in declaration.py.
+_DEFINED_IN = {
+    "INPUT_REGISTRY": "registry",
+    "MULTIMODAL_REGISTRY": "registry",
+    "PixelNormalizer": "images.pixels",
+    "PixelSettings": "images.pixels",
+    "map_image_pixels": "images.pixels",
+    "map_uint8_pixels": "images.pixels",
+}
 
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = "registry" if name.endswith("_REGISTRY") else "declaration"
-    return getattr(importlib.import_module(f"{__name__}.{module}"), name)
+    return getattr(importlib.import_module(f"{__name__}.{_DEFINED_IN.get(name, 'declaration')}"), name)

@@ -213,8 +213,7 @@ def test_sampling_of_the_job_and_of_single_rows(tmp_path: Path) -> None:
 
 PLUGIN = """
 import os
-from run_batch.model import MULTIMODAL_REGISTRY
-from run_batch.model.images.pixels import map_image_pixels
+from run_batch.model import MULTIMODAL_REGISTRY, map_image_pixels
 from run_batch.model.families.llava import LlavaForConditionalGeneration
 
 def map_or_die(context, items):

@@ -27,9 +27,8 @@ IN_FLIGHT = 2 * 32
 # A picture of one colour does it.
 PLUGIN = """
 import os, time
-from run_batch.model import MULTIMODAL_REGISTRY
+from run_batch.model import MULTIMODAL_REGISTRY, map_uint8_pixels
 from run_batch.model.families.llava import LlavaForConditionalGeneration
-from run_batch.model.images.pixels import map_uint8_pixels
 
 @MULTIMODAL_REGISTRY.register_image_pixel_input_mapper(map_uint8_pixels)
 class MortalLlava(LlavaForConditionalGeneration):
@@ -194,7 +193,7 @@ def test_a_bug_in_run_batchs_own_model_code_stops_the_run(tmp_path: Path, enviro
     job = with_poison(tmp_path, "kwargs['pixel_values'] = None", 20)
     code, said = finish(start(job, **environment))
     assert code == 1 and "this is a bug in run-batch; please report it" in said, said
-    assert "model/llava.py" in said and "the engine died" not in said
+    assert "model/families/llava.py" in said and "the engine died" not in said
     assert not (tmp_path / "out" / "_SUCCESS").exists()
 
 
