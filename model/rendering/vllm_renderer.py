@@ -9,9 +9,7 @@ from vllm.inputs.engine import tokens_input
 from vllm.multimodal.processing import ProcessorInputs, TimingContext
 
 from run_batch.model.declaration import RowError
-from run_batch.model.images.decode import decode_image
-from run_batch.model.images.features import decode_features, is_encoded_features
-from run_batch.model.images.row_image import EncodedImage, RowImage
+from run_batch.model.images.row_image import EncodedImage, RowImage, decode_row_image
 from run_batch.model.rendering.engine_input import EngineInput
 from run_batch.model.rendering.lru_cache import LruCache
 
@@ -60,11 +58,13 @@ class VllmRenderer:
     def _decode(self, image: RowImage) -> Image.Image | torch.Tensor:
         if not isinstance(image, EncodedImage):
             return image
-        if is_encoded_features(image.encoded):
-            return decode_features(image.encoded)
-        decoded = self._decoded.get(image.digest)
-        if decoded is None:
-            decoded = decode_image(image.encoded).to_pil()
-            # Pillow holds four bytes a pixel.
-            self._decoded.put(image.digest, decoded, 4 * decoded.width * decoded.height)
-        return decoded
+        kept = self._decoded.get(image.digest)
+        if kept is not None:
+            return kept
+        decoded = decode_row_image(image)
+        if isinstance(decoded, torch.Tensor):
+            return decoded
+        pil_image = decoded.to_pil()
+        # Pillow holds four bytes a pixel.
+        self._decoded.put(image.digest, pil_image, 4 * pil_image.width * pil_image.height)
+        return pil_image

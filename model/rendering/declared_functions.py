@@ -1,0 +1,145 @@
+"""The functions that a model's author declares, called and held to what they promise."""
+
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from vllm.multimodal.processing import InputProcessingContext
+
+from run_batch.model.declaration import (
+    FEATURES,
+    PIXELS,
+    Declaration,
+    DeclarationError,
+    InputMapper,
+    RowError,
+    TokenizedPrompt,
+)
+from run_batch.model.images.decode import DecodedImage
+
+Tensors = Mapping[str, torch.Tensor | Sequence[torch.Tensor]]
+
+
+class DeclaredFunctions:
+    """Calls one model's input mappers and input processor, each with many inputs."""
+
+    def __init__(self, context: InputProcessingContext, declaration: Declaration) -> None:
+        self._context = context
+        self._declaration = declaration
+
+    def map_pixels(self, images: Sequence[DecodedImage]) -> Tensors:
+        """The model's keyword tensors, each with one entry per image, from images given as pixels.
+
+        Raises:
+            RowError: the mapper refuses an image, or the model takes no pixels.
+            DeclarationError: the mapper fails or breaks its contract, or the model declares none.
+        """
+        name, mapper = self._declaration.mapper_for(PIXELS)
+        takes_arrays = getattr(mapper, "takes_arrays", False)
+        return self._map(name, mapper, [image.pixels if takes_arrays else image.to_pil() for image in images])
+
+    def map_features(self, images: Sequence[torch.Tensor]) -> Tensors:
+        """The same from images given as precomputed features, tensors of shape (features, hidden size).
+
+        Raises:
+            RowError: the mapper refuses an image, or the model takes no features.
+            DeclarationError: the mapper fails or breaks its contract, or the model declares none.
+        """
+        return self._map(*self._declaration.mapper_for(FEATURES), images)
+
+    def _map(self, name: str, mapper: InputMapper, items: Sequence[Any]) -> Tensors:
+        tensors = self._call(f"input mapper for {name}", mapper, list(items))
+        _check_batched(f"{self._declaration.model_cls.__name__}'s input mapper for {name}", tensors, len(items))
+        return tensors
+
+    def expand(self, prompts: Sequence[TokenizedPrompt]) -> list[TokenizedPrompt]:
+        """The prompts with their placeholder tokens expanded by the input processor, if the model declares one.
+
+        Raises:
+            RowError: the input processor refuses a prompt, or expands an image of precomputed features to another
+                number of placeholder tokens.
+            DeclarationError: the input processor fails or breaks its contract.
+        """
+        processor = self._declaration.input_processor
+        expanded = list(prompts) if processor is None else self._call("input processor", processor, list(prompts))
+        _check_expanded(f"{self._declaration.model_cls.__name__}'s input processor", prompts, expanded)
+        return list(expanded)
+
+    def _call(self, what: str, function: Callable[..., Any], argument: Any) -> Any:
+        """Call a function of the author's; an exception in it becomes a DeclarationError with its name and place."""
+        try:
+            return function(self._context, argument)
+        except (RowError, DeclarationError):
+            raise
+        except Exception as error:
+            if self._declaration.model_cls.__module__.startswith("run_batch."):
+                raise
+            frames = traceback.extract_tb(error.__traceback__)
+            # Ours, then the function that was called, then perhaps what it called in libraries.
+            place = frames[min(1, len(frames) - 1)]
+            raise DeclarationError(
+                f"{self._declaration.model_cls.__name__}'s {what} failed: {type(error).__name__}: {error} "
+                f"({place.filename}, line {place.lineno})"
+            ) from error
+
+
+def _check_batched(where: str, tensors: Any, count: int) -> None:
+    if not isinstance(tensors, Mapping) or not tensors:
+        raise DeclarationError(
+            f"{where} must give keyword tensors (a mapping of name to tensor), found {type(tensors).__name__}"
+        )
+    for name, values in tensors.items():
+        if isinstance(values, torch.Tensor) and values.ndim == 0:
+            raise DeclarationError(f"{where} gave {name} without a batch dimension; stack one entry per item")
+        entries_ok = isinstance(values, torch.Tensor) or (
+            isinstance(values, list | tuple) and all(isinstance(v, torch.Tensor) for v in values)
+        )
+        if not entries_ok:
+            raise DeclarationError(
+                f"{where} gave {name} as {type(values).__name__}; expected a tensor or a list of tensors"
+            )
+        if len(values) != count:
+            raise DeclarationError(
+                f"{where} gave {len(values)} entries in {name} for {count} items; the first dimension must be "
+                "the items of the batch"
+            )
+
+
+def _check_expanded(where: str, prompts: Sequence[TokenizedPrompt], expanded: Any) -> None:
+    if not isinstance(expanded, list | tuple) or not all(isinstance(p, TokenizedPrompt) for p in expanded):
+        raise DeclarationError(f"{where} must give a list of TokenizedPrompt; use TokenizedPrompt.expand")
+    if len(expanded) != len(prompts):
+        raise DeclarationError(f"{where} took {len(prompts)} prompts and gave {len(expanded)} back")
+    for before, after in zip(prompts, expanded, strict=True):
+        if len(after.placeholders) != len(before.items):
+            raise DeclarationError(
+                f"{where} gave {len(after.placeholders)} placeholder ranges for a prompt with "
+                f"{len(before.items)} images; give one range per image (TokenizedPrompt.expand does)"
+            )
+        _check_ranges(where, after)
+        _check_precomputed(after)
+
+
+def _check_ranges(where: str, prompt: TokenizedPrompt) -> None:
+    end = 0
+    for placeholder in prompt.placeholders:
+        if placeholder.length < 1 or placeholder.offset < end:
+            raise DeclarationError(f"{where} gave placeholder ranges that are empty, overlap or are out of order")
+        end = placeholder.offset + placeholder.length
+    if end > len(prompt.prompt_token_ids):
+        raise DeclarationError(
+            f"{where} gave a placeholder range that ends at token {end} of a prompt of {len(prompt.prompt_token_ids)}"
+        )
+
+
+def _check_precomputed(prompt: TokenizedPrompt) -> None:
+    """Refuse a row whose precomputed features are more or fewer than their placeholder tokens."""
+    for item, placeholder in zip(prompt.items, prompt.placeholders, strict=True):
+        features = item.tensors.get("image_features")
+        if features is not None and len(features) != placeholder.num_features:
+            raise RowError(
+                "placeholders",
+                f"the prompt has {placeholder.num_features} placeholder tokens for an image with {len(features)} "
+                "features",
+            )
