@@ -1,7 +1,6 @@
-"""What a model class declares: its input mappers, input processor and dummy data.
+"""What model classes declare: input mappers, input processor and dummy data, and the values that these take and give.
 
-These are the values that cross the border between a model's plain functions and the rest of the product. Nothing
-here knows vLLM's processor classes, jobs or files.
+Nothing here knows vLLM's processor classes, jobs or files.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -17,10 +16,10 @@ FEATURES = "image_features"
 
 
 class RowError(Exception):
-    """This row cannot be mapped; the job goes on without it.
+    """A row that cannot be mapped; the job goes on without it.
 
-    A mapper or input processor may raise it for an input that it cannot take. Any other exception is a bug of the
-    mapper and stops the job.
+    Mappers and input processors raise it for an input that they cannot take. Any other exception counts as a bug in
+    them and stops the job.
 
     Args:
         kind: stable name that users filter on, e.g. `image_decode`.
@@ -33,17 +32,17 @@ class RowError(Exception):
 
 
 class DeclarationError(Exception):
-    """A model's declaration does not hold: the message names the model, the function and what to change."""
+    """A wrong declaration; the message names the model, the function and what to change."""
 
 
 @dataclass(frozen=True, slots=True)
 class PlaceholderRange:
-    """Where one image's placeholder tokens stand in an expanded prompt.
+    """The run of placeholder tokens of one image in an expanded prompt.
 
     Attributes:
         offset: index of the first token of the run.
         length: number of tokens in the run.
-        is_embed: per token of the run, whether an image feature takes its place; None when all of them do.
+        is_embed: for each token of the run, whether an image feature replaces it; None where all are replaced.
     """
 
     offset: int
@@ -52,17 +51,18 @@ class PlaceholderRange:
 
     @property
     def num_features(self) -> int:
+        """Number of image features that the run takes."""
         return self.length if self.is_embed is None else sum(self.is_embed)
 
 
 @dataclass(frozen=True, slots=True)
 class MappedItem:
-    """One image after its input mapper.
+    """One image as its input mapper gives it.
 
     Attributes:
         modality: `image`.
         tensors: the model's keyword tensors for this item, without the batch dimension.
-        content_hash: equal for equal tensors only; by it vLLM knows what it has encoded already.
+        content_hash: equal only for equal tensors; the key in vLLM's encoder cache and prefix cache.
         width, height: size in pixels of the decoded image before mapping; 0 for precomputed features.
     """
 
@@ -75,12 +75,12 @@ class MappedItem:
 
 @dataclass(frozen=True, slots=True)
 class TokenizedPrompt:
-    """What an input processor takes and gives back.
+    """A tokenized prompt with its mapped images: what an input processor takes and gives back.
 
     Attributes:
-        prompt_token_ids: on the way in, one placeholder token per image; on the way out, the expanded prompt.
+        prompt_token_ids: as input, with one placeholder token per image; as output, the expanded prompt.
         items: the prompt's images in order.
-        placeholders: on the way out, one range per image, in order.
+        placeholders: as output, one range per image, in order.
     """
 
     prompt_token_ids: list[int]
@@ -95,8 +95,11 @@ class TokenizedPrompt:
         Args:
             placeholder_token_id: the token that stands for one image in the prompt.
             runs: for each image, the tokens that take the placeholder's place.
-            embed_token_id: where given, only this token's positions in a run receive image features (a run with
-                image-break and image-end tokens); else all positions do.
+            embed_token_id: where given, image features replace only this token in a run (one that also has
+                image-break or image-end tokens); else they replace every token.
+
+        Returns:
+            A copy with the expanded token ids and one range per image.
 
         Raises:
             RowError: `placeholders`, when the prompt has more or fewer placeholders than images.
@@ -134,7 +137,7 @@ class DummyData:
 def array_mapper(mapper: "InputMapper") -> "InputMapper":
     """Mark a pixel mapper as one that takes images as uint8 arrays (height, width, 3) instead of PIL images.
 
-    That is how images come out of the decoder: it saves a copy of each.
+    The decoder gives such arrays, so this saves a copy of each image.
     """
     mapper.takes_arrays = True  # type: ignore[attr-defined]
     return mapper
@@ -147,10 +150,10 @@ DummyDataFactory = Callable[["InputProcessingContext", int, Mapping[str, int]], 
 
 @dataclass(slots=True)
 class Declaration:
-    """All that one model class has declared so far (decorators add to it one by one).
+    """All that one model class has declared so far; each decorator adds to it.
 
     Attributes:
-        mappers: input mappers by what they take: `image_pixels`, `image_features`, `image`.
+        mappers: input mappers by what they take: `image_pixels`, `image_features` or `image` (either).
         own: what the class itself declares; the rest is inherited from its base class.
     """
 
@@ -161,20 +164,20 @@ class Declaration:
     own: set[str] = field(default_factory=set)
 
     def claim(self, what: str) -> None:
-        """Note that the class itself declares `what`.
+        """Record that the class itself declares `what`.
 
         Raises:
-            DeclarationError: it does so for the second time.
+            DeclarationError: it has declared `what` already.
         """
         if what in self.own:
             raise DeclarationError(f"{self.model_cls.__name__} has two {what}; keep one")
         self.own.add(what)
 
     def mapper_for(self, kind: str) -> tuple[str, InputMapper]:
-        """The name and the mapper for images of one kind: PIXELS or FEATURES.
+        """The mapper for images of one kind, PIXELS or FEATURES, and the name that it is declared under.
 
         Raises:
-            RowError: `image_unsupported`, where the model takes the other kind.
+            RowError: `image_unsupported`, where the model takes only the other kind.
             DeclarationError: the model declares no mapper at all.
         """
         for key in (kind, "image"):
@@ -185,7 +188,7 @@ class Declaration:
             f"{', '.join(sorted(self.mappers)) or 'none'}. Add @MULTIMODAL_REGISTRY."
             f"register_{kind.rstrip('s')}_input_mapper() to the class"
         )
-        # What a row holds decides here, so one row must not stop a job of others.
+        # Which mapper is needed depends on a row's image, so a model that lacks it fails the row, not the job.
         raise RowError("image_unsupported", message) if self.mappers else DeclarationError(message)
 
 
@@ -193,7 +196,7 @@ _DECLARATIONS: dict[type, Declaration] = {}
 
 
 def declare(model_cls: type) -> Declaration:
-    """The class's own declaration, to add to; it starts as what the nearest declared base class declares."""
+    """The declaration of `model_cls` itself, made on the first call from what its nearest declared base declares."""
     if model_cls not in _DECLARATIONS:
         base = declaration_of(model_cls) or Declaration(model_cls)
         _DECLARATIONS[model_cls] = replace(base, model_cls=model_cls, mappers=dict(base.mappers), own=set())

@@ -1,9 +1,9 @@
-"""Why an engine's process dies, told to the run: vLLM tells it only that it is dead, and leaves the rest to its log.
+"""Reports to the run why an engine process died; vLLM itself reports only that it did, and logs the rest.
 
-What no row is to blame for must not look like a death that a row may have caused: a failure of run-batch's own code,
-and a model that does not do what it declares. vLLM logs the exception that ends one of its processes, in that process,
-before it says anything to the run; a handler of its logger looks at it there. The report goes into a file in the
-memory of the run's process, so nothing is left on any disk, however the processes end.
+A failure of run-batch's own code, and a model that does not do what it declares, must not count as a death that a row
+may have caused. vLLM logs the exception that ends one of its processes, in that process, before the run learns of the
+death; a handler on vLLM's logger reads it there. It writes the report to an in-memory file (memfd) of the run's
+process, so nothing is left on disk, however the processes end.
 """
 
 import json
@@ -19,11 +19,11 @@ REPORT_VARIABLE = "RUN_BATCH_DEATH_REPORT"
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Why a process ended.
+    """The reason why a process ended.
 
     Attributes:
-        own_bug: whether run-batch's own code failed; else the model's declaration does not hold.
-        text: a traceback for the one, a message for the other.
+        own_bug: whether run-batch's own code failed; if not, the model's declaration is wrong.
+        text: the traceback of a bug, the message of a wrong declaration.
     """
 
     own_bug: bool
@@ -31,7 +31,7 @@ class Report:
 
 
 def is_own_bug(error: BaseException) -> bool:
-    """Whether run-batch's own code raised this: then no row is to blame. Memory runs out anywhere."""
+    """Whether run-batch's own code raised this, so that no row is to blame; out of memory, any code may fail."""
     if isinstance(error, MemoryError) or "out of memory" in str(error).lower() or "can't allocate" in str(error):
         return False
     trace = error.__traceback__
@@ -41,15 +41,15 @@ def is_own_bug(error: BaseException) -> bool:
 
 
 class Reports:
-    """What the processes of one engine report, as the run sees it."""
+    """Receives, in the run's process, the reports of one engine's processes."""
 
     def __init__(self) -> None:
-        """Tell the processes that are started from now on where to report."""
+        """Open the file, and name it in the environment of the processes that are started from now on."""
         self._file = os.memfd_create("run-batch-death-report")
         os.environ[REPORT_VARIABLE] = f"/proc/{os.getpid()}/fd/{self._file}"
 
     def first(self) -> Report | None:
-        """What ended the engine; None where it is none of our concern, or nobody could say anything any more."""
+        """The first report; None where a row may be to blame, or no process could write one."""
         line, _, _ = os.pread(self._file, os.fstat(self._file).st_size, 0).partition(b"\n")
         return Report(**json.loads(line)) if line else None
 
@@ -58,7 +58,7 @@ class Reports:
 
 
 class DeathReporter(logging.Handler):
-    """Reports the exceptions that vLLM logs and that no row is to blame for."""
+    """Writes a report for each exception that vLLM logs and that no row is to blame for."""
 
     def __init__(self, path: str) -> None:
         super().__init__(logging.ERROR)
@@ -73,16 +73,16 @@ class DeathReporter(logging.Handler):
         else:
             return
         try:
-            # One write, so that processes of a tensor-parallel engine do not mix theirs.
+            # One write, so that reports of several processes (tensor parallelism) do not mix.
             file = os.open(self._path, os.O_WRONLY | os.O_APPEND)
             os.write(file, json.dumps(asdict(report)).encode() + b"\n")
             os.close(file)
-        except OSError:  # the run is gone
+        except OSError:  # the run has ended
             self.handleError(record)
 
 
 def report_deaths() -> None:
-    """In a process that vLLM has started: have what ends it reported."""
+    """Install the reporter in this process, which vLLM has started."""
     path = os.environ.get(REPORT_VARIABLE)
     logger = logging.getLogger("vllm")
     if path is not None and not any(isinstance(handler, DeathReporter) for handler in logger.handlers):

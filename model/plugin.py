@@ -26,11 +26,11 @@ class PluginError(Exception):
 
 
 def announce_plugins(modules: Sequence[str], folder: Path) -> None:
-    """Tell this process and all that it starts which modules to import.
+    """Set which modules `register` imports, in this process and those that it starts.
 
     Args:
         modules: importable names.
-        folder: where they may lie besides the Python path: the folder of job.toml.
+        folder: the folder of job.toml, which is searched after the Python path.
     """
     os.environ[PLUGINS_VARIABLE] = json.dumps({"modules": list(modules), "folder": str(folder)})
 
@@ -40,7 +40,7 @@ def register() -> None:
 
     Raises:
         PluginError: a module cannot be imported.
-        DeclarationError: what it declares does not hold.
+        DeclarationError: see `_by_name`.
     """
     announced = os.environ.get(PLUGINS_VARIABLE)
     if announced is None:
@@ -63,7 +63,7 @@ def register() -> None:
 
 
 def _by_name(classes: Sequence[type]) -> dict[str, type]:
-    """The classes by their names; one of the job's own may take the name of one of ours.
+    """The classes by their names; one of a plugin may replace one of run-batch's own.
 
     Raises:
         DeclarationError: two plugins declare the same name, or a class is no multi-modal model.
@@ -87,12 +87,15 @@ def _by_name(classes: Sequence[type]) -> dict[str, type]:
 
 
 def _die_with_parent() -> None:
-    """vLLM's engine process would outlive a run that is killed, and keep the memory that the next one needs."""
+    """Have the kernel kill this process when its parent dies.
+
+    vLLM's engine process would otherwise outlive a killed run and hold the memory that the next one needs.
+    """
     parent = multiprocessing.parent_process()
     assert parent is not None
     set_death_signal = 1  # PR_SET_PDEATHSIG of prctl(2)
     ctypes.CDLL(None).prctl(set_death_signal, signal.SIGKILL)
-    if os.getppid() != parent.pid:  # it has died meanwhile
+    if os.getppid() != parent.pid:  # the parent died before prctl
         os.kill(os.getpid(), signal.SIGKILL)
 
 

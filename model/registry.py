@@ -1,8 +1,8 @@
 """MULTIMODAL_REGISTRY and INPUT_REGISTRY: the decorators by which a model class declares its inputs.
 
-Each decorator adds one function to the class's declaration, in any order. The first one also gives the class the
-processor that vLLM asks for (rendering/declared_processor.py), which reads the declaration when an engine or a worker
-starts.
+Each decorator adds one function to the class's declaration, in any order. The first one also registers the processor
+that vLLM asks the class for (rendering/declared_processor.py), which reads the declaration when an engine or a worker
+process starts.
 """
 
 from collections.abc import Callable
@@ -40,16 +40,20 @@ def _require_function(value: Any, decorator: str) -> None:
 
 
 class MultiModalRegistry:
-    """Input mappers: how a model's images become its keyword tensors."""
+    """Registers input mappers: how a model's images become its keyword tensors."""
 
     def register_input_mapper(self, modality: str, fn: InputMapper | None = None) -> Callable[[ModelClass], ModelClass]:
         """Declare the mapper for all items of `modality`.
 
         Args:
             modality: `image`.
-            fn: takes (context, items), all items of one kind (pixels or features), and gives keyword tensors, each
-                with one entry per item in its first dimension (a tensor, or a list of tensors where shapes differ).
-                None: the default mapper.
+            fn: takes (context, items), where all items are of one kind (pixels or features), and returns keyword
+                tensors, each with one entry per item in its first dimension (a tensor, or a list of tensors where
+                shapes differ). None: the default mapper.
+
+        Raises:
+            DeclarationError: `fn` is no function, or the modality has no default mapper. The decorator raises it
+                for a class that has declared such a mapper already.
         """
         if fn is None:
             fn = _default_mapper(modality)
@@ -65,27 +69,30 @@ class MultiModalRegistry:
         return decorate
 
     def register_image_pixel_input_mapper(self, fn: InputMapper | None = None) -> Callable[[ModelClass], ModelClass]:
-        """Declare the mapper for images given as pixels: `fn` takes PIL images in mode RGB (arrays, where it is marked
-        with `array_mapper`).
+        """Declare the mapper for images given as pixels.
 
-        None: the default, which follows the checkpoint's `preprocessor_config.json` and gives `pixel_values` of
-        shape (items, 3, height, width), float32.
+        Args:
+            fn: takes PIL images in mode RGB; where it is marked with `array_mapper`, uint8 arrays (height, width, 3).
+                None: `map_image_pixels`, which follows the checkpoint's `preprocessor_config.json` and returns
+                `pixel_values`, float32 (items, 3, height, width).
         """
         return self.register_input_mapper(PIXELS, fn)
 
     def register_image_feature_input_mapper(self, fn: InputMapper | None = None) -> Callable[[ModelClass], ModelClass]:
-        """Declare the mapper for images given as precomputed features: `fn` takes tensors (features, hidden size).
+        """Declare the mapper for images given as precomputed features.
 
-        None: the default, which gives `image_features`: a list of those tensors.
+        Args:
+            fn: takes tensors of shape (features, hidden size). None: a mapper that returns them in the model's dtype,
+                as the list `image_features`.
         """
         return self.register_input_mapper(FEATURES, fn)
 
 
 class InputRegistry:
-    """Input processors and dummy data: how prompts get their placeholder tokens, and how large they can become."""
+    """Registers input processors and dummy data: how prompts get their placeholder tokens, and how large they get."""
 
     def register_input_processor(self, fn: InputProcessor) -> Callable[[ModelClass], ModelClass]:
-        """Declare the input processor: `fn` takes (context, prompts) and gives the prompts back expanded."""
+        """Declare the input processor: `fn` takes (context, prompts) and returns the prompts expanded, in order."""
         _require_function(fn, "INPUT_REGISTRY.register_input_processor")
 
         def decorate(model_cls: ModelClass) -> ModelClass:

@@ -1,1 +1,1 @@
-"""A job's model, engine and sampling settings, held against the checkpoint and the vLLM that is installed."""
+"""A job's model, engine and sampling settings, checked against the checkpoint and the installed vLLM."""

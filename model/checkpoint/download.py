@@ -1,13 +1,13 @@
-"""Weights onto this machine before anybody needs them: many tasks that start at once must not all ask the Hub."""
+"""Downloads a model's weights before a job starts, so that many tasks do not all ask the Hub at once."""
 
 from run_batch.model.checkpoint.settings import ModelSettings, SettingsError, build_engine_args, build_model_config
 
 
 def download_model(settings: ModelSettings) -> None:
-    """Bring the weights of a model of the Hub into the Hub's cache on this machine: those that vLLM will load.
+    """Download the weights that vLLM will load into the Hub's cache on this machine.
 
     Raises:
-        SettingsError: the settings do not hold, or the weights cannot be had.
+        SettingsError: the settings are wrong, or the download fails.
     """
     from vllm.model_executor.model_loader import get_model_loader
 

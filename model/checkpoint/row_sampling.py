@@ -1,4 +1,4 @@
-"""Sampling settings that come with a row: data, not the job author's word, so they are held to narrower limits."""
+"""Checks the sampling settings that a row brings; they are data, so their limits are narrower than a job's."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -6,19 +6,19 @@ from typing import Any
 
 from run_batch.model.declaration import RowError
 
-# Seeds and token ids are 64-bit numbers inside vLLM, which counts on getting no others.
+# Seeds and token ids are 64-bit numbers inside vLLM, which does not check for larger ones.
 _LARGEST = 2**63 - 1
 
 
 def check_own_sampling(own: Mapping[str, Any], job: Mapping[str, Any]) -> None:
-    """Refuse what vLLM would take from a row, and then stop at, or spend the other rows' time on.
+    """Refuse settings that vLLM accepts, and that make it fail later or take time from other rows.
 
     Args:
         own: the row's settings.
-        job: the job's.
+        job: the job's settings.
 
     Raises:
-        RowError: `sampling`.
+        RowError: `sampling`, for a number that is not finite or exceeds 64 bits, or `n` above the job's.
     """
     for number in _numbers(own):
         if isinstance(number, float) and not math.isfinite(number):

@@ -1,6 +1,6 @@
-"""A job's `model`, `engine` and `sampling` tables, checked against the vLLM that is installed.
+"""Checks a job's `model`, `engine` and `sampling` tables against the installed vLLM, and builds its objects from them.
 
-Every mistake that can be seen without loading weights is found here, so that a typo costs seconds.
+Every mistake that shows without loading weights is found here, so that a typo costs seconds.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ from run_batch.model.declaration import declaration_of, declared_classes
 
 
 class SettingsError(Exception):
-    """A key of the `model`, `engine` or `sampling` table does not hold; the message names it and what is accepted."""
+    """A wrong key or value in the `model`, `engine` or `sampling` table; the message says what is accepted."""
 
 
 _LOG = logging.getLogger(__name__)
@@ -30,13 +30,13 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class ModelSettings:
-    """What a job says of its model.
+    """The settings of a job's model.
 
     Attributes:
         path: model folder, or the id of a model on the Hub.
         architecture: name of a registered model class; None for the checkpoint's own.
         engine: fields of vLLM's EngineArgs.
-        trust_remote_code: let the checkpoint bring its own Python code.
+        trust_remote_code: run Python code that comes with the checkpoint.
     """
 
     path: str
@@ -45,7 +45,7 @@ class ModelSettings:
     trust_remote_code: bool = False
 
 
-# Fields of EngineArgs that another key of job.toml, or the way rows are fed, decides.
+# Fields of EngineArgs that run-batch sets, and the reason or the key to use instead.
 _DECIDED = {
     "model": "set model.path instead",
     "trust_remote_code": "set model.trust_remote_code instead",
@@ -79,7 +79,7 @@ def build_engine_args(settings: ModelSettings) -> Any:
         _check_type(f"engine.{key}", value, hints.get(key))
     overrides = dict(settings.engine)
     if _lacks_dummy_data(_check_architecture(settings)):
-        # vLLM would profile with an image that nobody has declared.
+        # Memory profiling needs dummy images, and the model declares none.
         overrides.setdefault("skip_mm_profiling", True)
     if settings.architecture is not None:
         own = overrides.get("hf_overrides") or {}
@@ -93,7 +93,7 @@ def build_engine_args(settings: ModelSettings) -> Any:
             use_tqdm_on_load=False,
             **overrides,
         )
-    # It checks some fields together, and looks for a model of the Hub already.
+    # EngineArgs checks fields against each other, and looks up a model on the Hub.
     except (VLLMValidationError, ValueError, TypeError, OSError) as error:
         raise SettingsError(f"engine, model.path {settings.path}: {first_cause(error)}") from error
 
@@ -114,7 +114,7 @@ def build_model_config(settings: ModelSettings) -> Any:
 
 
 def first_cause(error: Exception) -> str:
-    """The gist of an error of vLLM's or pydantic's, on one line."""
+    """The message of an error of vLLM's or pydantic's, on one line."""
     if isinstance(error, ValidationError):
         return "; ".join(
             f"{'.'.join(map(str, e['loc']))}: {e['msg']}" if e["loc"] else str(e["msg"]) for e in error.errors()
@@ -157,7 +157,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 @cache
 def _type_hints(cls: type) -> Mapping[str, Any]:
-    """Type of each annotated field, but for those whose types vLLM imports for type checkers only."""
+    """The type of each annotated field, except those whose types vLLM imports for type checkers only."""
     hints: dict[str, Any] = {}
     for name, annotation in cls.__annotations__.items():
         alone = type(cls.__name__, (), {"__annotations__": {name: annotation}, "__module__": cls.__module__})
@@ -167,10 +167,10 @@ def _type_hints(cls: type) -> Mapping[str, Any]:
 
 
 def _check_type(key: str, value: Any, hint: Any) -> Any:
-    """The value as its type; as it is where the type cannot be checked.
+    """The value converted to its type; unchanged where pydantic cannot check the type.
 
     Raises:
-        SettingsError: it is of another type.
+        SettingsError: it has another type.
     """
     from vllm.exceptions import VLLMValidationError
 
@@ -180,7 +180,7 @@ def _check_type(key: str, value: Any, hint: Any) -> Any:
         adapter: TypeAdapter[Any] = TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True))
     except PydanticUserError:  # a dataclass or model of vLLM's own, checked when vLLM builds it
         return value
-    except Exception:  # a type that pydantic has no check for
+    except Exception:  # a type that pydantic cannot check
         return value
     try:
         return adapter.validate_python(value)
@@ -188,7 +188,7 @@ def _check_type(key: str, value: Any, hint: Any) -> Any:
         message = error.errors()[0]["msg"]
         shown = "(hidden)" if key in _SECRET else repr(value)
         raise SettingsError(f"{key} = {shown}: {message}") from None
-    # Types of vLLM's own check themselves by errors of their own, and numbers may be larger than they can take.
+    # vLLM's types raise errors of their own, and a number may be too large for its type.
     except (VLLMValidationError, ValueError, TypeError, OverflowError) as error:
         raise SettingsError(f"{key}: {first_cause(error)}") from None
 
@@ -207,7 +207,7 @@ def _lacks_dummy_data(architecture: str | None) -> bool:
 
 
 def _check_architecture(settings: ModelSettings) -> str | None:
-    """The architecture that vLLM will take, as far as it can be known without the Hub.
+    """The architecture that vLLM will load, as far as it is known without the Hub.
 
     Raises:
         SettingsError: it is no registered model class.

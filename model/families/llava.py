@@ -1,7 +1,7 @@
-"""LLaVA-1.5 on the declared-model API: a static number of image tokens per image.
+"""LLaVA-1.5 on the declared-model API, with a static number of image tokens per image.
 
-A CLIP or SigLIP tower, a two-layer projector and any language model that vLLM has, all from vLLM's own layers, so
-that tensor parallelism and quantization apply. Loads llava-hf checkpoints as they are.
+The model has a CLIP or SigLIP tower, a two-layer projector and any language model that vLLM has, all built of vLLM's
+layers, so that tensor parallelism and quantization apply. It loads llava-hf checkpoints unchanged.
 """
 
 import re
@@ -35,10 +35,10 @@ from run_batch.model.registry import INPUT_REGISTRY, MULTIMODAL_REGISTRY
 
 
 def image_feature_size(config: Any) -> int:
-    """Number of features, and so of placeholder tokens, of one image: static for LLaVA-1.5.
+    """Number of features, and so of placeholder tokens, of one image, which is static for LLaVA-1.5.
 
-    (image_size / patch_size)^2, plus CLIP's class embedding with `vision_feature_select_strategy` "full"; "default"
-    drops the first embedding of the tower, whatever it is (transformers' LlavaModel.get_image_features).
+    It is (image_size / patch_size)^2, plus CLIP's class embedding with `vision_feature_select_strategy` "full";
+    "default" drops the tower's first embedding, whatever it is (transformers' LlavaModel.get_image_features).
     """
     vision = config.vision_config
     tower_size = (vision.image_size // vision.patch_size) ** 2 + isinstance(vision, CLIPVisionConfig)
@@ -46,7 +46,7 @@ def image_feature_size(config: Any) -> int:
 
 
 def expand_image_tokens(context: InputProcessingContext, prompts: list[TokenizedPrompt]) -> list[TokenizedPrompt]:
-    """Input processor: one placeholder token becomes as many as the image has features."""
+    """The input processor: repeats each placeholder token as often as the image has features."""
     config = context.get_hf_config()
     image_token_id, feature_size = config.image_token_index, image_feature_size(config)
     expanded = []
@@ -57,19 +57,19 @@ def expand_image_tokens(context: InputProcessingContext, prompts: list[Tokenized
 
 
 def precomputed_size(tensors: Mapping[str, torch.Tensor]) -> int | None:
-    """Number of features of an image that came as features; None for one that came as pixels."""
+    """Number of features of an image given as precomputed features; None for one given as pixels."""
     return tensors["image_features"].shape[0] if "image_features" in tensors else None
 
 
 def dummy_llava_data(context: InputProcessingContext, seq_len: int, mm_counts: Mapping[str, int]) -> DummyData:
-    """Dummy data: every LLaVA-1.5 image costs the same, whatever its size."""
+    """The dummy data: images of the tower's size, since all sizes give equally many features."""
     config = context.get_hf_config()
     size = config.vision_config.image_size
     count = mm_counts.get("image", 0)
     return DummyData([config.image_token_index] * count, [Image.new("RGB", (size, size))] * count)
 
 
-# Each of the three namings of llava-hf weights, to this module's names:
+# From each of the three ways in which llava-hf checkpoints name weights to this module's names:
 #   hub (transformers 4.35 to 4.51)   language_model.model.*, language_model.lm_head.*, vision_tower.vision_model.*
 #   transformers 5 save_pretrained    language_model.model.*, vision_tower.* (no vision_model)
 #   in memory (transformers >= 4.52)  model.language_model.*, lm_head.*, model.vision_tower.*
@@ -84,7 +84,7 @@ WEIGHT_NAMES = WeightsMapper(
 
 
 class LlavaProjector(nn.Module):
-    """Two linear layers from the tower's width to the language model's."""
+    """Projects features from the tower's width to the language model's, by two linear layers."""
 
     def __init__(self, config: Any, quant_config: QuantizationConfig | None, prefix: str) -> None:
         super().__init__()
@@ -107,11 +107,11 @@ class LlavaProjector(nn.Module):
 
 
 def build_vision_tower(config: Any, quant_config: QuantizationConfig | None, prefix: str) -> nn.Module:
-    """The checkpoint's tower, only as deep as the deepest layer that `vision_feature_layer` names.
+    """Build the checkpoint's tower, up to the deepest layer that `vision_feature_layer` names.
 
     Raises:
-        DeclarationError: neither CLIP nor SigLIP, or a CLIP tower whose patches do not fill the image (vLLM's has
-            none of those).
+        DeclarationError: the tower is neither CLIP nor SigLIP, or a CLIP tower whose image size is no multiple of
+            the patch size, which vLLM does not support.
     """
     towers: dict[type, type[nn.Module]] = {
         CLIPVisionConfig: CLIPVisionModel,
@@ -145,7 +145,7 @@ def build_vision_tower(config: Any, quant_config: QuantizationConfig | None, pre
 
 
 def build_language_model(vllm_config: VllmConfig, config: Any, prefix: str) -> nn.Module:
-    """The checkpoint's language model, by its model type where the text config names no architecture."""
+    """Build the checkpoint's language model, by model type where the text config names no architecture."""
     text_config = config.text_config
     architectures = text_config.architectures or [MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[text_config.model_type]]
     return init_vllm_registered_model(
@@ -158,7 +158,7 @@ def build_language_model(vllm_config: VllmConfig, config: Any, prefix: str) -> n
 @INPUT_REGISTRY.register_dummy_data(dummy_llava_data)
 @INPUT_REGISTRY.register_input_processor(expand_image_tokens)
 class LlavaForConditionalGeneration(nn.Module, SupportsMultiModal, SupportsPP):
-    """LLaVA-1.5, greedy token for token with transformers' LlavaForConditionalGeneration in float32."""
+    """LLaVA-1.5; in float32, greedy decoding gives the same tokens as transformers' LlavaForConditionalGeneration."""
 
     packed_modules_mapping = {  # noqa: RUF012
         "qkv_proj": ["q_proj", "k_proj", "v_proj"],
@@ -173,7 +173,7 @@ class LlavaForConditionalGeneration(nn.Module, SupportsMultiModal, SupportsPP):
         self.config = config
         self._is_quantized = quant_config is not None
         self.configure_mm_token_handling(config.text_config.vocab_size, [config.image_token_index])
-        # The mappers give uint8: what is left to do with pixels is done here, on the model's device.
+        # The pixel mapper gives uint8; the model normalizes on its device.
         self.normalize_pixels = PixelNormalizer(
             PixelSettings.from_config(vllm_config.model_config.hf_image_processor_config)
         )
@@ -191,7 +191,7 @@ class LlavaForConditionalGeneration(nn.Module, SupportsMultiModal, SupportsPP):
         return "<image>" if modality == "image" else None
 
     def image_features(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """Features (images, features, hidden size) of pixels (images, 3, height, width): uint8, or normalized."""
+        """Features (images, features, hidden size) of pixels (images, 3, height, width), uint8 or normalized floats."""
         layers = self.config.vision_feature_layer
         features = self.vision_tower(
             self.normalize_pixels(pixel_values),
@@ -201,7 +201,7 @@ class LlavaForConditionalGeneration(nn.Module, SupportsMultiModal, SupportsPP):
         return self.multi_modal_projector(features)
 
     def embed_multimodal(self, **kwargs: Any) -> Any:
-        """Features for a batch of images, from `pixel_values` or, precomputed, from `image_features`."""
+        """Features of a batch of images, from `pixel_values`, or precomputed ones from `image_features`."""
         if "image_features" in kwargs:
             return kwargs["image_features"]
         if "pixel_values" in kwargs:
@@ -216,7 +216,7 @@ class LlavaForConditionalGeneration(nn.Module, SupportsMultiModal, SupportsPP):
         inputs_embeds: torch.Tensor | None = None,
         **kwargs: Any,
     ) -> torch.Tensor | IntermediateTensors:
-        """Hidden states of shape (tokens, hidden size); image features are already in `inputs_embeds`."""
+        """Hidden states of shape (tokens, hidden size); `inputs_embeds` holds the image features already."""
         if intermediate_tensors is not None:
             inputs_embeds = None
         return self.language_model.model(input_ids, positions, intermediate_tensors, inputs_embeds=inputs_embeds)
@@ -228,12 +228,12 @@ class LlavaForConditionalGeneration(nn.Module, SupportsMultiModal, SupportsPP):
         """Load a checkpoint's weights.
 
         Raises:
-            ValueError: some are missing. vLLM itself does not look at those of linear layers, and would generate
-                with whatever was in memory.
+            ValueError: some are missing. vLLM does not check those of linear layers, and would generate with
+                uninitialized memory.
         """
         loaded = AutoWeightsLoader(self).load_weights(weights, mapper=self.hf_to_vllm_mapper)
         missing = {name for name, _ in self.named_parameters()} - loaded
-        # A quantized layer has parameters that no checkpoint holds.
+        # Quantized layers have parameters that are in no checkpoint.
         if missing and not self._is_quantized:
             raise ValueError(
                 f"the checkpoint has no weights for {', '.join(sorted(missing)[:5])} ({len(missing)} in all)"

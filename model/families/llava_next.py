@@ -1,7 +1,7 @@
-"""LLaVA-NeXT (1.6) on the declared-model API: a dynamic number of image tokens, by the image's size.
+"""LLaVA-NeXT (1.6) on the declared-model API, with a number of image tokens that depends on the image's size.
 
-An image becomes one overview and several tiles (anyres). After the tower, the tiles' features are put together to one
-map, what was padded is cut off again, and a newline embedding ends each row of the map.
+An image becomes one overview and several tiles (anyres). After the tower, the tiles' features are joined to one map,
+padding is removed from it, and a newline embedding ends each of its rows.
 """
 
 import math
@@ -19,13 +19,14 @@ from vllm.multimodal.processing import InputProcessingContext
 
 from run_batch.model.declaration import DeclarationError, DummyData, TokenizedPrompt, array_mapper
 from run_batch.model.families.llava import LlavaForConditionalGeneration, precomputed_size
+from run_batch.model.images.decode import Size
 from run_batch.model.images.pixels import PixelSettings, resize_and_crop
-from run_batch.model.images.resize import Size, resize
+from run_batch.model.images.resize import resize
 from run_batch.model.registry import INPUT_REGISTRY, MULTIMODAL_REGISTRY
 
 
 def fitted_size(image_size: Size, target: Size) -> Size:
-    """(height, width) of an image scaled to fit into `target` (transformers' get_patch_output_size)."""
+    """The (height, width) of an image scaled to fit into `target` (transformers' get_patch_output_size)."""
     scale_height, scale_width = target[0] / image_size[0], target[1] / image_size[1]
     if scale_width < scale_height:
         return min(math.ceil(image_size[0] * scale_width), target[0]), target[1]
@@ -33,11 +34,11 @@ def fitted_size(image_size: Size, target: Size) -> Size:
 
 
 def cut_tiles(image: np.ndarray, pinpoints: list[Size], tile: int, resample: Image.Resampling) -> list[np.ndarray]:
-    """The tiles of an image, row by row (transformers' LlavaNextImageProcessor.get_image_patches).
+    """Cut an image into tiles, row by row (transformers' LlavaNextImageProcessor.get_image_patches).
 
     Args:
         image: uint8 (height, width, 3).
-        pinpoints: resolutions (height, width) that an image may be fitted into; the best one is taken.
+        pinpoints: resolutions (height, width) that an image may be fitted into, of which the best is taken.
         tile: edge of a tile in pixels.
 
     Returns:
@@ -58,14 +59,17 @@ def cut_tiles(image: np.ndarray, pinpoints: list[Size], tile: int, resample: Ima
 
 @array_mapper
 def map_tiles(context: InputProcessingContext, items: list[np.ndarray]) -> dict[str, list[torch.Tensor]]:
-    """Pixel mapper.
+    """The pixel mapper: turns each image into an overview and tiles.
 
     Args:
         items: RGB images, uint8 (height, width, 3).
 
     Returns:
-        `pixel_values`: per image uint8 (1 + tiles, 3, edge, edge), the overview (the whole image, squeezed) first;
-        `image_sizes`: per image int64 (height, width).
+        `pixel_values`: per image uint8 (1 + tiles, 3, edge, edge), where the overview (the whole image, resized without
+        regard to its aspect ratio) comes first; `image_sizes`: per image int64 (height, width).
+
+    Raises:
+        DeclarationError: the checkpoint's image processor does not resize.
     """
     settings = PixelSettings.from_config(context.get_hf_image_processor_config())
     pinpoints = [(height, width) for height, width in context.get_hf_config().image_grid_pinpoints]
@@ -81,14 +85,14 @@ def map_tiles(context: InputProcessingContext, items: list[np.ndarray]) -> dict[
 
 
 def feature_map_size(config: Any, image_size: Size) -> tuple[int, int, Size]:
-    """How an image's tiles lie in the map of their features, and what of it is image and no padding.
+    """The grid of an image's tiles, and the size of the map of their features without padding.
 
     Args:
         image_size: (height, width) of the image in pixels.
 
     Returns:
-        Tiles (down, across), and the (height, width) of the map without padding, in features. Formula:
-        transformers' LlavaNextProcessor._get_unpadded_features.
+        Tiles down, tiles across, and the (height, width) of the map without padding, in features; as in transformers'
+        LlavaNextProcessor._get_unpadded_features.
     """
     tile, side = config.vision_config.image_size, config.vision_config.image_size // config.vision_config.patch_size
     best = select_best_resolution(image_size, [tuple(p) for p in config.image_grid_pinpoints])
@@ -104,14 +108,14 @@ def feature_map_size(config: Any, image_size: Size) -> tuple[int, int, Size]:
 
 
 def image_feature_size(config: Any, image_size: Size) -> int:
-    """Number of features of an image of (height, width) pixels: overview, map, and a newline for each row of it."""
+    """Number of features of an image of (height, width) pixels: overview, map, and one newline per row of the map."""
     side = config.vision_config.image_size // config.vision_config.patch_size
     _, _, (height, width) = feature_map_size(config, image_size)
     return side * side + height * width + height
 
 
 def expand_image_tokens(context: InputProcessingContext, prompts: list[TokenizedPrompt]) -> list[TokenizedPrompt]:
-    """Input processor: one placeholder token becomes as many as this image has features."""
+    """The input processor: repeats each placeholder token as often as its image has features."""
     config = context.get_hf_config()
     image_token_id = config.image_token_index
     expanded = []
@@ -125,7 +129,7 @@ def expand_image_tokens(context: InputProcessingContext, prompts: list[Tokenized
 
 
 def dummy_tiles(context: InputProcessingContext, seq_len: int, mm_counts: Mapping[str, int]) -> DummyData:
-    """Dummy data: the image of the resolution that gives the most features; it fills it, so nothing is cut off."""
+    """The dummy data: images that fill the resolution with the most features, so that there is no padding to remove."""
     config = context.get_hf_config()
     sizes = [(height, width) for height, width in config.image_grid_pinpoints]
     height, width = max(sizes, key=lambda size: image_feature_size(config, size))
@@ -138,7 +142,7 @@ def dummy_tiles(context: InputProcessingContext, seq_len: int, mm_counts: Mappin
 @INPUT_REGISTRY.register_dummy_data(dummy_tiles)
 @INPUT_REGISTRY.register_input_processor(expand_image_tokens)
 class LlavaNextForConditionalGeneration(LlavaForConditionalGeneration):
-    """LLaVA-NeXT, greedy token for token with transformers' LlavaNextForConditionalGeneration in float32."""
+    """LLaVA-NeXT; in float32, greedy decoding gives the tokens of transformers' LlavaNextForConditionalGeneration."""
 
     def __init__(self, *, vllm_config: VllmConfig, prefix: str = "") -> None:
         super().__init__(vllm_config=vllm_config, prefix=prefix)
@@ -153,7 +157,7 @@ class LlavaNextForConditionalGeneration(LlavaForConditionalGeneration):
         self.image_newline = nn.Parameter(torch.empty(config.text_config.hidden_size))
 
     def embed_multimodal(self, **kwargs: Any) -> Any:
-        """Features for a batch of images: a list of (features, hidden size), one for each image."""
+        """Features of a batch of images, a list with (features, hidden size) for each image."""
         if "pixel_values" not in kwargs:
             return super().embed_multimodal(**kwargs)
         tiles, sizes = list(kwargs["pixel_values"]), kwargs["image_sizes"]
@@ -161,7 +165,7 @@ class LlavaNextForConditionalGeneration(LlavaForConditionalGeneration):
         return [self._pack(f, (int(s[0]), int(s[1]))) for f, s in zip(features, sizes, strict=True)]
 
     def _pack(self, features: torch.Tensor, image_size: Size) -> torch.Tensor:
-        """The tiles of one image, (1 + tiles, patches, hidden size), to its features."""
+        """Join the tiles of one image, (1 + tiles, patches, hidden size), to its features (features, hidden size)."""
         side = self.config.vision_config.image_size // self.config.vision_config.patch_size
         down, across, (height, width) = feature_map_size(self.config, image_size)
         whole = features[1:].view(down, across, side, side, -1).permute(0, 2, 1, 3, 4)

@@ -1,1 +1,1 @@
-"""Encoded images to the tensors that a model takes: decode, resize, normalize."""
+"""Turns encoded images into the tensors that a model takes: decode, resize, normalize."""

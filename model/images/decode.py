@@ -1,14 +1,15 @@
-"""Encoded bytes to RGB images.
+"""Decodes image files to RGB images, by the same rules on every path into a model.
 
-EXIF orientation is applied; transparent pixels are shown on white; 16-bit gray is scaled to 8 bits; of an animation
-the first frame counts. These hold on every path into a model. JPEG and PNG files of the usual kinds are decoded by
-OpenCV, value for value what Pillow gives, at up to twice its speed; all others, and those that are damaged, by Pillow.
+EXIF orientation is applied, transparent pixels become white, 16-bit gray is scaled to 8 bits, and an animation gives
+its first frame. OpenCV decodes the usual kinds of JPEG and PNG files, to the same values as Pillow at up to twice its
+speed; Pillow decodes all others, and damaged files.
 """
 
 import io
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import cv2
 import numpy as np
@@ -16,16 +17,19 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from run_batch.model.declaration import RowError
 
-# Larger than any camera's picture, small enough that one hostile row cannot take a worker's memory (300 MB as RGB).
+# (height, width) in pixels.
+Size: TypeAlias = tuple[int, int]
+
+# More than a camera's photograph has; few enough that a hostile row cannot exhaust a worker's memory (300 MB as RGB).
 MAX_PIXELS = 100_000_000
 
-# Pillow knows more: EPS, for one, which it has Ghostscript run as the program that it is.
+# Pillow reads more formats, and not all are safe: an EPS file is a program, which it has Ghostscript run.
 _FORMATS = (
     *("JPEG", "JPEG2000", "PNG", "GIF", "WEBP", "AVIF", "TIFF", "BMP", "DIB"),
     *("PPM", "TGA", "PCX", "SGI", "ICO", "QOI"),
 )
 _FAST_MODES = ("RGB", "L")
-# What PNG files say their orientation in, which Pillow reads and OpenCV may not.
+# Where a PNG file may hold an orientation, which Pillow applies and OpenCV may not.
 _PNG_ORIENTATION = (b"eXIf", b"Raw profile type", b"XML:com.adobe.xmp")
 _END_OF_JPEG, _END_OF_PNG = b"\xff\xd9", b"IEND\xaeB`\x82"
 _SCALED = {
@@ -50,8 +54,8 @@ class DecodedImage:
     """An upright RGB image.
 
     Attributes:
-        pixels: uint8 (height, width, 3); fewer pixels than `width` and `height` say where it was decoded scaled.
-        width, height: of the whole image, in pixels.
+        pixels: uint8 (height, width, 3); smaller than `width` and `height` where it was decoded at a reduced size.
+        width, height: size of the image file's image in pixels, upright.
     """
 
     pixels: np.ndarray
@@ -59,23 +63,23 @@ class DecodedImage:
     height: int
 
     def to_pil(self) -> Image.Image:
+        """The pixels as a PIL image in mode RGB."""
         return Image.fromarray(self.pixels)
 
 
 def from_pil(image: Image.Image) -> DecodedImage:
-    """A PIL image of any mode as a DecodedImage."""
+    """Convert a PIL image of any mode."""
     rgb = to_rgb(image)
     return DecodedImage(np.asarray(rgb), rgb.width, rgb.height)
 
 
-def decode_image(
-    encoded: bytes, needed_size: Callable[[tuple[int, int]], tuple[int, int]] | None = None
-) -> DecodedImage:
+def decode_image(encoded: bytes, needed_size: Callable[[Size], Size] | None = None) -> DecodedImage:
     """Decode one image file.
 
     Args:
-        needed_size: where given, a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size (by leaving out high
-            frequencies of its blocks), as long as it stays twice as large as `needed_size` of its (height, width).
+        needed_size: function of (height, width) to the (height, width) that is needed. Where given, a JPEG may be
+            decoded at 1/2, 1/4 or 1/8 of its size (without the high frequencies of its blocks), as long as it stays
+            at least twice as large as needed.
 
     Raises:
         RowError: `image_empty`, `image_decode` or `image_too_large`.
@@ -91,7 +95,7 @@ def decode_image(
                     "image_too_large",
                     f"{image.width} x {image.height} pixels; the limit is {MAX_PIXELS:,} pixels",
                 )
-            return _decode_fast(image, encoded, needed_size) or _decode_any(image)
+            return _decode_by_opencv(image, encoded, needed_size) or _decode_by_pillow(image)
     except RowError:
         raise
     except UnidentifiedImageError:
@@ -107,17 +111,17 @@ def _first_bytes(encoded: bytes) -> str:
     return f"{len(encoded)} bytes, starting with {encoded[:16]!r}"
 
 
-def _decode_any(image: Image.Image) -> DecodedImage:
+def _decode_by_pillow(image: Image.Image) -> DecodedImage:
     image.load()
-    # In place: a copy of an image that is upright already would cost more than decoding it.
+    # In place: copying an image that is upright already would cost more than decoding it.
     ImageOps.exif_transpose(image, in_place=True)
     return from_pil(image)
 
 
-def _decode_fast(
-    image: Image.Image, encoded: bytes, needed_size: Callable[[tuple[int, int]], tuple[int, int]] | None
+def _decode_by_opencv(
+    image: Image.Image, encoded: bytes, needed_size: Callable[[Size], Size] | None
 ) -> DecodedImage | None:
-    """What OpenCV decodes as Pillow would; None for what it may not (`image` is opened, and not loaded)."""
+    """Decode by OpenCV; None for files that it may decode to other values than Pillow. `image` is not loaded yet."""
     if image.mode not in _FAST_MODES:
         return None
     scale, orientation = 1, 1
@@ -138,19 +142,19 @@ def _decode_fast(
 
 
 def _is_plain_png(image: Image.Image, encoded: bytes) -> bool:
-    """Whole, with 8 bits a channel, without transparency, and as it should stand."""
+    """Whether a PNG is complete, has 8 bits per channel, and holds neither transparency nor an orientation."""
     bits = encoded[24]
-    said = "transparency" in image.info or any(mark in encoded for mark in _PNG_ORIENTATION)
-    return bits == 8 and not said and encoded.endswith(_END_OF_PNG)
+    special = "transparency" in image.info or any(mark in encoded for mark in _PNG_ORIENTATION)
+    return bits == 8 and not special and encoded.endswith(_END_OF_PNG)
 
 
-def _jpeg_scale(size: tuple[int, int], needed_size: Callable[[tuple[int, int]], tuple[int, int]]) -> int:
+def _jpeg_scale(size: Size, needed_size: Callable[[Size], Size]) -> int:
     needed = needed_size(size)
     return next(s for s in (8, 4, 2, 1) if s == 1 or all(a >= 2 * s * b for a, b in zip(size, needed, strict=True)))
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Any Pillow mode to RGB, transparent pixels on white."""
+    """Convert an image of any Pillow mode to RGB, with transparent pixels on white."""
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
     if image.mode.startswith("I;16") or image.mode == "I":

@@ -1,4 +1,4 @@
-"""Precomputed image features: from bytes or nested lists to tensors, and the default mapper for them."""
+"""Reads precomputed image features to tensors, and maps them by default."""
 
 import io
 import math
@@ -15,17 +15,17 @@ _NPY_MAGIC = b"\x93NUMPY"
 
 
 def is_encoded_features(encoded: bytes) -> bool:
-    """Whether these bytes are a `.npy` or a safetensors file, and no image."""
+    """Whether these bytes are a `.npy` or safetensors file rather than an image."""
     # safetensors: the length of a JSON header, then the header.
     header = int.from_bytes(encoded[:8], "little")
     return encoded.startswith(_NPY_MAGIC) or (encoded[8:9] == b"{" and 2 <= header <= len(encoded) - 8)
 
 
 def decode_features(encoded: bytes) -> torch.Tensor:
-    """The one tensor of a `.npy` or safetensors file. Pickled objects are refused.
+    """The one tensor of a `.npy` or safetensors file; pickled objects are refused.
 
     Raises:
-        RowError: `features`, for a damaged file, or one that holds no or several tensors.
+        RowError: `features`, for a damaged file, or one that does not hold exactly one tensor.
     """
     try:
         if encoded.startswith(_NPY_MAGIC):
@@ -41,19 +41,19 @@ def decode_features(encoded: bytes) -> torch.Tensor:
 def _load_npy(encoded: bytes) -> np.ndarray:
     file = io.BytesIO(encoded)
     version = np.lib.format.read_magic(file)
-    read_head = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, _, dtype = read_head(file)
-    # Before numpy takes memory for what a head of a few bytes promises.
+    read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read_header(file)
+    # A header may claim any shape: checked before numpy allocates memory for it.
     if min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize > len(encoded):
         raise ValueError(f"shape {shape} and dtype {dtype} do not fit {len(encoded)} bytes")
     return np.load(io.BytesIO(encoded), allow_pickle=False)
 
 
 def features_tensor(values: np.ndarray) -> torch.Tensor:
-    """An array of features as a tensor.
+    """Convert an array of features, of any shape, to a tensor in native byte order.
 
     Raises:
-        RowError: `features`, for an array of anything but numbers.
+        RowError: `features`, for a dtype that is neither floating point nor integer.
     """
     if values.dtype.kind not in "fiu":
         raise RowError("features", f"image features have dtype {values.dtype}; expected a floating point dtype")
@@ -61,13 +61,13 @@ def features_tensor(values: np.ndarray) -> torch.Tensor:
 
 
 def map_image_features(context: Any, items: list[torch.Tensor]) -> dict[str, list[torch.Tensor]]:
-    """The default feature mapper: precomputed features, as they are.
+    """The default feature mapper: passes precomputed features on in the model's dtype.
 
     Args:
-        items: tensors of shape (features, hidden size), floating point; hidden size is that of the language model.
+        items: floating point tensors of shape (features, hidden size of the language model).
 
     Returns:
-        `image_features`: the tensors, in the model's dtype.
+        `image_features`: one tensor per item, of the same shape.
 
     Raises:
         RowError: `features`, for a wrong shape or dtype, or for values that are not finite.

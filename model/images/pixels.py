@@ -1,7 +1,7 @@
-"""RGB images to pixel_values: resize, crop, rescale, normalize, as a checkpoint's `preprocessor_config.json` says.
+"""Turns RGB images into pixel_values, by the steps of a checkpoint's `preprocessor_config.json`.
 
-Up to the crop everything is uint8, and a model can take it so: PixelNormalizer then does the rest on the model's
-device, and a quarter of the bytes crosses from the worker processes.
+The steps are resize, crop, rescale and normalize. Up to the crop, values are uint8. A model may take those: its
+PixelNormalizer then does the rest on the model's device, and the worker processes send a quarter of the bytes.
 """
 
 from collections.abc import Callable, Mapping
@@ -15,18 +15,19 @@ from PIL import Image
 from torch import nn
 
 from run_batch.model.declaration import array_mapper
-from run_batch.model.images.resize import Size, Window, resize
+from run_batch.model.images.decode import Size
+from run_batch.model.images.resize import Window, resize
 
 
 @dataclass(frozen=True, slots=True)
 class PixelSettings:
-    """The steps of a CLIP or SigLIP style `preprocessor_config.json`, in their order; None leaves a step out.
+    """The steps of a CLIP or SigLIP style `preprocessor_config.json`, in order; None leaves a step out.
 
     Attributes:
         resize: (height, width), or the length of the shortest edge.
         crop: (height, width) of the center crop.
         resample: Pillow's resampling filter.
-        scale, shift: per channel; a value v in 0..255 becomes v * scale + shift (rescale and normalize in one).
+        scale, shift: per channel; a value v in 0..255 becomes v * scale + shift (rescale and normalize together).
     """
 
     resize: Size | int | None
@@ -37,7 +38,7 @@ class PixelSettings:
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> "PixelSettings":
-        """From the checkpoint's image processor config; missing keys take CLIP's defaults."""
+        """Read the checkpoint's image processor config; missing keys take CLIP's defaults."""
         config = config.get("image_processor", config)
         factor = config.get("rescale_factor", 1 / 255) if config.get("do_rescale", True) else 1.0
         mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
@@ -81,14 +82,20 @@ def _crop_size(size: Any) -> Size:
 
 
 def resize_and_crop(image: np.ndarray, settings: PixelSettings) -> torch.Tensor:
-    """The steps before rescaling: one image, uint8 (height, width, 3), to a uint8 tensor (3, height, width).
+    """Resize and crop one image.
+
+    Args:
+        image: uint8 (height, width, 3).
+
+    Returns:
+        uint8 (3, new height, new width).
 
     Raises:
         RowError: see resize.
     """
     size = settings.resized((image.shape[0], image.shape[1]))
     crop = settings.crop or size
-    # The middle, with black around it where the crop is larger (transformers' center_crop).
+    # The center, padded with black where the crop is larger than the image (transformers' center_crop).
     top, left = (size[0] - crop[0]) // 2, (size[1] - crop[1]) // 2
     kept = Window(max(0, top), max(0, left), min(size[0], crop[0]), min(size[1], crop[1]))
     pixels = resize(image, size, settings.resample, kept)
@@ -97,15 +104,15 @@ def resize_and_crop(image: np.ndarray, settings: PixelSettings) -> torch.Tensor:
         canvas[max(0, -top) :, max(0, -left) :][: kept.height, : kept.width] = pixels
         pixels = canvas
     planes = np.empty((3, *crop), np.uint8)
-    # Several times faster than to permute and copy, if there are no gaps between the rows.
+    # Several times faster than permute and copy, where rows are contiguous.
     cv2.split(np.ascontiguousarray(pixels), list(planes))
     return torch.from_numpy(planes)
 
 
 class PixelNormalizer(nn.Module):
-    """Rescales and normalizes uint8 pixels on the device that they are on: v * scale + shift, in float32.
+    """Rescales and normalizes uint8 pixels on their own device: v * scale + shift, in float32.
 
-    Floating point pixels come from a mapper that has done so, and stay as they are.
+    Floating point pixels count as normalized, by their mapper, and stay as they are.
     """
 
     scale: torch.Tensor
@@ -125,7 +132,7 @@ class PixelNormalizer(nn.Module):
 
 @array_mapper
 def map_image_pixels(context: Any, items: list[np.ndarray]) -> dict[str, torch.Tensor | list[torch.Tensor]]:
-    """The default pixel mapper: what the checkpoint's `preprocessor_config.json` says.
+    """The default pixel mapper: follows the checkpoint's `preprocessor_config.json`.
 
     Args:
         items: RGB images, uint8 (height, width, 3), or PIL images in mode RGB.
@@ -141,17 +148,20 @@ def map_image_pixels(context: Any, items: list[np.ndarray]) -> dict[str, torch.T
 
 @array_mapper
 def map_uint8_pixels(context: Any, items: list[np.ndarray]) -> dict[str, list[torch.Tensor]]:
-    """The default pixel mapper for a model that has a PixelNormalizer: the same, without rescale and normalize.
+    """The default pixel mapper without rescale and normalize, for a model that has a PixelNormalizer.
+
+    Args:
+        items: RGB images, uint8 (height, width, 3), or PIL images in mode RGB.
 
     Returns:
-        `pixel_values`: uint8, a list of (3, height, width): putting them together here would only cost a copy.
+        `pixel_values`: a list of uint8 tensors (3, height, width), not stacked, which would cost a copy.
     """
     settings = PixelSettings.from_config(context.get_hf_image_processor_config())
     return {"pixel_values": [resize_and_crop(np.asarray(item), settings) for item in items]}
 
 
 def size_after_resize(mapper: Callable[..., Any] | None, context: Any) -> Callable[[Size], Size] | None:
-    """How a default pixel mapper resizes, (height, width) to (height, width); None for any other mapper."""
+    """The function of (height, width) to the (height, width) that a default pixel mapper resizes to; else None."""
     if mapper not in (map_image_pixels, map_uint8_pixels):
         return None
     return PixelSettings.from_config(context.get_hf_image_processor_config()).resized

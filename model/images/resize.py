@@ -1,8 +1,8 @@
-"""Pillow's resize of RGB images, value for value, at several times its speed, and of the part alone that is kept.
+"""Resizes RGB images to the same values as Pillow, at several times its speed, and only the part that is kept.
 
-Pillow (its Resample.c) resizes one direction after the other; each new value is a weighted sum of neighbouring values,
-in integers, with weights of 22 bits. Here whole rows are summed, many values at once, by code that numba compiles for
-the CPU that it runs on; columns are transposed to be rows, strip by strip.
+Pillow (Resample.c) resizes one direction after the other. Each new value is a weighted sum of neighbouring values, in
+integers, with weights of 22 bits. Here, code that numba compiles for the machine's CPU sums whole rows, many values at
+once; to resize the width, the image is transposed in strips.
 """
 
 import functools
@@ -15,22 +15,20 @@ import numpy as np
 from PIL import Image
 
 from run_batch.model.declaration import RowError
-from run_batch.model.images.decode import MAX_PIXELS
-
-Size = tuple[int, int]
+from run_batch.model.images.decode import MAX_PIXELS, Size
 
 _WEIGHT_BITS = 22
-# Values of a row that are summed at once.
+# Values of a row that are summed together.
 _BLOCK_VALUES = 4096
-# Of a strip that is transposed: it and what becomes of it fit into a core's cache.
+# Of a strip that is transposed: with its result, it fits into a core's cache.
 _STRIP_BYTES = 1 << 20
-# Weights that are made at once, whatever an image's shape, and those that are kept for the next image of this size.
+# Weights that are computed at a time, and most of them that are cached for the next image of the same size.
 _MAX_WEIGHTS, _KEPT_WEIGHTS = 1 << 20, 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """A part of an image, in pixels."""
+    """A rectangle of an image, in pixels."""
 
     top: int
     left: int
@@ -40,9 +38,11 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class _Filter:
-    """Attributes:
-    support: distance from which on the weight is 0, in pixels of the smaller of both images.
-    weight: of distances, which are not negative; float64 to float64.
+    """A resampling filter.
+
+    Attributes:
+        support: distance beyond which the weight is 0, in pixels of the smaller of both images.
+        weight: function of distances (not negative, float64) to weights (float64).
     """
 
     support: float
@@ -54,28 +54,28 @@ def _bilinear(x: np.ndarray) -> np.ndarray:
 
 
 def _bicubic(x: np.ndarray) -> np.ndarray:
-    """Pillow's, with a = -0.5, operation for operation: the last bit counts."""
+    """Pillow's bicubic filter (a = -0.5), with the same order of operations: the last bit counts."""
     near = (1.5 * x - 2.5) * x * x + 1
     far = (((x - 5) * x + 8) * x - 4) * -0.5
     return np.where(x < 1, near, np.where(x < 2, far, 0.0))
 
 
-# Those that checkpoints ask for. Any other is left to Pillow.
+# The filters that checkpoints use; Pillow does any other.
 _FILTERS = {Image.Resampling.BILINEAR: _Filter(1.0, _bilinear), Image.Resampling.BICUBIC: _Filter(2.0, _bicubic)}
 
 _compiled: Callable[..., None] | None = None
 
 
 def compile_resize() -> None:
-    """Have `resize` be fast in this process and those forked from it; until then, it is Pillow. Takes half a second.
+    """Compile the fast `resize` for this process and those forked from it, in half a second; before, Pillow resizes.
 
-    Not for a process that is to start vLLM's engine: on a CPU, vLLM 0.32 then looks into every module that is
-    loaded, and fails on one that numba brings.
+    Do not call it in a process that starts vLLM's engine: on a CPU, vLLM 0.32 then inspects every loaded module, and
+    fails on one of numba's.
     """
     global _compiled
     from numba import int32, int64, njit, types, uint8, void
 
-    # Arrays that Pillow lends are read-only.
+    # Arrays that share memory with a PIL image are read-only.
     rows = types.Array(uint8, 2, "C", readonly=True)
     signature = void(rows, uint8[:, ::1], int64[::1], int64[::1], int32[:, ::1], int64)
     _compiled = njit(signature, nogil=True)(_sum_rows)
@@ -87,13 +87,13 @@ def resize(image: np.ndarray, size: Size, resample: Image.Resampling, window: Wi
     Args:
         image: uint8 (height, width, 3).
         size: the new (height, width).
-        window: what of the new image is wanted, wholly inside; without it, all.
+        window: the part of the new image to return, wholly inside it; None returns all.
 
     Returns:
         uint8 (height, width, 3); a view of `image` where it has that size already.
 
     Raises:
-        RowError: `image_too_large`, for a long and narrow image that would become larger than images may be.
+        RowError: `image_too_large`, where the new size exceeds the limit on pixels, as for a very narrow image.
     """
     if size[0] * size[1] > MAX_PIXELS:
         raise RowError(
@@ -113,7 +113,7 @@ def _resize(image: np.ndarray, size: Size, window: Window, filter: _Filter) -> n
     rows = _Pass(image.shape[0], size[0], window.top, window.height, filter)
     columns = _Pass(image.shape[1], size[1], window.left, window.width, filter)
     image = image[rows.begin : rows.end, columns.begin : columns.end]
-    # Each pass rounds and clips, so their order shows.
+    # Each pass rounds and clips, so their order matters.
     less_height, less_width = rows.length - rows.new_length, columns.length - columns.new_length
     if less_height > max(0, 2 * less_width):
         return _resize_width(_resize_height(image, rows), columns)
@@ -121,10 +121,10 @@ def _resize(image: np.ndarray, size: Size, window: Window, filter: _Filter) -> n
 
 
 class _Pass:
-    """One direction: new pixels `first` to `first + count` of `new_length`, from `length` ones.
+    """The resize of one direction from `length` to `new_length` pixels, for `count` new pixels from `first` on.
 
     Attributes:
-        begin, end: the pixels that they are made of.
+        begin, end: range of the old pixels that these are made of.
     """
 
     def __init__(self, length: int, new_length: int, first: int, count: int, filter: _Filter) -> None:
@@ -137,7 +137,7 @@ class _Pass:
             self.end = int(_reach(length, new_length, first + count - 1, 1, filter)[2][0])
 
     def run(self, rows: np.ndarray) -> np.ndarray:
-        """Sum up rows, uint8 (end - begin, values), to new ones, uint8 (count, values)."""
+        """Resize rows, uint8 (end - begin, values), to new rows, uint8 (count, values)."""
         new = np.empty((self.count, rows.shape[1]), np.uint8)
         step = max(1, _MAX_WEIGHTS // self.taps)
         for done in range(0, self.count, step):
@@ -150,7 +150,7 @@ class _Pass:
 
 
 def _reach(length: int, new_length: int, first: int, count: int, filter: _Filter) -> tuple[np.ndarray, ...]:
-    """Centers of new pixels, in old ones, and the old ones (from, to) that each is made of."""
+    """Centers of new pixels, in old pixels, and the range (begins, ends) of old pixels that each is made of."""
     scale = length / new_length
     support = filter.support * max(scale, 1.0)
     centers = (np.arange(first, first + count) + 0.5) * scale
@@ -162,16 +162,17 @@ def _reach(length: int, new_length: int, first: int, count: int, filter: _Filter
 def _weights(
     length: int, new_length: int, first: int, count: int, filter: _Filter
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Of new pixels: the old ones that each begins with, how many, and their weights (Pillow's precompute_coeffs).
+    """The weights of the old pixels that each new pixel is made of (Pillow's precompute_coeffs).
 
     Returns:
-        int64 (count), int64 (count), int32 (count, most of them).
+        For each new pixel: its first old pixel, int64 (count); how many it has, int64 (count); their weights, int32
+        (count, largest number of old pixels).
     """
     centers, begins, ends = _reach(length, new_length, first, count, filter)
     old = begins[:, None] + np.arange((ends - begins).max())
     weights = filter.weight(np.abs((old - centers[:, None] + 0.5) * (1.0 / max(length / new_length, 1.0))))
     weights[old >= ends[:, None]] = 0
-    # One after the other, as Pillow adds them: np.sum would add them in another order.
+    # Added one after the other, as Pillow does: np.sum adds in another order.
     weights /= np.cumsum(weights, axis=1)[:, -1:]
     rounded = np.trunc(weights * (1 << _WEIGHT_BITS) + np.copysign(0.5, weights)).astype(np.int32)
     return begins, ends - begins, rounded
@@ -181,7 +182,7 @@ _kept_weights = functools.lru_cache(maxsize=64)(_weights)
 
 
 def _resize_height(image: np.ndarray, rows: _Pass) -> np.ndarray:
-    """(height, width, 3) to (rows.count, width, 3)."""
+    """Resize (height, width, 3) to (rows.count, width, 3)."""
     if not rows.is_needed:
         return image
     height, width, _ = image.shape
@@ -189,7 +190,7 @@ def _resize_height(image: np.ndarray, rows: _Pass) -> np.ndarray:
 
 
 def _resize_width(image: np.ndarray, columns: _Pass) -> np.ndarray:
-    """(height, width, 3) to (height, columns.count, 3)."""
+    """Resize (height, width, 3) to (height, columns.count, 3)."""
     if not columns.is_needed:
         return image
     height, width, _ = image.shape
@@ -203,14 +204,14 @@ def _resize_width(image: np.ndarray, columns: _Pass) -> np.ndarray:
 
 
 def _sum_rows(rows: Any, new: Any, begins: Any, taps: Any, weights: Any, offset: int) -> None:
-    """Each new row is the sum of old ones, `taps` of them from `begins` - `offset` on, by their weights."""
+    """Make each new row the weighted sum of `taps` old rows, from `begins` - `offset` on; numba compiles this."""
     for start in range(0, rows.shape[1], _BLOCK_VALUES):
         end = min(start + _BLOCK_VALUES, rows.shape[1])
         total = np.empty(end - start, np.int32)
         for y in range(new.shape[0]):
             total[:] = 1 << (_WEIGHT_BITS - 1)
             tap, row = 0, begins[y] - offset
-            # Four at a time: a quarter of the way through memory.
+            # Four at a time, so that `total` is read and written a quarter as often.
             while tap + 3 < taps[y]:
                 old_0, old_1 = rows[row + tap][start:end], rows[row + tap + 1][start:end]
                 old_2, old_3 = rows[row + tap + 2][start:end], rows[row + tap + 3][start:end]

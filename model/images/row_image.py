@@ -7,16 +7,16 @@ from typing import TypeAlias
 import torch
 from PIL import Image
 
-from run_batch.model.images.decode import DecodedImage, decode_image, from_pil
+from run_batch.model.images.decode import DecodedImage, Size, decode_image, from_pil
 from run_batch.model.images.features import decode_features, is_encoded_features
 
 
 @dataclass(frozen=True, slots=True)
 class EncodedImage:
-    """The bytes of an image file, or of a file of image features, to be decoded when they are mapped.
+    """The bytes of an image file, or of a file of image features, before they are decoded.
 
     Attributes:
-        digest: BLAKE3 of the bytes, by which an image that comes again is known.
+        digest: BLAKE3 digest of the bytes, by which an image that comes again is recognized.
     """
 
     encoded: bytes
@@ -26,9 +26,7 @@ class EncodedImage:
 RowImage: TypeAlias = EncodedImage | Image.Image | torch.Tensor
 
 
-def decode_row_image(
-    image: RowImage, needed_size: Callable[[tuple[int, int]], tuple[int, int]] | None = None
-) -> DecodedImage | torch.Tensor:
+def decode_row_image(image: RowImage, needed_size: Callable[[Size], Size] | None = None) -> DecodedImage | torch.Tensor:
     """The pixels of an image or, where the row has those, its precomputed features.
 
     Args:

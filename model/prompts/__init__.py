@@ -1,1 +1,1 @@
-"""Prompt text and chat messages to token ids."""
+"""Turns prompt text and chat messages into token ids."""

@@ -1,4 +1,4 @@
-"""Chat messages to prompt pieces, by the model's own chat template."""
+"""Renders chat messages to prompt pieces, by the model's own chat template."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -8,7 +8,7 @@ from run_batch.model.checkpoint.settings import SettingsError
 from run_batch.model.declaration import RowError
 from run_batch.model.prompts.tokenizer import Piece
 
-# Private-use characters that stand for the k-th text while the template is rendered.
+# Private-use characters that mark the place of the k-th text while the template is rendered.
 _MARK = re.compile("\ue000(\\d+)\ue001")
 
 _ROLE = re.compile(r"[A-Za-z][A-Za-z_-]{0,31}")
@@ -17,7 +17,7 @@ Message = Mapping[str, Any]
 
 
 class ChatTemplate:
-    """Renders conversations; what the messages say never becomes a special token."""
+    """Renders conversations; the text of messages never becomes a special token."""
 
     def __init__(self, model_config: Any, tokenizer: Any, image_placeholder: str | None) -> None:
         """Find the template: the processor's, else the tokenizer's.
@@ -43,11 +43,11 @@ class ChatTemplate:
         """The prompt of one conversation.
 
         Args:
-            messages: `role` and `content`; content is text or a list of parts `{"type": "text", "text": ...}` and
-                `{"type": "image"}`. Without image parts, the images come first in the first user message.
+            messages: each with `role` and `content`, which is text or a list of parts `{"type": "text", "text": ...}`
+                and `{"type": "image"}`. Without image parts, the images precede the first user message's text.
 
         Raises:
-            RowError: `prompt_messages`, for messages of another form or that the template refuses.
+            RowError: `prompt_messages`, for messages of another form, or that the template refuses.
         """
         if not messages:
             raise RowError("prompt_messages", "the row has no messages")
@@ -66,7 +66,7 @@ class ChatTemplate:
             rendered = self._tokenizer.apply_chat_template(
                 conversation, chat_template=self._template, tokenize=False, add_generation_prompt=True
             )
-        except Exception as error:  # templates refuse messages by an exception of their own
+        except Exception as error:  # templates raise exceptions of their own
             raise RowError("prompt_messages", f"the chat template refuses the messages: {error}") from None
         return _split(rendered, texts)
 
@@ -80,10 +80,10 @@ class ChatTemplate:
 
 
 def _parts(message: Any) -> list[str | None]:
-    """The parts of a message: text, or None for an image."""
+    """The parts of a message, each a text, or None for an image."""
     if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
         raise RowError("prompt_messages", "a chat message needs a role and a content")
-    # The template writes the role as it is, where special tokens count: it has to be a name.
+    # The role is rendered as trusted text, where special tokens count: it has to be a name.
     if not _ROLE.fullmatch(message["role"]):
         raise RowError("prompt_messages", f"a message has the role {message['role'][:40]!r}; expected user or the like")
     content = message.get("content")
@@ -104,7 +104,7 @@ def _parts(message: Any) -> list[str | None]:
 
 
 def _mark(text: str, texts: list[str]) -> str:
-    """`text` with its core replaced by a mark; outer white space stays, for templates that trim it."""
+    """Replace `text` by a mark, except the white space around it, which the template may trim."""
     core = text.strip()
     if not core:
         return text

@@ -1,7 +1,7 @@
-"""Prompt text to token ids, in bulk, where text from the data stays text.
+"""Tokenizes prompts in bulk, so that text from the data never becomes a special token.
 
-A prompt is a list of pieces, each either written by the job's author (the template, where `<image>` or `</s>` mean
-the special token) or taken from the data (where the same characters are only characters).
+A prompt is a list of pieces. Each is either written by the job's author (the template, where `<image>` or `</s>` is the
+special token) or taken from the data (where it is plain text).
 """
 
 import re
@@ -15,7 +15,7 @@ from run_batch.model.declaration import RowError
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A stretch of prompt text; `trusted` text may hold special tokens, other text never does."""
+    """A piece of prompt text; only `trusted` text may hold special tokens."""
 
     text: str
     trusted: bool
@@ -33,10 +33,10 @@ class PromptTokenizer:
         """Token ids of each prompt.
 
         Args:
-            add_special_tokens: put the tokenizer's own BOS and the like around (not after a chat template).
+            add_special_tokens: add the tokenizer's own BOS and the like (not after a chat template).
 
         Raises:
-            RowError: one of the prompts cannot be encoded.
+            RowError: `prompt_too_long`, where one of the prompts holds too many different characters.
         """
         texts = ["".join(piece.text for piece in prompt) for prompt in prompts]
         if not texts:
@@ -50,7 +50,7 @@ class PromptTokenizer:
         return token_ids
 
     def _data_specials(self, prompt: Sequence[Piece]) -> list[tuple[int, int]]:
-        """Spans (start, end) of what reads like a special token but is not wholly in trusted text."""
+        """Spans (start, end) of text that looks like a special token, but is not wholly within a trusted piece."""
         if all(piece.trusted for piece in prompt):
             return []
         trusted: list[tuple[int, int]] = []
@@ -69,8 +69,8 @@ class PromptTokenizer:
     def _encode_guarded(self, text: str, spans: list[tuple[int, int]], add_special_tokens: bool) -> list[int]:
         """Tokenize `text` with each span taken as plain characters.
 
-        A stand-in character, which no tokenizer treats specially, takes the place of each span; the tokens that
-        cover it are then replaced by the plain encoding of the characters that they cover.
+        A stand-in character, which no tokenizer treats specially, replaces each span; the tokens that cover it are
+        then replaced by the plain encoding of the characters that they cover.
         """
         stand_in = _unused_character(text)
         guarded, cut = "", 0
@@ -95,7 +95,7 @@ class PromptTokenizer:
                 result.append(token_id)
                 index += 1
                 continue
-            # Byte-level tokenizers give one character several tokens with the same offsets: take them together.
+            # Byte-level tokenizers give one character several tokens with the same offsets: these belong together.
             stop = index + 1
             while stop < len(tokens) and tokens[stop][1][0] < end:
                 end = max(end, tokens[stop][1][1])
@@ -113,13 +113,13 @@ class PromptTokenizer:
             ids: list[int] = backend.encode(text, add_special_tokens=False).ids
         finally:
             backend.encode_special_tokens = before
-        # Tokenizers that mark word starts add a leading mark that does not belong in the middle of a prompt; it is
-        # harmless there: the characters of the data are kept, and no special token appears.
+        # Tokenizers that mark word starts add such a mark here, in the middle of a prompt. It does no harm: the
+        # characters of the data are kept, and no special token appears.
         return ids
 
 
 def _unused_character(text: str) -> str:
-    """A character that is not in `text`: one for private use, or, in a text made of all those, any other."""
+    """A character that is not in `text`: for private use, unless `text` holds all of those."""
     used = set(text)
     private = chain(range(0xE000, 0xF900), range(0xF0000, 0xFFFFE), range(0x100000, 0x10FFFE))
     for code in chain(private, range(0x20000, 0xE0000), range(0x3000, 0xD800)):

@@ -1,1 +1,1 @@
-"""Tokenized prompts and their images to what vLLM's engine takes, many rows at once."""
+"""Renders prompts and their images to what vLLM's engine takes, many rows at once."""

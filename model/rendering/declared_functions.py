@@ -1,4 +1,4 @@
-"""The functions that a model's author declares, called and held to what they promise."""
+"""Calls the functions that a model's author declares, and checks that what they return keeps their contract."""
 
 import traceback
 from collections.abc import Callable, Mapping, Sequence

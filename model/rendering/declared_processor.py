@@ -1,8 +1,8 @@
-"""What a model class declares, as the processor that vLLM wants.
+"""Gives declared models the processor classes that vLLM wants.
 
 vLLM renders prompts through three classes per model (info, dummy inputs, processor). These three serve every declared
-model: they read its declaration and call declared_renderer.py, the same code that the worker processes call in bulk.
-vLLM itself uses them when it profiles memory at start-up, and for anyone who calls `LLM.generate` on the model.
+model: they read its declaration and call DeclaredRenderer, which the worker processes call with many rows. vLLM uses
+them when it profiles memory at start-up, and for `LLM.generate`.
 """
 
 from collections.abc import Mapping
@@ -29,7 +29,7 @@ from run_batch.model.rendering.feature_counts import install_feature_count_check
 
 
 def install_processor(model_cls: type) -> None:
-    """Give `model_cls` the processor factories by which vLLM finds how its inputs are made."""
+    """Register the processor of declared models with vLLM for `model_cls`."""
     VLLM_MULTIMODAL_REGISTRY.register_processor(
         DeclaredProcessor,
         info=partial(DeclaredInfo, model_cls=model_cls),
@@ -39,7 +39,7 @@ def install_processor(model_cls: type) -> None:
 
 
 class DeclaredInfo(BaseProcessingInfo):
-    """What vLLM asks about the model's inputs before it sees any."""
+    """Tells vLLM about the model's inputs before there are any."""
 
     def __init__(self, ctx: Any, model_cls: type) -> None:
         super().__init__(ctx)
@@ -55,12 +55,12 @@ class DeclaredInfo(BaseProcessingInfo):
         return {"image": None} if self.declaration.mappers else {}
 
     def get_mm_max_tokens_per_item(self, seq_len: int, mm_counts: Mapping[str, int]) -> Mapping[str, int] | None:
-        """None lets vLLM measure the dummy data. Without any, an image may take all that a prompt may hold."""
+        """None has vLLM measure the dummy data; without any, an image may take as many tokens as a sequence has."""
         return dict.fromkeys(mm_counts, seq_len) if self.declaration.dummy_data is None else None
 
 
 class DeclaredDummyInputs(BaseDummyInputsBuilder[DeclaredInfo]):
-    """The declared dummy data; text only where none is declared."""
+    """Gives vLLM the declared dummy data; text only where none is declared."""
 
     def build(self, seq_len: int, mm_counts: Mapping[str, int]) -> DummyData:
         factory = self.info.declaration.dummy_data
@@ -85,7 +85,7 @@ class DeclaredDummyInputs(BaseDummyInputsBuilder[DeclaredInfo]):
 
 
 class DeclaredProcessor(BaseMultiModalProcessor[DeclaredInfo]):
-    """Renders one prompt by way of DeclaredRenderer."""
+    """Renders one prompt at a time, by DeclaredRenderer."""
 
     def __init__(self, info: DeclaredInfo, dummy_inputs: Any) -> None:
         super().__init__(info, dummy_inputs)
@@ -99,10 +99,10 @@ class DeclaredProcessor(BaseMultiModalProcessor[DeclaredInfo]):
         )
 
     def apply(self, inputs: ProcessorInputs, timing_ctx: TimingContext) -> MultiModalInput:
-        """Override of vLLM's method: mapper, input processor, placeholder ranges, hashes.
+        """Render one prompt, in place of vLLM's own method.
 
         Raises:
-            RowError: this prompt cannot be mapped.
+            RowError: the prompt cannot be rendered.
         """
         images = [_as_item(item) for items in inputs.mm_data_items.values() for item in items.get_all()]
         with timing_ctx.record("apply_declared_functions"):
@@ -121,7 +121,7 @@ class DeclaredProcessor(BaseMultiModalProcessor[DeclaredInfo]):
 
 
 def _as_item(item: Any) -> Any:
-    """An image as vLLM's parser hands it over, as mappers take it."""
+    """Convert an image from the form of vLLM's parser to that of mappers."""
     item = getattr(item, "media", item)
     if isinstance(item, Image.Image):
         return item

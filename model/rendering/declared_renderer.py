@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from vllm.multimodal.processing import InputProcessingContext
 
 from run_batch.model.declaration import PIXELS, Declaration, DeclarationError, RowError, TokenizedPrompt
+from run_batch.model.images.decode import Size
 from run_batch.model.images.pixels import size_after_resize
 from run_batch.model.images.row_image import RowImage
 from run_batch.model.rendering.bad_row_isolation import isolate_bad_rows
@@ -35,7 +36,7 @@ class DeclaredRenderer:
     def render(
         self, token_ids: Sequence[list[int]], images: Sequence[Sequence[RowImage]]
     ) -> list[EngineInput | RowError]:
-        """Render all rows; one that cannot be mapped gives its RowError in its place, the others are untouched.
+        """Render all rows; one that cannot be mapped gives its RowError and leaves the others untouched.
 
         Args:
             token_ids: of each row, the prompt with one placeholder token per image.
@@ -52,9 +53,7 @@ class DeclaredRenderer:
         return [engine_input(prompt) for prompt in self._functions.expand(prompts)]
 
 
-def _needed_size(
-    context: InputProcessingContext, declaration: Declaration
-) -> Callable[[tuple[int, int]], tuple[int, int]]:
+def _needed_size(context: InputProcessingContext, declaration: Declaration) -> Callable[[Size], Size]:
     needed_size = size_after_resize(declaration.mappers.get(PIXELS), context)
     if needed_size is None:
         raise DeclarationError(

@@ -21,7 +21,7 @@ _FIELD, _FIELD_ON_CPU = MultiModalBatchedField(), MultiModalBatchedField(keep_on
 
 
 def engine_input(prompt: TokenizedPrompt) -> EngineInput:
-    """The rendered input that `LLMEngine.add_request` takes, for one expanded prompt."""
+    """Build what `LLMEngine.add_request` takes from one expanded prompt."""
     if not prompt.items:
         return tokens_input(prompt.prompt_token_ids)
     return mm_input(

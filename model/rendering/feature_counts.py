@@ -1,9 +1,9 @@
-"""Holds a model to its own input processor: as many features as the prompt has placeholder tokens for them.
+"""Checks that a model gives an image as many features as its input processor gives it placeholder tokens.
 
-vLLM puts features into placeholders without counting them per image: too few placeholders and the rest of the features
-is dropped, without a word. So the number of placeholders travels with an image's tensors, on the CPU, and is compared
-with what the model's `embed_multimodal` gives. vLLM's memory profiling calls that at start-up, on the dummy data: a
-declaration that does not hold is mostly found there.
+vLLM replaces placeholders by features without counting them per image: where there are too few placeholders, it
+silently drops the other features. So each image's number of placeholders is passed along with its tensors, on the CPU,
+and compared with what the model's `embed_multimodal` returns. vLLM calls that on the dummy data when it profiles
+memory at start-up, where most wrong declarations are found.
 """
 
 import functools
@@ -17,7 +17,7 @@ FEATURE_COUNTS = "run_batch_feature_counts"
 
 
 def install_feature_count_check(model_cls: type) -> None:
-    """Have `model_cls.embed_multimodal` checked, unless it inherits one that is."""
+    """Wrap `model_cls.embed_multimodal` in the check, unless it inherits a wrapped one."""
     embed = getattr(model_cls, "embed_multimodal", None)
     if embed is None or hasattr(embed, "checks_feature_counts"):
         return
@@ -42,7 +42,7 @@ def check_feature_counts(model: str, counts: torch.Tensor | list[torch.Tensor], 
         features: tensors of shape (features, hidden size), one for each image.
 
     Raises:
-        DeclarationError: says how many of each.
+        DeclarationError: they differ; the message gives both numbers.
     """
     expected, found = [int(count) for count in counts], [len(image) for image in features]
     if len(found) != len(expected):

@@ -1,4 +1,4 @@
-"""The images of many rows, decoded and mapped to the tensors that the model takes."""
+"""Decodes and maps the images of many rows to the tensors that a declared model takes."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TypeAlias
@@ -7,34 +7,32 @@ import torch
 from blake3 import blake3
 
 from run_batch.model.declaration import MappedItem
-from run_batch.model.images.decode import DecodedImage
+from run_batch.model.images.decode import DecodedImage, Size
 from run_batch.model.images.row_image import EncodedImage, RowImage, decode_row_image
 from run_batch.model.rendering.declared_functions import DeclaredFunctions, Tensors
 from run_batch.model.rendering.lru_cache import LruCache
 
-# Of mapped images that are kept in case that rows to come hold them too, per worker process.
+# Of mapped images that are kept in case the next rows hold them too, per worker process.
 _MAPPED_BYTES = 128 << 20
 
-# Of decoded images that are held at a time, per worker process: few enough to stay in its cache until they are resized.
+# Of decoded images that are mapped together, per worker process: few enough to stay in a CPU cache until resized.
 _DECODED_BYTES = 4 << 20
 
-# The digest of a file; of any other object its id, which tells it apart as long as the caller holds it.
+# A file's digest; any other object's id, which is unique as long as the caller holds the object.
 Key: TypeAlias = bytes | int
 
 
 class ImageMapper:
-    """Maps images by one model's declared functions, each image once."""
+    """Maps images by one model's declared functions, and repeated images once."""
 
-    def __init__(
-        self, functions: DeclaredFunctions, needed_size: Callable[[tuple[int, int]], tuple[int, int]] | None = None
-    ) -> None:
+    def __init__(self, functions: DeclaredFunctions, needed_size: Callable[[Size], Size] | None = None) -> None:
         """See decode_image for `needed_size`."""
         self._functions = functions
         self._needed_size = needed_size
         self._mapped: LruCache[MappedItem] = LruCache(_MAPPED_BYTES)
 
     def map(self, images: Sequence[RowImage]) -> list[MappedItem]:
-        """Map all images; one that several of these rows, or rows shortly before them, hold is mapped once.
+        """Map all images; an image that is repeated, here or shortly before, is mapped once.
 
         Raises:
             RowError: one of the images cannot be decoded or mapped.
@@ -56,7 +54,7 @@ class ImageMapper:
         return [mapped[key] for key in keys]
 
     def _map_new(self, images: Mapping[Key, RowImage]) -> Iterator[tuple[Key, MappedItem]]:
-        """Decode and map, with no more decoded images at a time than fit into `_DECODED_BYTES`, or one."""
+        """Decode and map, in groups of about `_DECODED_BYTES` of decoded images."""
         decoded: dict[Key, DecodedImage | torch.Tensor] = {}
         nbytes = 0
         for key, image in images.items():
@@ -79,14 +77,14 @@ class ImageMapper:
 
 
 def _items(keys: Sequence[Key], tensors: Tensors, sizes: Sequence[tuple[int, int]]) -> Iterator[tuple[Key, MappedItem]]:
-    """Each image's own tensors, out of those of all.
+    """Split the tensors of all images into one MappedItem per image.
 
     Args:
         sizes: (width, height) of each image in pixels.
     """
     for index, (key, size) in enumerate(zip(keys, sizes, strict=True)):
         own = {name: values[index] for name, values in tensors.items()}
-        # Files that are equal are mapped to equal tensors, which take longer to hash.
+        # Equal files give equal tensors, and a file's digest is known already.
         content_hash = key.hex() if isinstance(key, bytes) else hash_tensors(own)
         yield key, MappedItem("image", own, content_hash, *size)
 
@@ -104,7 +102,7 @@ def _nbytes(item: MappedItem) -> int:
 
 
 def hash_tensors(tensors: Mapping[str, torch.Tensor]) -> str:
-    """Identity of a mapped item, for vLLM's encoder and prefix caches: BLAKE3 of names, dtypes, shapes, values."""
+    """BLAKE3 of names, dtypes, shapes and values: the key of a mapped item in vLLM's encoder and prefix caches."""
     digest = blake3()
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())

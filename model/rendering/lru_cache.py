@@ -1,4 +1,4 @@
-"""What was computed lately, within a limit of bytes: data sets ask several questions of one image in a row."""
+"""A least-recently-used cache with a limit in bytes; data sets ask several questions about one image in a row."""
 
 from collections import OrderedDict
 from collections.abc import Hashable
@@ -8,7 +8,7 @@ Value = TypeVar("Value")
 
 
 class LruCache(Generic[Value]):
-    """The values used last, as many as fit into `max_bytes`."""
+    """Keeps the values used last, as many as fit into `max_bytes`."""
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
@@ -16,16 +16,16 @@ class LruCache(Generic[Value]):
         self._bytes = 0
 
     def get(self, key: Hashable) -> Value | None:
-        """The value put under `key`, unless others have taken its place."""
+        """The value of `key`; None where it was never put, or is evicted."""
         if key not in self._values:
             return None
         self._values.move_to_end(key)
         return self._values[key][0]
 
     def put(self, key: Hashable, value: Value, nbytes: int) -> None:
-        """Keep `value`, which takes `nbytes`, in the place of those that were used longest ago."""
+        """Add a value of `nbytes` under a new key, and evict the least recently used ones beyond the limit."""
         self._values[key] = (value, nbytes)
         self._bytes += nbytes
         while self._bytes > self._max_bytes:
-            _, (_, dropped) = self._values.popitem(last=False)
-            self._bytes -= dropped
+            _, (_, evicted) = self._values.popitem(last=False)
+            self._bytes -= evicted

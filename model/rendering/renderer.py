@@ -1,7 +1,7 @@
-"""One model's way from prompt text and encoded images to what vLLM's engine takes, for many rows at once.
+"""Renders rows for one model, from prompt text and images to what vLLM's engine takes, many rows at once.
 
-A declared model goes through its own functions (declared_renderer.py); any other model that vLLM has goes through
-vLLM's processor for it. Whoever calls need not know which.
+The images of a declared model go through its own functions (declared_renderer.py), those of any other model through
+vLLM's processor for it (vllm_renderer.py); callers need not know which.
 """
 
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ from run_batch.model.rendering.engine_input import EngineInput
 from run_batch.model.rendering.text_renderer import TextRenderer
 from run_batch.model.rendering.vllm_renderer import VllmRenderer
 
-# More characters than the longest tokens could make fit into a model's context.
+# Limits on a prompt's characters, higher than those of any prompt that fits into a model's context.
 _PROMPT_CHARACTERS = 100_000
 _CHARACTERS_PER_TOKEN = 64
 
@@ -35,7 +35,7 @@ class Prompt:
     """The prompt of one row, before it is tokenized.
 
     Attributes:
-        pieces: the prompt text, one placeholder per image in its trusted pieces.
+        pieces: the prompt text, with one placeholder per image in its trusted pieces.
         images: encoded images, PIL images, or tensors of precomputed features (features, hidden size).
     """
 
@@ -44,7 +44,7 @@ class Prompt:
 
 
 class _TokensRenderer(Protocol):
-    """Renders rows whose prompts are tokenized, in one of the ways that a model may have."""
+    """Renders rows after tokenization: a DeclaredRenderer, VllmRenderer or TextRenderer."""
 
     def render(
         self, token_ids: Sequence[list[int]], images: Sequence[Sequence[RowImage]]
@@ -52,14 +52,16 @@ class _TokensRenderer(Protocol):
 
 
 class Renderer:
-    """Renders rows for one model. Building one reads the checkpoint's configs and tokenizer, not its weights.
+    """Renders rows for one model.
+
+    Building one reads the checkpoint's configs and tokenizer, not its weights.
 
     Args:
-        scaled_jpeg_decoding: decode large JPEG files scaled (see decode_image).
+        scaled_jpeg_decoding: decode large JPEG files at a reduced size (see decode_image).
 
     Raises:
-        SettingsError: the model's settings do not hold.
-        DeclarationError: scaled decoding is asked for, and the model maps pixels in a way of its own.
+        SettingsError: the model's settings are wrong.
+        DeclarationError: scaled decoding is asked for, and the model maps pixels by a function of its own.
     """
 
     def __init__(self, settings: ModelSettings, scaled_jpeg_decoding: bool = False) -> None:
@@ -74,12 +76,12 @@ class Renderer:
 
     @property
     def max_model_len(self) -> int:
-        """Most tokens of prompt and generated text together."""
+        """Largest number of tokens of prompt and generated text together."""
         return self._model_config.max_model_len
 
     @property
     def takes_images(self) -> bool:
-        """Whether the model takes anything but text."""
+        """Whether the model takes images besides text."""
         return self._model_config.is_multimodal_model
 
     @property
@@ -101,15 +103,25 @@ class Renderer:
         return ChatTemplate(self._model_config, self.tokenizer, self.image_placeholder)
 
     def render(self, prompts: Sequence[Prompt], add_special_tokens: bool = True) -> list[EngineInput | RowError]:
-        """Tokenize and map all rows; a row that cannot be mapped gives its RowError, its neighbours are untouched."""
+        """Tokenize and render all rows.
+
+        Args:
+            add_special_tokens: see PromptTokenizer.encode.
+
+        Returns:
+            For each row what the engine takes, or the RowError of a row that cannot be rendered.
+
+        Raises:
+            DeclarationError: a declared function breaks its contract.
+        """
         encoded = self._encode([prompt.pieces for prompt in prompts], add_special_tokens)
         images = [p.images for p, ids in zip(prompts, encoded, strict=True) if not isinstance(ids, RowError)]
         rendered = iter(self._renderer.render([ids for ids in encoded if not isinstance(ids, RowError)], images))
         return [ids if isinstance(ids, RowError) else self._check_length(next(rendered)) for ids in encoded]
 
     def _encode(self, prompts: Sequence[Sequence[Piece]], add_special_tokens: bool) -> list[list[int] | RowError]:
-        """Token ids of each prompt, or why it has none."""
-        # Tokenizing what cannot fit would take a worker minutes and gigabytes.
+        """Token ids of each prompt, or its RowError."""
+        # Tokenizing a prompt that cannot fit may take a worker minutes and gigabytes.
         limit = max(_PROMPT_CHARACTERS, _CHARACTERS_PER_TOKEN * self.max_model_len)
         lengths = [sum(len(piece.text) for piece in prompt) for prompt in prompts]
         short = [prompt for prompt, length in zip(prompts, lengths, strict=True) if length <= limit]

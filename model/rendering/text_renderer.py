@@ -1,4 +1,4 @@
-"""Rows of a model that takes text only."""
+"""Renders rows for a model that takes text only."""
 
 from collections.abc import Sequence
 
@@ -10,12 +10,12 @@ from run_batch.model.rendering.engine_input import EngineInput
 
 
 class TextRenderer:
-    """Renders rows for one model that takes text only."""
+    """Renders rows without images."""
 
     def render(
         self, token_ids: Sequence[list[int]], images: Sequence[Sequence[RowImage]]
     ) -> list[EngineInput | RowError]:
-        """The token ids as they are; a row that has images gives a RowError."""
+        """Pass the token ids on; a row that has images gives a RowError."""
         return [
             RowError("image_unsupported", "the row has an image, the model takes text only")
             if row_images

@@ -1,4 +1,4 @@
-"""Renders rows for a model that vLLM ships, by vLLM's own processor for it."""
+"""Renders rows for a model that vLLM ships, with vLLM's own processor."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,15 +13,15 @@ from run_batch.model.images.row_image import EncodedImage, RowImage, decode_row_
 from run_batch.model.rendering.engine_input import EngineInput
 from run_batch.model.rendering.lru_cache import LruCache
 
-# Decoded images that are kept in case that the next rows hold them too, per worker process.
+# Of decoded images that are kept in case the next rows hold them too, per worker process.
 _DECODED_BYTES = 64 << 20
 
-# Of all images of a row together, for vLLM's own processors, which take them decoded and at once.
+# In all images of one row together: vLLM's processors take a row's images decoded, all at once.
 _ROW_PIXELS = 200_000_000
 
 
 class VllmRenderer:
-    """A model that vLLM ships: its own processor, one prompt at a time."""
+    """Renders rows for one model by vLLM's processor, one row at a time."""
 
     def __init__(self, processor: Any) -> None:
         self._processor = processor
@@ -42,7 +42,7 @@ class VllmRenderer:
             return self._processor.apply(ProcessorInputs(token_ids, items), TimingContext(enabled=False))
         except RowError as error:
             return error
-        # The processors of vLLM and transformers raise anything for images and features that they cannot take.
+        # The processors of vLLM and transformers raise exceptions of any type for images that they cannot take.
         except Exception as error:
             return RowError("image_processing", f"{type(error).__name__}: {' '.join(str(error).split())}")
 
