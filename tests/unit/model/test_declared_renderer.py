@@ -22,6 +22,7 @@ from run_batch.model import (
 )
 from run_batch.model.declaration import declaration_of
 from run_batch.model.images.row_image import EncodedImage
+from run_batch.model.rendering import image_mapper
 from run_batch.model.rendering.declared_renderer import DeclaredRenderer
 from run_batch.model.rendering.feature_counts import install_feature_count_check
 
@@ -181,6 +182,33 @@ def test_an_image_file_that_comes_again_is_mapped_once() -> None:
     # By these vLLM knows what it has encoded already.
     hashes = [name for row in [*first, *second] for name in row["mm_hashes"]["image"]]
     assert [hashes.index(name) for name in hashes] == [0, 1, 0, 1, 4]
+
+
+def test_images_are_mapped_in_groups_of_limited_size_and_each_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(image_mapper, "_DECODED_BYTES", 2 * 4 * 4 * 3)  # two images
+    groups: list[int] = []
+
+    def counting(context: Any, items: list[Image.Image]) -> dict[str, torch.Tensor]:
+        groups.append(len(items))
+        return mean_mapper(context, items)
+
+    (row,) = rendered(declared(counting), ([IMAGE] * 5, [file_of(n) for n in range(5)]))
+    assert groups == [2, 2, 1]
+    assert [item["colour"].data[0].item() for item in row["mm_kwargs"]["image"]] == [0, 1, 2, 3, 4]
+
+
+def test_a_row_with_more_features_than_placeholder_tokens_for_them_fails_alone() -> None:
+    @MULTIMODAL_REGISTRY.register_image_feature_input_mapper(lambda context, items: {"image_features": items})
+    @INPUT_REGISTRY.register_input_processor(three_tokens)
+    class Model(nn.Module):
+        pass
+
+    declaration = declaration_of(Model)
+    assert declaration is not None
+    renderer = DeclaredRenderer(None, declaration)  # type: ignore[arg-type]
+    good, more = rendered(renderer, ([IMAGE], [torch.ones(2, 4)]), ([IMAGE], [torch.ones(3, 4)]))
+    assert not isinstance(good, RowError)
+    assert str(more) == "placeholders: the prompt has 2 placeholder tokens for an image with 3 features"
 
 
 def test_an_array_mapper_gets_arrays_and_any_other_gets_pil_images() -> None:
