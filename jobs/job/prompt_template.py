@@ -7,8 +7,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from run_batch.jobs.job.config import did_you_mean
 from run_batch.jobs.job.errors import JobError
+from run_batch.model.checkpoint.nearest_name import did_you_mean
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,9 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from run_batch.jobs.job.config import JobConfig, did_you_mean
+from run_batch.jobs.job.config import JobConfig
 from run_batch.jobs.job.errors import JobError
 from run_batch.jobs.machine.slurm_environment import gpus_per_engine
+from run_batch.model.checkpoint.nearest_name import did_you_mean
 
 # sbatch of Slurm 22.05 and later.
 _WITH_VALUE = """
