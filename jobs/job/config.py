@@ -23,7 +23,7 @@ from run_batch.jobs.job.tables import (
     PreprocessTable,
     PromptTable,
 )
-from run_batch.model.checkpoint.nearest_name import did_you_mean
+from run_batch.model.checkpoint.nearest_name import nearest_or_all
 
 _HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 
@@ -92,7 +92,7 @@ def parse_config(tables: Mapping[str, Any], folder: Path) -> JobConfig:
     """
     for name, table in tables.items():
         if name not in TABLES and name not in FREE_TABLES:
-            raise JobError(f"unknown table [{name}]{did_you_mean(name, [*TABLES, *FREE_TABLES])}")
+            raise JobError(f"unknown table [{name}]{nearest_or_all(name, [*TABLES, *FREE_TABLES])}")
         if not isinstance(table, dict):
             raise JobError(f"{name} must be a table: write [{name}] and its keys below")
     parsed: dict[str, Any] = {name: _parse_table(name, cls, tables.get(name, {})) for name, cls in TABLES.items()}
@@ -110,7 +110,7 @@ def _parse_table(name: str, cls: type, values: Mapping[str, Any]) -> Any:
             elsewhere = [
                 f"{t}.{found}" for t, other in TABLES.items() if found in {f.name for f in dataclasses.fields(other)}
             ]
-            hint = f"; did you mean {elsewhere[0]}?" if elsewhere else did_you_mean(found, fields, f"{name}.")
+            hint = f"; did you mean {elsewhere[0]}?" if elsewhere else nearest_or_all(found, fields, f"{name}.")
             raise JobError(f"unknown key {name}.{found}{hint}")
     for f in fields.values():
         full = f"{name}.{f.name}"

@@ -108,17 +108,11 @@ def _is_text(kind: pa.DataType) -> bool:
 
 
 def require_column(key: str, column: str, schema: pa.Schema) -> None:
-    """Refuse a key that names a column which the input does not have.
+    """Check that the input has the column that a key of job.toml names.
 
     Raises:
-        JobError
+        JobError: it has not; the message lists the columns that it has.
     """
     if column not in schema.names:
-        raise JobError(
-            f"{key} names column {column!r}; the input has: {', '.join(schema.names)}{_nearest(column, schema)}"
-        )
-
-
-def _nearest(column: str, schema: pa.Schema) -> str:
-    hint = did_you_mean(column, schema.names)
-    return hint if hint.startswith("; did") else ""
+        hint = did_you_mean(column, schema.names)
+        raise JobError(f"{key} names column {column!r}; the input has: {', '.join(schema.names)}{hint}")

@@ -12,7 +12,7 @@ from typing import Any
 from run_batch.jobs.job.config import JobConfig
 from run_batch.jobs.job.errors import JobError
 from run_batch.jobs.machine.slurm_environment import gpus_per_engine
-from run_batch.model.checkpoint.nearest_name import did_you_mean
+from run_batch.model.checkpoint.nearest_name import nearest_or_all
 
 # sbatch of Slurm 22.05 and later.
 _WITH_VALUE = """
@@ -113,7 +113,7 @@ def _check_name(name: str) -> None:
         raise JobError(f"slurm.{name} cannot be set: {_DECIDED[name]}")
     if name not in _SBATCH:
         known = [*_SBATCH, *_OWN]
-        hint = did_you_mean(name.replace("_", "-"), known, "slurm.")
+        hint = nearest_or_all(name.replace("_", "-"), known, "slurm.")
         raise JobError(f"unknown key slurm.{name}{hint} (options of sbatch, by their long names)")
 
 
