@@ -166,7 +166,7 @@ def mutate_tables(tables: dict[str, Any], rng: random.Random) -> None:
     elif action < 0.25:
         tables.pop(name)
     elif action < 0.4:
-        known = _VLLM_KEYS.get(name) or [field for other in TABLES.values() for field in other.__dataclass_fields__]
+        known = _VLLM_KEYS.get(name) or [field for other in TABLES.values() for field in other.model_fields]
         table[rng.choice([*known, key[:-1], key + "x", rng.choice(TEXTS)])] = any_value(rng)
     else:
         table[key] = any_value(rng)
