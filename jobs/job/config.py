@@ -10,7 +10,6 @@ from typing import Any
 
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
-from pydantic_core import ErrorDetails
 
 from run_batch.jobs.job.errors import JobError
 from run_batch.jobs.job.tables import ENGINE_PLACEMENT, FREE_TABLES, TABLES, Effect, JobTables, effect_of
@@ -81,12 +80,12 @@ def parse_config(tables: Mapping[str, Any], folder: Path) -> JobConfig:
     return config
 
 
-def _rank(error: ErrorDetails) -> tuple[bool, bool]:
+def _rank(error: Mapping[str, Any]) -> tuple[bool, bool]:
     """Which of several mistakes is reported: a wrong table first, and an unknown key before the one it stands for."""
     return len(error["loc"]) > 1, error["type"] != "extra_forbidden"
 
 
-def _explain(error: ErrorDetails, given: Mapping[str, Any]) -> str:
+def _explain(error: Mapping[str, Any], given: Mapping[str, Any]) -> str:
     """One line of text for pydantic's error: the full key, the value found, and what is accepted."""
     table, *inner = (part if part.isprintable() else repr(part) for part in map(str, error["loc"]))
     if not inner and error["type"] == "extra_forbidden":
@@ -126,7 +125,7 @@ _ACCEPTED = {
 }
 
 
-def _accepted(error: ErrorDetails, field: FieldInfo) -> str:
+def _accepted(error: Mapping[str, Any], field: FieldInfo) -> str:
     """What a key takes, in words, where pydantic refused its value."""
     kind, reason = error["type"], error.get("ctx", {})
     if kind in ("greater_than_equal", "less_than_equal"):
