@@ -68,14 +68,19 @@ def test_a_setup_line_that_fails_ends_the_task(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout) == (1, "")
 
 
+_LONG = "for i in {1..400};"  # but not forever: a test that fails leaves no process behind
+
+
 @pytest.mark.parametrize("signalled", ["USR1", "TERM"])
 def test_a_signal_to_the_script_reaches_the_command_and_its_exit_code_comes_back(
     tmp_path: Path, signalled: str
 ) -> None:
-    # While the command saves, the script gets another one: it must not take that for the end of the command.
+    # While the command saves, the script gets another one: it must not take that for the end of the command, which
+    # ends only when that one has reached it, too.
     other = {"USR1": "TERM", "TERM": "USR1"}[signalled]
-    save = f"kill -{other} $PPID; sleep 0.5; exit 75"
-    command = f"trap '' {other}; trap '{save}' {signalled}; kill -{signalled} $PPID; while :; do sleep 0.1; done"
+    save = f'kill -{other} $PPID; {_LONG} do [ "$passed_on" ] && exit 75; sleep 0.05; done; exit 1'
+    go_on = f"{_LONG} do sleep 0.05; done"
+    command = f"trap passed_on=1 {other}; trap '{save}' {signalled}; kill -{signalled} $PPID; {go_on}"
     words = ["bash", "-c", command]
     done = run_script(tmp_path, array_script(REQUEUED, 8, words, {}))
     assert (done.returncode, done.stdout) == (75, "scontrol requeue 12_3\n"), done.stderr
