@@ -1,4 +1,4 @@
-"""What a job needs of its input's columns, and of the model's settings."""
+"""The columns of the input that a job reads, and the settings of its model."""
 
 import pyarrow as pa
 
@@ -8,7 +8,7 @@ from run_batch.model.checkpoint.settings import ModelSettings
 
 
 def model_settings(config: JobConfig) -> ModelSettings:
-    """The model side of a job's configuration."""
+    """The settings by which vLLM's classes are built for this job: [model] with an absolute path, and [engine]."""
     return ModelSettings(
         path=config.resolve(config.model.path),
         architecture=config.model.architecture,

@@ -1,7 +1,6 @@
-"""`run-batch submit`: a job's array script, written next to its results and handed to sbatch.
+"""`run-batch submit`: checks a job, writes its array script below its output folder, and hands the script to sbatch.
 
-The script needs nothing but itself: `sbatch SCRIPT` submits the job again, `sbatch --array=3,7 SCRIPT` two of its
-tasks.
+The script is complete: `sbatch SCRIPT` submits the job again, `sbatch --array=3,7 SCRIPT` two of its tasks.
 """
 
 import os
@@ -27,8 +26,9 @@ from run_batch.jobs.slurm.sbatch_options import SlurmTable
 from run_batch.model.checkpoint.download import download_model
 from run_batch.model.checkpoint.settings import SettingsError
 
-_UNREACHABLE = re.compile("contact|connect|timed out|establish", re.IGNORECASE)  # of slurmctld, not of the job
-# Where the Hub's libraries keep what they have downloaded.
+# Of sbatch's errors, those that say that slurmctld cannot be reached; others say that it refuses the job.
+_UNREACHABLE = re.compile("contact|connect|timed out|establish", re.IGNORECASE)
+# Variables that name the folders in which the Hub's libraries keep downloads.
 _HUB_CACHES = ("HF_HOME", "HF_HUB_CACHE", "HF_DATASETS_CACHE")
 
 
@@ -38,12 +38,12 @@ def submit_job(
     """Check a job as `run-batch check` does, write its script, and submit that.
 
     Args:
-        overrides: of job.toml's keys, as given on the command line; the tasks get them, too.
+        overrides: values of `--set`; the tasks get them, too.
         only_print: print the script to `out`; write and submit nothing.
-        out: where the job's id goes, all else to standard error.
+        out: gets the id of the Slurm job; messages go to standard error.
 
     Returns:
-        The exit code.
+        The exit code of run-batch.
 
     Raises:
         JobError: the job cannot start, or sbatch refuses its options.
@@ -52,7 +52,7 @@ def submit_job(
     tasks = slurm.tasks
     if tasks is None:
         raise JobError("how many tasks? Say --tasks N, or slurm.tasks in job.toml")
-    words = [*_own_command(), "--config", str(config_path.absolute()), *_passed_on(overrides)]
+    command = [*_this_program(), "--config", str(config_path.absolute()), *_set_arguments(overrides)]
     print(check_job(job), file=sys.stderr)
     left = len(job.missing_shards)
     if not left and not only_print:
@@ -60,16 +60,12 @@ def submit_job(
         return EXIT_COMPLETE
     if tasks > left:
         print(f"{tasks} tasks for {left} shards: some will find nothing to do", file=sys.stderr)
-    slurm = _with_places(slurm, job)
-    script = array_script(slurm, tasks, words, hub_environment(job.config))
+    slurm = _with_job_options(slurm, job)
+    script = array_script(slurm, tasks, command, hub_environment(job.config))
     if only_print:
         print(script, end="", file=out)
         return EXIT_COMPLETE
-    if _is_on_hub(job.config.resolve(job.config.model.path)):
-        try:
-            download_model(model_settings(job.config))
-        except SettingsError as error:
-            raise JobError(str(error)) from None
+    _download_weights(job.config)
     path = _write_script(script, job)
     print(_submit(path), file=out)
     print(
@@ -80,14 +76,19 @@ def submit_job(
     return EXIT_COMPLETE
 
 
-def _own_command() -> list[str]:
-    """The command that submits is the one that the tasks run: same installation, same Python."""
+def _this_program() -> list[str]:
+    """The program that runs now, as a command: tasks run the same installation on the same Python."""
     program = Path(sys.argv[0]).absolute()
     return [str(program)] if os.access(program, os.X_OK) else [sys.executable, str(program)]
 
 
-def _passed_on(overrides: tuple[str, ...]) -> list[str]:
-    words = []
+def _set_arguments(overrides: tuple[str, ...]) -> list[str]:
+    """The `--set` arguments of the tasks.
+
+    Raises:
+        JobError: one that a script must not or cannot hold.
+    """
+    arguments = []
     for override in overrides:
         if hide_secrets(override) != override or override.startswith("engine.hf_token"):
             raise JobError(
@@ -96,34 +97,48 @@ def _passed_on(overrides: tuple[str, ...]) -> list[str]:
             )
         if not override.isprintable():
             raise JobError(f"--set {override!r}: expected one line without control characters; put it into job.toml")
-        words += [] if override.startswith("slurm.") else ["--set", override]
-    return words
+        arguments += [] if override.startswith("slurm.") else ["--set", override]
+    return arguments
 
 
-def _with_places(slurm: SlurmTable, job: PreparedJob) -> SlurmTable:
-    """With a name, a folder and a file for the log."""
+def _with_job_options(slurm: SlurmTable, job: PreparedJob) -> SlurmTable:
+    """The table with a job name, a working folder and a log file where it names none."""
     log = str(job.store.run_folder / "logs")
     if "\\" in log and "output" not in slurm.options:
         raise JobError(f"{log}: Slurm takes a backslash for its own; set slurm.output, or another output.path")
-    places = {
+    from_job = {
         "job-name": job.store.folder.name,
         "chdir": str(job.config.folder),
         "output": log.replace("%", "%%") + "/%A_%a.log",
     }
-    return replace(slurm, options={**places, **slurm.options})
+    return replace(slurm, options={**from_job, **slurm.options})
 
 
-def _is_on_hub(path: str) -> bool:
-    """Of a path that JobConfig.resolve gave."""
+def _is_hub_id(path: str) -> bool:
+    """Whether what JobConfig.resolve returned is the id of a model or data set on the Hub."""
     return "://" not in path and not os.path.isabs(path)
 
 
+def _download_weights(config: JobConfig) -> None:
+    """Download the weights of a model of the Hub once, before many tasks start and ask for them at the same time.
+
+    Raises:
+        JobError: they cannot be downloaded.
+    """
+    if not _is_hub_id(config.resolve(config.model.path)):
+        return
+    try:
+        download_model(model_settings(config))
+    except SettingsError as error:
+        raise JobError(str(error)) from None
+
+
 def hub_environment(config: JobConfig) -> Mapping[str, str]:
-    """What keeps the tasks from asking the Hub: all that they need of it is in its cache once the job was checked."""
+    """Variables that keep the tasks off the Hub: after the check and the download its cache has all that they need."""
     if config.input.path.startswith("hf://"):
         return {}  # rows are read from the Hub itself
     environment = {"HF_HUB_OFFLINE": "1"}
-    if any(_is_on_hub(config.resolve(path)) for path in (config.model.path, config.input.path)):
+    if any(_is_hub_id(config.resolve(path)) for path in (config.model.path, config.input.path)):
         home = os.path.expanduser(os.environ.get("HF_HOME", "~/.cache/huggingface"))
         caches = {**os.environ, "HF_HOME": home}
         environment |= {name: os.path.abspath(caches[name]) for name in _HUB_CACHES if name in caches}
@@ -131,10 +146,11 @@ def hub_environment(config: JobConfig) -> Mapping[str, str]:
 
 
 def _write_script(script: str, job: PreparedJob) -> Path:
+    """Write the script below the output folder, with a folder for its logs, and record the job there."""
     path = job.store.run_folder / f"submit-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.sh"
     try:
         job.store.create()
-        # A thousand tasks need not check again, each for itself, what has been checked here.
+        # With this record, the tasks need not repeat the checks that read the whole input.
         record_job(job.store, job.identity, job.plan, job.source)
         (job.store.run_folder / "logs").mkdir(exist_ok=True)
         path.write_text(script)
@@ -145,10 +161,10 @@ def _write_script(script: str, job: PreparedJob) -> Path:
 
 
 def _submit(path: Path) -> str:
-    """Hand the script to sbatch; the job's id."""
+    """Hand the script to sbatch, and return the id of the Slurm job."""
     environ = dict(os.environ)
     if "SLURM_JOB_ID" in environ:
-        # Submitted from within a job: what Slurm says of that one would reach the tasks of this one.
+        # Submitted from inside a job: sbatch would pass that job's variables on to the tasks of this one.
         environ = {k: v for k, v in environ.items() if not k.startswith("SLURM_") or k.startswith("SLURM_CONF")}
     try:
         done = subprocess.run(["sbatch", "--parsable", str(path)], capture_output=True, text=True, env=environ)
