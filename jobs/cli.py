@@ -79,7 +79,7 @@ def main(
 
     def run(config: JobConfig, summary: Any) -> int:
         from run_batch.jobs.job.prepare import prepare
-        from run_batch.jobs.runner.pipeline import run_job
+        from run_batch.jobs.runner.run_job import run_job
 
         share = _share(task_index, task_count)
         take_own_gpus(os.environ, gpus_per_engine(config))

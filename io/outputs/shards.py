@@ -10,7 +10,6 @@ import socket
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
@@ -18,28 +17,12 @@ import pyarrow.parquet as pq
 
 RUN_FOLDER = ".run_batch"
 SUCCESS = "_SUCCESS"
+_KEYS = b"run_batch."
 _SHARD_NAME = re.compile(r"part-(\d{6,})\.parquet")
-_FAILED_KEY = b"run_batch.rows_failed"
-_ATTEMPT_KEY = b"run_batch.attempt"
 
 
 class ShardError(Exception):
     """A committed shard cannot be read; the message names it and what to do."""
-
-
-@dataclass(frozen=True, slots=True)
-class ShardInfo:
-    """What a committed shard holds.
-
-    Attributes:
-        rows: number of rows.
-        failed: rows whose `error` is not null.
-        attempt: how often it had been committed before.
-    """
-
-    rows: int
-    failed: int
-    attempt: int
 
 
 class ShardStore:
@@ -94,16 +77,15 @@ class ShardStore:
     def is_committed(self, index: int) -> bool:
         return self.path(index).exists()
 
-    def info(self, index: int) -> ShardInfo:
-        """Counts of a committed shard, from its footer.
+    def metadata(self, index: int) -> dict[str, str]:
+        """What `commit` kept in the footer of a shard.
 
         Raises:
             ShardError: the file cannot be read as Parquet.
         """
         with _reading(self.path(index)):
-            metadata = pq.read_metadata(self.path(index))
-        keys: Mapping[bytes, bytes] = metadata.metadata or {}
-        return ShardInfo(metadata.num_rows, int(keys.get(_FAILED_KEY, b"0")), int(keys.get(_ATTEMPT_KEY, b"0")))
+            keys: Mapping[bytes, bytes] = pq.read_metadata(self.path(index)).metadata or {}
+        return {key.decode(): value.decode() for key, value in keys.items() if key.startswith(_KEYS)}
 
     def read(self, index: int, columns: list[str] | None = None) -> pa.Table:
         """A committed shard.
@@ -114,22 +96,18 @@ class ShardStore:
         with _reading(self.path(index)):
             return pq.ParquetFile(self.path(index), page_checksum_verification=True).read(columns)
 
-    def commit(self, index: int, table: pa.Table, metadata: Mapping[str, str], attempt: int = 0) -> None:
+    def commit(self, index: int, table: pa.Table, metadata: Mapping[str, str]) -> None:
         """Write one shard and make it appear, in the place of an earlier attempt; afterwards it is there after a
         power cut too.
 
         Args:
-            table: the shard's rows, in order, with a column `error`.
-            metadata: what else to keep in the file's metadata.
-            attempt: how often the shard has been committed before.
+            table: the shard's rows, in order.
+            metadata: what to keep in the file's footer; its keys begin with `run_batch.`.
 
         Raises:
             OSError: the disk is full, or the folder is gone or read-only.
         """
-        failed = len(table) - table["error"].null_count
         keys = {key.encode(): value.encode() for key, value in metadata.items()}
-        keys[_FAILED_KEY] = str(failed).encode()
-        keys[_ATTEMPT_KEY] = str(attempt).encode()
         table = table.replace_schema_metadata({**(table.schema.metadata or {}), **keys})
         temporary = self.own_folder / f"{self.path(index).name}.{socket.gethostname()}-{os.getpid()}.tmp"
         try:

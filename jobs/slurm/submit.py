@@ -20,9 +20,10 @@ from run_batch.jobs.check import check_job
 from run_batch.jobs.job.columns import model_settings
 from run_batch.jobs.job.config import JobConfig
 from run_batch.jobs.job.errors import EXIT_COMPLETE, EXIT_INTERRUPTED, JobError, RunError
-from run_batch.jobs.job.plan import record_job
+from run_batch.jobs.job.job_identity import record_job
 from run_batch.jobs.job.prepare import PreparedJob
 from run_batch.jobs.machine.slurm_environment import ARRAY_COUNT
+from run_batch.jobs.results.commits import CommittedShards
 from run_batch.jobs.slurm.sbatch_options import SlurmTable
 from run_batch.model.checkpoint.download import download_model
 from run_batch.model.checkpoint.settings import SettingsError
@@ -55,7 +56,7 @@ def submit_job(
         raise JobError("how many tasks? Say --tasks N, or slurm.tasks in job.toml")
     words = [*_own_command(), "--config", str(config_path.absolute()), *_passed_on(overrides)]
     print(check_job(job), file=sys.stderr)
-    left = len(job.missing_shards)
+    left = len(CommittedShards(job.store, job.plan, job.shards).missing())
     if not left and not only_print:
         print(f"nothing to do: all {job.plan.num_rows} rows are done; nothing submitted", file=sys.stderr)
         return EXIT_COMPLETE

@@ -138,7 +138,7 @@ def _errors(store: ShardStore, commits: Sequence[Commit]) -> str:
     rows = []
     for kind, count in errors_by_kind(commits).most_common():
         table = store.read(first_shards[kind], ["row_id", "error"]).to_pylist()
-        examples = [row for row in table if (row["error"] or "").partition(":")[0] == kind][:_FAILURES_SHOWN]
+        examples = [row for row in table if (row["error"] or "").startswith(f"{kind}: ")][:_FAILURES_SHOWN]
         rows.append((kind, f"{count:,}", "\n".join(f"{row['row_id']}: {row['error']}" for row in examples)))
     return _table(rows, ("kind", "rows", "such as"))
 

@@ -14,7 +14,7 @@ from run_batch.jobs.job.plan import Plan
 from run_batch.jobs.job.rows import RowFailure, RowResult
 from run_batch.jobs.job.shares import SHARES_FOLDER, WHOLE_JOB, Share, share_of
 from run_batch.jobs.results.commits import read_commits
-from run_batch.jobs.results.recovery import read_rows, segments
+from run_batch.jobs.results.journal_files import read_rows, segments
 from run_batch.jobs.watch.progress import PROGRESS_FILE, ProgressRecord, read_progress
 
 # A run writes its progress every second; on a busy shared file system that can take a while to be seen.
@@ -194,7 +194,7 @@ def _journalled(store: ShardStore, hashed: str, plan: Plan, running: Collection[
 
 def _of_nobody(rows: dict[int, RowResult], plan: Plan, shards: Collection[int]) -> list[RowResult]:
     """Finished rows of shards that are neither committed nor in the hands of a process."""
-    return [result for row, result in rows.items() if row // plan.rows_per_shard not in shards]
+    return [result for row, result in rows.items() if plan.shard_of(row) not in shards]
 
 
 def _shares(plan: Plan, progress: dict[Share, ProgressRecord], committed: set[int]) -> list[ShareStatus]:
@@ -209,7 +209,7 @@ def _shares(plan: Plan, progress: dict[Share, ProgressRecord], committed: set[in
 
 def _share(share: Share, plan: Plan, record: ProgressRecord | None, committed: set[int]) -> ShareStatus:
     shards = share.shards(plan.num_shards)
-    rows = sum(len(plan.rows(shard)) for shard in shards)
+    rows = plan.rows_in(shards)
     done = sum(len(plan.rows(shard)) for shard in shards if shard in committed)
     state = "not started" if record is None else _state(record)
     if done == rows and state != "running":

@@ -8,17 +8,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from run_batch.io.outputs.shards import ShardStore
+from run_batch.jobs.job.columns import check_columns
 from run_batch.jobs.job.config import JobConfig, parse_config
 from run_batch.jobs.job.errors import JobError
-from run_batch.jobs.job.plan import (
-    Plan,
-    check_columns,
-    check_ids,
-    check_same_job,
-    job_identity,
-    open_source,
-    record_job,
-)
+from run_batch.jobs.job.input_source import open_source
+from run_batch.jobs.job.job_identity import check_same_job, job_identity, record_job
+from run_batch.jobs.job.plan import Plan
+from run_batch.jobs.job.row_ids import check_ids
 
 
 @pytest.fixture
@@ -38,7 +34,17 @@ def job(folder: Path, **tables: dict[str, Any]) -> JobConfig:
 def test_every_row_is_in_one_shard() -> None:
     for rows in (1, 9, 10, 11, 99):
         plan = Plan(rows, 10)
-        assert [row for shard in range(plan.num_shards) for row in plan.rows(shard)] == list(range(rows))
+        shards = range(plan.num_shards)
+        assert [row for shard in shards for row in plan.rows(shard)] == list(range(rows))
+        assert all(plan.shard_of(row) == shard for shard in shards for row in plan.rows(shard))
+
+
+def test_rows_of_consecutive_shards_are_counted_without_looking_at_each() -> None:
+    for rows in (1, 9, 10, 11, 99):
+        plan = Plan(rows, 10)
+        for start in range(plan.num_shards + 1):
+            for stop in range(start, plan.num_shards + 1):
+                assert plan.rows_in(range(start, stop)) == sum(len(plan.rows(s)) for s in range(start, stop))
 
 
 @pytest.mark.parametrize(
