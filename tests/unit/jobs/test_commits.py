@@ -90,16 +90,17 @@ def test_few_shards_are_opened_rather_than_the_lines_of_many_processes(
 
 def test_a_rewritten_shard_is_counted_by_the_attempt_that_is_there(stores: list[ShardStore]) -> None:
     first, second = commit(0, failed=4), commit(0, failed=1, attempt=1)
-    record_commit(stores[0], first)
-    write(stores[0], first)
+    for made in (first, commit(1), commit(2)):
+        record_commit(stores[0], made)
+        write(stores[0], made)
     # Killed before the second attempt took its place: its line is there, the shard is the first one still.
     record_commit(stores[1], msgspec.structs.replace(second, is_there=False))
-    assert CommittedShards(stores[0], PLAN, range(1)).rows_failed == 4
+    assert CommittedShards(stores[0], PLAN, range(3)).rows_failed == 4
     # Killed after that, before the line that says so.
     write(stores[1], second)
-    assert CommittedShards(stores[0], PLAN, range(1)).rows_failed == 1
+    assert CommittedShards(stores[0], PLAN, range(3)).rows_failed == 1
     record_commit(stores[1], second)
-    (found,) = CommittedShards(stores[0], PLAN, range(1)).with_failures()
+    (found,) = CommittedShards(stores[0], PLAN, range(3)).with_failures()
     assert found == second
 
 
