@@ -12,7 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from run_batch.io.fingerprint import sample_file
+from run_batch.io.files import sample_file
 from run_batch.io.inputs.huggingface import HfSource, is_saved_dataset
 from run_batch.io.inputs.parquet import ParquetSource
 from run_batch.io.inputs.source import DamagedInputError, InputError, Source
