@@ -1,10 +1,35 @@
-"""Telling whether a file has changed without reading all of it."""
+"""Small things done with files: replacing one atomically, making renames durable, telling whether one has changed."""
 
 import hashlib
 import os
+import socket
 from pathlib import Path
 
 _SAMPLE_BYTES = 1 << 16
+
+
+def replace_file(path: Path, content: bytes, durable: bool = True) -> None:
+    """Write a small file so that readers see the old or the new content, never a part.
+
+    Args:
+        durable: wait until the content is on disk.
+    """
+    temporary = path.with_name(f".{path.name}.{socket.gethostname()}-{os.getpid()}.tmp")
+    with open(temporary, "wb") as file:
+        file.write(content)
+        if durable:
+            file.flush()
+            os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames in `folder` durable."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def sample_file(path: Path, samples: int) -> bytes:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from run_batch.io.outputs.shards import sync_folder
+from run_batch.io.files import sync_folder
 
 SUFFIX = ".journal"
 # What a killed process can lose, and what a power cut can.

@@ -16,6 +16,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from run_batch.io.files import replace_file, sync_folder
+
 RUN_FOLDER = ".run_batch"
 SUCCESS = "_SUCCESS"
 _SHARD_NAME = re.compile(r"part-(\d{6,})\.parquet")
@@ -166,27 +168,3 @@ def _reading(path: Path) -> Iterator[None]:
             f"{path} cannot be read: {' '.join(str(error).split())}. Once it is removed (_SUCCESS with it), the same "
             "command generates its rows again"
         ) from None
-
-
-def replace_file(path: Path, content: bytes, durable: bool = True) -> None:
-    """Write a small file so that readers see the old or the new content, never a part.
-
-    Args:
-        durable: wait until the content is on disk.
-    """
-    temporary = path.with_name(f".{path.name}.{socket.gethostname()}-{os.getpid()}.tmp")
-    with open(temporary, "wb") as file:
-        file.write(content)
-        if durable:
-            file.flush()
-            os.fsync(file.fileno())
-    os.replace(temporary, path)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make renames in `folder` durable."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -12,11 +12,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from run_batch.io.files import sample_file
+from run_batch.io.files import replace_file, sample_file, sync_folder
 from run_batch.io.inputs.huggingface import HfSource, is_saved_dataset
 from run_batch.io.inputs.parquet import ParquetSource
 from run_batch.io.inputs.source import DamagedInputError, InputError, Source
-from run_batch.io.outputs.shards import ShardStore, replace_file, sync_folder
+from run_batch.io.outputs.shards import ShardStore
 from run_batch.io.secrets import hide_secrets
 from run_batch.jobs.job.config import JobConfig, result_keys
 from run_batch.jobs.job.errors import JobError, RunError

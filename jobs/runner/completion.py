@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 
 from run_batch.io.coordination.claims import Claims, remove_claims, remove_folder
 from run_batch.io.coordination.lease import Lease, LeaseHeldError
-from run_batch.io.outputs.shards import replace_file
+from run_batch.io.files import replace_file
 from run_batch.jobs.job.errors import EXIT_COMPLETE, EXIT_TOO_MANY_FAILURES, RunError
 from run_batch.jobs.job.prepare import PreparedJob
 from run_batch.jobs.job.shares import SHARES_FOLDER
