@@ -1,4 +1,4 @@
-"""What a row of the input is, what every kind of input can do, and how input and rows can be bad."""
+"""What a row of the input is, what every kind of input can do, and how input can be bad."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,19 +15,6 @@ class InputError(Exception):
 
     def __init__(self, message: str) -> None:
         super().__init__(hide_secrets(message))
-
-
-class MediaError(Exception):
-    """This row's image cannot be read; the job goes on without the row.
-
-    Args:
-        kind: stable name that users filter on, one of docs/errors.md.
-        message: what is wrong with this row.
-    """
-
-    def __init__(self, kind: str, message: str) -> None:
-        super().__init__(f"{kind}: {message}")
-        self.kind, self.message = kind, message
 
 
 class DamagedInputError(InputError):

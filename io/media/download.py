@@ -15,8 +15,8 @@ import time
 from dataclasses import dataclass
 from urllib.parse import SplitResult, quote, urljoin, urlsplit
 
-from run_batch.io.inputs.source import MediaError
 from run_batch.io.media.allowed_hosts import DEFAULT_PORTS, HostRules, IpAddress, resolve
+from run_batch.io.media.errors import MediaError
 
 # For the whole way: looking up, connecting, redirects and every byte.
 FETCH_SECONDS = 30.0

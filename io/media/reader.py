@@ -14,9 +14,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from run_batch.io.inputs.source import MediaError
 from run_batch.io.media.allowed_hosts import HostRules
 from run_batch.io.media.download import is_url
+from run_batch.io.media.errors import MediaError
 from run_batch.io.media.prefetch import UrlFetcher
 
 # Of all images of a row together. Far above any photograph; keeps one hostile row from taking a worker's memory.

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from run_batch.io.inputs.source import MediaError
 from run_batch.io.media import reader as media
+from run_batch.io.media.errors import MediaError
 from run_batch.io.media.reader import MediaReader
 
 
