@@ -14,8 +14,10 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
+
+from run_batch.io.coordination.process_identity import Holder, has_ended, is_of_this_machine, this_process
 
 REFRESH_SECONDS = 5.0
 # On another host a dead holder shows only by not touching its lease.
@@ -40,52 +42,6 @@ class LeaseLost(Exception):
     """The lease has been taken over or removed while it was held."""
 
 
-@dataclass(frozen=True, slots=True)
-class Holder:
-    """A process, told from all others on all machines.
-
-    Attributes:
-        host: for people.
-        machine: of this boot of the machine, and of the process namespace: where `pid` means something.
-        pid: process id.
-        started: when the process started, in the kernel's own count: process ids come again, the pair does not.
-        since: seconds since the epoch, for people.
-    """
-
-    host: str
-    machine: str
-    pid: int
-    started: str
-    since: float
-
-    def describe(self) -> str:
-        when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(self.since))
-        return f"host {self.host}, process {self.pid}, since {when}"
-
-
-def this_process() -> Holder:
-    return Holder(socket.gethostname(), _machine(), os.getpid(), _started(os.getpid()) or "", time.time())
-
-
-def _machine() -> str:
-    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    return f"{boot} {os.stat('/proc/self/ns/pid').st_ino}"
-
-
-def _started(pid: int) -> str | None:
-    """When a process of this machine started; None for one that is dead, or dead but for its parent's notice."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return None
-    return None if fields[0] in "ZX" else fields[19]
-
-
-def has_ended(holder: Holder) -> bool:
-    """Whether a process is known to be dead: only one of this machine is."""
-    return holder.machine == _machine() and _started(holder.pid) != holder.started
-
-
 def holder_of(path: Path) -> Holder | None:
     """Who made a lease; None where it died before it wrote its name.
 
@@ -107,7 +63,7 @@ def refuse_live(path: Path) -> Holder | None:
     """
     age = file_age(path)
     holder = holder_of(path)
-    if holder is not None and holder.machine == _machine():
+    if holder is not None and is_of_this_machine(holder):
         if has_ended(holder):
             return holder
         raise LeaseHeldError(f"{holder.describe()}; it is running")

@@ -11,7 +11,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from run_batch.io.coordination.lease import this_process
+from run_batch.io.coordination.process_identity import this_process
 from run_batch.io.files import replace_file
 
 PROGRESS_FILE = "progress.json"

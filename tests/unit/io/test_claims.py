@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from run_batch.io.coordination.claims import Claims, claimed
-from run_batch.io.coordination.lease import Lease, this_process
+from run_batch.io.coordination.lease import Lease
+from run_batch.io.coordination.process_identity import this_process
 
 _barrier: Barrier
 

@@ -7,13 +7,14 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
 from run_batch.io.coordination import lease as hold_module
-from run_batch.io.coordination.lease import Lease, LeaseHeldError, LeaseLost, refuse_live, this_process
+from run_batch.io.coordination.lease import Lease, LeaseHeldError, LeaseLost, refuse_live
+from run_batch.io.coordination.process_identity import this_process
 
 
 def write_hold(folder: Path, number: int = 1, **changes: object) -> Path:
@@ -159,9 +160,3 @@ def test_taking_and_releasing_by_many_processes_never_lets_two_in(tmp_path: Path
         taker.join()
     assert [taker.exitcode for taker in takers] == [0] * 4
     assert wins.get(timeout=1) == 1
-
-
-def test_a_process_is_told_from_another_by_its_start(tmp_path: Path) -> None:
-    ours = this_process()
-    assert replace(ours, since=0.0) == replace(this_process(), since=0.0)
-    assert ours.started.isdigit()
