@@ -21,6 +21,9 @@ from run_batch.io.files import replace_file, sync_folder
 RUN_FOLDER = ".run_batch"
 SUCCESS = "_SUCCESS"
 _SHARD_NAME = re.compile(r"part-(\d{6,})\.parquet")
+# How versions before this layout named things.
+_EARLIER_JOB_FILE = "_run/job.json"
+_EARLIER_SHARD_NAME = re.compile(r"part-\d{5}\.parquet")
 _FAILED_KEY = b"run_batch.rows_failed"
 _ATTEMPT_KEY = b"run_batch.attempt"
 
@@ -70,6 +73,18 @@ class ShardStore:
                 return True
         except OSError:
             return False
+
+    def is_of_earlier_layout(self) -> bool:
+        """Whether an earlier version wrote the folder: bookkeeping in `_run/`, or shards numbered with five digits.
+
+        Raises:
+            OSError: the folder cannot be read.
+        """
+        if not self.folder.is_dir():
+            return False
+        return (self.folder / _EARLIER_JOB_FILE).exists() or any(
+            _EARLIER_SHARD_NAME.fullmatch(entry.name) for entry in os.scandir(self.folder)
+        )
 
     def create(self) -> list[Path]:
         """Make the folder where it is missing; the folders that were made, outermost first.
