@@ -5,7 +5,7 @@ import json
 import multiprocessing
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, replace
 from multiprocessing.synchronize import Barrier
@@ -81,6 +81,24 @@ def test_a_full_disk_leaves_no_claim(tmp_path: Path, monkeypatch: pytest.MonkeyP
             patched.setattr(os, "write", full)
             ours.take(3)
         assert claimed(tmp_path) == {1} and ours.take(3)
+
+
+def test_a_shard_that_is_claimed_anew_while_a_slow_process_takes_it_over_has_one_owner(
+    tmp_path: Path, just_before_creating: Callable[[str, Callable[[], None]], None]
+) -> None:
+    with process(tmp_path, "dead") as dead:
+        dead.take(3)
+    with process(tmp_path, "slow") as slow, process(tmp_path, "quick") as quick, process(tmp_path, "later") as later:
+
+        def others() -> None:
+            quick.take(3)
+            quick.release(3)
+            assert later.take(3)
+
+        just_before_creating("3.1", others)
+        assert not slow.take(3)
+        assert later.take(3) and not slow.took_over(3)
+        assert [path.name for path in (tmp_path / "claims").iterdir()] == ["3.0"]
 
 
 def _meet_at(barrier: Barrier) -> None:

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
@@ -120,18 +121,65 @@ def test_of_many_takers_of_a_stale_hold_exactly_one_wins(tmp_path: Path) -> None
         assert sum(won) == 1
 
 
-def test_who_looked_long_ago_does_not_win_over_who_has_taken_over(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def files(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_process_that_was_slow_to_create_its_lease_yields_to_a_later_one(
+    tmp_path: Path, just_before_creating: Callable[[str, Callable[[], None]], None]
 ) -> None:
-    # It saw an empty folder; meanwhile lease 1 was made, went stale, and was taken over, which is lease 2.
-    Lease(tmp_path, "all").take()
-    (tmp_path / "lease-all.1").rename(tmp_path / "lease-all.2")
-    slow = Lease(tmp_path, "all")
-    seen = [[], slow._numbers(), slow._numbers()]
-    monkeypatch.setattr(slow, "_numbers", lambda: seen.pop(0))
+    later, slow = Lease(tmp_path, "all"), Lease(tmp_path, "all")
+
+    def others() -> None:
+        write_hold(tmp_path, 1, started="1")
+        later.take()
+
+    just_before_creating("lease-all.1", others)
     with pytest.raises(LeaseHeldError):
         slow.take()
-    assert [path.name for path in tmp_path.iterdir()] == ["lease-all.2"]
+    assert files(tmp_path) == ["lease-all.2"]
+    later.check()
+
+
+def test_a_process_that_was_slow_to_take_over_yields_to_one_that_started_from_1_again(
+    tmp_path: Path, just_before_creating: Callable[[str, Callable[[], None]], None]
+) -> None:
+    write_hold(tmp_path, 1, started="1")
+    quick, later, slow = (Lease(tmp_path, "all") for _ in range(3))
+
+    def others() -> None:
+        quick.take()
+        quick.release()
+        later.take()
+
+    just_before_creating("lease-all.2", others)
+    with pytest.raises(LeaseHeldError, match="it is running"):
+        slow.take()
+    assert files(tmp_path) == ["lease-all.1"]
+    later.check()
+
+
+def test_a_process_that_was_slow_to_write_its_lease_yields_to_one_that_created_the_same_name_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quick, later, slow = (Lease(tmp_path, "all") for _ in range(3))
+    write, writes = os.write, []
+
+    def write_late(descriptor: int, content: bytes) -> int:
+        writes.append(content)
+        if len(writes) == 1:
+            age(tmp_path / "lease-all.1", 300)
+            quick.take()
+            assert files(tmp_path) == ["lease-all.2"]
+            quick.release()
+            later.take()
+        return write(descriptor, content)
+
+    monkeypatch.setattr(os, "write", write_late)
+    with pytest.raises(LeaseHeldError, match="it is running"):
+        slow.take()
+    assert files(tmp_path) == ["lease-all.1"]
+    later.check()
 
 
 def _take_and_say(folder: Path, wins: "multiprocessing.Queue[int]") -> None:
