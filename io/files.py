@@ -1,4 +1,4 @@
-"""Small things done with files: replacing one atomically, making renames durable, telling whether one has changed."""
+"""Files written so that no reader sees a part of them, and told apart without reading all of them."""
 
 import hashlib
 import os
@@ -9,10 +9,13 @@ _SAMPLE_BYTES = 1 << 16
 
 
 def replace_file(path: Path, content: bytes, durable: bool = True) -> None:
-    """Write a small file so that readers see the old or the new content, never a part.
+    """Write a small file atomically: readers see the old or the new content, never a part.
 
     Args:
-        durable: wait until the content is on disk.
+        durable: wait until the content is on disk. The rename survives a power cut only after `sync_folder`.
+
+    Raises:
+        OSError: the file cannot be written.
     """
     temporary = path.with_name(f".{path.name}.{socket.gethostname()}-{os.getpid()}.tmp")
     with open(temporary, "wb") as file:
@@ -24,7 +27,11 @@ def replace_file(path: Path, content: bytes, durable: bool = True) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make renames in `folder` durable."""
+    """Make what was created, renamed or removed in `folder` survive a power cut.
+
+    Raises:
+        OSError: the folder cannot be synced.
+    """
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -33,12 +40,15 @@ def sync_folder(folder: Path) -> None:
 
 
 def sample_file(path: Path, samples: int) -> bytes:
-    """A digest of a file's size and of blocks of 64 KiB at equal distances, its first and last among them.
+    """Compute a digest of a file's size and of evenly spaced blocks of 64 KiB, the first and the last included.
 
-    A small file is read whole. A change in place that spares every block goes unseen.
+    A file no larger than these blocks is read whole. A change of the same size between the blocks goes unnoticed.
 
     Args:
         samples: blocks to read, at least 2.
+
+    Returns:
+        SHA-256, 32 bytes.
 
     Raises:
         OSError: the file cannot be read.

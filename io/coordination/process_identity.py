@@ -1,4 +1,4 @@
-"""Which process something belongs to, told from all others on all machines, and whether it has ended."""
+"""Identifies a process among those of all machines, and tells whether it has ended."""
 
 import os
 import socket
@@ -9,14 +9,14 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """A process, told from all others on all machines.
+    """The process that holds a lease, identified by `machine`, `pid` and `started`.
 
     Attributes:
-        host: for people.
-        machine: of this boot of the machine, and of the process namespace: where `pid` means something.
+        host: name of the host, for people to read.
+        machine: boot id and process namespace of the machine, within which `pid` identifies a running process.
         pid: process id.
-        started: when the process started, in the kernel's own count: process ids come again, the pair does not.
-        since: seconds since the epoch, for people.
+        started: start time of the process in clock ticks since boot: the kernel reuses ids, but not with this time.
+        since: when this record was made, in seconds since the epoch, for people to read.
     """
 
     host: str
@@ -26,21 +26,23 @@ class Holder:
     since: float
 
     def describe(self) -> str:
+        """Host, process id and time, for messages."""
         when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(self.since))
         return f"host {self.host}, process {self.pid}, since {when}"
 
 
 def this_process() -> Holder:
+    """Identify the calling process."""
     return Holder(socket.gethostname(), _machine(), os.getpid(), _started(os.getpid()) or "", time.time())
 
 
 def is_of_this_machine(holder: Holder) -> bool:
-    """Whether a process id of this machine, as it has run since its last boot, is meant."""
+    """Whether a process runs or ran on this machine since its last boot, in this process namespace."""
     return holder.machine == _machine()
 
 
 def has_ended(holder: Holder) -> bool:
-    """Whether a process is known to be dead: only one of this machine is."""
+    """Whether a process is known to have ended; False for any process of another machine, or of an earlier boot."""
     return is_of_this_machine(holder) and _started(holder.pid) != holder.started
 
 
@@ -50,7 +52,7 @@ def _machine() -> str:
 
 
 def _started(pid: int) -> str | None:
-    """When a process of this machine started; None for one that is dead, or dead but for its parent's notice."""
+    """Start time of a process of this machine in clock ticks since boot; None for a zombie, or if there is none."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:

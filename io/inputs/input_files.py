@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from run_batch.io.inputs.source import InputError, is_bare_name
+from run_batch.io.inputs.source import InputError
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,12 +26,16 @@ class InputFiles:
     filesystem: Any = None
 
     def name(self, path: str) -> str:
-        """The name of a file, relative to `root`."""
-        # A query may be a signature: it is no part of the name, which rows without an id column are called by.
+        """The path of a file relative to `root`."""
+        # Names become row ids and are stored, so the query of a URL, which may be a signature, is no part of them.
         return _without_query(path).removeprefix(self.root).lstrip("/")
 
     def state(self, path: str) -> tuple[int, int]:
-        """Size, and when the file was changed last where the file system tells so cheaply."""
+        """Size in bytes and time of the last change in nanoseconds; the time is 0 on remote file systems.
+
+        Raises:
+            OSError: the file cannot be found.
+        """
         if self.filesystem is not None:
             return self.filesystem.size(path), 0
         status = os.stat(path)
@@ -39,10 +43,10 @@ class InputFiles:
 
 
 def find_files(path: str) -> InputFiles:
-    """The Parquet files that a path, glob or URL names.
+    """Find the Parquet files that a path, glob or URL names.
 
     Raises:
-        InputError: there are none, or the file system of the URL cannot be reached.
+        InputError: there are none, or the file system of the URL cannot be used.
     """
     if "://" not in path:
         return _find_local(path)
@@ -57,14 +61,19 @@ def find_files(path: str) -> InputFiles:
         raise InputError(f"input.path {path}: {type(error).__name__}: {error}") from None
 
 
+def _is_data_name(name: str) -> bool:
+    """Whether dataset readers take a file or folder of this name for data, and not for bookkeeping like `_SUCCESS`."""
+    return not name.startswith(("_", "."))
+
+
 def _find_local(path: str) -> InputFiles:
     place = Path(path)
     if any(c in path for c in "*?[") and not place.exists():
         found = sorted(p for p in glob.glob(path, recursive=True) if Path(p).is_file())
-        found = [p for p in found if is_bare_name(Path(p).name)]
+        found = [p for p in found if _is_data_name(Path(p).name)]
         root = os.path.dirname(re.split(r"[*?\[]", path)[0])
     elif place.is_dir():
-        found = sorted(str(p) for p in place.rglob("*.parquet") if all(map(is_bare_name, p.relative_to(place).parts)))
+        found = sorted(str(p) for p in place.rglob("*.parquet") if all(map(_is_data_name, p.relative_to(place).parts)))
         root = path
     elif place.is_file():
         found, root = [path], str(place.parent)
@@ -85,18 +94,18 @@ def _find_remote(filesystem: Any, path: str) -> InputFiles:
         found = sorted(filesystem.glob(path))
     elif filesystem.isdir(path):
         inside = {p: p.removeprefix(path).strip("/").split("/") for p in filesystem.find(path)}
-        found = sorted(p for p, parts in inside.items() if all(map(is_bare_name, parts)))
+        found = sorted(p for p, parts in inside.items() if all(map(_is_data_name, parts)))
         found, root = [p for p in found if p.endswith(".parquet")], path
     else:
         found = [path]
-    found = [p for p in found if is_bare_name(p.rsplit("/", 1)[-1])]
+    found = [p for p in found if _is_data_name(p.rsplit("/", 1)[-1])]
     if not found:
         raise InputError(f"input.path {path}: no Parquet file there")
     return InputFiles(found, root, filesystem)
 
 
 def _without_query(path: str) -> str:
-    """A remote path as it is, but an http URL without its query (elsewhere, `?` is part of a pattern)."""
+    """Cut the query off an http URL; leave other paths as they are, where `?` is part of a glob."""
     return path.partition("?")[0] if path.startswith(("http://", "https://")) else path
 
 

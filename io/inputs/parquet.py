@@ -1,4 +1,4 @@
-"""Rows of Parquet files, read from any row on."""
+"""Reads the rows of Parquet files, from any row on."""
 
 import hashlib
 from bisect import bisect_right
@@ -22,15 +22,15 @@ from run_batch.io.inputs.source import DamagedInputError, RowBatch
 
 
 class ParquetSource:
-    """The rows of some Parquet files, file after file in order of their names."""
+    """The rows of Parquet files, file after file in the order of their names."""
 
     def __init__(self, path: str, index: bytes = b"") -> None:
         """Find the files and read their footers.
 
         Args:
             path: a file, folder or glob, or an fsspec URL of one.
-            index: `index` of a source that was opened before: while the names of the files are the same, footers are
-                not read before their file is, and are held against it then.
+            index: `index` of an earlier source. If it lists the same file names, no footer is read now: each file is
+                checked against the index when its rows are read.
 
         Raises:
             InputError: no such file, no Parquet file, or files whose columns differ.
@@ -48,11 +48,11 @@ class ParquetSource:
 
     @property
     def index(self) -> bytes:
-        """What is known of the files, for processes that open the same input later; JSON."""
+        """The footers as JSON, for processes that open the same input later."""
         return dump_index(self._footers)
 
     def read(self, start: int, stop: int, columns: Sequence[str], batch_rows: int) -> Iterator[RowBatch]:
-        """See Source.read."""
+        """Read rows start..stop-1 in batches; see Source.read."""
         for index, first, last in self._spans(start, stop):
             file = self._footers[index]
             try:
@@ -70,7 +70,7 @@ class ParquetSource:
         file = self._footers[index]
         if self._files.state(file.path) == (file.size, file.changed):
             return
-        # The same data may have been copied anew since it was recorded.
+        # A copy of the same data may have taken the place of the file that the index recorded.
         found = read_footer(self._files, file.path) if file.recorded else None
         if found is not None and found.digest == file.digest:
             self._footers[index] = found
@@ -94,7 +94,7 @@ class ParquetSource:
                 position += rows
 
     def _spans(self, start: int, stop: int) -> Iterator[tuple[int, int, int]]:
-        """(file, first row, last row + 1) for each file that holds some of the rows."""
+        """Yield (index of the file, first row, last row + 1) for each file that holds some of the rows."""
         index = bisect_right(self._starts, start) - 1
         while index < len(self._footers) and self._starts[index] < stop:
             offset = self._starts[index]
@@ -104,7 +104,7 @@ class ParquetSource:
             index += 1
 
     def row_names(self, start: int, stop: int) -> list[str]:
-        """See Source.row_names."""
+        """Name rows start..stop-1 by `FILE:ROW`; see Source.row_names."""
         return [
             f"{self._footers[index].name}:{row}"
             for index, first, last in self._spans(start, stop)
@@ -113,7 +113,12 @@ class ParquetSource:
 
 
 def _clip(batches: Iterator[pa.RecordBatch], offset: int, position: int, first: int, last: int) -> Iterator[RowBatch]:
-    """Cut batches that start at row `position` of their file to the rows first..last-1 of that file."""
+    """Cut batches to rows first..last-1 of their file.
+
+    Args:
+        offset: row of the input that the file begins with.
+        position: row of the file that the batches begin with.
+    """
     for batch in batches:
         low, high = max(first - position, 0), min(last - position, batch.num_rows)
         if low < high:

@@ -1,4 +1,8 @@
-"""What is known of Parquet files without reading rows: from their footers, or from the index of an earlier run."""
+"""What is known of Parquet files without reading their rows.
+
+It comes from their footers, or from an index: JSON in which an earlier process recorded what the footers say, so that a
+thousand processes that open the same input need not read them all.
+"""
 
 import base64
 import hashlib
@@ -18,17 +22,17 @@ _READ_BUFFER_BYTES = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class FileFooter:
-    """What is known of one file.
+    """What the footer and the file system tell of one file.
 
     Attributes:
-        path: of the file, as InputFiles has it.
-        name: relative to the root of the input.
-        size: bytes.
-        changed: when the file was changed last, in nanoseconds since the epoch; 0 where that is not known.
+        path: path of the file, as in `InputFiles.paths`.
+        name: path relative to the root of the input.
+        size: size of the file in bytes.
+        changed: time of the last change in nanoseconds since the epoch; 0 on remote file systems.
         schema: the file's columns.
         row_groups: number of rows of each row group.
-        digest: SHA-256 of the footer, as hexadecimal digits; differs if the data does.
-        recorded: whether all this comes from an index, and the file has not been looked at yet.
+        digest: SHA-256 of the footer in hexadecimal; differs when the data differs.
+        recorded: whether all this comes from an index and the file has not been opened yet.
     """
 
     path: str
@@ -42,35 +46,41 @@ class FileFooter:
 
     @property
     def num_rows(self) -> int:
+        """Number of rows of the file."""
         return sum(self.row_groups)
 
 
 def open_parquet(files: InputFiles, path: str) -> pq.ParquetFile:
-    """Open one file; its footer is read, no rows are."""
+    """Open one file and read its footer, but no rows.
+
+    Raises:
+        OSError: the file cannot be read.
+        pa.ArrowException: the file is no Parquet file, or is damaged.
+    """
     source = path if files.filesystem is None else files.filesystem.open(path, "rb")
-    # Pages that were written with a checksum are held against it; most writers leave it out.
+    # Verifies the checksums of pages; most writers leave them out.
     return pq.ParquetFile(source, buffer_size=_READ_BUFFER_BYTES, page_checksum_verification=True)
 
 
 def read_footers(files: InputFiles) -> list[FileFooter]:
-    """The footers of all files, in their order.
+    """Read the footers of all files, in the order of `files.paths`.
 
     Raises:
-        InputError: a file is not there, or is no Parquet file.
-        DamagedInputError: a file has been a Parquet file, and is damaged.
+        InputError: a file does not exist, or is no Parquet file.
+        DamagedInputError: a file begins as a Parquet file and is truncated or damaged.
     """
     with ThreadPoolExecutor(max_workers=16) as pool:
         return list(pool.map(lambda path: read_footer(files, path), files.paths))
 
 
 def read_footer(files: InputFiles, path: str) -> FileFooter:
-    """The footer of one file; raises as `read_footers` does."""
+    """Read the footer of one file; raises the errors of `read_footers`."""
     try:
         size, changed = files.state(path)
         with open_parquet(files, path) as file:
             rows = tuple(file.metadata.row_group(g).num_rows for g in range(file.metadata.num_row_groups))
-            # Other data has other statistics and offsets. Damage to a page leaves the footer as it is: a good copy
-            # in the place of a damaged file is the same input.
+            # The footer holds statistics and offsets, which differ when the data differs. Damage to a page leaves it
+            # as it is, so that a good copy in the place of a damaged file is the same input.
             footer = pa.BufferOutputStream()
             file.metadata.write_metadata_file(footer)
             digest = hashlib.sha256(footer.getvalue()).hexdigest()
@@ -92,10 +102,10 @@ def _begins_as_parquet(files: InputFiles, path: str) -> bool:
 
 
 def check_same_columns(footers: Sequence[FileFooter]) -> None:
-    """See that all files have the columns of the first one, with the same types.
+    """Check that all files have the columns of the first one, with the same types.
 
     Raises:
-        InputError: a column is missing in a file, or has another type.
+        InputError: a file lacks a column, or has it with another type.
     """
     for file in footers[1:]:
         for field in footers[0].schema:
@@ -109,14 +119,14 @@ def check_same_columns(footers: Sequence[FileFooter]) -> None:
 
 
 def dump_index(footers: Sequence[FileFooter]) -> bytes:
-    """What is known of the files, as JSON that `load_index` reads."""
+    """Record footers as an index that `load_index` reads; JSON."""
     files = [[f.name, f.size, f.changed, f.row_groups, f.digest] for f in footers]
     schema = base64.b64encode(footers[0].schema.serialize().to_pybytes()).decode()
     return json.dumps({"schema": schema, "files": files}, separators=(",", ":")).encode()
 
 
 def load_index(files: InputFiles, index: bytes) -> list[FileFooter]:
-    """What an index tells of the files; empty if it is of other files, or damaged."""
+    """Read the footers that an index recorded; none if the index is damaged or lists other file names."""
     try:
         content = json.loads(index)
         schema = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(content["schema"])))

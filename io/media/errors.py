@@ -1,12 +1,12 @@
-"""How an image of a row can be bad."""
+"""The error of a row whose image cannot be read."""
 
 
 class MediaError(Exception):
-    """This row's image cannot be read; the job goes on without the row.
+    """An image of this row cannot be read; the job goes on without the row.
 
-    Args:
+    Attributes:
         kind: stable name that users filter on, one of docs/errors.md.
-        message: what is wrong with this row.
+        message: what is wrong with this row, without the kind.
     """
 
     def __init__(self, kind: str, message: str) -> None:

@@ -1,4 +1,4 @@
-"""Files below the media root, and no others, whatever `..`, absolute paths or symbolic links say."""
+"""Reads files below the media root and no others, whatever `..`, absolute paths or symbolic links say."""
 
 import os
 import stat
@@ -6,12 +6,17 @@ from pathlib import Path
 
 from run_batch.io.media.errors import MediaError
 
-# Longer paths are cut where an error shows them.
+# Error messages show no more of a path.
 _SHOWN_CHARACTERS = 200
 
 
 def read_below(root: Path | None, text: str, max_bytes: int) -> bytes:
-    """The content of a file by its path, relative to `root` or absolute, that has to lie below `root`.
+    """Read a regular file below `root`.
+
+    Args:
+        root: the media root, with symbolic links resolved; None allows no file.
+        text: path of the file, absolute or relative to `root`.
+        max_bytes: largest file that is read.
 
     Raises:
         MediaError: `path_not_allowed`, `image_not_found`, `image_unreadable` or `image_too_large`.
@@ -33,9 +38,9 @@ def read_below(root: Path | None, text: str, max_bytes: int) -> bytes:
 
 
 def _open_below(root: Path, path: str) -> int:
-    """Open a file below `root` without following any symbolic link: `path` is resolved already.
+    """Open a file below `root` by its resolved path, without following any symbolic link.
 
-    A folder that somebody replaces by a link after it was resolved, and before it is opened, so leads nowhere.
+    A folder that is replaced by a link between resolving and opening thus leads to an error, not out of `root`.
     """
     *folders, name = Path(path).relative_to(root).parts or (".",)
     flags = os.O_NOFOLLOW | os.O_CLOEXEC
@@ -45,7 +50,7 @@ def _open_below(root: Path, path: str) -> int:
             inner = os.open(part, os.O_PATH | os.O_DIRECTORY | flags, dir_fd=folder)
             os.close(folder)
             folder = inner
-        # Non-blocking: opening a FIFO must not wait for somebody to write into it.
+        # Non-blocking: opening a FIFO otherwise waits for a writer.
         return os.open(name, os.O_RDONLY | os.O_NONBLOCK | flags, dir_fd=folder)
     finally:
         os.close(folder)
@@ -56,7 +61,7 @@ def _read_regular_file(descriptor: int, shown: str, max_bytes: int) -> bytes:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise MediaError("image_unreadable", f"{shown} is not a regular file")
-        # One byte more than is allowed: a file may grow, or be one whose size is not known before it is read.
+        # One byte more than is allowed: a file may grow, and some file systems report no size.
         content = b"" if status.st_size > max_bytes else file.read(max_bytes + 1)
     if status.st_size > max_bytes or len(content) > max_bytes:
         size = max(status.st_size, len(content))

@@ -1,7 +1,6 @@
-"""The image forms of a row to encoded bytes or arrays of features: bytes, struct, path, URL, list, null.
+"""Reads the images of rows, in whichever form the image column holds them (see image_column.py).
 
-Paths stay inside the media root, whatever `..`, absolute paths or symbolic links say; only regular files are opened.
-URLs are fetched from allowed hosts only (run_batch.io.media.download).
+Paths are read below the media root only (media_root.py), URLs from allowed hosts only (download.py).
 """
 
 import os
@@ -19,32 +18,32 @@ from run_batch.io.media.image_column import content_of, images_in, read_features
 from run_batch.io.media.media_root import read_below
 from run_batch.io.media.prefetch import UrlFetcher
 
-# Of all images of a row together. Far above any photograph; keeps one hostile row from taking a worker's memory.
+# Limit of all images of a row together. Far above any photograph; bounds the memory that a hostile row can take.
 MAX_BYTES = 128 << 20
 
 
 class MediaReader:
-    """Reads the encoded images of rows."""
+    """Reads the images of rows, and downloads those by URL ahead of their rows."""
 
     def __init__(self, root: Path | None, hosts: HostRules | None = None) -> None:
-        """Take the walls around images.
+        """Set where images may come from.
 
         Args:
             root: the folder that image paths are relative to and cannot leave; None allows no paths.
-            hosts: where images by URL may come from; nowhere when left out.
+            hosts: where URLs may lead; None allows no URLs.
         """
         self._root = None if root is None else Path(os.path.realpath(root))
         self._urls = UrlFetcher(hosts or HostRules(), MAX_BYTES)
 
     def announce(self, cells: Iterable[Any]) -> None:
-        """Say which cells will be read next, in this order: images by URL are fetched ahead of that."""
+        """Start to download the images of the cells that will be read next, in this order."""
         self._urls.announce(item for cell in cells for item in map(content_of, images_in(cell)) if _is_url(item))
 
     def read(self, cell: Any) -> Iterator[bytes | np.ndarray]:
-        """The images of one cell of the image column, in order, each when it is asked for; none for null.
+        """Read the images of one cell of the image column, in order, each when it is asked for; none for null.
 
-        Returns:
-            Encoded bytes, or arrays of precomputed features where the column is one of nested lists of numbers.
+        Yields:
+            Encoded bytes, or arrays of precomputed features of shape (features, hidden size).
 
         Raises:
             MediaError: an image is missing, not allowed, too large, or of no known form.

@@ -1,7 +1,7 @@
 """Shards of results: Parquet files that appear complete or not at all.
 
-A shard is written under `.run_batch/`, synced to disk, and renamed to its place; the rename is atomic on every POSIX
-file system. What else a run keeps lies in `.run_batch/` too, which readers of data sets skip.
+A shard is written under `.run_batch/`, synced to disk, and renamed into place; the rename is atomic on every POSIX file
+system. All other files of a run lie in `.run_batch/` too, which dataset readers skip.
 """
 
 import os
@@ -21,7 +21,7 @@ from run_batch.io.files import replace_file, sync_folder
 RUN_FOLDER = ".run_batch"
 SUCCESS = "_SUCCESS"
 _SHARD_NAME = re.compile(r"part-(\d{6,})\.parquet")
-# How versions before this layout named things.
+# Names from before bookkeeping moved to `.run_batch/` and shards got six digits.
 _EARLIER_JOB_FILE = "_run/job.json"
 _EARLIER_SHARD_NAME = re.compile(r"part-\d{5}\.parquet")
 _FAILED_KEY = b"run_batch.rows_failed"
@@ -29,17 +29,17 @@ _ATTEMPT_KEY = b"run_batch.attempt"
 
 
 class ShardError(Exception):
-    """A committed shard cannot be read; the message names it and what to do."""
+    """A committed shard cannot be read; the message names it and says what to do."""
 
 
 @dataclass(frozen=True, slots=True)
 class ShardInfo:
-    """What a committed shard holds.
+    """Counts of a committed shard.
 
     Attributes:
         rows: number of rows.
-        failed: rows whose `error` is not null.
-        attempt: how often it had been committed before.
+        failed: number of rows whose `error` is not null.
+        attempt: how often the shard had been committed before.
     """
 
     rows: int
@@ -51,20 +51,23 @@ class ShardStore:
     """The results folder of one job.
 
     Attributes:
-        run_folder: what all processes that work on the job share.
-        own_folder: in it, or the same: what the processes of one name alone write to.
+        folder: the results folder; holds the shards and `_SUCCESS`.
+        run_folder: the folder of all other files, shared by all processes that work on the job.
+        own_folder: the folder that unfinished shards are written to: `run_folder`, or one below it for each share.
     """
 
     def __init__(self, folder: Path, own: str = "") -> None:
-        """Args:
-        own: path of `own_folder` below `run_folder`.
+        """Name the folders; `create` makes them.
+
+        Args:
+            own: path of `own_folder` relative to `run_folder`.
         """
         self.folder = folder
         self.run_folder = folder / RUN_FOLDER
         self.own_folder = self.run_folder / own
 
     def is_writable(self) -> bool:
-        """Whether `create` can be expected to work: tried with a file that goes again at once."""
+        """Whether `create` is likely to succeed; tried with a temporary file that has no name."""
         place = self.folder
         while not place.exists() and place != place.parent:
             place = place.parent
@@ -87,10 +90,13 @@ class ShardStore:
         )
 
     def create(self) -> list[Path]:
-        """Make the folder where it is missing; the folders that were made, outermost first.
+        """Create the folders that are missing, and make them survive a power cut.
+
+        Returns:
+            The folders that were created, outermost first.
 
         Raises:
-            OSError: it cannot be made.
+            OSError: a folder cannot be created.
         """
         missing = [folder for folder in (*reversed(self.own_folder.parents), self.own_folder) if not folder.exists()]
         for folder in missing:
@@ -99,20 +105,22 @@ class ShardStore:
         return missing
 
     def path(self, index: int) -> Path:
+        """Path of a shard, committed or not."""
         return self.folder / f"part-{index:06d}.parquet"
 
     def committed(self) -> list[int]:
-        """Indices of the shards that are there, in order."""
+        """Indices of the committed shards, in order."""
         if not self.folder.is_dir():
             return []
         matches = (_SHARD_NAME.fullmatch(entry.name) for entry in os.scandir(self.folder))
         return sorted(int(match[1]) for match in matches if match)
 
     def is_committed(self, index: int) -> bool:
+        """Whether a shard is committed."""
         return self.path(index).exists()
 
     def info(self, index: int) -> ShardInfo:
-        """Counts of a committed shard, from its footer.
+        """Read the counts of a committed shard from its footer.
 
         Raises:
             ShardError: the file cannot be read as Parquet.
@@ -123,7 +131,7 @@ class ShardStore:
         return ShardInfo(metadata.num_rows, int(keys.get(_FAILED_KEY, b"0")), int(keys.get(_ATTEMPT_KEY, b"0")))
 
     def read(self, index: int, columns: list[str] | None = None) -> pa.Table:
-        """A committed shard.
+        """Read a committed shard, or some of its columns.
 
         Raises:
             ShardError: the file cannot be read as Parquet, or is damaged.
@@ -132,12 +140,11 @@ class ShardStore:
             return pq.ParquetFile(self.path(index), page_checksum_verification=True).read(columns)
 
     def commit(self, index: int, table: pa.Table, metadata: Mapping[str, str], attempt: int = 0) -> None:
-        """Write one shard and make it appear, in the place of an earlier attempt; afterwards it is there after a
-        power cut too.
+        """Write a shard and rename it into place, over an earlier attempt; it survives a power cut from then on.
 
         Args:
-            table: the shard's rows, in order, with a column `error`.
-            metadata: what else to keep in the file's metadata.
+            table: the rows of the shard, in order, with a column `error`.
+            metadata: entries to add to the metadata of the file.
             attempt: how often the shard has been committed before.
 
         Raises:
@@ -161,16 +168,21 @@ class ShardStore:
         sync_folder(self.folder)
 
     def discard_unfinished(self) -> None:
-        """Remove the shards that a killed process left half written in `own_folder`."""
+        """Remove the unfinished shards that a killed process left in `own_folder`."""
         for leftover in self.own_folder.glob("part-*.tmp"):
             leftover.unlink(missing_ok=True)
 
     def mark_success(self) -> None:
-        """Write `_SUCCESS`: all shards are there."""
+        """Write `_SUCCESS`, which says that all shards are committed.
+
+        Raises:
+            OSError: it cannot be written.
+        """
         replace_file(self.folder / SUCCESS, b"")
         sync_folder(self.folder)
 
     def is_complete(self) -> bool:
+        """Whether `_SUCCESS` is there."""
         return (self.folder / SUCCESS).exists()
 
 

@@ -1,4 +1,4 @@
-"""Claims: one process has a shard, and a dead one has none."""
+"""Claims: one process at a time has a shard, and what dead processes had is free."""
 
 import contextlib
 import json
@@ -40,17 +40,17 @@ def test_a_shard_is_claimed_once_and_can_be_claimed_again_once_released(tmp_path
         assert claimed(tmp_path) == set()
 
 
-def test_what_a_process_has_claimed_that_has_ended_is_free(tmp_path: Path) -> None:
+def test_what_a_dead_process_has_claimed_is_free(tmp_path: Path) -> None:
     with process(tmp_path, "a") as dead:
         assert dead.take(3)
     with process(tmp_path, "a") as successor, process(tmp_path, "b") as other:
         assert other.is_free(3) and other.take(3) and other.took_over(3)
-        assert not successor.take(3), "of the same name as the dead one, but not it"
+        assert not successor.take(3), "it has the name of the dead process, and is another"
         other.release(3)
         assert claimed(tmp_path) == set(), "the dead one's claim is left behind"
 
 
-def test_a_process_on_another_machine_counts_as_dead_once_its_hold_is_stale(tmp_path: Path) -> None:
+def test_a_process_on_another_machine_counts_as_dead_once_its_lease_is_stale(tmp_path: Path) -> None:
     elsewhere = replace(this_process(), host="node17", machine="another", pid=1)
     (tmp_path / "lease-a.1").write_text(json.dumps(asdict(elsewhere)))
     (tmp_path / "claims").mkdir()
@@ -62,7 +62,7 @@ def test_a_process_on_another_machine_counts_as_dead_once_its_hold_is_stale(tmp_
         assert ours.take(3) and ours.took_over(3)
 
 
-def test_a_claim_that_nobody_finished_writing_does_not_last(tmp_path: Path) -> None:
+def test_a_claim_that_its_process_did_not_live_to_write_becomes_stale(tmp_path: Path) -> None:
     (tmp_path / "claims").mkdir()
     (tmp_path / "claims" / "3.0").touch()
     with process(tmp_path, "a") as ours:
@@ -110,7 +110,7 @@ def _claim_all(folder: Path, name: str, shards: int) -> list[int]:
     with process(folder, name) as claims:
         _barrier.wait()
         taken = [shard for shard in range(shards) if claims.take(shard)]
-        _barrier.wait()  # what a process has claimed that has ended is free
+        _barrier.wait()  # what a dead process has claimed is free: none may end before all have claimed
         return taken
 
 

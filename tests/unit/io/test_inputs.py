@@ -1,4 +1,4 @@
-"""Rows of Parquet files and Hugging Face data sets, read from any row on."""
+"""Rows of Parquet files and Hugging Face datasets, read from any row on."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Image forms of a row, and the walls around the media root."""
+"""The forms of a row's images, and what the media root keeps out."""
 
 import os
 from pathlib import Path

@@ -34,7 +34,7 @@ def test_a_committed_shard_is_read_back_with_its_counts_and_metadata(store: Shar
     assert (store.folder / "part-100000.parquet").exists()
 
 
-def test_readers_of_data_sets_see_shards_alone(store: ShardStore) -> None:
+def test_dataset_readers_see_shards_alone(store: ShardStore) -> None:
     store.commit(0, table([None]), {})
     (store.run_folder / "part-000001.parquet.9.tmp").write_bytes(b"half")
     store.mark_success()
@@ -112,13 +112,6 @@ def test_what_a_killed_run_left_is_removed_and_what_other_shares_write_is_not(tm
         (store.own_folder / "part-000001.parquet.host-9.tmp").write_bytes(b"half")
     stores[0].discard_unfinished()
     assert [list(store.own_folder.iterdir()) != [] for store in stores] == [False, True]
-
-
-def test_writability_is_told_without_making_anything(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    assert ShardStore(tmp_path / "a" / "b").is_writable()
-    assert not ShardStore(tmp_path / "file" / "b").is_writable()
-    assert not (tmp_path / "a").exists()
 
 
 def test_whether_a_folder_can_be_written_to_is_tried_and_leaves_nothing_behind(tmp_path: Path) -> None:
