@@ -8,10 +8,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from run_batch.io.fingerprint import sample_file
+from run_batch.io.files import replace_file, sample_file, sync_folder
 from run_batch.io.inputs.parquet import ParquetSource
 from run_batch.io.inputs.source import Source
-from run_batch.io.outputs.shards import ShardStore, replace_file, sync_folder
+from run_batch.io.outputs.shards import ShardStore
 from run_batch.io.secrets import hide_secrets
 from run_batch.jobs.job.config import JobConfig, result_keys
 from run_batch.jobs.job.errors import JobError
@@ -59,6 +59,11 @@ def check_same_job(store: ShardStore, identity: dict[str, Any]) -> bool:
     try:
         before = json.loads((store.run_folder / JOB_FILE).read_text())["identity"]
     except (FileNotFoundError, NotADirectoryError):
+        if store.is_of_earlier_layout():
+            raise JobError(
+                f"{store.folder} holds the results of an earlier version of run-batch (_run/, part-00000.parquet), which "
+                "this one does not go on with; choose another output.path"
+            ) from None
         if store.committed():
             raise JobError(
                 f"{store.folder} holds shards, but not of a run-batch job; choose another output.path"

@@ -11,7 +11,8 @@ from dataclasses import asdict, dataclass
 
 from run_batch.io.coordination.claims import remove_claims
 from run_batch.io.coordination.lease import Lease, LeaseHeldError
-from run_batch.io.outputs.shards import ShardStore, replace_file
+from run_batch.io.files import replace_file
+from run_batch.io.outputs.shards import ShardStore
 from run_batch.jobs.job.errors import EXIT_COMPLETE, EXIT_TOO_MANY_FAILURES, storage_failed
 from run_batch.jobs.job.plan import Plan
 from run_batch.jobs.job.shares import SHARES_FOLDER

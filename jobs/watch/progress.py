@@ -11,8 +11,8 @@ from typing import Any
 
 from tqdm import tqdm
 
-from run_batch.io.coordination.lease import this_process
-from run_batch.io.outputs.shards import replace_file
+from run_batch.io.coordination.process_identity import this_process
+from run_batch.io.files import replace_file
 
 PROGRESS_FILE = "progress.json"
 _LINE_SECONDS = 10.0

@@ -12,7 +12,8 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from run_batch.io.outputs.shards import ShardError, ShardStore, replace_file
+from run_batch.io.files import replace_file
+from run_batch.io.outputs.shards import ShardError, ShardStore
 from run_batch.jobs.job.config import JobConfig
 from run_batch.jobs.job.errors import JobError, RunError
 from run_batch.jobs.job.shares import SHARES_FOLDER

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from dataclasses import asdict, dataclass, field
 
 from run_batch.io.coordination.claims import claimed
-from run_batch.io.coordination.lease import Holder, has_ended
+from run_batch.io.coordination.process_identity import Holder, has_ended
 from run_batch.io.outputs.shards import ShardError, ShardStore
 from run_batch.jobs.job.config import JobConfig
 from run_batch.jobs.job.errors import JobError, RunError

@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from run_batch.io.inputs.parquet import ParquetSource
+import pyarrow.parquet as pq
+
 from run_batch.io.outputs.shards import ShardStore
 
 
@@ -37,7 +38,7 @@ class Operations:
     def listen(self) -> None:
         """From now on, in this process, to its end."""
         sys.addaudithook(self._hear)
-        stat, metadata, opened = os.stat, ShardStore.metadata, ParquetSource._open
+        stat, metadata, opened = os.stat, ShardStore.metadata, pq.ParquetFile
 
         def counted_stat(path: Any, *arguments: Any, **named: Any) -> os.stat_result:
             self.count(path)
@@ -47,13 +48,13 @@ class Operations:
             self.count(store.path(index))
             return metadata(store, index)
 
-        def counted_open(source: ParquetSource, path: str) -> Any:
+        def counted_open(path: Any, **named: Any) -> Any:
             self.count(path)
-            return opened(source, path)
+            return opened(path, **named)
 
         os.stat = counted_stat  # type: ignore[assignment]
         ShardStore.metadata = counted_metadata  # type: ignore[method-assign]
-        ParquetSource._open = counted_open  # type: ignore[method-assign]
+        pq.ParquetFile = counted_open  # type: ignore[misc,assignment]
 
     def _hear(self, event: str, arguments: tuple[Any, ...]) -> None:
         if event == "open":

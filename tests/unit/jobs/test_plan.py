@@ -128,3 +128,13 @@ def test_shards_of_unknown_origin_are_not_taken_for_results(folder: Path) -> Non
     (store.folder / "part-000000.parquet").touch()
     with pytest.raises(JobError, match="not of a run-batch job"):
         check_same_job(store, job_identity(config, open_source(config)))
+
+
+@pytest.mark.parametrize("left", ["_run/job.json", "part-00000.parquet"])
+def test_results_of_an_earlier_layout_are_refused_by_name(folder: Path, left: str) -> None:
+    config = job(folder)
+    store = ShardStore(config.output_folder)
+    (store.folder / left).parent.mkdir(parents=True)
+    (store.folder / left).touch()
+    with pytest.raises(JobError, match=r"results of an earlier version of run-batch .*choose another output\.path"):
+        check_same_job(store, job_identity(config, open_source(config)))
