@@ -1,4 +1,4 @@
-"""`run-batch check`: everything about a job that can be known without starting an engine."""
+"""`run-batch check`: checks everything about a job that can be known without starting an engine."""
 
 from run_batch.jobs.job.columns import model_settings, needed_columns
 from run_batch.jobs.job.errors import JobError

@@ -25,8 +25,8 @@ class Segment:
 
     Attributes:
         shards: the shards that it may have rows of.
-        label: the name that its process went by.
-        writer: its process, told from all others.
+        label: the label of its process's share.
+        writer: the name of its process, unlike all others.
     """
 
     path: Path
@@ -40,12 +40,12 @@ def journal_folder(store: ShardStore) -> Path:
 
 
 def writer_name() -> str:
-    """This process, told from all others on all machines, of all times."""
+    """A name for this process that no other one has, on any machine, at any time."""
     return f"{socket.gethostname()}-{os.getpid()}-{time.time_ns()}"
 
 
 def segment_name(shards: range, label: str, writer: str) -> str:
-    """What the names of journal files with rows of these shards begin with; see Segment."""
+    """The beginning of the names of journal files with rows of these shards; see Segment."""
     return f"{shards.start}-{shards.stop - 1}.{label}.{writer}"
 
 
