@@ -6,6 +6,7 @@ attempt has a second line, after it: where that is missing, nobody can tell whic
 read from the shard's own footer.
 """
 
+import contextlib
 import time
 from collections import Counter
 from collections.abc import Iterable
@@ -23,6 +24,8 @@ _COMMITS_FILE = "commits.jsonl"
 # The footer's key for the Commit of its shard.
 _FOOTER_KEY = "run_batch.commit"
 _READERS = 16
+# Clocks of two hosts may differ by so much: of two lines in two files, the later one is known only beyond that.
+_CLOCK_SECONDS = 300.0
 
 
 class Commit(msgspec.Struct, frozen=True):
@@ -113,7 +116,7 @@ def read_commits(store: ShardStore, shards: Iterable[int]) -> dict[int, Commit]:
         return {}
     files = [file for file in _commit_files(store) if file.exists()]
     latest = _latest(files) if len(files) <= len(wanted) else {}
-    found = {shard: latest[shard] for shard in wanted if shard in latest and latest[shard].is_there}
+    found = {shard: latest[shard] for shard in wanted if shard in latest}
     others = wanted - found.keys()
     with ThreadPoolExecutor(max_workers=_READERS) as pool:
         return found | dict(zip(others, pool.map(lambda shard: read_commit(store, shard), others), strict=True))
@@ -126,18 +129,27 @@ def _commit_files(store: ShardStore) -> list[Path]:
 
 
 def _latest(files: Iterable[Path]) -> dict[int, Commit]:
-    """The last commit of each shard that the lines of some files tell of."""
+    """The last commit of each shard that the lines of some files tell of, but of those for which they do not tell."""
     latest: dict[int, Commit] = {}
+    doubtful: set[int] = set()
     for file in files:
-        for line in file.read_bytes().splitlines():
-            try:
-                commit = _decoder.decode(line)
-            except msgspec.MsgspecError:
-                continue  # torn by a crash
-            before = latest.get(commit.shard)
-            if before is None or (before.attempt, before.time) <= (commit.attempt, commit.time):
-                latest[commit.shard] = commit
-    return latest
+        for shard, commit in _last_lines(file).items():
+            before = latest.get(shard)
+            if before is not None and abs(before.time - commit.time) < _CLOCK_SECONDS:
+                doubtful.add(shard)
+            if before is None or before.time <= commit.time:
+                latest[shard] = commit
+    return {shard: commit for shard, commit in latest.items() if commit.is_there and shard not in doubtful}
+
+
+def _last_lines(file: Path) -> dict[int, Commit]:
+    """The last line of each shard in a file of one process: it appends, so the order of lines is that of commits."""
+    last: dict[int, Commit] = {}
+    for line in file.read_bytes().splitlines():
+        with contextlib.suppress(msgspec.MsgspecError):  # torn by a crash
+            commit = _decoder.decode(line)
+            last[commit.shard] = commit
+    return last
 
 
 class CommittedShards:

@@ -104,6 +104,26 @@ def test_a_rewritten_shard_is_counted_by_the_attempt_that_is_there(stores: list[
     assert found == second
 
 
+def test_a_shard_that_was_removed_and_made_again_is_counted_as_it_is_now(stores: list[ShardStore]) -> None:
+    for made in (commit(0, failed=4), commit(1), commit(2), commit(0, attempt=1)):
+        record_commit(stores[0], made)
+    again = commit(0, failed=5, time=1000.0)
+    record_commit(stores[0], again)
+    for made in (again, commit(1), commit(2)):
+        write(stores[0], made)
+    assert CommittedShards(stores[0], PLAN, range(3)).rows_failed == 5
+
+
+def test_two_processes_whose_clocks_differ_do_not_hide_what_is_there(stores: list[ShardStore]) -> None:
+    first, second = commit(0, failed=4, time=120.0), commit(0, failed=1, attempt=1, time=100.0)
+    for made in (first, commit(1), commit(2)):
+        record_commit(stores[1], made)
+        write(stores[1], made)
+    write(stores[0], second)
+    record_commit(stores[0], second)
+    assert CommittedShards(stores[0], PLAN, range(3)).rows_failed == 1
+
+
 def test_a_torn_line_is_left_out(stores: list[ShardStore]) -> None:
     record_commit(stores[0], commit(0, failed=4))
     write(stores[0], commit(0, failed=4))
