@@ -19,8 +19,9 @@ from run_batch.jobs.check import check_job
 from run_batch.jobs.job.columns import model_settings
 from run_batch.jobs.job.config import JobConfig
 from run_batch.jobs.job.errors import EXIT_COMPLETE, JobError, RunError
-from run_batch.jobs.job.plan import record_job
+from run_batch.jobs.job.job_identity import record_job
 from run_batch.jobs.job.prepare import PreparedJob
+from run_batch.jobs.results.commits import CommittedShards
 from run_batch.jobs.slurm.array_script import array_script
 from run_batch.jobs.slurm.sbatch_options import SlurmTable
 from run_batch.model.checkpoint.download import download_model
@@ -54,7 +55,7 @@ def submit_job(
         raise JobError("how many tasks? Say --tasks N, or slurm.tasks in job.toml")
     command = [*_this_program(), "--config", str(config_path.absolute()), *_set_arguments(overrides)]
     print(check_job(job), file=sys.stderr)
-    left = len(job.missing_shards)
+    left = len(CommittedShards(job.store, job.plan, job.shards).missing())
     if not left and not only_print:
         print(f"nothing to do: all {job.plan.num_rows} rows are done; nothing submitted", file=sys.stderr)
         return EXIT_COMPLETE

@@ -26,10 +26,11 @@ def run_once(with_journal: bool, settings: list[str]) -> None:
     from run_batch.io.outputs.journal import JournalWriter
     from run_batch.jobs.job.config import load_config
     from run_batch.jobs.job.prepare import prepare
-    from run_batch.jobs.runner import pipeline
+    from run_batch.jobs.runner.pipeline import Pipeline
+    from run_batch.jobs.runner.run_job import run_job
 
     spent = {"append": 0.0, "thread": 0.0, "generate": 0.0, "rows": 0.0}
-    append, run, generate = JournalWriter.append, JournalWriter._run, pipeline._Run._generate
+    append, run, generate = JournalWriter.append, JournalWriter._run, Pipeline._generate
 
     def timed_append(self: Any, shard: int, item: Any) -> None:
         started = time.thread_time()
@@ -42,20 +43,20 @@ def run_once(with_journal: bool, settings: list[str]) -> None:
         run(self)
         spent["thread"] = time.thread_time()
 
-    def timed_generate(self: Any, pool: Any, engine: Any) -> bool:
+    def timed_generate(self: Any, *arguments: Any) -> None:
         started = time.monotonic()
         try:
-            return generate(self, pool, engine)
+            generate(self, *arguments)
         finally:
             spent["generate"] = time.monotonic() - started
 
     for owner, name, timed in (
         (JournalWriter, "append", timed_append),
         (JournalWriter, "_run", timed_run),
-        (pipeline._Run, "_generate", timed_generate),
+        (Pipeline, "_generate", timed_generate),
     ):
         setattr(owner, name, timed)
-    code = pipeline.run_job(prepare(load_config(DEMO, tuple(settings))), True, sys.stderr)
+    code = run_job(prepare(load_config(DEMO, tuple(settings))), True, sys.stderr)
     print(json.dumps({**spent, "cpu": time.process_time(), "code": code}), flush=True)
 
 

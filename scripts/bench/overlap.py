@@ -19,7 +19,7 @@ from workloads import FOLDER, WORKLOADS, make_model, make_workload
 
 from run_batch.jobs.job.config import load_config
 from run_batch.jobs.job.prepare import prepare
-from run_batch.jobs.runner.pipeline import run_job
+from run_batch.jobs.runner.run_job import run_job
 
 SEATS = 64
 TIMES = 4
