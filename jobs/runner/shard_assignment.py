@@ -86,7 +86,9 @@ def next_work(committed: CommittedShards, share: Share, store: ShardStore, claim
     while True:
         committed.refresh()
         work = missing_work(committed)
-        if any(map(claims.is_free, work.shards)) or shards_to_steal(store, work.plan, share):
+        # Claims first: a shard that another process has committed since it was listed is free, but no work.
+        has_work = any(claims.is_free(shard) and not store.is_committed(shard) for shard in work.shards)
+        if has_work or shards_to_steal(store, work.plan, share):
             return work
         if not work.shards:
             return None
