@@ -22,9 +22,9 @@ class Run:
 
     Attributes:
         wall_seconds: from the start of the command to its end.
-        ready_seconds: from the start until the engine was ready; until its first step, if the system does not report it.
+        ready_seconds: from the start until the engine was ready; until its first step, if the system reports no time.
         first_row_seconds: from the start until the first row was finished; until the engine had generated it, if the
-            system does not report it.
+            system reports no time.
         steady_rows_per_second: rows divided by the seconds from engine ready to the end.
         peak_bytes: largest sum of the resident memory of all its processes (shared memory counts in each).
         engine_idle_share: fraction of the time from ready to end in which vLLM's core was not in a step.
@@ -73,7 +73,7 @@ def measure(system: str, workload: str, rows: int, command: list[str], environme
     # If a system does not report when its engine is ready, use the start of the engine's first step.
     ready = times.get("ready") or (worked[0][0] if worked else start)
     finished = times.get("end", end)
-    # If it does not report its first row, use the end of the step in which the engine, at one token per step, finished it.
+    # If it does not report its first row, use the step in which the engine, at one token per step, finished it.
     first_row = worked[TOKENS_PER_ROW - 1][1] if len(worked) >= TOKENS_PER_ROW else finished
     busy = sum(min(stop, finished) - max(begin, ready) for begin, stop in worked if stop > ready and begin < finished)
     return Run(

@@ -1,4 +1,4 @@
-"""Runs `run-batch --config job.toml` as a user does, and prints the times of its events, from the files that it wrote."""
+"""Runs `run-batch --config job.toml` as a user does, and prints the times of its events, from its files."""
 
 import json
 import os

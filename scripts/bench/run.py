@@ -1,8 +1,8 @@
 """Compares run-batch and its peers on the same rows, the same model and the same vLLM; part of `make bench`.
 
 Prints a table, and writes `.bench/results.json` and, with `--plot`, `docs/throughput.svg`. Systems take turns within
-each round, so that drift in the machine's speed does not favour one; figures are medians over the rounds, and ratios are
-computed within a round.
+each round, so that drift in the machine's speed does not favour one; figures are medians over the rounds, and ratios
+are computed within a round.
 """
 
 import argparse
@@ -55,7 +55,7 @@ def one_run(system: str, workload: str, rows: Path, model: Path) -> Run:
 
 
 def write_results(workload: str, rounds: list[list[Run]]) -> dict[str, object]:
-    """Add medians and ratios of one workload to `.bench/results.json`, which keeps earlier results of other workloads."""
+    """Add medians and ratios of one workload to `.bench/results.json`, which keeps earlier results of others."""
     systems = {
         runs[0].system: {
             "wall_seconds": median(lambda run: run.wall_seconds, runs),

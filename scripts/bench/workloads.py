@@ -90,7 +90,7 @@ def _images(workload: Workload, sources: list, rng: random.Random) -> Iterator[b
 
 
 def make_model(image_size: int = 56) -> Path:
-    """Write a LLaVA of 0.2 million parameters for images of `image_size` pixels, unless it exists; return its folder."""
+    """Write a LLaVA of 0.2 million parameters for images of `image_size` pixels, unless it exists; return its path."""
     folder = FOLDER / f"model-{image_size}"
     if (folder / "preprocessor_config.json").exists():
         return folder
