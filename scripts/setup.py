@@ -27,12 +27,12 @@ LOG = os.path.join(VENV, "set-up.log")
 ACCEPTED = ("3.11", "3.12", "3.13")  # in the order of preference: the lock was made on the first
 TORCH_INDEX = "https://download.pytorch.org/whl/cpu"  # PyPI has no CPU build of torch
 
-# What pip says -> what to do.
+# Pattern in pip's output -> hint for the user.
 HINTS = (
     ("No space left", "the disk is full; .venv takes 3 GB, and pip needs as much again while it works"),
     (
         "ConnectionError|timed out|ConnectTimeout|name resolution|SSLError|ProxyError",
-        "a package index cannot be reached; check the network, or give pip a mirror (pip config list)",
+        "a package index cannot be reached; check the network, or configure a mirror for pip (pip config list)",
     ),
     ("No matching distribution", "no index that pip is set up to use has that version; see pip config list"),
     ("Permission denied", "a folder cannot be written to; see who owns .venv and pip's cache"),
@@ -55,7 +55,7 @@ def main():
         print(f"set-up: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("set-up: interrupted; the next run goes on from here", file=sys.stderr)
+        print("set-up: interrupted; the next run resumes here", file=sys.stderr)
         return 130
     return 0
 
@@ -215,7 +215,7 @@ def pip(*arguments):
         done = subprocess.run(command, stdout=log, stderr=log, cwd=ROOT, env=dict(os.environ, PIP_USER="0"))
     if done.returncode != 0:
         said = read(LOG)[begin:]
-        rest = f"(all that pip said is in {os.path.relpath(LOG, ROOT)})"
+        rest = f"(pip's whole output is in {os.path.relpath(LOG, ROOT)})"
         raise SetupError(f"pip failed: {hint(said)}\n{last_lines(said, 8)}\n{rest}")
 
 
@@ -223,7 +223,7 @@ def hint(said):
     for pattern, advice in HINTS:
         if re.search(pattern, said):
             return advice
-    return "the same command goes on from here; if it fails again in the same way, delete .venv"
+    return "the same command resumes here; if it fails again in the same way, delete .venv"
 
 
 # Output and files
