@@ -1,10 +1,10 @@
-"""What the journal costs: the same job with and without it, in turn, and the seconds that it spends.
+"""Measures the cost of the journal: runs the same job with and without it, in turn, and measures its CPU time.
 
     .venv/bin/python scripts/bench/journal.py [--rows 6000] [--pairs 3] [--logprobs 0]
 
-Two measures, because runs on a shared machine differ by more than what is asked: the median ratio of the rows per
-second of pairs of runs, and the share of a run's processor seconds that the journal's thread and the hand-over to it
-take. Prints a line for each and ends with exit code 1 if the second is 2 % or more.
+Runs on a shared machine differ by more than the cost of the journal, so there are two measures: the median ratio of
+rows per second over pairs of runs, and the CPU seconds of the journal's thread and of appending to its queue, over the
+seconds of the run. Prints a line for each; the exit code is 1 if the second is 2 % or more.
 """
 
 import argparse
@@ -22,7 +22,7 @@ LIMIT = 0.02
 
 
 def run_once(with_journal: bool, settings: list[str]) -> None:
-    """In a process of its own: run the job and print what it took as JSON."""
+    """Run the job in this process and print its times as JSON."""
     from run_batch.io.outputs.journal import JournalWriter
     from run_batch.jobs.job.config import load_config
     from run_batch.jobs.job.prepare import prepare
