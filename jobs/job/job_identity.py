@@ -61,8 +61,8 @@ def check_same_job(store: ShardStore, identity: dict[str, Any]) -> bool:
     except (FileNotFoundError, NotADirectoryError):
         if store.is_of_earlier_layout():
             raise JobError(
-                f"{store.folder} holds results of an earlier version of run-batch (_run/, part-00000.parquet), with "
-                "which this one cannot go on; choose another output.path"
+                f"{store.folder} holds results of an earlier version of run-batch (_run/, part-00000.parquet), "
+                "which this version cannot resume; choose another output.path"
             ) from None
         if store.committed():
             raise JobError(
