@@ -1,1 +1,1 @@
-"""Bytes in, bytes out: rows of data sets, encoded images, shards of results. Knows nothing of models or jobs."""
+"""Reads datasets and images, writes journals and shards, coordinates processes. Knows nothing of models or jobs."""

@@ -1,12 +1,13 @@
-"""`run-batch check`: everything about a job that can be known without starting an engine."""
+"""`run-batch check`: checks everything about a job that can be known without starting an engine."""
 
 from run_batch.jobs.job.columns import model_settings, needed_columns
 from run_batch.jobs.job.errors import JobError
 from run_batch.jobs.job.prepare import PreparedJob
+from run_batch.jobs.job.read_rows import read_rows
 from run_batch.jobs.job.rows import MappedRow, RowFailure
-from run_batch.jobs.job.work import read_rows
 from run_batch.jobs.mapping.row_mapper import RowMapper
 from run_batch.jobs.mapping.worker_pool import BATCH_ROWS
+from run_batch.jobs.results.commits import CommittedShards
 from run_batch.model.checkpoint.settings import SettingsError, build_engine_args, build_sampling_params
 from run_batch.model.declaration import DeclarationError
 from run_batch.model.plugin import PluginError, announce_plugins, register
@@ -27,7 +28,7 @@ def check_job(job: PreparedJob) -> str:
         results = _map_first_rows(job, mapper)
     except (PluginError, SettingsError, DeclarationError) as error:
         raise JobError(str(error)) from None
-    missing = len(job.missing_shards)
+    missing = len(CommittedShards(job.store, job.plan, job.shards).missing())
     shards = job.plan.num_shards
     lines = [
         f"input: {job.plan.num_rows} rows; columns {', '.join(job.source.schema.names)}",

@@ -79,7 +79,7 @@ def main(
 
     def run(config: JobConfig, summary: Any) -> int:
         from run_batch.jobs.job.prepare import prepare
-        from run_batch.jobs.runner.pipeline import run_job
+        from run_batch.jobs.runner.run_job import run_job
 
         share = _share(task_index, task_count)
         take_own_gpus(os.environ, gpus_per_engine(config))
@@ -208,8 +208,8 @@ def _exit_with(
     """Run a command and end the process with its exit code, whatever happens in it."""
     if config_path is None:
         raise click.UsageError("--config job.toml is missing")
-    # Threads of OpenMP that wait for work spin, on the cores where images are mapped: let them sleep after
-    # microseconds. To be set before torch is imported.
+    # Idle OpenMP threads spin, on the cores where images are mapped: let them sleep after microseconds. This has to be
+    # set before torch is imported.
     os.environ.setdefault("GOMP_SPINCOUNT", "4000")
     summary = _keep_stdout()
     _show_own_warnings()
@@ -237,15 +237,15 @@ def _exit_with(
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
-    """Before there is anything to save. What follows, from Slurm or from a script that passes signals on, is the same
-    request: it must not break into saying so."""
+    """Handle a signal that comes before there is anything to save. Slurm, or a script that passes signals on, may send
+    more of them: these are ignored, so that the message still appears."""
     for same in (signal.SIGTERM, signal.SIGUSR1):
         signal.signal(same, signal.SIG_IGN)
     raise Interrupted
 
 
 def _keep_stdout() -> Any:
-    """Standard output for results alone: what libraries print goes to standard error."""
+    """Keep standard output for the summary line: what libraries print goes to standard error."""
     summary = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     return summary
@@ -258,14 +258,14 @@ def _show_own_warnings() -> None:
 
 
 def _quiet_libraries() -> None:
-    """Keep what torch and vLLM say about themselves off the terminal, here and in all processes that follow."""
+    """Keep the logs of torch and vLLM off the terminal, in this process and in all that it starts."""
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     os.environ.setdefault("TORCH_LOGS", "-torch._library")
     os.environ.setdefault("PYTHONWARNINGS", "ignore")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     warnings.simplefilter("ignore")
-    # vLLM logs a little before it has set its level; without any handler Python would print that.
+    # vLLM logs a little before it has set its level; without any handler, Python would print that.
     logging.getLogger().addHandler(logging.NullHandler())
 
 

@@ -1,7 +1,7 @@
-"""Train the demo's model and write its data: configs/demo/model and configs/demo/digits.parquet.
+"""Trains the demo's model and writes its data: configs/demo/model and configs/demo/digits.parquet.
 
-A small LLaVA learns, from scratch, to answer questions about handwritten digits. Seeded; about ten minutes on two
-cores. Run it from the repository's root, in the environment of `make setup`, with scikit-learn added to it:
+Trains a small LLaVA from scratch to answer questions about handwritten digits. Seeded; takes about ten minutes on two
+cores. Run it from the repository's root, in the environment of `make setup` with scikit-learn installed:
 
     .venv/bin/pip install scikit-learn && .venv/bin/python scripts/build_demo.py
 """
@@ -52,7 +52,7 @@ ANSWERS = {
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
-    """One token per character of printable ASCII, and `<unk>` for any other."""
+    """Build a tokenizer with one token per printable ASCII character, and `<unk>` for any other character."""
     vocab = {token: i for i, token in enumerate([*SPECIAL_TOKENS, *CHARACTERS])}
     tokenizer = Tokenizer(models.WordLevel(vocab, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
@@ -71,7 +71,7 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def build_model(tokenizer: PreTrainedTokenizerFast) -> LlavaForConditionalGeneration:
-    """0.65 million parameters. Heads of 32: vLLM's attention on CPUs takes multiples of 32."""
+    """Build a LLaVA with 0.65 million parameters. Heads have size 32: vLLM's CPU attention needs multiples of 32."""
     size = dict(hidden_size=96, num_attention_heads=3, num_hidden_layers=3)
     ids = dict(bos_token_id=1, eos_token_id=2, pad_token_id=0)
     return LlavaForConditionalGeneration(
@@ -103,14 +103,18 @@ def image_processor() -> CLIPImageProcessor:
 
 
 def scans() -> tuple[list[Image.Image], np.ndarray]:
-    """All 1797 scans as gray 8x8 images, and their digits."""
+    """Load all 1797 scans as gray 8x8 images, and their digits."""
     data = load_digits()
     pixels = np.clip(data.images * 255 / 16, 0, 255).round().astype(np.uint8)
     return [Image.fromarray(p) for p in pixels], data.target
 
 
 def augment(pixels: torch.Tensor) -> torch.Tensor:
-    """Shift, turn, stretch and brighten a batch a little, with some noise: so 1297 scans are enough to learn from."""
+    """Shift, rotate, stretch and brighten a batch slightly and add noise, so that 1297 scans suffice for training.
+
+    Args:
+        pixels: normalized images, float32 (images, channels, height, width).
+    """
     count = len(pixels)
     angle = (torch.rand(count) - 0.5) * 0.5
     stretch = 1 + (torch.rand(count, 2) - 0.5) * 0.3
@@ -157,7 +161,7 @@ class Batches:
 
 
 def train(model: LlavaForConditionalGeneration, batches: Batches) -> LlavaForConditionalGeneration:
-    """AdamW with warm-up and cosine decay; gives back the running average of the weights."""
+    """Train with AdamW, warm-up and cosine decay; return a model with the running average of the weights."""
     average = copy.deepcopy(model)
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=0.05, betas=(0.9, 0.98))
     warm_up = 60
@@ -199,13 +203,13 @@ def save(model: LlavaForConditionalGeneration, tokenizer: PreTrainedTokenizerFas
 
 
 def write_rows(images: list[Image.Image], digits: np.ndarray, numbers: np.ndarray) -> None:
-    """The held-out scans, one row per question, in the layout of Hugging Face `datasets`."""
+    """Write the held-out scans, one row per question, in the layout of Hugging Face `datasets`."""
     rows = []
     for image, digit, number in zip(images, digits, numbers, strict=True):
         buffer = io.BytesIO()
         image.save(buffer, "PNG")
         encoded = {"bytes": buffer.getvalue(), "path": f"digit-{number:04d}.png"}
-        # Three of the four questions for each image, another three for the next.
+        # Three of the four questions for each image, and a different three for the next image.
         for k in range(3):
             question = list(ANSWERS)[(number + k) % len(ANSWERS)]
             answer = ANSWERS[question](int(digit))
@@ -217,7 +221,7 @@ def write_rows(images: list[Image.Image], digits: np.ndarray, numbers: np.ndarra
 
 @torch.inference_mode()
 def report_accuracy(folder: Path, images: list[Image.Image], digits: np.ndarray) -> None:
-    """Accuracy on the held-out scans by transformers' greedy decoding, from what was saved."""
+    """Print the saved model's accuracy on the held-out scans, with transformers' greedy decoding."""
     model = LlavaForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).eval()
     tokenizer = AutoTokenizer.from_pretrained(folder)
     processor = CLIPImageProcessor.from_pretrained(folder)

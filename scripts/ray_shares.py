@@ -1,9 +1,9 @@
-"""The shares of a job as tasks of a Ray cluster, each with its own GPUs.
+"""Runs the shares of a job as tasks of a Ray cluster, each with its own GPUs.
 
     python scripts/ray_shares.py /path/to/job.toml --shares 8 --gpus 1 --cpus 8
 
-It needs Ray where it is started (pip install ray; run-batch itself does not), and run-batch and the job's folders on
-all nodes. Interrupted, it goes on when it is started again, with whatever number of shares.
+Requires Ray where it is started (pip install ray; run-batch itself does not need it), and run-batch and the job's
+folders on all nodes. After an interruption, the same command resumes the job, with any number of shares.
 """
 
 import argparse
@@ -13,11 +13,11 @@ from pathlib import Path
 
 import ray
 
-RESUMABLE = (1, 75)  # of run-batch's exit codes: the same command goes on
+RESUMABLE = (1, 75)  # exit codes of run-batch after which the same command resumes
 
 
 class Resumable(Exception):
-    """Ray starts the share again, on another node if it has to."""
+    """Makes Ray restart the share, on another node if necessary."""
 
 
 def run_share(command: str, config: str, index: int, count: int) -> int:

@@ -1,9 +1,9 @@
-"""Makes .venv: vLLM's CPU build and everything else, pinned by cpu-lock.txt, then this project, editable.
+"""Creates .venv: vLLM's CPU build and all other dependencies, pinned by cpu-lock.txt, then this project, editable.
 
-`make` runs it before every target. Once .venv is as the lock and pyproject.toml say, that takes no time; one
-that is unfinished is completed, one that is broken or of another Python is made anew. What can go wrong on a
-strange machine is said in one line. It needs only the standard library, and old Pythons read it too, to say
-that they are too old: so no syntax newer than Python 3.6, and no types.
+`make` runs it before every target. If .venv matches the lock and pyproject.toml, it does nothing. An unfinished
+.venv is completed; a broken one, or one of another Python, is created again. Errors that depend on the machine are
+reported in one line. It uses only the standard library, no syntax newer than Python 3.6 and no type hints, so that
+old Pythons can run it and report that they are too old.
 """
 
 import glob
@@ -27,12 +27,12 @@ LOG = os.path.join(VENV, "set-up.log")
 ACCEPTED = ("3.11", "3.12", "3.13")  # in the order of preference: the lock was made on the first
 TORCH_INDEX = "https://download.pytorch.org/whl/cpu"  # PyPI has no CPU build of torch
 
-# What pip says -> what to do.
+# Pattern in pip's output -> hint for the user.
 HINTS = (
     ("No space left", "the disk is full; .venv takes 3 GB, and pip needs as much again while it works"),
     (
         "ConnectionError|timed out|ConnectTimeout|name resolution|SSLError|ProxyError",
-        "a package index cannot be reached; check the network, or give pip a mirror (pip config list)",
+        "a package index cannot be reached; check the network, or configure a mirror for pip (pip config list)",
     ),
     ("No matching distribution", "no index that pip is set up to use has that version; see pip config list"),
     ("Permission denied", "a folder cannot be written to; see who owns .venv and pip's cache"),
@@ -45,7 +45,7 @@ class SetupError(Exception):
 
 def main():
     try:
-        wanted = this_python() if os.environ.get("PYTHON") else ""  # asked for by name, so no other will do
+        wanted = this_python() if os.environ.get("PYTHON") else ""  # chosen by the user, so no other is accepted
         if is_set_up(wanted):
             return 0
         check_machine()
@@ -55,12 +55,12 @@ def main():
         print(f"set-up: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("set-up: interrupted; the next run goes on from here", file=sys.stderr)
+        print("set-up: interrupted; the next run resumes here", file=sys.stderr)
         return 130
     return 0
 
 
-# What is there
+# State of .venv
 
 
 def this_python():
@@ -68,7 +68,7 @@ def this_python():
 
 
 def fingerprint():
-    """What .venv is made from: two files, and the place, since one that was moved points to the old place."""
+    """Digest of what .venv depends on: two files, and its location, since a moved .venv refers to the old one."""
     digest = hashlib.sha256(ROOT.encode())
     for path in (LOCK, os.path.join(ROOT, "pyproject.toml")):
         with open(path, "rb") as file:
@@ -77,7 +77,7 @@ def fingerprint():
 
 
 def is_set_up(wanted):
-    """Whether a set-up finished, for these files, with the `wanted` Python ('' is any accepted one)."""
+    """Whether a set-up has finished for the current files, with the `wanted` Python ('' accepts any in ACCEPTED)."""
     try:
         with open(STAMP) as file:
             version, mark = file.read().split()
@@ -88,7 +88,7 @@ def is_set_up(wanted):
 
 
 def version_of(python):
-    """'3.11' for a Python that starts, '' for one that does not or is not there."""
+    """Version of a Python, such as '3.11'; '' if it does not exist or does not start."""
     code = "import sys; print('%d.%d' % sys.version_info[:2])"
     try:
         done = subprocess.run([python, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
@@ -97,7 +97,7 @@ def version_of(python):
     return done.stdout.decode().strip() if done.returncode == 0 else ""
 
 
-# Whether it can work here
+# Requirements of the machine
 
 
 def check_machine():
@@ -113,14 +113,14 @@ def has_avx2():
         with open("/proc/cpuinfo") as file:
             flags = re.search(r"^flags\s*:(.*)$", file.read(), re.MULTILINE)
     except OSError:
-        return True  # cannot tell, so let vLLM say
+        return True  # unknown: vLLM reports it
     return flags is None or "avx2" in flags.group(1).split()
 
 
 def choose_python(wanted):
-    """The Python to make .venv with, and its version: this one, else the first accepted one on PATH."""
+    """Choose the Python for .venv, and its version: this one, else the first accepted one on PATH."""
     if this_python() in ACCEPTED:
-        # Outside of any virtual environment: if .venv is the active one, it may have to be made anew.
+        # The Python outside any virtual environment: if .venv is active, it may have to be created again.
         return getattr(sys, "_base_executable", "") or sys.executable, this_python()
     if not wanted:
         for version in ACCEPTED:
@@ -134,7 +134,7 @@ def choose_python(wanted):
     )
 
 
-# Setting up
+# Set-up
 
 
 def set_up(python, version):
@@ -159,12 +159,12 @@ def set_up(python, version):
 
 
 def can_be_kept(version):
-    """Whether .venv is of this version, was made here, and works as far as it goes."""
+    """Whether .venv has this version, was created at this location, and has no broken package."""
     return version_of(PYTHON) == version and made_here() and is_sound()
 
 
 def made_here():
-    """Not copied or moved: the scripts in it would start the Python of the old place."""
+    """Whether .venv was not copied or moved: its scripts would start the Python at the old location."""
     try:
         return VENV in read(os.path.join(VENV, "bin", "activate"))
     except OSError:
@@ -172,7 +172,7 @@ def made_here():
 
 
 def is_sound():
-    """Whether pip works and was never stopped within a package, which it would now take for a whole one."""
+    """Whether pip works and was never stopped in the middle of a package, which it would now treat as installed."""
     packages = glob.glob(os.path.join(glob.escape(VENV), "lib", "python*", "site-packages", "*.dist-info"))
     whole = all(os.path.exists(os.path.join(package, "RECORD")) for package in packages)
     return whole and runs(PYTHON, "-m", "pip", "--version")
@@ -195,7 +195,7 @@ def runs(*command):
 
 
 def install_torch():
-    """From where pip is told to look, and only if that has no CPU build of it from PyTorch's own index."""
+    """Install torch from pip's configured index, or from PyTorch's own index if that one has no CPU build."""
     with open(LOCK) as file:
         pin = next(line.strip() for line in file if line.startswith("torch=="))
     try:
@@ -207,7 +207,7 @@ def install_torch():
 
 
 def pip(*arguments):
-    """One `pip install`, silent unless it fails: then its last words, and what to do about them."""
+    """Run one `pip install`; if it fails, raise an error with its last lines of output and a hint."""
     quiet = ("--no-input", "--disable-pip-version-check", "--progress-bar=off")
     command = [PYTHON, "-m", "pip", "install", "--no-deps", *quiet, *arguments]
     with open(LOG, "a") as log:
@@ -215,7 +215,7 @@ def pip(*arguments):
         done = subprocess.run(command, stdout=log, stderr=log, cwd=ROOT, env=dict(os.environ, PIP_USER="0"))
     if done.returncode != 0:
         said = read(LOG)[begin:]
-        rest = f"(all that pip said is in {os.path.relpath(LOG, ROOT)})"
+        rest = f"(pip's whole output is in {os.path.relpath(LOG, ROOT)})"
         raise SetupError(f"pip failed: {hint(said)}\n{last_lines(said, 8)}\n{rest}")
 
 
@@ -223,14 +223,14 @@ def hint(said):
     for pattern, advice in HINTS:
         if re.search(pattern, said):
             return advice
-    return "the same command goes on from here; if it fails again in the same way, delete .venv"
+    return "the same command resumes here; if it fails again in the same way, delete .venv"
 
 
-# Small
+# Output and files
 
 
 def last_lines(output, count):
-    """The end of what a command said, without pip's asides: places not there, versions for other Pythons."""
+    """Last lines of a command's output, without pip's notes on missing locations and versions for other Pythons."""
     asides = re.compile(r"WARNING: (Location|Retrying) |ERROR: Ignored the following |\s*$")
     lines = [line for line in output.splitlines() if not asides.match(line)]
     return "\n".join("  " + (line if len(line) <= 300 else line[:300] + " ...") for line in lines[-count:])

@@ -1,4 +1,4 @@
-"""Show what the demo generated: a few rows with their images drawn as text, and the accuracy against the truth.
+"""Shows the demo's results: a few rows with their images drawn as text, and the accuracy of the answers.
 
 Reads the shards that `run-batch --config configs/demo.toml` wrote, and the images from the demo's input.
 """
@@ -17,7 +17,7 @@ SHOWN = 4
 
 
 def draw(encoded: bytes) -> list[str]:
-    """A gray image as lines of text, two characters a pixel so that it keeps its shape."""
+    """Draw an image as lines of text, with two characters per pixel to keep its aspect ratio."""
     image = Image.open(io.BytesIO(encoded)).convert("L")
     pixels = image.tobytes()
     rows = [pixels[i : i + image.width] for i in range(0, len(pixels), image.width)]
@@ -46,7 +46,7 @@ def main() -> None:
     encoded = {row["id"]: row["image"]["bytes"] for row in images}
     step = len(results) // SHOWN
     for index in range(SHOWN):
-        # One further each time: the questions of an image follow one another.
+        # A different question each time: the questions of an image are consecutive rows.
         result = results[index * step + index % 3]
         show_row(result, encoded[result["row_id"]])
     print()

@@ -1,1 +1,1 @@
-"""The files by which processes that share an output folder coordinate: leases and claims."""
+"""Coordinates processes that share an output folder, by files: leases and claims."""

@@ -1,8 +1,9 @@
-"""Which shard is in whose hands, where several processes work on one folder.
+"""Claims: which process works on which shard, where several work on one folder.
 
-A claim on shard K is a file `K.N` made by exclusive create; it names the lease of its process (see lease.py), and
-counts as long as that lease does. A process makes the file with the lowest N that is not there, past those of dead
-processes. Only processes that want the same shard ever look at the same file, and each costs one create and one unlink.
+A claim on shard K is a file `K.N` made by exclusive create. It names the lease of its process (see lease.py), and
+counts as long as that process holds it. A process claims a shard by creating the file with the lowest free N, where all
+lower ones are of dead processes. Only processes that want the same shard look at the same files, and a claim costs one
+create and one unlink.
 """
 
 import contextlib
@@ -12,20 +13,22 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
-from run_batch.io.coordination.lease import STALE_SECONDS, Lease, LeaseHeldError, file_age, holder_of, refuse_live
+from run_batch.io.coordination.lease import STALE_SECONDS, Lease, LeaseHeldError, check_stale, file_age, holder_of
 
 _FOLDER = "claims"
-# Many claims are of one process: whether it lives is asked once in a while, not for each.
-_BELIEVED_SECONDS = 5.0
+# A process has many claims: whether it is alive is asked this often, not for each claim.
+_ALIVE_SECONDS = 5.0
 
 
 class Claims:
-    """The claims of this process, from any of its threads."""
+    """The claims of this process; may be used from any of its threads."""
 
     def __init__(self, run_folder: Path, lease: Lease) -> None:
-        """Args:
-        run_folder: the folder that all leases of the job lie in, at any depth.
-        lease: of this process, taken.
+        """Start without any claim.
+
+        Args:
+            run_folder: the folder of the claims; all leases of the job are in it, at any depth.
+            lease: the lease of this process, taken.
         """
         self._run_folder = run_folder
         self._folder = run_folder / _FOLDER
@@ -35,33 +38,42 @@ class Claims:
         self._dead: dict[str, tuple[float, bool]] = {}
 
     def take(self, shard: int) -> bool:
-        """Claim a shard; whether it is ours now.
+        """Claim a shard, unless another process has it.
+
+        Returns:
+            Whether this process has the shard, now or since before.
 
         Raises:
             OSError: the folder cannot be written to.
         """
         if shard in self._numbers:
             return True
+        while (number := self._make_claim(shard)) is not None:
+            # While this process went past a dead claim, others may have released it, and claimed the shard from 0 on.
+            if number == 0 or self._is_still_dead(self._path(shard, number - 1)):
+                self._numbers[shard] = number
+                return True
+            self._path(shard, number).unlink(missing_ok=True)
+        return False
+
+    def _make_claim(self, shard: int) -> int | None:
+        """Make a claim after those of dead processes; its number, or None if another process has the shard."""
         number = 0
         while not self._create(self._path(shard, number)):
             try:
                 if not self._is_dead(self._path(shard, number)):
-                    return False
+                    return None
                 number += 1
             except FileNotFoundError:
                 pass  # released just now
-        self._numbers[shard] = number
-        if number and not self._still_dead(self._path(shard, number - 1)):
-            self._path(shard, self._numbers.pop(shard)).unlink(missing_ok=True)
-            return False
-        return True
+        return number
 
     def took_over(self, shard: int) -> bool:
-        """Whether a process that is dead had claimed it before."""
+        """Whether a process that died had a claim on a shard that this process has."""
         return self._numbers.get(shard, 0) > 0
 
     def is_free(self, shard: int) -> bool:
-        """Whether `take` can be expected to succeed."""
+        """Whether `take` is likely to succeed for a shard that this process has not claimed."""
         number = 0
         with contextlib.suppress(FileNotFoundError):
             while self._is_dead(self._path(shard, number)):
@@ -70,14 +82,16 @@ class Claims:
         return True
 
     def release(self, shard: int) -> None:
-        """Nobody needs to mind this shard any more: it is committed, or this process ends."""
+        """Give up a claim, as the shard is committed or this process ends; removes the dead claims below it too."""
         number = self._numbers.pop(shard, -1)
-        # The lowest first: as long as ours is the only one, nobody else can make it.
+        # Ours, the highest, goes last: were it removed first, one process could claim its number, past the dead claims,
+        # and once those are removed another could claim number 0.
         for n in range(number + 1):
             with contextlib.suppress(OSError):
                 self._path(shard, n).unlink(missing_ok=True)
 
     def release_all(self) -> None:
+        """Give up all claims of this process."""
         for shard in list(self._numbers):
             self.release(shard)
 
@@ -85,6 +99,7 @@ class Claims:
         return self._folder / f"{shard}.{number}"
 
     def _create(self, path: Path) -> bool:
+        """Create a claim of this process; False if the file is there already."""
         if not self._content:
             held = holder_of(self._lease.path)
             name = str(self._lease.path.relative_to(self._run_folder))
@@ -98,7 +113,7 @@ class Claims:
             return self._create(path)
         try:
             os.write(descriptor, self._content)
-            # After a power cut, nobody could tell whose an empty one is, and all would wait for it to become stale.
+            # A power cut must not leave an empty file: it names no process, so all would wait for it to become stale.
             os.fsync(descriptor)
         except OSError:
             path.unlink(missing_ok=True)
@@ -107,40 +122,41 @@ class Claims:
             os.close(descriptor)
         return True
 
-    def _still_dead(self, path: Path) -> bool:
-        """Others may have released a dead claim, and claimed the shard anew, while this process went past it."""
+    def _is_still_dead(self, path: Path) -> bool:
+        """Whether a claim that was found dead is there and dead still: its file may be gone, or a new claim by now."""
         try:
             return self._is_dead(path)
         except FileNotFoundError:
-            return True
+            return False
 
     def _is_dead(self, path: Path) -> bool:
-        """Whether the process that made a claim has ended.
+        """Whether a claim has stopped to count: its process has ended, or has lost or released its lease.
 
         Raises:
             FileNotFoundError: the claim has been released.
         """
         content = path.read_text()
         before, dead = self._dead.get(content, (0.0, False))
-        # Who is dead stays so.
-        if dead or (before and time.monotonic() - before < _BELIEVED_SECONDS):
+        # A dead process stays dead; a live one may have died since.
+        if dead or (before and time.monotonic() - before < _ALIVE_SECONDS):
             return dead
         try:
             claim = json.loads(content)
             lease = self._run_folder / claim["lease"]
         except (ValueError, TypeError, KeyError):
-            return file_age(path) > STALE_SECONDS  # not written yet; its process may have died just then
-        dead = _has_ended(lease, claim["holder"])
+            return file_age(path) > STALE_SECONDS  # its process has not written it yet, or died before
+        dead = _is_lost(lease, claim["holder"])
         self._dead[content] = (time.monotonic(), dead)
         return dead
 
 
-def _has_ended(lease: Path, holder: dict[str, object] | None) -> bool:
+def _is_lost(lease: Path, holder: dict[str, object] | None) -> bool:
+    """Whether `holder` does not hold the lease any more."""
     try:
         found = holder_of(lease)
         if found is None or asdict(found) != holder:
             return True
-        refuse_live(lease)
+        check_stale(lease)
     except FileNotFoundError:
         return True
     except LeaseHeldError:
@@ -149,23 +165,23 @@ def _has_ended(lease: Path, holder: dict[str, object] | None) -> bool:
 
 
 def remove_claims(run_folder: Path) -> None:
-    """Remove what dead processes have left of claims: the job is complete.
+    """Remove all claims, which dead processes left behind; to be called once the job is complete.
 
     Raises:
-        OSError: one cannot be removed.
+        OSError: a claim cannot be removed.
     """
     for claim in (run_folder / _FOLDER).glob("*"):
         claim.unlink(missing_ok=True)
 
 
 def remove_folder(run_folder: Path) -> None:
-    """Remove the folder of all claims, if there are none; the next claim makes it again."""
+    """Remove the folder of the claims if it is empty; the next claim creates it again."""
     with contextlib.suppress(OSError):
         (run_folder / _FOLDER).rmdir()
 
 
 def claimed(run_folder: Path) -> set[int]:
-    """The shards with a claim of anybody, alive or dead.
+    """Shards on which any process, alive or dead, has a claim.
 
     Raises:
         OSError: the folder cannot be read.

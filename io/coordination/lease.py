@@ -1,9 +1,10 @@
-"""Who works on a folder: one process at a time, and another takes over once that one is dead.
+"""Leases: one process at a time works on a folder under a name, and another takes over once that process is dead.
 
 A lease is a file `lease-NAME.N` made by exclusive create; the one with the highest N counts. Its holder touches it
-every few seconds. Taking over a stale lease N is creating N+1, which only one process can do: that is all that is
-asked of the file system, besides its own clock. A lease saves double work; results do not depend on it, because
-journals have one writer each and shards appear by atomic rename, whoever writes them.
+every few seconds. A process takes over the stale lease N by creating N+1, in which only one can succeed. The file
+system has to support exclusive create, and to set file times by one clock, nothing else. Leases prevent duplicate
+work; results do not depend on them, as each journal has one writer and shards appear by atomic rename, whoever writes
+them.
 """
 
 import contextlib
@@ -14,21 +15,24 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
+from run_batch.io.coordination.process_identity import Holder, has_ended, is_of_this_machine, this_process
+
 REFRESH_SECONDS = 5.0
-# On another host a dead holder shows only by not touching its lease.
+# A lease that was not touched for so long is stale: on another host, nothing else tells that its holder is dead.
 STALE_SECONDS = 60.0
-# Writing one's name into a lease takes milliseconds; who is slower than this finds that another has gone past it.
+# The same for a lease that names no holder yet: the name is written milliseconds after creation. A process that is
+# slower than this finds that another has taken over.
 _UNWRITTEN_SECONDS = 5.0
 
 
 class LeaseHeldError(Exception):
-    """Another process holds the folder; the message says which, where, and since when.
+    """Another process holds the lease; the message says which, where, and since when.
 
     Attributes:
-        seconds: after which it can be taken over, should its holder be dead; None where the holder is known to live.
+        seconds: time until the lease is stale unless its holder touches it; None if the holder is known to run.
     """
 
     def __init__(self, message: str, seconds: float | None = None) -> None:
@@ -37,57 +41,11 @@ class LeaseHeldError(Exception):
 
 
 class LeaseLost(Exception):
-    """The lease has been taken over or removed while it was held."""
-
-
-@dataclass(frozen=True, slots=True)
-class Holder:
-    """A process, told from all others on all machines.
-
-    Attributes:
-        host: for people.
-        machine: of this boot of the machine, and of the process namespace: where `pid` means something.
-        pid: process id.
-        started: when the process started, in the kernel's own count: process ids come again, the pair does not.
-        since: seconds since the epoch, for people.
-    """
-
-    host: str
-    machine: str
-    pid: int
-    started: str
-    since: float
-
-    def describe(self) -> str:
-        when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(self.since))
-        return f"host {self.host}, process {self.pid}, since {when}"
-
-
-def this_process() -> Holder:
-    return Holder(socket.gethostname(), _machine(), os.getpid(), _started(os.getpid()) or "", time.time())
-
-
-def _machine() -> str:
-    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    return f"{boot} {os.stat('/proc/self/ns/pid').st_ino}"
-
-
-def _started(pid: int) -> str | None:
-    """When a process of this machine started; None for one that is dead, or dead but for its parent's notice."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return None
-    return None if fields[0] in "ZX" else fields[19]
-
-
-def has_ended(holder: Holder) -> bool:
-    """Whether a process is known to be dead: only one of this machine is."""
-    return holder.machine == _machine() and _started(holder.pid) != holder.started
+    """The lease was taken over or removed while this process held it."""
 
 
 def holder_of(path: Path) -> Holder | None:
-    """Who made a lease; None where it died before it wrote its name.
+    """Read who created a lease; None if it has not written its name yet, or ended before it did.
 
     Raises:
         FileNotFoundError: the lease has been released.
@@ -98,16 +56,16 @@ def holder_of(path: Path) -> Holder | None:
         return None
 
 
-def refuse_live(path: Path) -> Holder | None:
-    """The dead holder of a lease; None where it died before it wrote its name.
+def check_stale(path: Path) -> Holder | None:
+    """Check that a lease is stale; return its dead holder, or None if that ended before it wrote its name.
 
     Raises:
-        LeaseHeldError: the holder lives, or may do so.
+        LeaseHeldError: the holder runs, or may do so.
         FileNotFoundError: the lease has been released.
     """
     age = file_age(path)
     holder = holder_of(path)
-    if holder is not None and holder.machine == _machine():
+    if holder is not None and is_of_this_machine(holder):
         if has_ended(holder):
             return holder
         raise LeaseHeldError(f"{holder.describe()}; it is running")
@@ -123,10 +81,10 @@ def refuse_live(path: Path) -> Holder | None:
 
 
 def file_age(path: Path) -> float:
-    """Seconds since a file was touched, by the file system's own clock.
+    """Seconds since a file was touched, by the clock of the file system: a new file beside it tells the time.
 
     Raises:
-        FileNotFoundError: it has gone.
+        FileNotFoundError: the file has been removed.
     """
     probe = path.with_name(f".clock-{socket.gethostname()}-{os.getpid()}-{threading.get_ident()}.tmp")
     descriptor = os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
@@ -139,7 +97,7 @@ def file_age(path: Path) -> float:
 
 
 def is_held(folder: Path, name: str) -> bool:
-    """Whether a process holds a folder under this name, as far as can be told.
+    """Whether a process holds the lease of this name on a folder, as far as can be told.
 
     Raises:
         OSError: the folder cannot be read.
@@ -147,7 +105,7 @@ def is_held(folder: Path, name: str) -> bool:
     numbers = _numbers(folder, name)
     try:
         if numbers:
-            refuse_live(_file(folder, name, max(numbers)))
+            check_stale(_file(folder, name, max(numbers)))
     except LeaseHeldError:
         return True
     except FileNotFoundError:
@@ -172,12 +130,15 @@ def _is_same(path: Path, descriptor: int) -> bool:
 
 
 class Lease:
-    """The lease of one name on one folder, from `take` to `release`."""
+    """The lease of one name on a folder, held by this process from `take` to `release`."""
 
     def __init__(self, folder: Path, name: str, on_lost: Callable[[LeaseLost], None] | None = None) -> None:
-        """Args:
-        name: several names do not block each other: one for each set of shards.
-        on_lost: called, in a thread, when somebody else has taken over or the folder has gone.
+        """Prepare to take a lease.
+
+        Args:
+            folder: the folder that the lease is a file in.
+            name: leases of different names do not exclude each other.
+            on_lost: called in a thread when another process has taken over, or the folder has been removed.
         """
         self._folder, self._name = folder, name
         self._on_lost = on_lost
@@ -188,35 +149,39 @@ class Lease:
 
     @property
     def path(self) -> Path:
-        """The file, once the lease is taken."""
+        """Path of the file; only once the lease is taken."""
         assert self._path is not None
         return self._path
 
     def take(self) -> Holder | None:
-        """Take the lease, or take it over from a dead process; the dead one, if so.
+        """Take the lease, from a dead process if need be, and touch it from now on in a thread.
+
+        Returns:
+            The dead process, or None if there was none or it is unknown.
 
         Raises:
-            LeaseHeldError: a live process holds it.
-            OSError: the folder is not there or cannot be written to.
+            LeaseHeldError: another process holds it.
+            OSError: the folder does not exist or cannot be written to.
         """
         before: Holder | None = None
         while True:
             highest = max(self._numbers(), default=0)
             try:
-                before = refuse_live(self._file(highest)) if highest else None
+                before = check_stale(self._file(highest)) if highest else None
             except FileNotFoundError:
-                continue  # released meanwhile: others may start from 1 again
+                continue  # released meanwhile: numbers may start from 1 again
             except LeaseHeldError as error:
                 if error.seconds is None or error.seconds > _UNWRITTEN_SECONDS:
                     raise
-                time.sleep(0.1)  # it writes its name, or was killed just before
+                time.sleep(0.1)  # its process is about to write its name, or was killed just now
                 continue
             if self._create(highest + 1):
                 break
         try:
-            # Who started from 1 again while we were slow had looked before our file was there; its own is there now.
+            # Others may have taken over and released since this process looked. One that then started from 1 again
+            # may have looked before this new file was there, but then its own file is there now.
             if highest:
-                refuse_live(self._file(highest))
+                check_stale(self._file(highest))
         except FileNotFoundError:
             pass
         except LeaseHeldError:
@@ -229,14 +194,16 @@ class Lease:
         return before
 
     def check(self) -> None:
-        """Raises:
-        LeaseLost: somebody else has taken over, or the folder has gone.
+        """Raise an error if the lease has been lost.
+
+        Raises:
+            LeaseLost: another process has taken over, or the folder has been removed.
         """
         if self._lost is not None:
             raise self._lost
 
     def release(self) -> None:
-        """Let others take it."""
+        """Give the lease up, so that others can take it; does nothing to the lease of another process."""
         self._released.set()
         if self._path is not None and self._lost is None:
             with contextlib.suppress(OSError):
@@ -252,6 +219,7 @@ class Lease:
         return _numbers(self._folder, self._name)
 
     def _create(self, number: int) -> bool:
+        """Create the lease with this number and become its holder; False if another process was faster."""
         try:
             descriptor = os.open(self._file(number), os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
         except FileExistsError:
@@ -263,7 +231,8 @@ class Lease:
             self._file(number).unlink(missing_ok=True)
             os.close(descriptor)
             raise
-        # Somebody may have been slow between looking, creating and writing: the numbers may have moved on meanwhile.
+        # This process may have been slow: since it looked, created and wrote, others may have removed the file as stale
+        # or created higher numbers.
         is_there = _is_same(self._file(number), descriptor)
         if not is_there or max(self._numbers(), default=number) > number:
             if is_there:
@@ -283,7 +252,7 @@ class Lease:
                 return
 
     def _problem(self) -> str | None:
-        """Touch the lease; what is wrong with it, if it is not ours any more."""
+        """Touch the lease; return what has happened to it if this process no longer holds it."""
         assert self._path is not None
         try:
             os.utime(self._descriptor)
@@ -291,7 +260,7 @@ class Lease:
         except FileNotFoundError:
             return f"{self._folder} has gone"
         except OSError:
-            return None  # storage that stumbles: what is written next tells whether it is lost
+            return None  # a storage error does not end a lease; if it lasts, writing results fails
         ours = int(self._path.name.rpartition(".")[2])
         if ours in numbers and max(numbers) == ours:
             return None

@@ -1,1 +1,1 @@
-"""Rows of data sets: one file for each input format, all behind the protocol of source.py."""
+"""Reads the rows of datasets: one `Source` (source.py) for each input format."""

@@ -1,4 +1,4 @@
-"""Rows of Hugging Face data sets: a folder written by `save_to_disk`, or a data set on the Hub."""
+"""Reads the rows of Hugging Face datasets: a folder written by `save_to_disk`, or a dataset on the Hub."""
 
 import hashlib
 import os
@@ -16,18 +16,18 @@ def is_saved_dataset(folder: Path) -> bool:
 
 
 class HfSource:
-    """The rows of one split of a Hugging Face data set, as Arrow columns (images stay encoded)."""
+    """The rows of one split of a Hugging Face dataset as Arrow columns; images stay encoded."""
 
     def __init__(self, path: str, split: str, name: str | None) -> None:
-        """Open the data set; a local one is mapped into memory, not read.
+        """Open the dataset; a local one is mapped into memory, not read.
 
         Args:
-            path: a folder written by `save_to_disk`, or a Hub id.
-            split: the split to take where there are several.
-            name: configuration of a data set on the Hub.
+            path: a folder written by `save_to_disk`, or a dataset id on the Hub.
+            split: name of the split, for a dataset that has several.
+            name: name of the configuration, for a dataset on the Hub.
 
         Raises:
-            InputError: no such data set, configuration or split.
+            InputError: no such dataset, configuration or split.
         """
         import datasets
 
@@ -53,7 +53,7 @@ class HfSource:
         self.fingerprint = hashlib.sha256(f"{loaded._fingerprint} {loaded.num_rows}".encode()).hexdigest()
 
     def read(self, start: int, stop: int, columns: Sequence[str], batch_rows: int) -> Iterator[RowBatch]:
-        """See Source.read."""
+        """Read rows start..stop-1 in batches; see Source.read."""
         self._check_unchanged()
         dataset = self._dataset.select_columns(list(columns))
         for low in range(start, stop, batch_rows):
@@ -77,7 +77,7 @@ class HfSource:
                 )
 
     def row_names(self, start: int, stop: int) -> list[str]:
-        """See Source.row_names."""
+        """Name rows start..stop-1 by `SPLIT:ROW`; see Source.row_names."""
         return [f"{self._split}:{row}" for row in range(start, stop)]
 
 

@@ -1,4 +1,4 @@
-"""What a row of the input is, what every kind of input can do, and how input and rows can be bad."""
+"""What all input formats have in common: batches of rows, the `Source` that yields them, and its errors."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,27 +11,14 @@ from run_batch.io.secrets import hide_secrets
 
 
 class InputError(Exception):
-    """The input as a whole cannot be read; the message names the file and what to do, without secrets of its URL."""
+    """The input as a whole cannot be read. The message names the file and says what to do; secrets in it are hidden."""
 
     def __init__(self, message: str) -> None:
         super().__init__(hide_secrets(message))
 
 
-class MediaError(Exception):
-    """This row's image cannot be read; the job goes on without the row.
-
-    Args:
-        kind: stable name that users filter on, one of docs/errors.md.
-        message: what is wrong with this row.
-    """
-
-    def __init__(self, kind: str, message: str) -> None:
-        super().__init__(f"{kind}: {message}")
-        self.kind, self.message = kind, message
-
-
 class DamagedInputError(InputError):
-    """It was a good input once: a file is cut off or damaged, has gone, or has changed since it was opened."""
+    """A file of the input is truncated or damaged, or was removed or changed after it was opened."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +28,7 @@ class RowBatch:
     Attributes:
         start: index of the first row in the whole input, from 0.
         records: the columns asked for.
-        row_ids: `FILE:ROW` of each row; None where the rows have an id column, or nobody needs their ids.
+        row_ids: `FILE:ROW` of each row; None if the rows have an id column, or if ids are not needed.
     """
 
     start: int
@@ -54,19 +41,19 @@ class RowBatch:
         return self.start + self.records.num_rows
 
     def slice(self, offset: int, length: int) -> "RowBatch":
-        """`length` of its rows, from its row `offset` on."""
+        """A batch of `length` of these rows, from row `offset` of this batch on; shares their memory."""
         row_ids = None if self.row_ids is None else self.row_ids[offset : offset + length]
         return RowBatch(self.start + offset, self.records.slice(offset, length), row_ids)
 
 
 class Source(Protocol):
-    """Rows in a fixed order, readable from any row on.
+    """An input: rows in a fixed order that can be read from any row on.
 
     Attributes:
         schema: columns and types of the input.
-        num_rows: rows in the whole input.
-        folder: where relative image paths start; None for an input that is not on this machine's file systems.
-        fingerprint: changes when the input's files change.
+        num_rows: number of rows of the whole input.
+        folder: the folder that image paths are relative to; None if the input is not on a local file system.
+        fingerprint: hexadecimal digest that differs when the data of the input differs.
     """
 
     schema: pa.Schema
@@ -75,18 +62,13 @@ class Source(Protocol):
     fingerprint: str
 
     def read(self, start: int, stop: int, columns: Sequence[str], batch_rows: int) -> Iterator[RowBatch]:
-        """Rows start..stop-1 in batches of at most `batch_rows`, without reading what is not asked for.
+        """Read rows start..stop-1 in batches of at most `batch_rows`, and of them only `columns`.
 
         Raises:
-            DamagedInputError: a file is damaged, has gone, or has changed.
+            DamagedInputError: a file is damaged, or was removed or changed since the source was opened.
         """
         ...
 
     def row_names(self, start: int, stop: int) -> list[str]:
-        """`FILE:ROW` of each row: its id where the job names no id column."""
+        """Name rows start..stop-1 by `FILE:ROW`, the ids of rows that have no id column."""
         ...
-
-
-def is_bare_name(name: str) -> bool:
-    """Whether readers of data sets take a file of this name for data (`_SUCCESS`, `.crc` and the like are not)."""
-    return not name.startswith(("_", "."))

@@ -1,1 +1,1 @@
-"""Image cells of a row to encoded bytes, from inside the media root and from allowed hosts only."""
+"""Reads the images of rows: from the cell itself, from files below the media root, and from allowed hosts."""

@@ -1,4 +1,4 @@
-"""Which hosts and addresses images may be fetched from: what a job allows, held against what the resolver answers."""
+"""Which hosts and addresses images may be downloaded from: the rules of a job, applied to what the resolver answers."""
 
 import ipaddress
 import queue
@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from run_batch.io.inputs.source import MediaError
+from run_batch.io.media.errors import MediaError
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
 _HOST = re.compile(r"(?:[a-z0-9_](?:[a-z0-9_-]*[a-z0-9_])?\.)*[a-z0-9_](?:[a-z0-9_-]*[a-z0-9_])?")
@@ -19,11 +19,11 @@ IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 @dataclass(frozen=True, slots=True)
 class HostRules:
-    """Where images may come from.
+    """The hosts that images may be downloaded from.
 
     Attributes:
-        allowed: `HOST`, on the standard ports, or `HOST:PORT`.
-        private: allow addresses that are not of the public internet too.
+        allowed: `HOST` for the standard ports, or `HOST:PORT`, in lower case.
+        private: whether addresses outside the public internet are allowed too.
     """
 
     allowed: frozenset[str] = frozenset()
@@ -31,7 +31,7 @@ class HostRules:
 
     @classmethod
     def of(cls, hosts: Iterable[str], private: bool) -> "HostRules":
-        """The rules of `input.allowed_hosts` and `input.allow_private_hosts`."""
+        """Make rules of the job settings `input.allowed_hosts` and `input.allow_private_hosts`."""
         return cls(frozenset(host.lower().rstrip(".") for host in hosts), private)
 
     def check_host(self, scheme: str, host: str, port: int) -> None:
@@ -70,9 +70,13 @@ def _is_port(text: str) -> bool:
 
 
 def resolve(host: str, port: int, seconds: float, private: bool) -> IpAddress:
-    """The address to connect to for `host`; all that the resolver gives have to be allowed.
+    """Resolve `host` to the address to connect to; all addresses that the resolver returns have to be allowed.
 
-    One private address among public ones is refused too: it is what rebinding a name looks like.
+    One private address among public ones is refused too: that is what DNS rebinding looks like.
+
+    Args:
+        seconds: longest wait for the resolver.
+        private: whether addresses outside the public internet are allowed.
 
     Raises:
         MediaError: `url_failed` for a name that has no address, `url_not_allowed` for an address that is not public.
@@ -89,7 +93,7 @@ def resolve(host: str, port: int, seconds: float, private: bool) -> IpAddress:
 
 
 def _look_up(host: str, port: int, seconds: float) -> list[str]:
-    """What the resolver answers, waiting `seconds` at most: getaddrinfo itself knows no time limit."""
+    """Ask the resolver, for `seconds` at most: in a thread, as getaddrinfo has no time limit of its own."""
     answer: queue.SimpleQueue[list[str] | OSError | UnicodeError] = queue.SimpleQueue()
 
     def ask() -> None:
@@ -110,7 +114,7 @@ def _look_up(host: str, port: int, seconds: float) -> list[str]:
 
 
 def is_public(address: IpAddress) -> bool:
-    """Whether an address is one of the public internet, through whatever form of IPv6 it is written in."""
+    """Whether an address, or the IPv4 address embedded in it, belongs to the public internet."""
     if isinstance(address, ipaddress.IPv6Address):
         inner = address.ipv4_mapped or address.sixtofour
         if address in _NAT64:

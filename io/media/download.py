@@ -1,8 +1,8 @@
-"""One image by http or https, from an allowed host and nowhere else.
+"""Downloads one image by http or https, from allowed hosts only.
 
-The name is resolved once, the address is checked, and that very address is connected to, so that a name cannot change
-its meaning in between. Redirects are followed by hand and checked anew. Bytes and time are limited; proxies, cookies
-and credentials are not used; no error shows a query string, which may hold a secret.
+A name is resolved once, its address is checked, and the connection goes to that very address: the name cannot resolve
+to another one in between. Each redirect is checked like the first URL. Size and time are limited. Proxies, cookies and
+credentials are not used, and no error shows a query string, which may hold a secret.
 """
 
 import contextlib
@@ -15,17 +15,17 @@ import time
 from dataclasses import dataclass
 from urllib.parse import SplitResult, quote, urljoin, urlsplit
 
-from run_batch.io.inputs.source import MediaError
 from run_batch.io.media.allowed_hosts import DEFAULT_PORTS, HostRules, IpAddress, resolve
+from run_batch.io.media.errors import MediaError
 
-# For the whole way: looking up, connecting, redirects and every byte.
+# Limit of a whole download: name resolution, connections, redirects and every byte.
 FETCH_SECONDS = 30.0
 MAX_REDIRECTS = 3
 _REDIRECTS = {301, 302, 303, 307, 308}
 _BUFFER_BYTES = 1 << 18
 _MAX_URL_CHARACTERS = 8192
 _SCHEME = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*://|data:")
-# What URL libraries read differently from one another: white space, control characters, backslashes.
+# Characters on which URL parsers disagree: white space, control characters, backslashes.
 _AMBIGUOUS = re.compile(r"[\x00-\x20\x7f\\]")
 
 
@@ -44,12 +44,15 @@ class _Target:
 
 
 def is_url(text: str) -> bool:
-    """Whether a string names something by URL, of any scheme, and no path."""
+    """Whether a string is a URL of any scheme, and no path."""
     return _SCHEME.match(text) is not None
 
 
 def fetch(url: str, rules: HostRules, max_bytes: int) -> bytes:
-    """The bytes behind an http or https URL.
+    """Download the content of an http or https URL.
+
+    Args:
+        max_bytes: largest content that is accepted.
 
     Raises:
         MediaError: `url_not_allowed`, `url_failed` or `image_too_large`.
@@ -99,12 +102,12 @@ def _ascii_host(parts: SplitResult) -> str:
 
 
 def _get(target: _Target, rules: HostRules, max_bytes: int, deadline: float) -> bytes | str:
-    """One request: the body, or where it redirects to."""
+    """Send one request; return the body as bytes, or the target of a redirect as text."""
     address = resolve(target.host, target.port, deadline - time.monotonic(), rules.private)
     try:
         with _Socket(deadline) as opened:
             connection = http.client.HTTPConnection(target.host, target.port)
-            connection.auto_open = 0  # never by name: only this socket, whose address was checked
+            connection.auto_open = 0  # never connect by name: only this socket's address was checked
             connection.sock = opened.connect(address, target)
             connection.request("GET", target.path, headers={"Host": target.host_header, "User-Agent": "run-batch"})
             response = connection.getresponse()
@@ -115,7 +118,7 @@ def _get(target: _Target, rules: HostRules, max_bytes: int, deadline: float) -> 
             return _read_body(response, target, max_bytes, deadline)
     except MediaError:
         raise
-    # What sockets, TLS and malformed answers raise; a socket that the time limit shuts down raises any of them.
+    # Raised by sockets, TLS and malformed answers; a socket that is shut down at the deadline raises any of them.
     except (OSError, http.client.HTTPException, ValueError) as error:
         if time.monotonic() >= deadline:
             raise MediaError("url_failed", f"{target.shown}: not there within {FETCH_SECONDS:.0f} seconds") from None
@@ -123,7 +126,7 @@ def _get(target: _Target, rules: HostRules, max_bytes: int, deadline: float) -> 
 
 
 class _Socket:
-    """A socket that is shut down at the deadline, however slowly bytes drip in until then."""
+    """A socket that is shut down at the deadline, even while bytes still trickle in."""
 
     def __init__(self, deadline: float) -> None:
         self._deadline = deadline
@@ -141,7 +144,7 @@ class _Socket:
             self._socket.close()
 
     def connect(self, address: IpAddress, target: _Target) -> socket.socket:
-        """Connect to `address` and, for https, see that whoever is there has a certificate for the target's name."""
+        """Connect to `address`; for https, verify that the server's certificate is for the target's name."""
         plain = socket.socket(socket.AF_INET if address.version == 4 else socket.AF_INET6, socket.SOCK_STREAM)
         self._socket = plain
         plain.settimeout(max(self._deadline - time.monotonic(), 0.001))
@@ -157,12 +160,12 @@ class _Socket:
     def _end(self) -> None:
         with contextlib.suppress(OSError):  # closed already
             if self._socket is not None:
-                # Past SSLSocket's own method, which is not safe to call from another thread.
+                # The method of the base class: SSLSocket's own is not safe to call from another thread.
                 socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
 
 
 def _read_body(response: http.client.HTTPResponse, target: _Target, max_bytes: int, deadline: float) -> bytes:
-    """The whole body. Reads into a buffer of its own size, so that no length that a server names is believed."""
+    """Read the whole body into a buffer of fixed size: the length that a server announces is not trusted."""
     expected = response.length
     if expected is not None and expected > max_bytes:
         raise MediaError("image_too_large", f"{target.shown}: {expected:,} bytes; the limit is {max_bytes:,} bytes")
@@ -171,7 +174,7 @@ def _read_body(response: http.client.HTTPResponse, target: _Target, max_bytes: i
         body += buffer[:count]
         if len(body) > max_bytes:
             raise MediaError("image_too_large", f"{target.shown}: more than {max_bytes:,} bytes, which is the limit")
-    # Where the server names no length, a socket that the time limit shut down looks like the end of the body.
+    # Without an announced length, a socket that was shut down at the deadline looks like the end of the body.
     if time.monotonic() >= deadline:
         raise TimeoutError
     if expected is not None and len(body) < expected:
@@ -180,7 +183,7 @@ def _read_body(response: http.client.HTTPResponse, target: _Target, max_bytes: i
 
 
 def _reason(error: Exception) -> str:
-    """Why a fetch failed, in words that hold nothing of the URL."""
+    """Say why a download failed, without quoting the URL."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"its certificate does not hold: {error.verify_message}"
     if isinstance(error, OSError) and error.strerror:

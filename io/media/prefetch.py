@@ -1,4 +1,4 @@
-"""Images by URL ahead of the rows that hold them: several at once, few enough to bound what waits in memory."""
+"""Downloads images ahead of the rows that need them: several at once, few enough to bound what waits in memory."""
 
 from collections import Counter, deque
 from collections.abc import Iterable
@@ -7,12 +7,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from run_batch.io.media.allowed_hosts import HostRules
 from run_batch.io.media.download import fetch
 
-# Fetches under way or fetched and not yet read, per worker process.
+# Downloads that run or wait to be read, per worker process.
 FETCHES_AHEAD = 8
 
 
 class UrlFetcher:
-    """Fetches URLs in threads, in the order in which they will be read."""
+    """Downloads URLs in threads, in the order in which they will be read."""
 
     def __init__(self, rules: HostRules, max_bytes: int) -> None:
         self._rules = rules
@@ -23,7 +23,7 @@ class UrlFetcher:
         self._pool: ThreadPoolExecutor | None = None
 
     def announce(self, urls: Iterable[str]) -> None:
-        """Start fetching what will be read next; what was announced before and never read is dropped."""
+        """Start to download what will be read next; drop what was announced before and not read."""
         for future in self._started.values():
             future.cancel()
         self._started.clear()
@@ -32,7 +32,7 @@ class UrlFetcher:
         self._start_some()
 
     def read(self, url: str) -> bytes:
-        """The bytes behind `url`.
+        """Return the content of `url`, waiting for its download; it need not have been announced.
 
         Raises:
             MediaError: see run_batch.io.media.download.fetch.

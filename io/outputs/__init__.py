@@ -1,1 +1,1 @@
-"""What a run writes: shards of results, and the journal of finished rows before their shard is whole."""
+"""Writes results: shards, and journals that keep finished rows until their shard is complete."""

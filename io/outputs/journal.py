@@ -1,9 +1,9 @@
-"""A journal: finished rows on disk before their shard is, in files that only grow.
+"""Journals: append-only files that keep finished rows until their shard is committed.
 
-One writer appends to segments of its own; nobody else ever writes to them. A segment is a line that names its format,
-then records: length, CRC-32, payload. Reading ends at the first record that is torn or damaged, without an error: what
-comes before it is whole. The first record tells which job the segment belongs to. Nothing is asked of the storage but
-exclusive create, appending to one's own file, and fsync. What a payload means is the caller's business.
+A writer appends to segments of its own, which no other process writes to. A segment is a line that names the format,
+then records of length, CRC-32 and payload. The first record names the job that the segment belongs to. Reading stops
+without an error at the first torn or damaged record; all records before it are intact. The storage has to support
+exclusive create, append and fsync, nothing else. Payloads are bytes that the caller encodes and decodes.
 """
 
 import os
@@ -17,15 +17,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from run_batch.io.outputs.shards import sync_folder
+from run_batch.io.files import sync_folder
 
 SUFFIX = ".journal"
-# What a killed process can lose, and what a power cut can.
+# Age of the rows that a killed process can lose, and of those that a power cut can lose.
 WRITE_SECONDS = 0.1
 SYNC_SECONDS = 0.5
 _MAGIC = b"run-batch journal 1\n"
 _RECORD = struct.Struct("<II")
-# A segment goes once all its shards are committed, so smaller ones go earlier; each costs a file create.
+# A segment is removed once all its shards are committed: small ones sooner, but each costs a file create.
 _SEGMENT_BYTES = 8 << 20
 _RECORD_ITEMS = 1024
 
@@ -33,14 +33,17 @@ Item = TypeVar("Item")
 
 
 def pack_record(payload: bytes) -> bytes:
+    """Frame a payload as a record: length, CRC-32, payload."""
     return _RECORD.pack(len(payload), zlib.crc32(payload)) + payload
 
 
 def read_segment(path: Path, job_hash: str) -> Iterator[bytes]:
-    """The whole records of a segment, up to the first that is torn or damaged; none of another job's segment.
+    """Read the payloads of a segment, up to the first torn or damaged record; none from another job's segment.
+
+    A file that does not exist counts as empty: its writer removed it, as its rows are committed.
 
     Raises:
-        OSError: the file cannot be read. One that has gone is an empty one: its rows have been committed.
+        OSError: the file cannot be read.
     """
     try:
         content = path.read_bytes()
@@ -67,10 +70,12 @@ def _records(content: memoryview) -> Iterator[bytes]:
 
 @dataclass(slots=True)
 class _Segment:
-    """A file that is being written.
+    """A segment that is being written.
 
     Attributes:
-        unsynced: whether something of it may not be on disk yet.
+        file: descriptor of the file.
+        size: bytes written so far.
+        unsynced: whether some of them may not be on disk yet.
     """
 
     path: Path
@@ -96,17 +101,19 @@ class _Segment:
 
 
 class JournalWriter(Generic[Item]):
-    """Appends items to segments, in a thread of its own: the caller never waits for the disk."""
+    """Appends items to segments in a thread of its own, so that the caller never waits for the disk."""
 
     def __init__(
         self, folder: Path, name: Callable[[int], str], job_hash: str, encode: Callable[[list[Item]], bytes]
     ) -> None:
-        """Start the thread; the first segment is made with the first item.
+        """Start the thread; the first segment is created with the first item.
 
         Args:
-            name: what the names of segments with items of a shard begin with; no other process may use it. Shards of
-                different names are never in one segment.
-            encode: makes the payload of some items, in the thread.
+            folder: where segments are created.
+            name: gives the prefix of the segment names for a shard, which no other process may use. Shards with
+                different prefixes are never in one segment.
+            job_hash: identifies the job; `read_segment` skips segments of other jobs.
+            encode: makes one payload of several items; called in the thread.
         """
         self._folder, self._name, self._job_hash, self._encode = folder, name, job_hash, encode
         self._pending: deque[tuple[int, Item]] = deque()
@@ -122,7 +129,7 @@ class JournalWriter(Generic[Item]):
         self._thread.start()
 
     def append(self, shard: int, item: Item) -> None:
-        """Have one item written within WRITE_SECONDS, and durable within SYNC_SECONDS and the time of an fsync.
+        """Queue one item: it is written within WRITE_SECONDS, and synced to disk SYNC_SECONDS and an fsync later.
 
         Raises:
             OSError: an earlier item could not be written.
@@ -132,15 +139,18 @@ class JournalWriter(Generic[Item]):
         self._pending.append((shard, item))
 
     def adopt(self, path: Path, shards: Collection[int]) -> None:
-        """Remove a segment of an earlier run, too, once these shards are settled."""
+        """Have a segment of an earlier run removed once these shards are settled."""
         self._adopted.append((path, set(shards)))
 
     def settle(self, shard: int) -> None:
-        """The shard is committed: its items are not needed any more, nor are segments without other items."""
+        """Note that a shard is committed: segments that hold only items of such shards are removed."""
         self._settled.add(shard)
 
     def close(self, timeout: float | None = None) -> None:
-        """Write and sync what is left; may be called from any thread, and more than once.
+        """Write and sync what is queued, and end the thread; may be called from any thread, and more than once.
+
+        Args:
+            timeout: longest wait for the thread, in seconds; None waits until it ends.
 
         Raises:
             OSError: an item could not be written.
@@ -196,7 +206,7 @@ class JournalWriter(Generic[Item]):
             self._segments[path] = shards
         if not self._settled:
             return
-        # One is left open even if it is settled: the next rows most likely go there.
+        # The newest one stays open even if all its shards are settled: the next items most likely go to it.
         kept = next(reversed(self._open.values())).path if self._open else None
         for path, shards in list(self._segments.items()):
             shards -= self._settled

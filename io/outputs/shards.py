@@ -1,7 +1,7 @@
 """Shards of results: Parquet files that appear complete or not at all.
 
-A shard is written under `.run_batch/`, synced to disk, and renamed to its place; the rename is atomic on every POSIX
-file system. What else a run keeps lies in `.run_batch/` too, which readers of data sets skip.
+A shard is written under `.run_batch/`, synced to disk, and renamed into place; the rename is atomic on every POSIX file
+system. All other files of a run lie in `.run_batch/` too, which dataset readers skip.
 """
 
 import os
@@ -10,56 +10,47 @@ import socket
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from run_batch.io.files import replace_file, sync_folder
+
 RUN_FOLDER = ".run_batch"
 SUCCESS = "_SUCCESS"
+_KEYS = b"run_batch."
 _SHARD_NAME = re.compile(r"part-(\d{6,})\.parquet")
-_FAILED_KEY = b"run_batch.rows_failed"
-_ATTEMPT_KEY = b"run_batch.attempt"
+# Names from before bookkeeping moved to `.run_batch/` and shards got six digits.
+_EARLIER_JOB_FILE = "_run/job.json"
+_EARLIER_SHARD_NAME = re.compile(r"part-\d{5}\.parquet")
 
 
 class ShardError(Exception):
-    """A committed shard cannot be read; the message names it and what to do."""
-
-
-@dataclass(frozen=True, slots=True)
-class ShardInfo:
-    """What a committed shard holds.
-
-    Attributes:
-        rows: number of rows.
-        failed: rows whose `error` is not null.
-        attempt: how often it had been committed before.
-    """
-
-    rows: int
-    failed: int
-    attempt: int
+    """A committed shard cannot be read; the message names it and says what to do."""
 
 
 class ShardStore:
     """The results folder of one job.
 
     Attributes:
-        run_folder: what all processes that work on the job share.
-        own_folder: in it, or the same: what the processes of one name alone write to.
+        folder: the results folder; holds the shards and `_SUCCESS`.
+        run_folder: the folder of all other files, shared by all processes that work on the job.
+        own_folder: the folder that unfinished shards are written to: `run_folder`, or one below it for each share.
     """
 
     def __init__(self, folder: Path, own: str = "") -> None:
-        """Args:
-        own: path of `own_folder` below `run_folder`.
+        """Name the folders; `create` makes them.
+
+        Args:
+            own: path of `own_folder` relative to `run_folder`.
         """
         self.folder = folder
         self.run_folder = folder / RUN_FOLDER
         self.own_folder = self.run_folder / own
 
     def is_writable(self) -> bool:
-        """Whether `create` can be expected to work: tried with a file that goes again at once."""
+        """Whether `create` is likely to succeed; tried with a temporary file that has no name."""
         place = self.folder
         while not place.exists() and place != place.parent:
             place = place.parent
@@ -69,11 +60,26 @@ class ShardStore:
         except OSError:
             return False
 
-    def create(self) -> list[Path]:
-        """Make the folder where it is missing; the folders that were made, outermost first.
+    def is_of_earlier_layout(self) -> bool:
+        """Whether an earlier version wrote the folder: bookkeeping in `_run/`, or shards numbered with five digits.
 
         Raises:
-            OSError: it cannot be made.
+            OSError: the folder cannot be read.
+        """
+        if not self.folder.is_dir():
+            return False
+        return (self.folder / _EARLIER_JOB_FILE).exists() or any(
+            _EARLIER_SHARD_NAME.fullmatch(entry.name) for entry in os.scandir(self.folder)
+        )
+
+    def create(self) -> list[Path]:
+        """Create the folders that are missing, and make them survive a power cut.
+
+        Returns:
+            The folders that were created, outermost first.
+
+        Raises:
+            OSError: a folder cannot be created.
         """
         missing = [folder for folder in (*reversed(self.own_folder.parents), self.own_folder) if not folder.exists()]
         for folder in missing:
@@ -82,31 +88,32 @@ class ShardStore:
         return missing
 
     def path(self, index: int) -> Path:
+        """Path of a shard, committed or not."""
         return self.folder / f"part-{index:06d}.parquet"
 
     def committed(self) -> list[int]:
-        """Indices of the shards that are there, in order."""
+        """Indices of the committed shards, in order."""
         if not self.folder.is_dir():
             return []
         matches = (_SHARD_NAME.fullmatch(entry.name) for entry in os.scandir(self.folder))
         return sorted(int(match[1]) for match in matches if match)
 
     def is_committed(self, index: int) -> bool:
+        """Whether a shard is committed."""
         return self.path(index).exists()
 
-    def info(self, index: int) -> ShardInfo:
-        """Counts of a committed shard, from its footer.
+    def metadata(self, index: int) -> dict[str, str]:
+        """Read what `commit` added to the footer of a shard.
 
         Raises:
             ShardError: the file cannot be read as Parquet.
         """
         with _reading(self.path(index)):
-            metadata = pq.read_metadata(self.path(index))
-        keys: Mapping[bytes, bytes] = metadata.metadata or {}
-        return ShardInfo(metadata.num_rows, int(keys.get(_FAILED_KEY, b"0")), int(keys.get(_ATTEMPT_KEY, b"0")))
+            keys: Mapping[bytes, bytes] = pq.read_metadata(self.path(index)).metadata or {}
+        return {key.decode(): value.decode() for key, value in keys.items() if key.startswith(_KEYS)}
 
     def read(self, index: int, columns: list[str] | None = None) -> pa.Table:
-        """A committed shard.
+        """Read a committed shard, or some of its columns.
 
         Raises:
             ShardError: the file cannot be read as Parquet, or is damaged.
@@ -114,22 +121,17 @@ class ShardStore:
         with _reading(self.path(index)):
             return pq.ParquetFile(self.path(index), page_checksum_verification=True).read(columns)
 
-    def commit(self, index: int, table: pa.Table, metadata: Mapping[str, str], attempt: int = 0) -> None:
-        """Write one shard and make it appear, in the place of an earlier attempt; afterwards it is there after a
-        power cut too.
+    def commit(self, index: int, table: pa.Table, metadata: Mapping[str, str]) -> None:
+        """Write a shard and rename it into place, over an earlier attempt; it survives a power cut from then on.
 
         Args:
-            table: the shard's rows, in order, with a column `error`.
-            metadata: what else to keep in the file's metadata.
-            attempt: how often the shard has been committed before.
+            table: the rows of the shard, in order.
+            metadata: entries to add to the footer of the file; their keys begin with `run_batch.`.
 
         Raises:
             OSError: the disk is full, or the folder is gone or read-only.
         """
-        failed = len(table) - table["error"].null_count
         keys = {key.encode(): value.encode() for key, value in metadata.items()}
-        keys[_FAILED_KEY] = str(failed).encode()
-        keys[_ATTEMPT_KEY] = str(attempt).encode()
         table = table.replace_schema_metadata({**(table.schema.metadata or {}), **keys})
         temporary = self.own_folder / f"{self.path(index).name}.{socket.gethostname()}-{os.getpid()}.tmp"
         try:
@@ -144,16 +146,21 @@ class ShardStore:
         sync_folder(self.folder)
 
     def discard_unfinished(self) -> None:
-        """Remove the shards that a killed process left half written in `own_folder`."""
+        """Remove the unfinished shards that a killed process left in `own_folder`."""
         for leftover in self.own_folder.glob("part-*.tmp"):
             leftover.unlink(missing_ok=True)
 
     def mark_success(self) -> None:
-        """Write `_SUCCESS`: all shards are there."""
+        """Write `_SUCCESS`, which says that all shards are committed.
+
+        Raises:
+            OSError: it cannot be written.
+        """
         replace_file(self.folder / SUCCESS, b"")
         sync_folder(self.folder)
 
     def is_complete(self) -> bool:
+        """Whether `_SUCCESS` is there."""
         return (self.folder / SUCCESS).exists()
 
 
@@ -166,27 +173,3 @@ def _reading(path: Path) -> Iterator[None]:
             f"{path} cannot be read: {' '.join(str(error).split())}. Once it is removed (_SUCCESS with it), the same "
             "command generates its rows again"
         ) from None
-
-
-def replace_file(path: Path, content: bytes, durable: bool = True) -> None:
-    """Write a small file so that readers see the old or the new content, never a part.
-
-    Args:
-        durable: wait until the content is on disk.
-    """
-    temporary = path.with_name(f".{path.name}.{socket.gethostname()}-{os.getpid()}.tmp")
-    with open(temporary, "wb") as file:
-        file.write(content)
-        if durable:
-            file.flush()
-            os.fsync(file.fileno())
-    os.replace(temporary, path)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make renames in `folder` durable."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from run_batch.io.outputs.shards import replace_file
+from run_batch.io.files import replace_file
 
 _DEATHS_TO_SUSPECT = 2
 _DEATHS_ALONE_TO_BLAME = 3

@@ -26,3 +26,10 @@ class RunError(_ShownError):
 
 class Interrupted(BaseException):
     """SIGTERM or SIGINT before any row was generated. Not an Exception: no library may swallow it."""
+
+
+def storage_failed(what: str, error: OSError) -> RunError:
+    """The error of a run whose output folder does not take what it writes."""
+    return RunError(
+        f"{what}: {error}. What is finished is kept; free or repair the storage and run the same command again"
+    )

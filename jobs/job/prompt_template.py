@@ -1,4 +1,4 @@
-"""prompt.template: literal text of the job's author, and fields filled from the row's columns."""
+"""prompt.template: literal text written by the job's author, and fields that a row's columns fill."""
 
 import string
 from collections.abc import Mapping, Sequence
@@ -7,13 +7,13 @@ from typing import Any
 
 import pyarrow as pa
 
-from run_batch.jobs.job.config import did_you_mean
 from run_batch.jobs.job.errors import JobError
+from run_batch.model.checkpoint.nearest_name import did_you_mean
 
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """A field of a template: the column whose value takes its place."""
+    """A field of a template, filled with the value of a column."""
 
     column: str
 
@@ -30,21 +30,23 @@ class PromptTemplate:
 
     @property
     def columns(self) -> list[str]:
+        """The columns of its fields, in order; one that is used twice is there twice."""
         return [part.column for part in self.parts if isinstance(part, Field)]
 
     @property
     def literal_text(self) -> str:
+        """Its literal text; a NUL character stands where fields were, so that no text spans a field."""
         return "\0".join(part for part in self.parts if isinstance(part, str))
 
     def without(self, placeholder: str) -> "PromptTemplate":
-        """The template for rows without images."""
+        """The template without the model's image placeholder, for rows without images."""
         return PromptTemplate([p.replace(placeholder, "") if isinstance(p, str) else p for p in self.parts])
 
     def fill(self, row: Mapping[str, Any]) -> list[tuple[str, bool]]:
-        """The prompt of one row as (text, whether the template's author wrote it).
+        """The prompt of a row, in parts: (text, whether it is the template's literal text and not the row's data).
 
         Raises:
-            ValueError: a column is null; the message names it.
+            ValueError: a column is null; the message names the column.
         """
         filled = []
         for part in self.parts:
@@ -59,10 +61,10 @@ class PromptTemplate:
 
 
 def parse_template(template: str, prompt_column: str, schema: pa.Schema) -> PromptTemplate:
-    """Parse prompt.template; `{prompt}` is the prompt column, any other field a column by its name.
+    """Parse prompt.template. `{prompt}` stands for the prompt column, any other field for the column of its name.
 
     Raises:
-        JobError: not a template, or a field that is no column of text or numbers.
+        JobError: bad syntax, or a field that names no column of text, numbers, booleans or dates.
     """
     parts: list[str | Field] = []
     try:
@@ -81,16 +83,16 @@ def parse_template(template: str, prompt_column: str, schema: pa.Schema) -> Prom
         column = prompt_column if name == "prompt" else name
         require_column("prompt.template", column, schema)
         kind = schema.field(column).type
-        if not _is_text(kind):
+        if not _can_fill_field(kind):
             raise JobError(f"prompt.template: column {column} is {kind}; a field takes text, numbers or true/false")
         parts.append(Field(column))
     return PromptTemplate(parts)
 
 
-def _is_text(kind: pa.DataType) -> bool:
+def _can_fill_field(kind: pa.DataType) -> bool:
     is_type = pa.types
     if is_type.is_dictionary(kind):
-        return _is_text(kind.value_type)
+        return _can_fill_field(kind.value_type)
     return any(
         check(kind)
         for check in (
@@ -108,17 +110,11 @@ def _is_text(kind: pa.DataType) -> bool:
 
 
 def require_column(key: str, column: str, schema: pa.Schema) -> None:
-    """Refuse a key that names a column which the input does not have.
+    """Check that the input has the column that a key of job.toml names.
 
     Raises:
-        JobError
+        JobError: it has not; the message lists the columns that it has.
     """
     if column not in schema.names:
-        raise JobError(
-            f"{key} names column {column!r}; the input has: {', '.join(schema.names)}{_nearest(column, schema)}"
-        )
-
-
-def _nearest(column: str, schema: pa.Schema) -> str:
-    hint = did_you_mean(column, schema.names)
-    return hint if hint.startswith("; did") else ""
+        hint = did_you_mean(column, schema.names)
+        raise JobError(f"{key} names column {column!r}; the input has: {', '.join(schema.names)}{hint}")

@@ -1,7 +1,7 @@
-"""Shares: one job cut between processes that know nothing of each other but the folder they write to.
+"""Shares: the parts of a job that separate processes work on, which have only the output folder in common.
 
-The cut depends on nothing but the number of shards and of shares, so every process finds the same one by itself. A
-share is a stretch of consecutive shards: its process reads its part of the input once, from front to back.
+A share is a range of consecutive shards, so its process reads its part of the input once, from front to back. The
+ranges depend only on the number of shards and of shares: every process computes the same ones by itself.
 """
 
 import re
@@ -31,16 +31,16 @@ class Share:
 
     @property
     def label(self) -> str:
-        """What its files are called: shares of the same job with different labels do not block each other."""
+        """Its name in file names. A lease is per label: shares with different labels run at the same time."""
         return "all" if self.count == 1 else f"{self.index}-of-{self.count}"
 
     @property
     def folder(self) -> str:
-        """Where its files lie, below the folder of the run."""
+        """The folder of its files, relative to the job's `.run_batch` folder."""
         return "" if self.count == 1 else f"{SHARES_FOLDER}/{self.label}"
 
     def shards(self, num_shards: int) -> range:
-        """Its shards: all shares together have every shard once, and as many as each other, give or take one."""
+        """Its shards. Every shard is in exactly one share, and the sizes of shares differ by one at most."""
         return range(num_shards * self.index // self.count, num_shards * (self.index + 1) // self.count)
 
 
@@ -48,7 +48,7 @@ WHOLE_JOB = Share(0, 1)
 
 
 def share_of(label: str) -> Share | None:
-    """The share that goes by a label, or None."""
+    """The share with a label; None if it is not the label of a share."""
     if label == WHOLE_JOB.label:
         return WHOLE_JOB
     match = re.fullmatch(r"(\d+)-of-(\d+)", label)

@@ -13,9 +13,11 @@ import numpy as np
 import pyarrow as pa
 from blake3 import blake3
 
-from run_batch.io.inputs.source import MediaError, RowBatch
+from run_batch.io.inputs.source import RowBatch
 from run_batch.io.media.allowed_hosts import HostRules
-from run_batch.io.media.reader import MediaReader, image_cells
+from run_batch.io.media.errors import MediaError
+from run_batch.io.media.image_column import image_cells
+from run_batch.io.media.reader import MediaReader
 from run_batch.jobs.job.columns import model_settings
 from run_batch.jobs.job.config import JobConfig
 from run_batch.jobs.job.errors import JobError

@@ -1,36 +1,42 @@
-"""What has been committed, shard by shard: `commits.jsonl`, so that counting a job need not open all its shards.
+"""What is committed, and how many rows of it failed: counted without opening every shard.
 
-Each process appends to a file of its own share. The shards themselves are the truth: one without a line, for instance
-after a power cut, is counted from the shard.
+Each process appends a line for each shard that it commits to `commits.jsonl` in its own folder. The line comes before
+the shard, so a shard that is there has one, except after a power cut. A shard that takes the place of an earlier
+attempt has a second line, after it: where that is missing, nobody can tell which attempt is there, and the counts are
+read from the shard's own footer.
 """
 
-import json
+import contextlib
 import time
 from collections import Counter
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.compute as pc
+import msgspec
 
 from run_batch.io.outputs.shards import ShardStore
+from run_batch.jobs.job.plan import Plan
+from run_batch.jobs.job.rows import RowFailure, RowResult
 from run_batch.jobs.job.shares import SHARES_FOLDER
 
 _COMMITS_FILE = "commits.jsonl"
-_COUNTED_COLUMNS = ["error", "prompt_tokens", "generated_tokens"]
+# The footer's key for the Commit of its shard.
+_FOOTER_KEY = "run_batch.commit"
+_READERS = 16
+# Clocks of two hosts may differ by so much: of two lines in two files, the later one is known only beyond that.
+_CLOCK_SECONDS = 300.0
 
 
-@dataclass(frozen=True, slots=True)
-class Commit:
-    """One committed shard.
+class Commit(msgspec.Struct, frozen=True):
+    """The counts of one committed shard.
 
     Attributes:
         attempt: how often it had been committed before.
         rows, prompt_tokens, generated_tokens: in it.
         errors: how many of its rows failed, by kind of error.
         time: seconds since the epoch.
+        is_there: False in the line that comes before the shard takes the place of an earlier attempt.
     """
 
     shard: int
@@ -38,21 +44,32 @@ class Commit:
     rows: int
     prompt_tokens: int
     generated_tokens: int
-    errors: dict[str, int] = field(default_factory=dict)
+    errors: dict[str, int] = {}
     time: float = 0.0
+    is_there: bool = True
 
     @property
     def failed(self) -> int:
+        """Rows with an error."""
         return sum(self.errors.values())
 
 
-def count_shard(shard: int, attempt: int, table: pa.Table) -> Commit:
-    """Args:
-    table: with the columns `error`, `prompt_tokens` and `generated_tokens`.
-    """
-    kinds = Counter(error.partition(":")[0] for error in table["error"].drop_null().to_pylist())
-    prompt, generated = (pc.sum(table[name]).as_py() or 0 for name in _COUNTED_COLUMNS[1:])
-    return Commit(shard, attempt, len(table), prompt, generated, dict(kinds), time.time())
+_encoder = msgspec.json.Encoder()
+_decoder = msgspec.json.Decoder(Commit)
+
+
+def count_results(shard: int, attempt: int, results: Iterable[RowResult]) -> Commit:
+    """The counts of a shard that holds these results."""
+    errors: Counter[str] = Counter()
+    rows = prompt_tokens = generated_tokens = 0
+    for result in results:
+        rows += 1
+        if isinstance(result, RowFailure):
+            errors[result.kind] += 1
+        else:
+            prompt_tokens += result.prompt_tokens
+            generated_tokens += result.generated_tokens
+    return Commit(shard, attempt, rows, prompt_tokens, generated_tokens, dict(errors), time.time())
 
 
 def errors_by_kind(commits: Iterable[Commit]) -> Counter[str]:
@@ -63,46 +80,132 @@ def errors_by_kind(commits: Iterable[Commit]) -> Counter[str]:
     return counts
 
 
+def footer_of(commit: Commit) -> dict[str, str]:
+    """What a shard's own footer says of its commit."""
+    return {_FOOTER_KEY: _encoder.encode(commit).decode()}
+
+
 def record_commit(store: ShardStore, commit: Commit) -> None:
-    """Raises:
-    OSError: it cannot be written.
+    """Append a line to the process's own `commits.jsonl`.
+
+    Raises:
+        OSError: it cannot be written.
     """
-    with open(store.own_folder / _COMMITS_FILE, "a") as file:
-        file.write(json.dumps(asdict(commit), separators=(",", ":")) + "\n")
+    with open(store.own_folder / _COMMITS_FILE, "ab") as file:
+        file.write(_encoder.encode(commit) + b"\n")
+
+
+def read_commit(store: ShardStore, shard: int) -> Commit:
+    """The counts of one committed shard, from its footer.
+
+    Raises:
+        ShardError: the shard cannot be read.
+    """
+    return _decoder.decode(store.metadata(shard)[_FOOTER_KEY])
 
 
 def read_commits(store: ShardStore, shards: Iterable[int]) -> dict[int, Commit]:
-    """The counts of committed shards.
+    """The counts of committed shards; opens as many files as there are shards, at most.
 
     Raises:
         ShardError: a shard cannot be read.
         OSError: the folder cannot be read.
     """
-    run_folder = store.run_folder
-    files = [run_folder / _COMMITS_FILE, *run_folder.glob(f"{SHARES_FOLDER}/*/{_COMMITS_FILE}")]
-    latest: dict[int, Commit] = {}
-    for file in files:
-        for commit in _read(file):
-            before = latest.get(commit.shard)
-            if before is None or (before.attempt, before.time) < (commit.attempt, commit.time):
-                latest[commit.shard] = commit
-    wanted = list(shards)
+    wanted = set(shards)
+    if not wanted:
+        return {}
+    files = [file for file in _commit_files(store) if file.exists()]
+    latest = _latest(files) if len(files) <= len(wanted) else {}
     found = {shard: latest[shard] for shard in wanted if shard in latest}
-    with ThreadPoolExecutor(max_workers=16) as pool:
-        others = [shard for shard in wanted if shard not in found]
-        counted = pool.map(lambda s: count_shard(s, store.info(s).attempt, store.read(s, _COUNTED_COLUMNS)), others)
-    return found | dict(zip(others, counted, strict=True))
+    others = wanted - found.keys()
+    with ThreadPoolExecutor(max_workers=_READERS) as pool:
+        return found | dict(zip(others, pool.map(lambda shard: read_commit(store, shard), others), strict=True))
 
 
-def _read(file: Path) -> list[Commit]:
-    try:
-        lines = file.read_text().splitlines()
-    except FileNotFoundError:
-        return []
-    commits = []
-    for line in lines:
-        try:
-            commits.append(Commit(**json.loads(line)))
-        except (ValueError, TypeError):
-            continue  # torn by a crash: the shard tells
-    return commits
+def _commit_files(store: ShardStore) -> list[Path]:
+    """The files of all processes that have ever committed a shard of the job."""
+    folder = store.run_folder
+    return [folder / _COMMITS_FILE, *folder.glob(f"{SHARES_FOLDER}/*/{_COMMITS_FILE}")]
+
+
+def _latest(files: Iterable[Path]) -> dict[int, Commit]:
+    """The last commit of each shard that the lines of some files tell of, but of those for which they do not tell."""
+    latest: dict[int, Commit] = {}
+    doubtful: set[int] = set()
+    for file in files:
+        for shard, commit in _last_lines(file).items():
+            before = latest.get(shard)
+            if before is not None and abs(before.time - commit.time) < _CLOCK_SECONDS:
+                doubtful.add(shard)
+            if before is None or before.time <= commit.time:
+                latest[shard] = commit
+    return {shard: commit for shard, commit in latest.items() if commit.is_there and shard not in doubtful}
+
+
+def _last_lines(file: Path) -> dict[int, Commit]:
+    """The last line of each shard in a file of one process: it appends, so the order of lines is that of commits."""
+    last: dict[int, Commit] = {}
+    for line in file.read_bytes().splitlines():
+        with contextlib.suppress(msgspec.MsgspecError):  # torn by a crash
+            commit = _decoder.decode(line)
+            last[commit.shard] = commit
+    return last
+
+
+class CommittedShards:
+    """The committed shards among some consecutive ones, with their counts: read from the folder, then counted on.
+
+    Attributes:
+        plan: of the whole job.
+        rows: rows of all of these shards, committed or not.
+        rows_done: rows in committed ones.
+        rows_failed: those of them with an error.
+    """
+
+    def __init__(self, store: ShardStore, plan: Plan, shards: range) -> None:
+        """Read what is committed now.
+
+        Raises:
+            ShardError: a shard cannot be read.
+            OSError: the folder cannot be read.
+        """
+        self._store, self.plan, self._shards = store, plan, shards
+        self._commits: dict[int, Commit] = {}
+        self.rows = plan.rows_in(shards)
+        self.rows_done = self.rows_failed = 0
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Count what other processes have committed meanwhile, and no longer what was removed.
+
+        Raises:
+            ShardError: a shard cannot be read.
+            OSError: the folder cannot be read.
+        """
+        there = {shard for shard in self._store.committed() if shard in self._shards}
+        for shard in self._commits.keys() - there:
+            self._count(self._commits.pop(shard), -1)
+        for commit in read_commits(self._store, there - self._commits.keys()).values():
+            self.add(commit)
+
+    def add(self, commit: Commit) -> None:
+        """Count a shard that this process has committed; one of other shards is left out."""
+        if commit.shard not in self._shards:
+            return
+        before = self._commits.get(commit.shard)
+        if before is not None:
+            self._count(before, -1)
+        self._commits[commit.shard] = commit
+        self._count(commit, 1)
+
+    def _count(self, commit: Commit, sign: int) -> None:
+        self.rows_done += sign * len(self.plan.rows(commit.shard))
+        self.rows_failed += sign * commit.failed
+
+    def missing(self) -> list[int]:
+        """The shards that are not committed, ascending."""
+        return [shard for shard in self._shards if shard not in self._commits]
+
+    def with_failures(self) -> list[Commit]:
+        """The commits of shards that hold failed rows, by shard."""
+        return [commit for _, commit in sorted(self._commits.items()) if commit.errors]

@@ -3,35 +3,19 @@
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
 
-import pyarrow as pa
+import msgspec
 
-from run_batch.io.inputs.source import InputError, Source
+from run_batch.io.inputs.source import InputError
 from run_batch.io.outputs.shards import ShardError, ShardStore
-from run_batch.jobs.results.commits import Commit, count_shard
-from run_batch.jobs.job.config import JobConfig
-from run_batch.jobs.job.errors import RunError
-from run_batch.jobs.job.rows import Generation, TokenLogprob, RowResult
-from run_batch.jobs.job.rows import RowFailure
-from run_batch.jobs.job.plan import RESULT_COLUMNS
+from run_batch.jobs.job.errors import RunError, storage_failed
+from run_batch.jobs.job.rows import RowFailure, RowResult
 from run_batch.jobs.job.work import Work
-
-_LOGPROBS = pa.list_(
-    pa.list_(
-        pa.struct(
-            [
-                ("token_id", pa.int32()),
-                ("token", pa.string()),
-                ("logprob", pa.float32()),
-                ("rank", pa.int32()),
-            ]
-        )
-    )
-)
+from run_batch.jobs.results.commits import Commit, count_results, footer_of, record_commit
+from run_batch.jobs.results.result_table import ShardTables, generations
 
 
-class ResultWriter:
+class ShardWriter:
     """Holds the rows of unfinished shards, and writes whole shards in a thread of its own.
 
     Attributes:
@@ -42,20 +26,21 @@ class ResultWriter:
 
     def __init__(
         self,
-        config: JobConfig,
         work: Work,
-        source: Source,
+        tables: ShardTables,
         store: ShardStore,
         metadata: Mapping[str, str],
         on_commit: Callable[[Commit], None],
     ) -> None:
-        """Args:
-        work: the shards to commit.
-        on_commit: told of each shard that is committed, in the thread.
+        """Start the thread.
+
+        Args:
+            work: the shards to commit.
+            metadata: what the footer of each shard says of the job.
+            on_commit: called in the thread with each shard that is committed.
         """
-        self._config = config
         self._work = work
-        self._source = source
+        self._tables = tables
         self._store = store
         self._metadata = metadata
         self._on_commit = on_commit
@@ -77,7 +62,7 @@ class ResultWriter:
         Raises:
             RunError: a shard could not be written.
         """
-        shard = result.row // self._work.plan.rows_per_shard
+        shard = self._work.plan.shard_of(result.row)
         rows = self._open.setdefault(shard, {})
         rows[result.row] = result
         self.rows_added += 1
@@ -101,104 +86,26 @@ class ResultWriter:
             self._writing.pop(0).result()
 
     def _commit(self, shard: int, results: dict[int, RowResult]) -> None:
-        rows = self._work.plan.rows(shard)
-        attempt = self._work.attempts.get(shard, 0)
         started = time.monotonic()
-        failed = sum(isinstance(result, RowFailure) for result in results.values())
         try:
-            if shard in self._work.retried:
-                results = {**_generations(self._store.read(shard), rows.start), **results}
-            table = self._table(rows, [results[row] for row in rows])
-            self._store.commit(shard, table, self._metadata, attempt)
-            self._on_commit(count_shard(shard, attempt, table))
+            self._on_commit(self._write(shard, results))
         except (InputError, ShardError) as error:
             raise RunError(str(error)) from None
         except OSError as error:
             raise storage_failed(f"shard {shard} cannot be written to {self._store.folder}", error) from error
         self.seconds += time.monotonic() - started
-        self.rows_committed += len(self._work.rows(shard))
-        self.failed_committed += failed
+        self.rows_committed += len(results)
+        self.failed_committed += sum(isinstance(result, RowFailure) for result in results.values())
 
-    def _table(self, rows: range, results: list[RowResult]) -> pa.Table:
-        """The whole shard. Ids and carried columns are read again: holding them would cost memory."""
-        id_column, columns = self._config.input.id_column, self._config.output.columns
-        expected = self._config.errors.expected_column
-        names = list(dict.fromkeys(name for name in (id_column, expected, *columns) if name))
-        carried = None
-        if names:
-            batches = [batch.records for batch in self._source.read(rows.start, rows.stop, names, 1024)]
-            carried = pa.Table.from_batches(batches)
-        if carried is not None and expected:
-            results = compare_texts(results, carried[expected].to_pylist())
-        if carried is not None and id_column:
-            row_ids = carried[id_column].cast(pa.string())
-        else:
-            row_ids = pa.array(self._source.row_names(rows.start, rows.stop), pa.string())
-        own = {name: carried[name] for name in columns} if carried is not None else {}
-        return build_table(self._config, {"row_id": row_ids, **own}, results)
-
-
-def storage_failed(what: str, error: OSError) -> RunError:
-    """What a run says when its output folder does not take what it writes."""
-    return RunError(f"{what}: {error}. What is finished is kept; mend this and run the same command again")
-
-
-def compare_texts(results: list[RowResult], expected: list[str | None]) -> list[RowResult]:
-    """Rows whose text is not what is expected of them become failures; null expects nothing."""
-    return [
-        RowFailure.of(result.row, "unexpected_text", f"expected {text!r}, found {result.texts[0]!r}")
-        if isinstance(result, Generation) and text is not None and result.texts[0] != text
-        else result
-        for result, text in zip(results, expected, strict=True)
-    ]
-
-
-def build_table(config: JobConfig, carried: Mapping[str, Any], results: list[RowResult]) -> pa.Table:
-    """The result columns of a shard, next to its ids and carried columns."""
-    rows = [result if isinstance(result, Generation) else None for result in results]
-
-    def column(values: list[Any], kind: pa.DataType) -> pa.Array:
-        return pa.array(values, kind)
-
-    columns = dict(carried)
-    columns["text"] = column([r and r.texts[0] for r in rows], pa.string())
-    if config.sampling.get("n", 1) > 1:
-        columns["texts"] = column([r and list(r.texts) for r in rows], pa.list_(pa.string()))
-    columns["finish_reason"] = column([r and r.finish_reason for r in rows], pa.string())
-    columns["prompt_tokens"] = column([r and r.prompt_tokens for r in rows], pa.int32())
-    columns["generated_tokens"] = column([r and r.generated_tokens for r in rows], pa.int32())
-    columns["error"] = column([r.error if isinstance(r, RowFailure) else None for r in results], pa.string())
-    if config.sampling.get("logprobs") is not None:
-        columns["logprobs"] = column([r and _logprobs(r) for r in rows], _LOGPROBS)
-    return pa.table(columns)
-
-
-def _logprobs(row: Generation) -> list[list[dict[str, Any]]] | None:
-    if row.logprobs is None:
-        return None
-    return [
-        [{"token_id": c.token_id, "token": c.token, "logprob": c.logprob, "rank": c.rank} for c in position]
-        for position in row.logprobs
-    ]
-
-
-def _generations(table: pa.Table, first: int) -> dict[int, RowResult]:
-    """The rows of a shard that did not fail, as `build_table` took them."""
-    names = [name for name in RESULT_COLUMNS[1:] if name in table.column_names]
-    rows = enumerate(table.select(names).to_pylist(), first)
-    return {index: _generation(index, row) for index, row in rows if row["error"] is None}
-
-
-def _generation(index: int, row: Mapping[str, Any]) -> Generation:
-    found: Sequence[Sequence[Mapping[str, Any]]] | None = row.get("logprobs")
-    logprobs = None
-    if found is not None:
-        logprobs = tuple(tuple(TokenLogprob(**candidate) for candidate in position) for position in found)
-    return Generation(
-        index,
-        tuple(row.get("texts") or [row["text"]]),
-        row["finish_reason"],
-        row["prompt_tokens"],
-        row["generated_tokens"],
-        logprobs,
-    )
+    def _write(self, shard: int, results: Mapping[int, RowResult]) -> Commit:
+        rows, attempt = self._work.plan.rows(shard), self._work.attempt(shard)
+        if shard in self._work.retried:
+            results = {**generations(self._store.read(shard), rows.start), **results}
+        checked: Sequence[RowResult] = self._tables.expect(rows, [results[row] for row in rows])
+        commit = count_results(shard, attempt, checked)
+        table = self._tables.build(rows, checked)
+        record_commit(self._store, commit if attempt == 0 else msgspec.structs.replace(commit, is_there=False))
+        self._store.commit(shard, table, {**self._metadata, **footer_of(commit)})
+        if attempt > 0:
+            record_commit(self._store, commit)
+        return commit

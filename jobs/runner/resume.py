@@ -1,10 +1,11 @@
 """What earlier runs of a job left besides committed shards: rows in journals, and rows that may kill the engine.
 
-File names hold the label of the share, so that several processes, each with a share of its own, can work on one folder
-without minding each other.
+File names carry the label of the share, so that several processes, each with a share of its own, work on one folder
+without waiting for each other.
 """
 
 import functools
+import queue
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,20 +13,23 @@ from run_batch.io.coordination.claims import Claims
 from run_batch.jobs.engine.running_rows import read_running
 from run_batch.jobs.engine.suspects import Suspects
 from run_batch.jobs.job.errors import RunError
-from run_batch.jobs.job.plan import job_hash
+from run_batch.jobs.job.job_identity import job_hash
 from run_batch.jobs.job.prepare import PreparedJob
 from run_batch.jobs.job.rows import RowResult
 from run_batch.jobs.job.work import Work
 from run_batch.jobs.results.recovery import recover
+from run_batch.jobs.runner.work_planning import attempt_to_commit
 
 
 @dataclass(frozen=True, slots=True)
 class Resumed:
-    """Attributes:
-    results: finished rows of the share's shards that are to be committed here; all of these are claimed.
-    adopted: journal files to remove once these shards are committed.
-    suspects: rows that were in the engine when it died, with it or with its process.
-    note_file: where this process notes the rows in its engine.
+    """What a run of a share goes on from.
+
+    Attributes:
+        results: finished rows of shards that are to be committed by this run; all of these shards are claimed.
+        adopted: journal files of earlier runs of this share, each with the shards after whose commit it is removed.
+        suspects: rows that were in the engine when it died, alone or with its process.
+        note_file: where this process notes the rows in its engine.
     """
 
     results: dict[int, RowResult]
@@ -42,15 +46,15 @@ def resume(job: PreparedJob, work: Work, claims: Claims) -> Resumed:
     """
     store, label = job.store, job.share.label
     note_file = store.own_folder / f"running-{label}"
-    attempt = functools.cache(lambda shard: work.attempt(store, shard))
+    attempt_of = functools.cache(lambda shard: attempt_to_commit(work, store, shard))
 
     def is_left(row: int) -> bool:
-        shard = row // job.plan.rows_per_shard
-        return attempt(shard) is not None and row not in results and row in work.rows(shard)
+        shard = job.plan.shard_of(row)
+        return attempt_of(shard) is not None and row not in results and row in work.rows(shard)
 
     try:
-        found = recover(store, job_hash(job.identity), job.plan, job.shards, attempt, label)
-        results = claimed_rows(job, found.results, claims)
+        found = recover(store, job_hash(job.identity), job.plan, job.shards, attempt_of)
+        results = _of_claimed_shards(found.results, job, claims)
         suspects = Suspects(store.own_folder / f"suspects-{label}.json")
         suspects.keep_only(is_left)
         running = [row for row in read_running(note_file) or [] if is_left(row)]
@@ -59,10 +63,46 @@ def resume(job: PreparedJob, work: Work, claims: Claims) -> Resumed:
         note_file.unlink(missing_ok=True)
     except OSError as error:
         raise RunError(f"{store.run_folder} cannot be read or written: {error}") from None
-    return Resumed(results, found.adopted, suspects, note_file)
+    adopted = [(segment.path, shards) for segment, shards in found.segments if segment.label == label]
+    return Resumed(results, adopted, suspects, note_file)
 
 
-def claimed_rows(job: PreparedJob, results: dict[int, RowResult], claims: Claims) -> dict[int, RowResult]:
-    """The rows of shards that no other process works on."""
-    ours = {shard: claims.take(shard) for shard in {row // job.plan.rows_per_shard for row in results}}
-    return {row: result for row, result in results.items() if ours[row // job.plan.rows_per_shard]}
+def _of_claimed_shards(results: dict[int, RowResult], job: PreparedJob, claims: Claims) -> dict[int, RowResult]:
+    """Claim the shards of some rows; the rows of those that no other process works on."""
+    ours = {shard: claims.take(shard) for shard in {job.plan.shard_of(row) for row in results}}
+    return {row: result for row, result in results.items() if ours[job.plan.shard_of(row)]}
+
+
+class ShardRecovery:
+    """Finished rows of each shard whose turn comes, from the journals of earlier runs and of processes that have died.
+
+    Attributes:
+        late: rows that were found when their shard was taken over from a process that died while this one ran.
+    """
+
+    def __init__(self, job: PreparedJob, work: Work, claims: Claims, results: dict[int, RowResult]) -> None:
+        """Start from what is recovered before the first shard is given out.
+
+        Args:
+            results: by row.
+        """
+        self._job, self._work, self._claims, self._results = job, work, claims, results
+        self.late: queue.SimpleQueue[dict[int, RowResult]] = queue.SimpleQueue()
+
+    def rows(self, shard: int) -> dict[int, RowResult]:
+        """The finished rows of a shard that is given out.
+
+        Raises:
+            OSError: the journals cannot be read.
+        """
+        rows = self._job.plan.rows(shard)
+        known = {row: self._results[row] for row in rows if row in self._results}
+        if known or not self._claims.took_over(shard):
+            return known
+        job = self._job
+        attempt = attempt_to_commit(self._work, job.store, shard)
+        alone = range(shard, shard + 1)
+        found = recover(job.store, job_hash(job.identity), job.plan, alone, lambda _: attempt).results
+        if found:
+            self.late.put(found)
+        return found

@@ -1,6 +1,6 @@
-"""The `[slurm]` table of job.toml: sbatch's long options by their own names, and a few keys of run-batch's.
+"""The `[slurm]` table of job.toml: sbatch's long options under their own names, and a few keys of run-batch's own.
 
-What can be known without a cluster is refused here. Whether a partition or an account exists, sbatch itself says when
+Mistakes that can be seen without a cluster are refused here. Whether a partition or an account exists, sbatch says when
 the script is submitted.
 """
 
@@ -9,11 +9,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from run_batch.jobs.job.config import JobConfig, did_you_mean
+from run_batch.jobs.job.config import JobConfig
 from run_batch.jobs.job.errors import JobError
 from run_batch.jobs.machine.slurm_environment import gpus_per_engine
+from run_batch.model.checkpoint.nearest_name import nearest_or_all
 
-# sbatch of Slurm 22.05 and later.
+# Options of sbatch, Slurm 22.05 and later: with a value, without one, and with or without.
 _WITH_VALUE = """
     account acctg-freq batch bb bbf begin chdir cluster-constraint clusters comment constraint container container-id
     core-spec cores-per-socket cpu-freq cpus-per-gpu cpus-per-task deadline delay-boot dependency distribution error
@@ -27,6 +28,7 @@ _FLAGS = """
     contiguous hold ignore-pbs no-requeue overcommit oversubscribe reboot requeue spread-job stepmgr use-min-nodes"""
 _EITHER = "exclusive get-user-env nice no-kill propagate"
 _SBATCH = frozenset(f"{_WITH_VALUE} {_FLAGS} {_EITHER}".split())
+# Options that run-batch sets itself, or that do not go with a script that it writes, and what to do instead.
 _DECIDED = {
     "array": "write slurm.tasks, or --tasks, and slurm.concurrency",
     "wrap": "the script of run-batch submit is what is submitted",
@@ -44,18 +46,20 @@ _OWN = {
 }
 _DEFAULTS = {"signal": "B:USR1@120", "requeue": None, "open-mode": "append"}
 _GPUS = re.compile(r"(?:^|,)(?:gres[/:])?gpu(?::(?!\d+(?:,|\(|$))[^:,()]+)?(?::(\d+))?(?=,|\(|$)")  # gpu[:type][:count]
-# More than one of these is more than one process, which srun starts.
-_SEVERAL = ("ntasks", "ntasks-per-node", "ntasks-per-gpu", "ntasks-per-core", "ntasks-per-socket", "nodes")
+# Options that can make a task several processes, which srun starts.
+_PROCESS_COUNTS = ("ntasks", "ntasks-per-node", "ntasks-per-gpu", "ntasks-per-core", "ntasks-per-socket", "nodes")
 
 
 @dataclass(frozen=True, slots=True)
 class SlurmTable:
-    """Attributes:
-    options: sbatch's long options and their values; None for an option that takes none.
-    tasks: tasks of the array; None where nobody has said.
-    concurrency: tasks that run at once; None for all.
-    max_requeues: restarts of a task, after which it is not requeued again.
-    setup: shell lines that run before run-batch does.
+    """A checked `[slurm]` table.
+
+    Attributes:
+        options: sbatch's long options and their values; None for an option without a value.
+        tasks: number of tasks of the array; None where it is not set.
+        concurrency: number of tasks that run at once; None for all.
+        max_requeues: restarts after which a task is not requeued again.
+        setup: shell lines that run before run-batch does.
     """
 
     options: Mapping[str, str | None]
@@ -66,19 +70,19 @@ class SlurmTable:
 
     @property
     def has_steps(self) -> bool:
-        """Whether an array task is several processes."""
-        return any(self.options.get(name) not in (None, "1") for name in _SEVERAL)
+        """Whether a task of the array is several processes, a job step."""
+        return any(self.options.get(name) not in (None, "1") for name in _PROCESS_COUNTS)
 
 
 def read_slurm_table(config: JobConfig, arguments: tuple[str, ...] = (), tasks: int | None = None) -> SlurmTable:
     """Check the `[slurm]` table.
 
     Args:
-        arguments: `--name=value` or `--name`, as sbatch takes them; they win over the table.
-        tasks: wins over the table's.
+        arguments: `--name=value` or `--name`, as sbatch takes them; they override the table.
+        tasks: overrides slurm.tasks.
 
     Raises:
-        JobError: unknown option, wrong value, or one that contradicts the engine's.
+        JobError: unknown option, wrong value, or a number of GPUs that contradicts `[engine]`.
     """
     values = {**config.slurm, **dict(map(_parse_argument, arguments))}
     own = {name: _own_value(name, values.pop(name)) for name in _OWN if name in values}
@@ -112,7 +116,7 @@ def _check_name(name: str) -> None:
         raise JobError(f"slurm.{name} cannot be set: {_DECIDED[name]}")
     if name not in _SBATCH:
         known = [*_SBATCH, *_OWN]
-        hint = did_you_mean(name.replace("_", "-"), known, "slurm.")
+        hint = nearest_or_all(name.replace("_", "-"), known, "slurm.")
         raise JobError(f"unknown key slurm.{name}{hint} (options of sbatch, by their long names)")
 
 
@@ -164,7 +168,7 @@ def _check_gpus(config: JobConfig, options: Mapping[str, str | None]) -> None:
 
 
 def _last_number(value: str | None) -> int | None:
-    """4 of `4`, `a100:4` and `gpu:a100:4`."""
+    """The count in a GPU option: 4 of `4`, `a100:4` and `gpu:a100:4`."""
     found = re.fullmatch(r"(?:[^,]*:)?(\d+)", value or "")
     return int(found[1]) if found else None
 
@@ -180,7 +184,7 @@ def _check_notice(options: Mapping[str, str | None]) -> None:
 
 
 def _seconds(time: str) -> int | None:
-    """Of one of sbatch's six ways to write a time limit; None for anything else."""
+    """Seconds of a time limit in any of sbatch's six formats; None for anything else, such as UNLIMITED."""
     found = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", time)
     if not found:
         return None

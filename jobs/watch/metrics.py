@@ -1,8 +1,8 @@
-"""What every stage of a run did, second by second, in `.run_batch/metrics.jsonl`, and which of them holds up the rest.
+"""What every stage of a run did, second by second, in `.run_batch/metrics.jsonl`, and which stage is the bottleneck.
 
 One line of JSON for each second of a run; a resumed run appends to the file. Counts and seconds in a line are those of
-its interval, not sums; the first one's have what was mapped while the engine loaded, too. What is left of a second when
-a run ends has no line.
+its interval, not sums; the first line also counts what was mapped while the engine loaded. The last part of a second,
+when a run ends, has no line.
 """
 
 import contextlib
@@ -14,7 +14,7 @@ from pathlib import Path
 
 METRICS_FILE = "metrics.jsonl"
 _INTERVAL_SECONDS = 1.0
-# Share of an interval from which on the engine counts as one that waits.
+# From this share of an interval on without a row, the engine counts as idle.
 _IDLE = 0.1
 _SHARDS_BEHIND = 2
 
@@ -51,11 +51,11 @@ class MetricsRecord:
         rows_waiting, rows_running: rows in the engine without and with a seat (of `engine.max_num_seqs`).
         bytes_in_flight: of the tensors of queued rows.
         engine_idle_share: share of the interval in which the engine had no row.
-        mapping_share: share of the interval in which a worker had rows to map, on average; of a run's first, at most 1.
+        mapping_share: share of the interval in which a worker had rows to map, on average over the workers; at most 1.
         input_seconds, step_seconds, feed_seconds, output_seconds: reading the input, stepping the engine, adding rows
             to it, writing shards.
         shards_queued: whole shards that wait to be written.
-        bottleneck: `engine`, `mapping`, `input` or `output`: what a faster one of would help.
+        bottleneck: the stage that a faster run would need: `engine`, `mapping`, `input` or `output`.
     """
 
     time: float
@@ -79,7 +79,7 @@ class MetricsRecord:
 
 
 class Metrics:
-    """Collects what happens in an interval and writes it down at its end."""
+    """Collects what happens in an interval and writes its line at its end."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
@@ -91,7 +91,7 @@ class Metrics:
         self.bottleneck = ""
 
     def lap(self, stage: str) -> None:
-        """The time since the last lap was spent on `stage`: `idle`, `feed`, `step` or `other`."""
+        """Count the time since the last lap as spent on `stage`: `idle`, `feed` or `step`."""
         now = time.monotonic()
         self._stages[stage] += now - self._lapped
         self._lapped = now
@@ -154,5 +154,5 @@ def _bottleneck(shards_queued: int, is_starved: bool, mapping_share: float, inpu
         return "output"
     if not is_starved:
         return "engine"
-    # Workers that have rows are what is waited for, also if only one of them has any: at the end of the input.
+    # At the end of the input a single worker may be the one that the engine waits for.
     return "input" if input_share >= mapping_share else "mapping"

@@ -1,4 +1,4 @@
-"""What a run tells while it runs: a bar on a terminal, plain lines elsewhere, and `progress.json` for others."""
+"""The progress of a run: a bar on a terminal, plain lines elsewhere, and `progress.json` for other processes."""
 
 import contextlib
 import json
@@ -11,13 +11,13 @@ from typing import Any
 
 from tqdm import tqdm
 
-from run_batch.io.coordination.lease import this_process
-from run_batch.io.outputs.shards import replace_file
+from run_batch.io.coordination.process_identity import this_process
+from run_batch.io.files import replace_file
 
 PROGRESS_FILE = "progress.json"
 _LINE_SECONDS = 10.0
 _FILE_SECONDS = 1.0
-# Rates are of the last half minute: what the user sees is what the machine does now.
+# Rates are of the last half minute: they show what the machine does now.
 _RATE_SECONDS = 30.0
 
 
@@ -28,13 +28,13 @@ class ProgressRecord:
     Attributes:
         writer: the name of its journal files.
         holder: its process, as in its lease.
-        running: whether it has not ended, as far as it could tell.
-        rows_total: of its share, and of others' shards that it has taken over.
-        rows_done: those of them that are finished, those of earlier runs and of unfinished shards included.
+        running: False once the run has ended in good order.
+        rows_total: rows of its share, and of the shards that it has stolen from others.
+        rows_done: finished rows among them, also of earlier runs and of shards that are not committed yet.
         rows_failed: those of them with an error.
         rows_open, failed_open: finished rows of shards that are not committed yet.
         rows_per_second: of the last half minute.
-        bottleneck: what holds up the rest: `engine`, `mapping`, `input` or `output`; empty while it is not known.
+        bottleneck: the slowest stage: `engine`, `mapping`, `input` or `output`; empty while it is not known.
         updated: seconds since the epoch.
     """
 
@@ -55,7 +55,8 @@ class Progress:
     """Counts finished rows and shows them.
 
     Attributes:
-        rows_open, failed_open: see ProgressRecord; the owner keeps them.
+        total, done, failed: rows of ProgressRecord's rows_total, rows_done, rows_failed.
+        rows_open, failed_open: see ProgressRecord; set by the owner before each `tick`.
     """
 
     def __init__(self, total: int, done: int, failed: int, file: Path, writer: str, quiet: bool) -> None:
@@ -84,7 +85,7 @@ class Progress:
         self.generated_tokens += tokens
 
     def tick(self, bottleneck: str) -> None:
-        """Show what has changed, now and then."""
+        """Show what has changed and write `progress.json`, at most once a second."""
         self._bottleneck = bottleneck
         now = time.monotonic()
         if now - self._filed >= _FILE_SECONDS:
@@ -128,11 +129,12 @@ class Progress:
             bottleneck=self._bottleneck,
             updated=time.time(),
         )
-        # Progress is for people: a disk that is full fails the run where results are written, not here.
+        # Progress is for people: a full disk fails the run where results are written, not here.
         with contextlib.suppress(OSError):
             replace_file(self._file, json.dumps(asdict(record)).encode(), durable=False)
 
     def close(self) -> None:
+        """End the bar."""
         if self._bar is not None:
             self._bar.n = self.done
             self._bar.close()

@@ -1,7 +1,7 @@
-"""`run-batch report`: one HTML file about a job, that needs nothing but itself.
+"""`run-batch report`: one self-contained HTML file about a job.
 
-It is made of the output folder alone, while the job runs or later. Everything that comes from rows is escaped; the page
-has no scripts and loads nothing.
+It is made from the output folder alone, while the job runs or later. Everything that comes from rows is escaped; the
+page has no scripts and loads nothing.
 """
 
 import json
@@ -12,7 +12,8 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from run_batch.io.outputs.shards import ShardError, ShardStore, replace_file
+from run_batch.io.files import replace_file
+from run_batch.io.outputs.shards import ShardError, ShardStore
 from run_batch.jobs.job.config import JobConfig
 from run_batch.jobs.job.errors import JobError, RunError
 from run_batch.jobs.job.shares import SHARES_FOLDER
@@ -25,7 +26,7 @@ _ROWS_SHOWN = 20
 _FAILURES_SHOWN = 5
 _TEXT_CHARACTERS = 2000
 _CHART = (720, 160)
-# Points of the chart: as many seconds are taken together as make it so.
+# At most so many points in the chart: longer runs take several seconds together.
 _POINTS = 180
 
 _STYLE = """
@@ -39,7 +40,7 @@ svg { width: 100%; background: #f7f7f7 }
 
 
 def write_report(config: JobConfig) -> Path:
-    """Write `.run_batch/report.html`; where it is.
+    """Write `.run_batch/report.html`, and return its path.
 
     Raises:
         JobError: the job has not been started.
@@ -60,7 +61,7 @@ def write_report(config: JobConfig) -> Path:
 
 
 def make_report(store: ShardStore, status: JobStatus) -> str:
-    """The page.
+    """The HTML of the page.
 
     Raises:
         ShardError, OSError: the output folder cannot be read.
@@ -138,7 +139,7 @@ def _errors(store: ShardStore, commits: Sequence[Commit]) -> str:
     rows = []
     for kind, count in errors_by_kind(commits).most_common():
         table = store.read(first_shards[kind], ["row_id", "error"]).to_pylist()
-        examples = [row for row in table if (row["error"] or "").partition(":")[0] == kind][:_FAILURES_SHOWN]
+        examples = [row for row in table if (row["error"] or "").startswith(f"{kind}: ")][:_FAILURES_SHOWN]
         rows.append((kind, f"{count:,}", "\n".join(f"{row['row_id']}: {row['error']}" for row in examples)))
     return _table(rows, ("kind", "rows", "such as"))
 

@@ -1,4 +1,4 @@
-"""What has become of a job, told from the files of its output folder alone, while any number of processes work."""
+"""The status of a job, read from the files of its output folder alone, while any number of processes work on it."""
 
 import json
 import time
@@ -6,7 +6,7 @@ from collections.abc import Collection
 from dataclasses import asdict, dataclass, field
 
 from run_batch.io.coordination.claims import claimed
-from run_batch.io.coordination.lease import Holder, has_ended
+from run_batch.io.coordination.process_identity import Holder, has_ended
 from run_batch.io.outputs.shards import ShardError, ShardStore
 from run_batch.jobs.job.config import JobConfig
 from run_batch.jobs.job.errors import JobError, RunError
@@ -14,29 +14,29 @@ from run_batch.jobs.job.plan import Plan
 from run_batch.jobs.job.rows import RowFailure, RowResult
 from run_batch.jobs.job.shares import SHARES_FOLDER, WHOLE_JOB, Share, share_of
 from run_batch.jobs.results.commits import read_commits
-from run_batch.jobs.results.recovery import read_rows, segments
+from run_batch.jobs.results.journal_files import read_rows, segments
 from run_batch.jobs.watch.progress import PROGRESS_FILE, ProgressRecord, read_progress
 
-# A run writes its progress every second; on a busy shared file system that can take a while to be seen.
+# A run writes its progress every second; on a busy shared file system it can take a while until others see it.
 _ALIVE_SECONDS = 15.0
 _STALLED_SECONDS = 60.0
-# So many shares are shown one by one.
+# Up to so many shares are shown one by one.
 _SHOWN_SHARES = 16
 
 
 @dataclass(frozen=True, slots=True)
 class ShareStatus:
-    """A share of a job that is cut.
+    """The status of one share, of a job that runs in shares.
 
     Attributes:
         share: `INDEX-of-COUNT`.
-        state: `not started`, `running`, `stalled` (it says nothing any more, and did not end), `unfinished` (it has
-            ended) or `complete`.
+        state: `not started`, `running`, `stalled` (it has written no progress for a minute, and did not end),
+            `unfinished` (it has ended) or `complete`.
         rows, done, left: of the share's own shards; only those in committed shards are done.
         rows_per_second: 0 unless it runs.
         bottleneck: see JobStatus.
-        host: where it ran last; empty if it has not been started.
-        silent_seconds: since it was last heard of; None if it never was.
+        host: the host that it ran on last; empty if it has not been started.
+        silent_seconds: since it wrote its progress; None if it never did.
     """
 
     share: str
@@ -50,6 +50,7 @@ class ShareStatus:
     silent_seconds: float | None
 
     def as_text(self) -> str:
+        """A line for people."""
         line = f"share {self.share}: {self.state}, {self.done} of {self.rows} rows committed"
         if self.state == "running":
             line += f", {self.rows_per_second:.1f} rows/s on {self.host}"
@@ -60,17 +61,19 @@ class ShareStatus:
 
 @dataclass(frozen=True, slots=True)
 class JobStatus:
-    """Attributes:
-    state: `not started`, `running`, `unfinished` or `complete`.
-    rows: of the whole job.
-    done: rows that are finished: committed, or in a journal.
-    failed: those of them with an error.
-    left: rows that are not done.
-    shards, shards_done: shards of the job, and those committed.
-    rows_per_second: of the last half minute, of all processes; 0 when none runs.
-    seconds_left: at this rate; None when nothing runs.
-    bottleneck: what holds up the rest while it runs, mostly: `engine`, `mapping`, `input` or `output`; else empty.
-    shares: of the cut that was started last; none if the job is not cut.
+    """The status of a job.
+
+    Attributes:
+        state: `not started`, `running`, `unfinished` or `complete`.
+        rows: of the whole job.
+        done: rows that are finished: committed, or in a journal.
+        failed: those of them with an error.
+        left: rows that are not done.
+        shards, shards_done: shards of the job, and those committed.
+        rows_per_second: of the last half minute, of all processes; 0 when none runs.
+        seconds_left: at this rate; None when nothing runs.
+        bottleneck: the slowest stage of most of the running processes: `engine`, `mapping`, `input` or `output`.
+        shares: of the number of shares that was started last; none if the job does not run in shares.
     """
 
     state: str
@@ -86,6 +89,7 @@ class JobStatus:
     shares: list[ShareStatus] = field(default_factory=list)
 
     def as_text(self) -> str:
+        """Lines for people."""
         lines = [
             f"{self.state}: {self.done} of {self.rows} rows done, {self.failed} failed, {self.left} left",
             f"shards: {self.shards_done} of {self.shards} committed",
@@ -103,6 +107,7 @@ class JobStatus:
         return "\n".join(lines)
 
     def as_json(self) -> str:
+        """One line of JSON."""
         return json.dumps(asdict(self))
 
 
@@ -131,10 +136,10 @@ def read_status(config: JobConfig) -> JobStatus:
 def _read_status(store: ShardStore, plan: Plan, hashed: str) -> JobStatus:
     progress = _read_all_progress(store)
     running = [record for record in progress.values() if _state(record) == "running"]
-    # Rows before shards: a shard that is committed in between has its rows in both, and they count once.
+    # Journals are read before shards: rows of a shard that is committed in between are seen twice, and count once.
     open_rows = _journalled(store, hashed, plan, {record.writer for record in running})
     committed = store.committed()
-    others = _of_nobody(open_rows, plan, {*committed, *(claimed(store.run_folder) if running else ())})
+    others = _unclaimed(open_rows, plan, {*committed, *(claimed(store.run_folder) if running else ())})
     done = sum(len(plan.rows(shard)) for shard in committed) + len(others) + sum(r.rows_open for r in running)
     done = min(done, plan.num_rows)
     failed = sum(commit.failed for commit in read_commits(store, committed).values())
@@ -167,7 +172,7 @@ def _job_state(store: ShardStore, running: bool, begun: bool) -> str:
 
 
 def _read_all_progress(store: ShardStore) -> dict[Share, ProgressRecord]:
-    """What every share said last."""
+    """The last progress of every share."""
     found = {WHOLE_JOB: read_progress(store.run_folder / PROGRESS_FILE)}
     for path in store.run_folder.glob(f"{SHARES_FOLDER}/*/{PROGRESS_FILE}"):
         share = share_of(path.parent.name)
@@ -184,7 +189,7 @@ def _state(record: ProgressRecord) -> str:
 
 
 def _journalled(store: ShardStore, hashed: str, plan: Plan, running: Collection[str]) -> dict[int, RowResult]:
-    """Rows in the journals of processes that do not run; those that run say themselves how many they have."""
+    """Rows in the journals of processes that do not run; a running process counts its own in its progress."""
     found: dict[int, RowResult] = {}
     for segment in segments(store):
         if segment.writer not in running:
@@ -192,9 +197,9 @@ def _journalled(store: ShardStore, hashed: str, plan: Plan, running: Collection[
     return found
 
 
-def _of_nobody(rows: dict[int, RowResult], plan: Plan, shards: Collection[int]) -> list[RowResult]:
-    """Finished rows of shards that are neither committed nor in the hands of a process."""
-    return [result for row, result in rows.items() if row // plan.rows_per_shard not in shards]
+def _unclaimed(rows: dict[int, RowResult], plan: Plan, shards: Collection[int]) -> list[RowResult]:
+    """Finished rows of shards that are neither committed nor claimed."""
+    return [result for row, result in rows.items() if plan.shard_of(row) not in shards]
 
 
 def _shares(plan: Plan, progress: dict[Share, ProgressRecord], committed: set[int]) -> list[ShareStatus]:
@@ -209,7 +214,7 @@ def _shares(plan: Plan, progress: dict[Share, ProgressRecord], committed: set[in
 
 def _share(share: Share, plan: Plan, record: ProgressRecord | None, committed: set[int]) -> ShareStatus:
     shards = share.shards(plan.num_shards)
-    rows = sum(len(plan.rows(shard)) for shard in shards)
+    rows = plan.rows_in(shards)
     done = sum(len(plan.rows(shard)) for shard in shards if shard in committed)
     state = "not started" if record is None else _state(record)
     if done == rows and state != "running":

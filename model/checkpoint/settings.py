@@ -5,12 +5,11 @@ Every mistake that shows without loading weights is found here, so that a typo c
 
 import contextlib
 import dataclasses
-import difflib
 import json
 import logging
 import re
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Any
 
 from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
 
+from run_batch.model.checkpoint.nearest_name import did_you_mean
 from run_batch.model.declaration import declaration_of, declared_classes
 
 
@@ -147,12 +147,6 @@ def _refuse_unknown(table: str, values: Mapping[str, Any], known: set[str], deci
             raise SettingsError(f"{table}.{key} cannot be set: {decided[key]}")
         if key not in known or key.startswith("_"):
             raise SettingsError(f"unknown key {table}.{key}{did_you_mean(key, known)}")
-
-
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """`; did you mean NAME?` for the nearest known name, else nothing."""
-    nearest = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return f"; did you mean {nearest[0]}?" if nearest else ""
 
 
 @cache

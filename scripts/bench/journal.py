@@ -1,10 +1,10 @@
-"""What the journal costs: the same job with and without it, in turn, and the seconds that it spends.
+"""Measures the cost of the journal: runs the same job with and without it, in turn, and measures its CPU time.
 
     .venv/bin/python scripts/bench/journal.py [--rows 6000] [--pairs 3] [--logprobs 0]
 
-Two measures, because runs on a shared machine differ by more than what is asked: the median ratio of the rows per
-second of pairs of runs, and the share of a run's processor seconds that the journal's thread and the hand-over to it
-take. Prints a line for each and ends with exit code 1 if the second is 2 % or more.
+Runs on a shared machine differ by more than the cost of the journal, so there are two measures: the median ratio of
+rows per second over pairs of runs, and the CPU seconds of the journal's thread and of appending to its queue, over the
+seconds of the run. Prints a line for each; the exit code is 1 if the second is 2 % or more.
 """
 
 import argparse
@@ -22,14 +22,15 @@ LIMIT = 0.02
 
 
 def run_once(with_journal: bool, settings: list[str]) -> None:
-    """In a process of its own: run the job and print what it took as JSON."""
+    """Run the job in this process and print its times as JSON."""
     from run_batch.io.outputs.journal import JournalWriter
     from run_batch.jobs.job.config import load_config
     from run_batch.jobs.job.prepare import prepare
-    from run_batch.jobs.runner import pipeline
+    from run_batch.jobs.runner.pipeline import Pipeline
+    from run_batch.jobs.runner.run_job import run_job
 
     spent = {"append": 0.0, "thread": 0.0, "generate": 0.0, "rows": 0.0}
-    append, run, generate = JournalWriter.append, JournalWriter._run, pipeline._Run._generate
+    append, run, generate = JournalWriter.append, JournalWriter._run, Pipeline._generate
 
     def timed_append(self: Any, shard: int, item: Any) -> None:
         started = time.thread_time()
@@ -42,20 +43,20 @@ def run_once(with_journal: bool, settings: list[str]) -> None:
         run(self)
         spent["thread"] = time.thread_time()
 
-    def timed_generate(self: Any, pool: Any, engine: Any) -> bool:
+    def timed_generate(self: Any, *arguments: Any) -> None:
         started = time.monotonic()
         try:
-            return generate(self, pool, engine)
+            generate(self, *arguments)
         finally:
             spent["generate"] = time.monotonic() - started
 
     for owner, name, timed in (
         (JournalWriter, "append", timed_append),
         (JournalWriter, "_run", timed_run),
-        (pipeline._Run, "_generate", timed_generate),
+        (Pipeline, "_generate", timed_generate),
     ):
         setattr(owner, name, timed)
-    code = pipeline.run_job(prepare(load_config(DEMO, tuple(settings))), True, sys.stderr)
+    code = run_job(prepare(load_config(DEMO, tuple(settings))), True, sys.stderr)
     print(json.dumps({**spent, "cpu": time.process_time(), "code": code}), flush=True)
 
 

@@ -1,6 +1,6 @@
-"""Start-up against bare vLLM, and memory against the number of rows.
+"""Measures start-up time relative to plain vLLM, and memory relative to the number of rows.
 
-Start-up: a job of one row, against a script that does nothing but start LLMEngine and generate for one text prompt.
+Start-up: a job of one row, compared with a script that only starts LLMEngine and generates for one text prompt.
 Memory: peak resident memory of all processes, for 2,000 rows and for ten times as many.
 """
 
@@ -19,7 +19,10 @@ ROUNDS = 3
 
 
 def first_rows(count: int) -> Path:
-    """A data set of `count` rows, of the photographs of 224x224 again and again, with different prompts."""
+    """Write a data set of `count` rows that repeats the photographs of 224x224 with different prompts; return its path.
+
+    Does nothing if the file exists.
+    """
     path = FOLDER / f"{count}-rows.parquet"
     if not path.exists():
         table = pq.read_table(make_workload(WORKLOADS["224-png"]))

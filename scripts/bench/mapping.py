@@ -1,7 +1,7 @@
-"""How fast images are mapped on one core: the product's worker against decoding alone, Pillow and transformers.
+"""Measures how fast one core maps images: run-batch's worker compared with decoding only, Pillow and transformers.
 
-Every way goes over the same images in turn, a hundred at a time, and is charged the CPU time of this thread: so other
-load on the machine falls on all alike. Rates are images per second of one core.
+All candidates process the same images in turns of about a hundred, and the CPU time of this thread is measured, so
+other load on the machine affects all of them equally. Rates are images per second on one core.
 """
 
 import contextlib
@@ -37,11 +37,11 @@ from run_batch.model.images.resize import compile_resize
 from run_batch.model.plugin import announce_plugins, register
 
 BATCH_ROWS = 16
-# That each way maps before it is another's turn: with fewer, each would find caches and heap as another left them.
+# Batches per turn: with fewer, each candidate would run mostly with the CPU caches and heap of the one before it.
 TURN_BATCHES = 6
 TURNS = 4
-# Before it is measured: as many as fill the worker's cache of mapped images (128 MiB), so that memory is used again, as
-# it is in a long job.
+# Mapped before the measurement: enough to fill the worker's cache of mapped images (128 MiB), so that memory is reused
+# as in a long job.
 WARM_UP = Workload("warm-up", 432, 640, 480)
 IMAGE_SIZE = 336
 
@@ -53,7 +53,7 @@ def ways(rows: Path, model: Path) -> dict[str, Callable[[pa.RecordBatch], object
     announce_plugins([], folder)
     register()
     schema = ParquetSource(str(rows)).schema
-    # One for each way: an image file that comes again is mapped once.
+    # One for each candidate: a mapper does not map a repeated image file again.
     mapper, worker = RowMapper(config, schema, None), RowMapper(config, schema, None)
     processor = AutoImageProcessor.from_pretrained(model)
     ours, theirs = Pipe()
@@ -66,7 +66,7 @@ def ways(rows: Path, model: Path) -> dict[str, Callable[[pa.RecordBatch], object
         return Image.open(io.BytesIO(encoded)).convert("RGB")
 
     def resized(image: Image.Image) -> Image.Image:
-        """As the mapper does: the shortest edge to the model's size (what is cropped afterwards costs nothing)."""
+        """Resize as the mapper does, the shortest edge to the model's size (cropping afterwards costs nothing)."""
         scale = IMAGE_SIZE / min(image.size)
         size = (int(image.width * scale), int(image.height * scale))
         return image.resize(size, Image.Resampling.BICUBIC)
@@ -92,7 +92,7 @@ def ways(rows: Path, model: Path) -> dict[str, Callable[[pa.RecordBatch], object
 
 
 def _drain(connection: Connection) -> None:
-    """The other end of the pipe, in a process of its own as the worker's is."""
+    """Receive from the other end of the pipe, in a separate process like the worker's."""
     with contextlib.suppress(EOFError):
         while True:
             receive(connection)
@@ -120,7 +120,7 @@ def measure(workload: str, model: Path) -> dict[str, float]:
 
 def main() -> None:
     if not os.environ.keys() >= WORKER_ENVIRONMENT.keys():
-        # How memory is given back is decided when a process starts. All ways have it as the worker does.
+        # malloc reads its settings when a process starts. All candidates use the worker's.
         os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **WORKER_ENVIRONMENT})
     torch.set_num_threads(1)
     cv2.setNumThreads(1)

@@ -1,4 +1,4 @@
-"""Runs one system on one workload and measures it from outside: wall time, memory of all processes, engine's work."""
+"""Runs one system on one workload and measures it from outside: wall time, memory of all processes, engine steps."""
 
 import json
 import os
@@ -10,7 +10,7 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-# What the settings of all systems say.
+# Must equal max_tokens in the settings of all systems.
 TOKENS_PER_ROW = 16
 _SAMPLE_SECONDS = 0.1
 _PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -22,11 +22,12 @@ class Run:
 
     Attributes:
         wall_seconds: from the start of the command to its end.
-        ready_seconds: to the engine's first step for rows, less the time that step took; 0 where it is not known.
-        first_row_seconds: to the first row that is finished; in the engine, where the system does not tell of it.
-        steady_rows_per_second: rows, over the time from the moment the engine was ready to the end.
+        ready_seconds: from the start until the engine was ready; until its first step, if the system reports no time.
+        first_row_seconds: from the start until the first row was finished; until the engine had generated it, if the
+            system reports no time.
+        steady_rows_per_second: rows divided by the seconds from engine ready to the end.
         peak_bytes: largest sum of the resident memory of all its processes (shared memory counts in each).
-        engine_idle_share: share of the time from ready to end in which vLLM's core was not in a step.
+        engine_idle_share: fraction of the time from ready to end in which vLLM's core was not in a step.
     """
 
     system: str
@@ -44,12 +45,12 @@ class Run:
 
 
 def measure(system: str, workload: str, rows: int, command: list[str], environment: dict[str, str], log: Path) -> Run:
-    """Run `command` to its end.
+    """Run `command` to its end and measure it.
 
     The command prints `TIMES {"ready": ..., "first": ..., "end": ...}`, in seconds since the epoch.
 
     Raises:
-        RuntimeError: it fails; the log tells why.
+        RuntimeError: the command fails; its output is in `log`.
     """
     with tempfile.TemporaryDirectory() as folder:
         steps = Path(folder) / "steps"
@@ -69,10 +70,10 @@ def measure(system: str, workload: str, rows: int, command: list[str], environme
     if code or not said:
         raise RuntimeError(f"{system} on {workload} ended with exit code {code}; see {log}")
     times = json.loads(said[-1].removeprefix("TIMES "))
-    # Where a system does not tell when its engine is ready, that is when the engine first works.
+    # If a system does not report when its engine is ready, use the start of the engine's first step.
     ready = times.get("ready") or (worked[0][0] if worked else start)
     finished = times.get("end", end)
-    # Where it does not tell of its first row either, that is when the engine has generated one, a token in each step.
+    # If it does not report its first row, use the step in which the engine, at one token per step, finished it.
     first_row = worked[TOKENS_PER_ROW - 1][1] if len(worked) >= TOKENS_PER_ROW else finished
     busy = sum(min(stop, finished) - max(begin, ready) for begin, stop in worked if stop > ready and begin < finished)
     return Run(
@@ -103,7 +104,7 @@ def _end_group(group: int) -> None:
 
 
 class _Memory:
-    """Samples the resident memory of a process and all that come from it."""
+    """Samples the resident memory of a process and its descendants, in a thread."""
 
     def __init__(self, root: int) -> None:
         self._root = root
@@ -123,7 +124,7 @@ class _Memory:
 
 
 def _family(root: int) -> list[int]:
-    """The session of `root`: what it started, and what those did, unless one made a session of its own."""
+    """Process ids in the session of `root`: its descendants, except those that created a new session."""
     found = []
     for entry in os.listdir("/proc"):
         if entry.isdigit():

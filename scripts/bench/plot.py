@@ -1,4 +1,4 @@
-"""The figures of a benchmark as an SVG plot: bars of steady rows/s for each workload, one for each system."""
+"""Draws benchmark results as an SVG plot: for each workload, a bar of steady rows/s for each system."""
 
 from pathlib import Path
 from xml.sax.saxutils import escape
@@ -13,7 +13,7 @@ _STYLE = (
 
 
 def write_plot(tables: list[dict[str, object]], path: Path) -> None:
-    """Write the plot of these workloads."""
+    """Write the plot of some workloads, each a value of `.bench/results.json`."""
     body: list[str] = []
     top = 20
     for table in tables:

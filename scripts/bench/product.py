@@ -1,4 +1,4 @@
-"""Runs `run-batch --config job.toml` as a user does, and tells when what happened, from what the run wrote."""
+"""Runs `run-batch --config job.toml` as a user does, and prints the times of its events, from its files."""
 
 import json
 import os
@@ -15,7 +15,7 @@ def main() -> None:
     events = {}
     if code == 0:
         steps = Path(os.environ["BENCH_ENGINE_LOG"]).read_text().split()
-        # The job is recorded when the engine is loaded and the first rows are mapped.
+        # A run writes job.json when the engine is loaded and the first rows are mapped.
         events = {"ready": (run / "job.json").stat().st_mtime, "end": (job.parent / "out" / "_SUCCESS").stat().st_mtime}
         events["ready"] = min(events["ready"], float(steps[0]))
     print("TIMES", json.dumps(events), flush=True)

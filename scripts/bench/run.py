@@ -1,8 +1,8 @@
-"""`make bench`: run-batch and its peers side by side, on the same rows, the same model and the same vLLM.
+"""Compares run-batch and its peers on the same rows, the same model and the same vLLM; part of `make bench`.
 
 Prints a table, and writes `.bench/results.json` and, with `--plot`, `docs/throughput.svg`. Systems take turns within
-each round, so that a machine whose speed drifts does not favour one; figures are medians over the rounds, ratios are
-taken within a round.
+each round, so that drift in the machine's speed does not favour one; figures are medians over the rounds, and ratios
+are computed within a round.
 """
 
 import argparse
@@ -55,7 +55,7 @@ def one_run(system: str, workload: str, rows: Path, model: Path) -> Run:
 
 
 def write_results(workload: str, rounds: list[list[Run]]) -> dict[str, object]:
-    """Medians and ratios of one workload, kept in `.bench/results.json` with what earlier calls found on others."""
+    """Add medians and ratios of one workload to `.bench/results.json`, which keeps earlier results of others."""
     systems = {
         runs[0].system: {
             "wall_seconds": median(lambda run: run.wall_seconds, runs),
@@ -81,7 +81,7 @@ def median(figure: Callable[[Run], float], runs: tuple[Run, ...]) -> float:
 
 
 def ratio(rounds: list[list[Run]], system: str, figure: Callable[[Run], float]) -> float:
-    """How much larger a figure of `system` is than run-batch's: the median of the ratios within each round."""
+    """Ratio of a figure of `system` to run-batch's: the median of the ratios within each round."""
     ratios = []
     for runs in rounds:
         by_system = {run.system: run for run in runs}

@@ -1,7 +1,7 @@
-"""Two shares of a job, each on a core of its own, against one that does the whole job on one core.
+"""Measures two shares of a job, each on its own core, against one share that does the whole job on one core.
 
-Rates are of rows once the engine is loaded, as each run tells them at its end; of two shares, all rows in the time of
-the slower one.
+Rates count from the moment the engine is loaded, as each run prints them at its end. For two shares, the rate is all
+rows divided by the time of the slower share.
 """
 
 import os
@@ -20,7 +20,7 @@ _SUMMARY = re.compile(r"this run: (\d+) rows .* in ([\d.]+) (s|min)")
 
 
 def rate(rows: Path, model: Path, count: int) -> float:
-    """Rows per second of `count` shares side by side, share K on core K."""
+    """Rows per second of `count` shares that run concurrently, share K on core K."""
     folder = FOLDER / "scaling"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""An engine stand-in that works as a device does: a fixed time for each row, so many at a time, and no CPU."""
+"""A simulated engine that behaves like a device: a fixed time for each row, a fixed number of rows at once, no CPU."""
 
 import heapq
 import time
@@ -9,11 +9,11 @@ from run_batch.jobs.job.rows import MappedRow
 
 
 class StandInEngine:
-    """Serves rows in `max_num_seqs` seats, each for `seconds_per_row`, from the moment it is added and a seat is free.
+    """Runs each row for `seconds_per_row` in one of `max_num_seqs` slots, once it is added and a slot is free.
 
     Attributes:
-        busy_seconds: of all seats.
-        first, last: when the first row was seated and the last one done (time.monotonic).
+        busy_seconds: sum over all slots.
+        first, last: start of the first row and end of the last one (time.monotonic).
     """
 
     def __init__(self, max_num_seqs: int, seconds_per_row: float, start_seconds: float = 0.0) -> None:
@@ -55,5 +55,5 @@ class StandInEngine:
 
     @property
     def idle_share(self) -> float:
-        """Share of the seats' time, from the first row to the last, in which they were empty."""
+        """Fraction of the slots' time, from the first row to the last, in which they were empty."""
         return 1 - self.busy_seconds / (len(self._free) * (self.last - self.first))

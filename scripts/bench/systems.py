@@ -1,4 +1,4 @@
-"""How each system is started on a workload."""
+"""Defines the systems of the benchmark and the command that runs each on a workload."""
 
 import json
 import os
@@ -9,10 +9,10 @@ from workloads import FOLDER, PROMPT
 
 HERE = Path(__file__).resolve().parent
 PEERS = HERE / "peers"
-# Its own environment, with Ray beside what .venv has; `make bench-ray` makes it.
+# A separate environment with Ray and the packages of .venv; `make bench-ray` creates it.
 RAY_PYTHON = FOLDER / "ray" / "bin" / "python"
 PRODUCT = "run-batch"
-# Name -> peer script, and whether its engine is in the script's own process.
+# Name -> peer script, and whether its engine runs in the script's process.
 SCRIPTS = {
     "script": ("llm_generate.py", False),
     "script-in-process": ("llm_generate.py", True),
@@ -31,7 +31,7 @@ LABELS = {
 
 
 def command_of(system: str, rows: Path, model: Path, folder: Path) -> tuple[list[str], dict[str, str]]:
-    """The command that runs `system`, and its environment; results go into `folder`, which is new."""
+    """Return the command that runs `system`, and its environment; it writes results to `folder`, which must be new."""
     environment = {
         "PYTHONPATH": os.pathsep.join((str(HERE), str(PEERS))),
         "VLLM_LOGGING_LEVEL": "ERROR",
@@ -49,7 +49,7 @@ def command_of(system: str, rows: Path, model: Path, folder: Path) -> tuple[list
 
 
 def job_file(rows: Path, model: Path, folder: Path) -> Path:
-    """The same settings as in peers/common.py, as a job.toml."""
+    """Write a job.toml with the same settings as peers/common.py; return its path."""
     job = folder / "job.toml"
     job.write_text(f"""
 [input]

@@ -1,6 +1,7 @@
-"""The benchmark's inputs: data sets of photographs as Parquet, and a small LLaVA with random weights.
+"""Creates the benchmark's inputs: data sets of photographs as Parquet, and a small LLaVA with random weights.
 
-The model is small so that on a CPU the engine is as fast, next to image decoding, as a real model on a GPU is.
+The model is small so that the speed of the engine on a CPU, relative to image decoding, is that of a real model on a
+GPU.
 """
 
 import random
@@ -24,8 +25,8 @@ class Workload:
     """A data set.
 
     Attributes:
-        repeats: consecutive rows that have the same image.
-        large: every how many rows comes an image of 12 megapixels; 0 for never.
+        repeats: number of consecutive rows that have the same image.
+        large: every so many rows, the image has 12 megapixels; 0 for never.
     """
 
     name: str
@@ -54,7 +55,7 @@ WORKLOADS = {
 
 
 def make_workload(workload: Workload) -> Path:
-    """Write the data set, unless it is there."""
+    """Write the data set, unless it exists; return its path."""
     if workload.path.exists():
         return workload.path
     print(f"making {workload.path} ...", file=sys.stderr, flush=True)
@@ -81,7 +82,7 @@ def _images(workload: Workload, sources: list, rng: random.Random) -> Iterator[b
         if row % workload.repeats == 0:
             is_large = workload.large and row % workload.large == workload.large - 1
             size = (4000, 3000) if is_large else (workload.width, workload.height)
-            # A photograph that is hardly larger than the window has few places for it: those come again.
+            # A photograph that is hardly larger than the window has few positions for it, so images can repeat.
             while not image or hash(image) in seen:
                 image = photographs.encode(photographs.compose(sources, *size, rng), workload.form)
             seen.add(hash(image))
@@ -89,7 +90,7 @@ def _images(workload: Workload, sources: list, rng: random.Random) -> Iterator[b
 
 
 def make_model(image_size: int = 56) -> Path:
-    """Write a LLaVA of 0.2 million parameters that takes images of `image_size` pixels, unless it is there."""
+    """Write a LLaVA of 0.2 million parameters for images of `image_size` pixels, unless it exists; return its path."""
     folder = FOLDER / f"model-{image_size}"
     if (folder / "preprocessor_config.json").exists():
         return folder

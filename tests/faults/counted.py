@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from run_batch.io.inputs.parquet import ParquetSource
+import pyarrow.parquet as pq
+
 from run_batch.io.outputs.shards import ShardStore
 
 
@@ -37,23 +38,23 @@ class Operations:
     def listen(self) -> None:
         """From now on, in this process, to its end."""
         sys.addaudithook(self._hear)
-        stat, info, opened = os.stat, ShardStore.info, ParquetSource._open
+        stat, metadata, opened = os.stat, ShardStore.metadata, pq.ParquetFile
 
         def counted_stat(path: Any, *arguments: Any, **named: Any) -> os.stat_result:
             self.count(path)
             return stat(path, *arguments, **named)
 
-        def counted_info(store: ShardStore, index: int) -> Any:
+        def counted_metadata(store: ShardStore, index: int) -> Any:
             self.count(store.path(index))
-            return info(store, index)
+            return metadata(store, index)
 
-        def counted_open(source: ParquetSource, path: str) -> Any:
+        def counted_open(path: Any, **named: Any) -> Any:
             self.count(path)
-            return opened(source, path)
+            return opened(path, **named)
 
         os.stat = counted_stat  # type: ignore[assignment]
-        ShardStore.info = counted_info  # type: ignore[method-assign]
-        ParquetSource._open = counted_open  # type: ignore[method-assign]
+        ShardStore.metadata = counted_metadata  # type: ignore[method-assign]
+        pq.ParquetFile = counted_open  # type: ignore[misc,assignment]
 
     def _hear(self, event: str, arguments: tuple[Any, ...]) -> None:
         if event == "open":

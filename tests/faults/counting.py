@@ -12,7 +12,7 @@ from typing import Any
 from run_batch.jobs.cli import main
 from run_batch.jobs.engine import vllm_engine as engine
 from run_batch.jobs.job.rows import Generation
-from run_batch.jobs.runner import pipeline
+from run_batch.jobs.runner import run_job
 from run_batch.model.checkpoint.settings import ModelSettings
 
 FOLDER = Path(sys.argv[sys.argv.index("--config") + 1]).parent
@@ -31,5 +31,5 @@ class CountingEngine(engine.Engine):
 
 
 if __name__ == "__main__":
-    pipeline.Engine = CountingEngine  # type: ignore[misc]
+    run_job.Engine = CountingEngine  # type: ignore[misc]
     main()

@@ -14,16 +14,17 @@ from counted import Operations
 from run_batch.io.coordination.claims import Claims
 from run_batch.io.outputs.journal import JournalWriter
 from run_batch.jobs.job.config import load_config
-from run_batch.jobs.job.plan import job_hash, record_job
+from run_batch.jobs.job.job_identity import job_hash, record_job
 from run_batch.jobs.job.prepare import PreparedJob, prepare
 from run_batch.jobs.job.rows import Generation
 from run_batch.jobs.job.shares import Share
-from run_batch.jobs.results.commits import count_shard, record_commit
+from run_batch.jobs.results.commits import Commit, CommittedShards, footer_of, record_commit
+from run_batch.jobs.results.journal_files import journal_folder, segment_name, writer_name
 from run_batch.jobs.results.journal_rows import JournalRow, encode_rows
-from run_batch.jobs.results.recovery import journal_folder, segment_name, writer_name
-from run_batch.jobs.runner.completion import finish, held, next_work
+from run_batch.jobs.runner.completion import complete_job
 from run_batch.jobs.runner.resume import resume
-from run_batch.jobs.runner.shard_assignment import Assignment
+from run_batch.jobs.runner.shard_assignment import ShardAssignment, next_work
+from run_batch.jobs.runner.share_lease import share_lease
 
 
 @dataclass(frozen=True)
@@ -45,20 +46,21 @@ def run_share(config_path: Path, index: int, count: int, dies_after: int | None,
     operations.listen()
     started = time.monotonic()
     job = prepare(load_config(config_path), Share(index, count))
-    with held(job) as lease:
+    committed = CommittedShards(job.store, job.plan, job.shards)
+    with share_lease(job.store, job.share) as lease:
         claims = Claims(job.store.run_folder, lease)
-        work = next_work(job, claims)
+        work = next_work(committed, job.share, job.store, claims)
         assert work is not None
         resume(job, work, claims)
         planned, before = time.monotonic() - started, operations.total
-        done = commit_shards(job, Assignment(job, work, claims), claims, dies_after)
-    assert finish(job) == 0
+        done = commit_shards(job, ShardAssignment(work, job.share, job.store, claims), claims, dies_after)
+    complete_job(job.store, job.plan, again=False)
     changed = [path for path in operations.changed if not path.startswith(f"{job.store.own_folder}/")]
     result = Done(done, planned, before, operations.total, changed)
     report.write_text(json.dumps(asdict(result)))
 
 
-def commit_shards(job: PreparedJob, assignment: Assignment, claims: Claims, dies_after: int | None) -> int:
+def commit_shards(job: PreparedJob, assignment: ShardAssignment, claims: Claims, dies_after: int | None) -> int:
     folder, writer = journal_folder(job.store), writer_name()
     if not folder.is_dir():
         folder.mkdir(exist_ok=True)
@@ -75,9 +77,9 @@ def commit_shards(job: PreparedJob, assignment: Assignment, claims: Claims, dies
         if done == dies_after:
             time.sleep(0.2)
             os._exit(9)
-        table = shard_table(rows)
-        job.store.commit(shard, table, {})
-        record_commit(job.store, count_shard(shard, 0, table))
+        commit = Commit(shard, 0, len(rows), len(rows), len(rows), time=time.time())
+        record_commit(job.store, commit)
+        job.store.commit(shard, shard_table(rows), footer_of(commit))
         journal.settle(shard)
         claims.release(shard)
         done += 1

@@ -34,7 +34,7 @@ from run_batch.jobs.mapping import shared_memory as transport
 from run_batch.jobs.mapping import worker_pool as workers
 from run_batch.jobs.mapping.worker_main import WorkerReady
 from run_batch.jobs.mapping.worker_pool import WorkerPool, _Worker
-from run_batch.jobs.runner import pipeline
+from run_batch.jobs.runner import pipeline, run_job
 
 # pyarrow loads parts of itself when it is first asked for a plain list: once, not in every run that is forked.
 pa.array([1]).to_pylist()
@@ -224,8 +224,8 @@ def run_command(config_path: Path, log: Path, output: Path, speed: Speed, settin
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
     sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w", buffering=1)
-    for name, stand_in in {"WorkerPool": ForkedPool, "result_metadata": lambda config, identity: {}}.items():
-        setattr(pipeline, name, stand_in)
+    pipeline.WorkerPool = ForkedPool  # type: ignore[misc]
+    run_job.result_metadata = lambda job: {}
     workers.MAX_WAITING_ROWS = setting.rows_ahead
     # Nothing here hangs on how long these are: the stand-ins ignore signals, and leases are of this machine.
     supervisor._SECONDS_FOR_A_SIGNAL, lease.REFRESH_SECONDS = 0.02, 1.0
@@ -235,7 +235,7 @@ def run_command(config_path: Path, log: Path, output: Path, speed: Speed, settin
         return kind(log, speed)
 
     def run(config: JobConfig, summary: Any) -> int:
-        return pipeline.run_job(
+        return run_job.run_job(
             prepare(config, Share(*setting.share)), True, summary, start_engine, setting.retry_failed
         )
 

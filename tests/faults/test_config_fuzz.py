@@ -15,9 +15,10 @@ from vllm.engine.arg_utils import EngineArgs
 
 import jobs
 from run_batch.jobs.job.columns import model_settings
-from run_batch.jobs.job.config import FREE_TABLES, TABLES, load_config
+from run_batch.jobs.job.config import load_config
 from run_batch.jobs.job.errors import JobError
 from run_batch.jobs.job.prepare import prepare
+from run_batch.jobs.job.tables import FREE_TABLES, TABLES
 from run_batch.model.checkpoint.settings import SettingsError, build_model_config, build_sampling_params
 from run_batch.model.plugin import announce_plugins, register
 
@@ -165,7 +166,7 @@ def mutate_tables(tables: dict[str, Any], rng: random.Random) -> None:
     elif action < 0.25:
         tables.pop(name)
     elif action < 0.4:
-        known = _VLLM_KEYS.get(name) or [field for other in TABLES.values() for field in other.__dataclass_fields__]
+        known = _VLLM_KEYS.get(name) or [field for other in TABLES.values() for field in other.model_fields]
         table[rng.choice([*known, key[:-1], key + "x", rng.choice(TEXTS)])] = any_value(rng)
     else:
         table[key] = any_value(rng)

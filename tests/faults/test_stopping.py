@@ -203,7 +203,8 @@ def test_a_retry_that_is_killed_goes_on_and_takes_nothing_old_for_new(tmp_path: 
     errors = job.table()["error"].to_pylist()
     assert [i for i, error in enumerate(errors) if error is not None] == [61]
     assert list(journal.iterdir()) == []
-    assert pq.read_metadata(jobs.shards(job.config)[5]).metadata[b"run_batch.attempt"] == b"1"
+    commit = json.loads(pq.read_metadata(jobs.shards(job.config)[5]).metadata[b"run_batch.commit"])
+    assert (commit["attempt"], commit["errors"]) == (1, {})
 
 
 def test_a_run_that_has_nothing_to_do_leaves_a_retry_alone(tmp_path: Path) -> None:

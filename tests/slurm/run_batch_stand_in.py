@@ -58,15 +58,11 @@ def main() -> None:
     if sys.argv[1] not in ("submit", "status"):
         from stand_ins import ForkedPool
 
-        from run_batch.jobs.runner import pipeline
+        from run_batch.jobs.runner import pipeline, run_job
 
-        stand_ins = {
-            "WorkerPool": ForkedPool,
-            "result_metadata": lambda config, identity: {},
-            "_start_vllm": start_engine,
-        }
-        for name, stand_in in stand_ins.items():
-            setattr(pipeline, name, stand_in)
+        pipeline.WorkerPool = ForkedPool  # type: ignore[misc]
+        run_job.result_metadata = lambda job: {}
+        run_job.start_vllm = start_engine
     cli.main()
 
 

@@ -13,7 +13,7 @@ from run_batch.io.inputs.source import InputError
 from run_batch.io.secrets import hide_secrets
 from run_batch.jobs.job.config import parse_config
 from run_batch.jobs.job.errors import JobError, RunError
-from run_batch.jobs.job.plan import job_identity
+from run_batch.jobs.job.job_identity import job_identity
 from run_batch.model.checkpoint.settings import ModelSettings, SettingsError, build_engine_args
 
 SECRET = "s3cret"

@@ -1,4 +1,4 @@
-"""The best that a script can do with vLLM's public API: AsyncLLM, images decoded in threads, two renderer workers."""
+"""A script tuned with vLLM's public API: AsyncLLM, images decoded in threads, two renderer workers."""
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor

@@ -1,4 +1,4 @@
-"""The least that a start can take: LLMEngine and one text prompt."""
+"""Starts LLMEngine and generates for one text prompt: a lower bound for start-up time."""
 
 from common import ENGINE, SAMPLING, Times
 from vllm import EngineArgs, LLMEngine, SamplingParams

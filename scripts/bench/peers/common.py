@@ -1,4 +1,4 @@
-"""What the peer scripts share: rows as a user's script reads them, settings, and the line that tells when what was."""
+"""Shared by the peer scripts: rows as a user's script reads them, settings, and the line that reports times."""
 
 import io
 import json
@@ -26,7 +26,7 @@ SAMPLING: dict[str, Any] = dict(temperature=0.0, max_tokens=MAX_TOKENS, ignore_e
 
 
 def rows() -> Iterator[tuple[str, bytes, str]]:
-    """(id, image file, prompt text) of each row."""
+    """Yield (id, encoded image, prompt text) of each row."""
     for batch in pq.ParquetFile(INPUT).iter_batches(256):
         for row in batch.to_pylist():
             yield row["id"], row["image"], PROMPT.replace("\\n", "\n").replace("{prompt}", row["prompt"])
@@ -37,7 +37,7 @@ def decode(encoded: bytes) -> Image.Image:
 
 
 class Times:
-    """When the engine was ready, the first row was finished, and all were."""
+    """Times at which the engine was ready, the first row was finished, and all rows were finished."""
 
     def __init__(self) -> None:
         self._times: dict[str, float] = {}
@@ -48,5 +48,5 @@ class Times:
     def tell(self) -> None:
         self.note("end")
         print("TIMES", json.dumps(self._times), flush=True)
-        # As the product does: what is torn down here costs time and gives nothing.
+        # As run-batch does: tearing down torch and vLLM would only take time.
         os._exit(0)

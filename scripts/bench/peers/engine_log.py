@@ -1,5 +1,7 @@
-"""Named as a plugin, notes when the engine works: `start end` of every step of vLLM's core, in seconds since the epoch,
-in the file that BENCH_ENGINE_LOG names. The same for every system, in whichever process its engine runs."""
+"""A plugin that logs when the engine works: `start end` of every step of vLLM's core, in seconds since the epoch.
+
+It writes to the file that BENCH_ENGINE_LOG names, for every system, in whichever process the engine runs.
+"""
 
 import functools
 import os
@@ -28,6 +30,6 @@ def note_engine_work(path: str) -> None:
         setattr(EngineCore, name, timed(getattr(EngineCore, name)))
 
 
-# The product's worker processes (`python -c ...`) have no engine, and shall not load one for this.
+# run-batch's worker processes (`python -c ...`) have no engine, and must not import one for this.
 if "BENCH_ENGINE_LOG" in os.environ and sys.argv[0] != "-c":
     note_engine_work(os.environ["BENCH_ENGINE_LOG"])

@@ -1,4 +1,4 @@
-"""The script that everyone writes first: pyarrow, Pillow, LLM.generate over a list."""
+"""The simplest script: pyarrow, Pillow, and LLM.generate over a list."""
 
 import pyarrow as pa
 import pyarrow.parquet as pq

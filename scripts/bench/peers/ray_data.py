@@ -1,4 +1,4 @@
-"""Ray Data LLM: vLLMEngineProcessorConfig over a Ray data set of decoded images."""
+"""Runs Ray Data LLM: vLLMEngineProcessorConfig over a Ray data set of decoded images."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ def prepare(row: dict[str, Any]) -> dict[str, Any]:
 
 if __name__ == "__main__":
     times = Times()
-    # Its own tasks need cores to be booked on; the machine's two would not let the pipeline start.
+    # Ray reserves cores for its own tasks; with the machine's two, the pipeline would not start.
     ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False)
     config = vLLMEngineProcessorConfig(
         model_source=MODEL,

@@ -1,8 +1,8 @@
-"""The benchmark's model as a user of plain vLLM has it: with a vLLM processor that calls transformers' own.
+"""The benchmark's model as used with plain vLLM: with a vLLM processor that calls transformers' image processor.
 
-vLLM's llava module needs torchvision, which has no build for this torch on CPUs. So the peers run the same layers with
-the three processor classes that vLLM asks for, in the way of vLLM's own LLaVA: tokenizer and image processor of the
-checkpoint, one prompt at a time. Named as a plugin, this module registers the model in every process.
+vLLM's llava module needs torchvision, which has no CPU build for this torch. So the peers use the same layers with the
+three processor classes that vLLM requires, which work like those of vLLM's own LLaVA: tokenizer and image processor of
+the checkpoint, one prompt at a time. Listed as a plugin, this module registers the model in every process.
 """
 
 from collections.abc import Mapping, Sequence
@@ -62,7 +62,7 @@ class StockProcessor(BaseMultiModalProcessor[StockInfo]):
 
 @MULTIMODAL_REGISTRY.register_processor(StockProcessor, info=StockInfo, dummy_inputs=StockDummyInputs)
 class StockLlava(LlavaForConditionalGeneration):
-    """Takes float32 pixel_values, as transformers' image processor gives them."""
+    """LLaVA that takes float32 pixel_values, as transformers' image processor returns them."""
 
 
 ModelRegistry.register_model("StockLlava", StockLlava)

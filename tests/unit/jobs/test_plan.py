@@ -8,17 +8,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from run_batch.io.outputs.shards import ShardStore
+from run_batch.jobs.job.columns import check_columns
 from run_batch.jobs.job.config import JobConfig, parse_config
 from run_batch.jobs.job.errors import JobError
-from run_batch.jobs.job.plan import (
-    Plan,
-    check_columns,
-    check_ids,
-    check_same_job,
-    job_identity,
-    open_source,
-    record_job,
-)
+from run_batch.jobs.job.input_source import open_source
+from run_batch.jobs.job.job_identity import check_same_job, job_identity, record_job
+from run_batch.jobs.job.plan import Plan
+from run_batch.jobs.job.row_ids import check_ids
 
 
 @pytest.fixture
@@ -38,7 +34,17 @@ def job(folder: Path, **tables: dict[str, Any]) -> JobConfig:
 def test_every_row_is_in_one_shard() -> None:
     for rows in (1, 9, 10, 11, 99):
         plan = Plan(rows, 10)
-        assert [row for shard in range(plan.num_shards) for row in plan.rows(shard)] == list(range(rows))
+        shards = range(plan.num_shards)
+        assert [row for shard in shards for row in plan.rows(shard)] == list(range(rows))
+        assert all(plan.shard_of(row) == shard for shard in shards for row in plan.rows(shard))
+
+
+def test_rows_of_consecutive_shards_are_counted_without_looking_at_each() -> None:
+    for rows in (1, 9, 10, 11, 99):
+        plan = Plan(rows, 10)
+        for start in range(plan.num_shards + 1):
+            for stop in range(start, plan.num_shards + 1):
+                assert plan.rows_in(range(start, stop)) == sum(len(plan.rows(s)) for s in range(start, stop))
 
 
 @pytest.mark.parametrize(
@@ -121,4 +127,14 @@ def test_shards_of_unknown_origin_are_not_taken_for_results(folder: Path) -> Non
     store.folder.mkdir()
     (store.folder / "part-000000.parquet").touch()
     with pytest.raises(JobError, match="not of a run-batch job"):
+        check_same_job(store, job_identity(config, open_source(config)))
+
+
+@pytest.mark.parametrize("left", ["_run/job.json", "part-00000.parquet"])
+def test_results_of_an_earlier_layout_are_refused_by_name(folder: Path, left: str) -> None:
+    config = job(folder)
+    store = ShardStore(config.output_folder)
+    (store.folder / left).parent.mkdir(parents=True)
+    (store.folder / left).touch()
+    with pytest.raises(JobError, match=r"results of an earlier version of run-batch .*choose another output\.path"):
         check_same_job(store, job_identity(config, open_source(config)))

@@ -10,10 +10,11 @@ from run_batch.io.inputs.parquet import ParquetSource
 from run_batch.io.outputs.journal import JournalWriter
 from run_batch.io.outputs.shards import ShardStore
 from run_batch.jobs.job.plan import Plan
+from run_batch.jobs.job.read_rows import read_rows
 from run_batch.jobs.job.rows import Generation, RowFailure
-from run_batch.jobs.job.work import read_rows
+from run_batch.jobs.results.journal_files import journal_folder, segment_name
 from run_batch.jobs.results.journal_rows import JournalRow, encode_rows
-from run_batch.jobs.results.recovery import journal_folder, recover, segment_name
+from run_batch.jobs.results.recovery import recover
 
 
 @pytest.mark.parametrize(
@@ -52,25 +53,25 @@ def test_a_row_in_two_journals_counts_once_and_anothers_job_not_at_all(store: Sh
     journal(store, "a", "job", [(0, text(3, "x")), (0, text(14, "y"))])
     journal(store, "b", "job", [(0, text(3, "x")), (0, RowFailure(25, "kind", "why"))])
     journal(store, "c", "another", [(0, text(4, "z"))])
-    found = recover(store, "job", Plan(30, 10), range(3), lambda shard: 0, "all")
+    found = recover(store, "job", Plan(30, 10), range(3), lambda shard: 0)
     assert found.results == {3: text(3, "x"), 14: text(14, "y"), 25: RowFailure(25, "kind", "why")}
-    committed = recover(store, "job", Plan(30, 10), range(3), lambda shard: None if shard == 0 else 0, "all")
+    committed = recover(store, "job", Plan(30, 10), range(3), lambda shard: None if shard == 0 else 0)
     assert set(committed.results) == {14, 25}
-    assert [shards for _, shards in committed.adopted] == [{1}, {2}]
+    assert [shards for _, shards in committed.segments] == [{1}, {2}]
 
 
 def test_rows_of_an_earlier_attempt_are_not_taken_for_those_of_a_later_one(store: ShardStore) -> None:
     journal(store, "first", "job", [(0, RowFailure(3, "kind", "first"))])
     journal(store, "retry", "job", [(1, RowFailure(3, "kind", "retry")), (1, text(4, "x"))])
     attempts = {0: 2}
-    assert recover(store, "job", Plan(30, 10), range(3), attempts.get, "all").results == {}
+    assert recover(store, "job", Plan(30, 10), range(3), attempts.get).results == {}
     attempts = {0: 1}
-    assert set(recover(store, "job", Plan(30, 10), range(3), attempts.get, "all").results) == {3, 4}
+    assert set(recover(store, "job", Plan(30, 10), range(3), attempts.get).results) == {3, 4}
 
 
 def test_journals_of_other_shares_are_read_and_left_to_them(store: ShardStore) -> None:
     journal(store, "ours", "job", [(0, text(3, "x"))], "0-of-2")
     journal(store, "theirs", "job", [(0, text(4, "x")), (0, text(13, "x"))], "1-of-2")
-    found = recover(store, "job", Plan(30, 10), range(1), lambda shard: 0, "0-of-2")
+    found = recover(store, "job", Plan(30, 10), range(1), lambda shard: 0)
     assert set(found.results) == {3, 4}
-    assert [path.name for path, _ in found.adopted] == ["0-2.0-of-2.ours-00000.journal"]
+    assert {segment.label: shards for segment, shards in found.segments} == {"0-of-2": {0}, "1-of-2": {0, 1}}

@@ -1,0 +1,66 @@
+"""Files written so that no reader sees a part of them, and told apart without reading all of them."""
+
+import hashlib
+import os
+import socket
+from pathlib import Path
+
+_SAMPLE_BYTES = 1 << 16
+
+
+def replace_file(path: Path, content: bytes, durable: bool = True) -> None:
+    """Write a small file atomically: readers see the old or the new content, never a part.
+
+    Args:
+        durable: wait until the content is on disk. The rename survives a power cut only after `sync_folder`.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.{socket.gethostname()}-{os.getpid()}.tmp")
+    with open(temporary, "wb") as file:
+        file.write(content)
+        if durable:
+            file.flush()
+            os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make what was created, renamed or removed in `folder` survive a power cut.
+
+    Raises:
+        OSError: the folder cannot be synced.
+    """
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sample_file(path: Path, samples: int) -> bytes:
+    """Compute a digest of a file's size and of evenly spaced blocks of 64 KiB, the first and the last included.
+
+    A file no larger than these blocks is read whole. A change of the same size between the blocks goes unnoticed.
+
+    Args:
+        samples: blocks to read, at least 2.
+
+    Returns:
+        SHA-256, 32 bytes.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        digest.update(str(size).encode())
+        if size <= samples * _SAMPLE_BYTES:
+            digest.update(file.read())
+            return digest.digest()
+        for sample in range(samples):
+            file.seek((size - _SAMPLE_BYTES) * sample // (samples - 1))
+            digest.update(file.read(_SAMPLE_BYTES))
+    return digest.digest()

@@ -1,0 +1,116 @@
+"""The files that `input.path` names: one file, a folder, a glob, or a URL of a file system that fsspec knows."""
+
+import difflib
+import glob
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from run_batch.io.inputs.source import InputError
+
+
+@dataclass(frozen=True, slots=True)
+class InputFiles:
+    """Files of one file system.
+
+    Attributes:
+        paths: one for each file, sorted.
+        root: path of the folder that the names of the files are relative to.
+        filesystem: the fsspec file system that the paths belong to; None for local paths.
+    """
+
+    paths: list[str]
+    root: str
+    filesystem: Any = None
+
+    def name(self, path: str) -> str:
+        """The path of a file relative to `root`."""
+        # Names become row ids and are stored, so the query of a URL, which may be a signature, is no part of them.
+        return _without_query(path).removeprefix(self.root).lstrip("/")
+
+    def state(self, path: str) -> tuple[int, int]:
+        """Size in bytes and time of the last change in nanoseconds; the time is 0 on remote file systems.
+
+        Raises:
+            OSError: the file cannot be found.
+        """
+        if self.filesystem is not None:
+            return self.filesystem.size(path), 0
+        status = os.stat(path)
+        return status.st_size, status.st_mtime_ns
+
+
+def find_files(path: str) -> InputFiles:
+    """Find the Parquet files that a path, glob or URL names.
+
+    Raises:
+        InputError: there are none, or the file system of the URL cannot be used.
+    """
+    if "://" not in path:
+        return _find_local(path)
+    import fsspec
+
+    try:
+        filesystem, path = fsspec.core.url_to_fs(path)
+        return _find_remote(filesystem, path)
+    except InputError:
+        raise
+    except Exception as error:  # every file system has errors of its own
+        raise InputError(f"input.path {path}: {type(error).__name__}: {error}") from None
+
+
+def _is_data_name(name: str) -> bool:
+    """Whether dataset readers take a file or folder of this name for data, and not for bookkeeping like `_SUCCESS`."""
+    return not name.startswith(("_", "."))
+
+
+def _find_local(path: str) -> InputFiles:
+    place = Path(path)
+    if any(c in path for c in "*?[") and not place.exists():
+        found = sorted(p for p in glob.glob(path, recursive=True) if Path(p).is_file())
+        found = [p for p in found if _is_data_name(Path(p).name)]
+        root = os.path.dirname(re.split(r"[*?\[]", path)[0])
+    elif place.is_dir():
+        found = sorted(str(p) for p in place.rglob("*.parquet") if all(map(_is_data_name, p.relative_to(place).parts)))
+        root = path
+    elif place.is_file():
+        found, root = [path], str(place.parent)
+    elif place.exists():
+        raise InputError(f"input.path {path} is neither a file nor a folder")
+    else:
+        raise InputError(f"input.path {path}: no such file or folder{_similar(place)}")
+    if not found:
+        raise InputError(f"input.path {path}: no Parquet file there")
+    return InputFiles(found, root)
+
+
+def _find_remote(filesystem: Any, path: str) -> InputFiles:
+    if _without_query(path) != path:
+        return InputFiles([path], _without_query(path).rsplit("/", 1)[0], filesystem)
+    root = re.split(r"[*?\[]", path)[0].rsplit("/", 1)[0]
+    if any(c in path for c in "*?["):
+        found = sorted(filesystem.glob(path))
+    elif filesystem.isdir(path):
+        inside = {p: p.removeprefix(path).strip("/").split("/") for p in filesystem.find(path)}
+        found = sorted(p for p, parts in inside.items() if all(map(_is_data_name, parts)))
+        found, root = [p for p in found if p.endswith(".parquet")], path
+    else:
+        found = [path]
+    found = [p for p in found if _is_data_name(p.rsplit("/", 1)[-1])]
+    if not found:
+        raise InputError(f"input.path {path}: no Parquet file there")
+    return InputFiles(found, root, filesystem)
+
+
+def _without_query(path: str) -> str:
+    """Cut the query off an http URL; leave other paths as they are, where `?` is part of a glob."""
+    return path.partition("?")[0] if path.startswith(("http://", "https://")) else path
+
+
+def _similar(place: Path) -> str:
+    if not place.parent.is_dir():
+        return ""
+    nearest = difflib.get_close_matches(place.name, [p.name for p in place.parent.iterdir()], n=1)
+    return f"; did you mean {nearest[0]}?" if nearest else ""

@@ -1,0 +1,79 @@
+"""The cells of the image column: which images a cell holds, and in which form.
+
+An image is bytes, a path, a URL, or a struct of bytes and path as in Hugging Face datasets; a list holds several. A
+column of nested lists of numbers holds precomputed image features instead.
+"""
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from run_batch.io.media.errors import MediaError
+
+
+def image_cells(column: pa.Array) -> list[Any]:
+    """Convert the image column to the cells that `MediaReader` reads.
+
+    Returns:
+        Python values, or Arrow scalars for a column of precomputed features.
+    """
+    if isinstance(column, pa.ExtensionArray):
+        column = column.storage
+    # Nested lists of numbers stay in Arrow: as Python objects they take thirty times the memory.
+    return list(column) if _features_depth(column.type) else column.to_pylist()
+
+
+def images_in(cell: Any) -> list[Any]:
+    """List the images of a cell; empty for null, for a struct of nulls, and for precomputed features."""
+    if cell is None or isinstance(cell, pa.Scalar):
+        return []
+    if isinstance(cell, list):
+        return cell
+    empty = isinstance(cell, dict) and cell.get("bytes") is None and cell.get("path") is None
+    return [] if empty else [cell]
+
+
+def content_of(item: Any) -> Any:
+    """Unwrap an image to bytes, a path or a URL; of a struct, bytes come before the path."""
+    if not isinstance(item, dict):
+        return item
+    return item["bytes"] if item.get("bytes") is not None else item.get("path")
+
+
+def _features_depth(kind: pa.DataType) -> int:
+    """Number of nested lists around the numbers of a column of features; 0 for any other column."""
+    depth = 0
+    while pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+        depth, kind = depth + 1, kind.value_type
+    return depth if pa.types.is_floating(kind) or pa.types.is_integer(kind) else 0
+
+
+def read_features(cell: pa.Scalar) -> list[np.ndarray]:
+    """Read the precomputed features of a row's images.
+
+    Args:
+        cell: list<list<number>> for one image, list<list<list<number>>> for several; null for none.
+
+    Returns:
+        For each image an array of shape (features, hidden size) with the dtype of the column.
+
+    Raises:
+        MediaError: `features`, for nulls, other nesting, or rows of different lengths.
+    """
+    if not cell.is_valid:
+        return []
+    depth = _features_depth(cell.type)
+    if depth == 3:
+        return [array for image in cell.values for array in read_features(image)]
+    if depth != 2:
+        raise MediaError("features", f"image features are lists in a list, found {cell.type}")
+    rows = cell.values
+    widths = pc.unique(pc.list_value_length(rows)).to_pylist()
+    if rows.null_count or len(widths) != 1:
+        raise MediaError("features", f"the features of an image have different lengths: {widths}")
+    numbers = rows.flatten()
+    if numbers.null_count:
+        raise MediaError("features", "image features hold nulls")
+    return [numbers.to_numpy(zero_copy_only=False).reshape(len(rows), widths[0])]

@@ -1,0 +1,69 @@
+"""Reads files below the media root and no others, whatever `..`, absolute paths or symbolic links say."""
+
+import os
+import stat
+from pathlib import Path
+
+from run_batch.io.media.errors import MediaError
+
+# Error messages show no more of a path.
+_SHOWN_CHARACTERS = 200
+
+
+def read_below(root: Path | None, text: str, max_bytes: int) -> bytes:
+    """Read a regular file below `root`.
+
+    Args:
+        root: the media root, with symbolic links resolved; None allows no file.
+        text: path of the file, absolute or relative to `root`.
+        max_bytes: largest file that is read.
+
+    Raises:
+        MediaError: `path_not_allowed`, `image_not_found`, `image_unreadable` or `image_too_large`.
+    """
+    shown = text[:_SHOWN_CHARACTERS]
+    if root is None:
+        raise MediaError("path_not_allowed", "the input is not on a local file system: set input.media_root")
+    if not text or "\0" in text:
+        raise MediaError("image_not_found", "the image path is empty or holds a NUL character")
+    path = os.path.realpath(root / text)
+    if os.path.commonpath([path, root]) != str(root):
+        raise MediaError("path_not_allowed", f"{shown} leads out of input.media_root")
+    try:
+        return _read_regular_file(_open_below(root, path), shown, max_bytes)
+    except FileNotFoundError:
+        raise MediaError("image_not_found", f"no file {shown} in input.media_root") from None
+    except OSError as error:
+        raise MediaError("image_unreadable", f"{shown}: {error.strerror}") from None
+
+
+def _open_below(root: Path, path: str) -> int:
+    """Open a file below `root` by its resolved path, without following any symbolic link.
+
+    A folder that is replaced by a link between resolving and opening thus leads to an error, not out of `root`.
+    """
+    *folders, name = Path(path).relative_to(root).parts or (".",)
+    flags = os.O_NOFOLLOW | os.O_CLOEXEC
+    folder = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        for part in folders:
+            inner = os.open(part, os.O_PATH | os.O_DIRECTORY | flags, dir_fd=folder)
+            os.close(folder)
+            folder = inner
+        # Non-blocking: opening a FIFO otherwise waits for a writer.
+        return os.open(name, os.O_RDONLY | os.O_NONBLOCK | flags, dir_fd=folder)
+    finally:
+        os.close(folder)
+
+
+def _read_regular_file(descriptor: int, shown: str, max_bytes: int) -> bytes:
+    with open(descriptor, "rb") as file:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise MediaError("image_unreadable", f"{shown} is not a regular file")
+        # One byte more than is allowed: a file may grow, and some file systems report no size.
+        content = b"" if status.st_size > max_bytes else file.read(max_bytes + 1)
+    if status.st_size > max_bytes or len(content) > max_bytes:
+        size = max(status.st_size, len(content))
+        raise MediaError("image_too_large", f"{shown}: {size:,} bytes; the limit is {max_bytes:,} bytes")
+    return content

@@ -1,0 +1,118 @@
+"""Which job an output folder belongs to: a new job is told from the continuation of an old one.
+
+`.run_batch/job.json` holds every key that can change results, and fingerprints of input and model.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from run_batch.io.files import replace_file, sample_file, sync_folder
+from run_batch.io.inputs.parquet import ParquetSource
+from run_batch.io.inputs.source import Source
+from run_batch.io.outputs.shards import ShardStore
+from run_batch.io.secrets import hide_secrets
+from run_batch.jobs.job.config import JobConfig, result_keys
+from run_batch.jobs.job.errors import JobError
+from run_batch.jobs.job.plan import Plan
+
+# Samples of each file of a model: some MiB, whatever its size.
+_MODEL_SAMPLES = 32
+
+JOB_FILE = "job.json"
+_INDEX_FILE = "input.json"
+
+
+def job_identity(config: JobConfig, source: Source) -> dict[str, Any]:
+    """What makes two runs the same job: all keys that can change results, and what input and model files hold."""
+    identity = result_keys(config)
+    identity["input.path (its files)"] = source.fingerprint
+    identity["model.path (its files)"] = _model_fingerprint(Path(config.resolve(config.model.path)))
+    # Written to disk, and shown where it has changed. Other credentials for the same input are the same job.
+    shown = {name: hide_secrets(value) if isinstance(value, str) else value for name, value in identity.items()}
+    return json.loads(json.dumps(shown, default=str))
+
+
+def _model_fingerprint(folder: Path) -> str:
+    """Changes with any change of the model's configuration, and with other weights: large files are read in samples."""
+    digest = hashlib.sha256()
+    if folder.is_dir():
+        for path in sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.startswith(".")):
+            digest.update(f"{path.relative_to(folder)} ".encode() + sample_file(path, _MODEL_SAMPLES))
+    return digest.hexdigest()
+
+
+def job_hash(identity: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+
+
+def check_same_job(store: ShardStore, identity: dict[str, Any]) -> bool:
+    """Refuse to go on with the results of another job.
+
+    Returns:
+        Whether the folder has been recorded to be of this job: what `record_job` comes after need not be checked again.
+
+    Raises:
+        JobError: lists the keys that changed.
+    """
+    try:
+        before = json.loads((store.run_folder / JOB_FILE).read_text())["identity"]
+    except (FileNotFoundError, NotADirectoryError):
+        if store.is_of_earlier_layout():
+            raise JobError(
+                f"{store.folder} holds results of an earlier version of run-batch (_run/, part-00000.parquet), "
+                "which this version cannot resume; choose another output.path"
+            ) from None
+        if store.committed():
+            raise JobError(
+                f"{store.folder} holds shards, but not of a run-batch job; choose another output.path"
+            ) from None
+        return False
+    except (OSError, ValueError, KeyError) as error:
+        raise JobError(f"output.path: {store.run_folder / JOB_FILE} cannot be read: {error}") from None
+    changed = [
+        f"{name}: {_show(before, name)} -> {_show(identity, name)}"
+        for name in sorted({*before, *identity})
+        if before.get(name) != identity.get(name)
+    ]
+    if changed:
+        raise JobError(
+            f"{store.folder} holds the results of another job. Changed: {'; '.join(changed)}. "
+            "Change it back to resume, or choose another output.path, or remove this one"
+        )
+    return True
+
+
+def _show(identity: dict[str, Any], name: str) -> str:
+    if name not in identity:
+        return "(not set)"
+    return "(other content)" if name.endswith("(its files)") else repr(identity[name])
+
+
+def recorded_index(store: ShardStore) -> bytes:
+    """What `record_job` has kept of the input's files; empty before that."""
+    try:
+        return (store.run_folder / _INDEX_FILE).read_bytes()
+    except OSError:
+        return b""
+
+
+def record_job(store: ShardStore, identity: dict[str, Any], plan: Plan, source: Source) -> None:
+    """Write down which job this folder belongs to, once.
+
+    Raises:
+        OSError: the folder cannot be written to.
+    """
+    if (store.run_folder / JOB_FILE).exists():
+        return
+    if isinstance(source, ParquetSource):
+        replace_file(store.run_folder / _INDEX_FILE, source.index)
+    content = {
+        "job_hash": job_hash(identity),
+        "identity": identity,
+        "rows": plan.num_rows,
+        "rows_per_shard": plan.rows_per_shard,
+    }
+    replace_file(store.run_folder / JOB_FILE, json.dumps(content, indent=1).encode())
+    sync_folder(store.run_folder)

@@ -1,0 +1,240 @@
+"""The tables of job.toml: each key with its type, default, meaning, example and effect, declared once.
+
+Checks, error messages, a job's identity and the JSON Schema are made from these declarations. What [engine], [sampling]
+and [slurm] take is declared by vLLM and by sbatch.
+"""
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic.fields import FieldInfo
+
+from run_batch.io.media.allowed_hosts import is_host_entry
+
+
+class Effect(StrEnum):
+    """What another value of a key does to the results that a job has already."""
+
+    ANOTHER_JOB = "another job"  # they could be different ones: it is another job, with another output folder
+    MAY_GROW = "may grow"  # a larger value leaves them as they are and adds to them; a smaller one is another job
+    FREE = "free"  # nothing
+
+
+def key(meaning: str, effect: Effect, *, example: Any, default: Any = ...) -> Any:
+    """Declare one key of a table.
+
+    Args:
+        meaning: one line for people.
+        effect: what another value does to the results of a job that has begun.
+        example: a value that the key takes.
+        default: value where job.toml does not name the key; without one the key is required.
+    """
+    return Field(default, description=meaning, examples=[example], json_schema_extra={"effect": effect.value})
+
+
+def effect_of(field: FieldInfo) -> Effect:
+    """The effect that a key was declared with."""
+    declared = field.json_schema_extra
+    assert isinstance(declared, dict), "declare the keys of a table with key()"
+    return Effect(str(declared["effect"]))
+
+
+def _check_path(value: str) -> str:
+    if not value or "\0" in value:
+        raise ValueError("a path, neither empty nor with a NUL character")
+    parts = [] if "://" in value else value.encode(errors="surrogatepass").split(b"/")
+    if len(value) > 4000 or any(len(part) > 255 for part in parts):
+        raise ValueError("a path that a file system can take: 255 bytes a name, 4000 characters in all")
+    return value
+
+
+def _check_hosts(values: list[str]) -> list[str]:
+    if not all(map(is_host_entry, values)):
+        raise ValueError('host names such as "images.example.org" or "localhost:8000"')
+    return values
+
+
+PathText = Annotated[str, AfterValidator(_check_path)]
+Hosts = Annotated[list[str], AfterValidator(_check_hosts)]
+Count = Annotated[int, Field(ge=1)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Seconds = Annotated[float, Field(ge=0)]
+
+
+class Table(BaseModel):
+    """A table of job.toml: no other keys than those declared, and no value taken for one of another type."""
+
+    # Processes that only import this, or unpickle a job, need not wait until the checks are built.
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", defer_build=True)
+
+
+class InputTable(Table):
+    """The rows of the job, and what their columns are."""
+
+    path: PathText = key(
+        "a Parquet file, folder or glob, a folder written by datasets.save_to_disk, a Hub id, or a URL",
+        Effect.ANOTHER_JOB,
+        example="rows.parquet",
+    )
+    format: Literal["parquet", "hf"] | None = key(
+        "parquet or hf; inferred when left out", Effect.ANOTHER_JOB, example="parquet", default=None
+    )
+    split: str = key("split of a Hugging Face data set", Effect.ANOTHER_JOB, example="validation", default="train")
+    name: str | None = key(
+        "configuration of a data set on the Hub", Effect.ANOTHER_JOB, example="default", default=None
+    )
+    image_column: str = key(
+        'column of images; "" for a text-only job', Effect.ANOTHER_JOB, example="photo", default="image"
+    )
+    prompt_column: str = key(
+        "column of prompts: text, or chat messages", Effect.ANOTHER_JOB, example="question", default="prompt"
+    )
+    id_column: str | None = key(
+        "column of unique row ids; FILE:ROW without it", Effect.ANOTHER_JOB, example="id", default=None
+    )
+    limit: Count | None = key("only the first N rows", Effect.MAY_GROW, example=1000, default=None)
+    media_root: PathText | None = key(
+        "folder that image paths are inside of; the input's own without it",
+        Effect.ANOTHER_JOB,
+        example="/data/images",
+        default=None,
+    )
+    allowed_hosts: Hosts = key(
+        "hosts that images may be fetched from by http and https: HOST or HOST:PORT",
+        Effect.FREE,
+        example=["images.example.org", "localhost:8000"],
+        default=[],
+    )
+    allow_private_hosts: bool = key(
+        "let input.allowed_hosts lead to private, loopback and other addresses that are not public",
+        Effect.FREE,
+        example=True,
+        default=False,
+    )
+    sampling_column: str | None = key(
+        "column of sampling settings of single rows: struct or JSON text",
+        Effect.ANOTHER_JOB,
+        example="sampling",
+        default=None,
+    )
+
+
+class PromptTable(Table):
+    """The prompt of a row, made of its columns."""
+
+    template: str = key(
+        "text with {prompt}, {other_column} and the model's image placeholder",
+        Effect.ANOTHER_JOB,
+        example="USER: <image>\n{prompt} ASSISTANT:",
+        default="{prompt}",
+    )
+    chat: bool = key(
+        "use the tokenizer's chat template instead of prompt.template", Effect.ANOTHER_JOB, example=True, default=False
+    )
+    system: str | None = key(
+        "system message, with prompt.chat", Effect.ANOTHER_JOB, example="Answer in one word.", default=None
+    )
+
+
+class ModelTable(Table):
+    """The checkpoint, and the class that runs it."""
+
+    path: PathText = key("model folder or Hub id", Effect.ANOTHER_JOB, example="llava-hf/llava-1.5-7b-hf")
+    architecture: str | None = key(
+        "name of a registered model class; the checkpoint's own without it",
+        Effect.ANOTHER_JOB,
+        example="MyModelForConditionalGeneration",
+        default=None,
+    )
+    plugins: list[str] = key(
+        "modules that register models, imported in every process",
+        Effect.ANOTHER_JOB,
+        example=["my_models"],
+        default=[],
+    )
+    trust_remote_code: bool = key(
+        "let the checkpoint run Python code of its own", Effect.ANOTHER_JOB, example=True, default=False
+    )
+
+
+class PreprocessTable(Table):
+    """The worker processes that decode images and map rows to model inputs."""
+
+    workers: Count | None = key(
+        "worker processes; from the cores this process may use", Effect.FREE, example=8, default=None
+    )
+    scaled_jpeg_decoding: bool = key(
+        "decode JPEGs much larger than the model's input at 1/2, 1/4 or 1/8 of their size: faster, not to the last bit",
+        Effect.ANOTHER_JOB,
+        example=True,
+        default=False,
+    )
+
+
+class OutputTable(Table):
+    """The folder of results, and what is in its shards."""
+
+    path: PathText = key("folder for this job's results", Effect.FREE, example="results")
+    rows_per_shard: Count = key("rows of one output shard", Effect.ANOTHER_JOB, example=5000, default=1000)
+    columns: list[str] = key(
+        "input columns to carry over", Effect.ANOTHER_JOB, example=["prompt", "answer"], default=[]
+    )
+
+
+class ErrorsTable(Table):
+    """What counts as a failure, and how many of them a job may have."""
+
+    max_fraction: Fraction = key(
+        "share of failed rows above which the job ends with exit code 3", Effect.FREE, example=0.01, default=0.1
+    )
+    step_seconds: Seconds = key(
+        "an engine whose step takes longer counts as dead; 0 for no limit", Effect.FREE, example=1800, default=600.0
+    )
+    expected_column: str | None = key(
+        "column with the text expected of each row; other texts count as failed",
+        Effect.ANOTHER_JOB,
+        example="answer",
+        default=None,
+    )
+
+
+class JobTables(Table):
+    """A job.toml of run-batch."""
+
+    input: InputTable
+    prompt: PromptTable = Field(default_factory=PromptTable)
+    model: ModelTable
+    engine: dict[str, Any] = Field({}, description="Fields of vLLM's EngineArgs, checked against vLLM.")
+    sampling: dict[str, Any] = Field({}, description="Fields of vLLM's SamplingParams, checked against vLLM.")
+    preprocess: PreprocessTable = Field(default_factory=PreprocessTable)
+    output: OutputTable
+    errors: ErrorsTable = Field(default_factory=ErrorsTable)
+    slurm: dict[str, Any] = Field({}, description="sbatch's long options and a few keys of `run-batch submit`.")
+
+
+TABLES: Mapping[str, type[Table]] = {
+    name: field.annotation
+    for name, field in JobTables.model_fields.items()
+    if isinstance(field.annotation, type) and issubclass(field.annotation, Table)
+}
+FREE_TABLES = tuple(name for name in JobTables.model_fields if name not in TABLES)
+
+# Fields of EngineArgs that change how fast, where and with how much memory rows are generated, not what.
+ENGINE_PLACEMENT = {
+    "max_num_seqs",
+    "max_num_batched_tokens",
+    "gpu_memory_utilization",
+    "kv_cache_memory_bytes",
+    "tensor_parallel_size",
+    "pipeline_parallel_size",
+    "data_parallel_size",
+    "distributed_executor_backend",
+    "enforce_eager",
+    "enable_prefix_caching",
+    "download_dir",
+    "compilation_config",
+    "max_parallel_loading_workers",
+    "hf_token",
+}

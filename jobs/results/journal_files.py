@@ -1,0 +1,81 @@
+"""The journal files of a job, of all its processes, alive or dead: where they lie and what their names tell.
+
+`FIRST-LAST.LABEL.WRITER-N.journal` holds rows of shards FIRST to LAST. LABEL is that of the share (`all`, `3-of-64`);
+WRITER tells its process from all others.
+"""
+
+import os
+import re
+import socket
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from run_batch.io.outputs.journal import SUFFIX, read_segment
+from run_batch.io.outputs.shards import ShardStore
+from run_batch.jobs.results.journal_rows import JournalRow, decode_rows
+
+_SEGMENT_NAME = re.compile(rf"(\d+)-(\d+)\.([^.]+)\.(.+)-\d+{re.escape(SUFFIX)}")
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A journal file, as far as its name tells.
+
+    Attributes:
+        shards: the shards that it may have rows of.
+        label: the label of its process's share.
+        writer: the name of its process, unlike all others.
+    """
+
+    path: Path
+    shards: range
+    label: str
+    writer: str
+
+
+def journal_folder(store: ShardStore) -> Path:
+    return store.run_folder / "journal"
+
+
+def writer_name() -> str:
+    """A name for this process that no other one has, on any machine, at any time."""
+    return f"{socket.gethostname()}-{os.getpid()}-{time.time_ns()}"
+
+
+def segment_name(shards: range, label: str, writer: str) -> str:
+    """The beginning of the names of journal files with rows of these shards; see Segment."""
+    return f"{shards.start}-{shards.stop - 1}.{label}.{writer}"
+
+
+def segments(store: ShardStore) -> list[Segment]:
+    """All journal files, of the living and the dead.
+
+    Raises:
+        OSError: the folder cannot be read.
+    """
+    folder = journal_folder(store)
+    paths = sorted(folder.glob(f"*{SUFFIX}")) if folder.is_dir() else []
+    matches = [(path, _SEGMENT_NAME.fullmatch(path.name)) for path in paths]
+    return [
+        Segment(path, range(int(match[1]), int(match[2]) + 1), match[3], match[4]) for path, match in matches if match
+    ]
+
+
+def read_rows(segment: Segment, job_hash: str) -> Iterator[JournalRow]:
+    """The rows of a journal file, up to the first damage.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    for payload in read_segment(segment.path, job_hash):
+        yield from decode_rows(payload)
+
+
+def remove_journals(store: ShardStore) -> None:
+    """Remove all journals: every shard is committed."""
+    folder = journal_folder(store)
+    if folder.is_dir():
+        for path in folder.glob(f"*{SUFFIX}"):
+            path.unlink(missing_ok=True)

@@ -1,0 +1,136 @@
+"""Row results as the columns of a shard, and back."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from run_batch.io.inputs.source import Source
+from run_batch.jobs.job.columns import RESULT_COLUMNS
+from run_batch.jobs.job.config import JobConfig
+from run_batch.jobs.job.rows import Generation, RowFailure, RowResult, TokenLogprob
+
+# Rows of the input that are read at once for carried columns.
+_BATCH_ROWS = 1024
+
+_LOGPROBS = pa.list_(
+    pa.list_(
+        pa.struct(
+            [
+                ("token_id", pa.int32()),
+                ("token", pa.string()),
+                ("logprob", pa.float32()),
+                ("rank", pa.int32()),
+            ]
+        )
+    )
+)
+
+
+class ShardTables:
+    """Makes the tables of a job's shards. Ids and carried columns are read from the input: to hold them costs memory."""
+
+    def __init__(self, config: JobConfig, source: Source) -> None:
+        self._config, self._source = config, source
+
+    def expect(self, rows: range, results: Sequence[RowResult]) -> Sequence[RowResult]:
+        """The results of a shard's rows; with `errors.expected_column`, rows with another text become failures.
+
+        Raises:
+            InputError: the input cannot be read.
+        """
+        column = self._config.errors.expected_column
+        if column is None:
+            return results
+        return compare_texts(results, self._read(rows, [column])[column].to_pylist())
+
+    def build(self, rows: range, results: Sequence[RowResult]) -> pa.Table:
+        """The table of a whole shard: row ids, carried columns, result columns.
+
+        Args:
+            rows: of the shard.
+            results: one for each row, in their order.
+
+        Raises:
+            InputError: the input cannot be read.
+        """
+        id_column, columns = self._config.input.id_column, self._config.output.columns
+        names = list(dict.fromkeys(name for name in (id_column, *columns) if name))
+        carried = self._read(rows, names) if names else None
+        if carried is not None and id_column:
+            row_ids = carried[id_column].cast(pa.string())
+        else:
+            row_ids = pa.array(self._source.row_names(rows.start, rows.stop), pa.string())
+        own = {name: carried[name] for name in columns} if carried is not None else {}
+        return build_table(self._config.sampling, {"row_id": row_ids, **own}, results)
+
+    def _read(self, rows: range, names: Sequence[str]) -> pa.Table:
+        batches = self._source.read(rows.start, rows.stop, names, _BATCH_ROWS)
+        return pa.Table.from_batches([batch.records for batch in batches])
+
+
+def compare_texts(results: Sequence[RowResult], expected: Sequence[str | None]) -> list[RowResult]:
+    """Rows whose text is not what is expected of them become failures; null expects nothing."""
+    return [
+        RowFailure.of(result.row, "unexpected_text", f"expected {text!r}, found {result.texts[0]!r}")
+        if isinstance(result, Generation) and text is not None and result.texts[0] != text
+        else result
+        for result, text in zip(results, expected, strict=True)
+    ]
+
+
+def build_table(sampling: Mapping[str, Any], carried: Mapping[str, Any], results: Sequence[RowResult]) -> pa.Table:
+    """The result columns of a shard, after its ids and carried columns.
+
+    Args:
+        sampling: the job's sampling settings: `n` and `logprobs` make columns of their own.
+    """
+    rows = [result if isinstance(result, Generation) else None for result in results]
+    errors = [result.error if isinstance(result, RowFailure) else None for result in results]
+
+    columns = dict(carried)
+    columns["text"] = pa.array([r and r.texts[0] for r in rows], pa.string())
+    if sampling.get("n", 1) > 1:
+        columns["texts"] = pa.array([r and list(r.texts) for r in rows], pa.list_(pa.string()))
+    columns["finish_reason"] = pa.array([r and r.finish_reason for r in rows], pa.string())
+    columns["prompt_tokens"] = pa.array([r and r.prompt_tokens for r in rows], pa.int32())
+    columns["generated_tokens"] = pa.array([r and r.generated_tokens for r in rows], pa.int32())
+    columns["error"] = pa.array(errors, pa.string())
+    if sampling.get("logprobs") is not None:
+        columns["logprobs"] = pa.array([r and _logprobs(r) for r in rows], _LOGPROBS)
+    return pa.table(columns)
+
+
+def _logprobs(row: Generation) -> list[list[dict[str, Any]]] | None:
+    if row.logprobs is None:
+        return None
+    return [
+        [{"token_id": c.token_id, "token": c.token, "logprob": c.logprob, "rank": c.rank} for c in position]
+        for position in row.logprobs
+    ]
+
+
+def generations(table: pa.Table, first: int) -> dict[int, RowResult]:
+    """The rows of a shard that did not fail, by row, as `build_table` took them.
+
+    Args:
+        first: the shard's first row.
+    """
+    names = [name for name in RESULT_COLUMNS[1:] if name in table.column_names]
+    rows = enumerate(table.select(names).to_pylist(), first)
+    return {index: _generation(index, row) for index, row in rows if row["error"] is None}
+
+
+def _generation(index: int, row: Mapping[str, Any]) -> Generation:
+    found: Sequence[Sequence[Mapping[str, Any]]] | None = row.get("logprobs")
+    logprobs = None
+    if found is not None:
+        logprobs = tuple(tuple(TokenLogprob(**candidate) for candidate in position) for position in found)
+    return Generation(
+        index,
+        tuple(row.get("texts") or [row["text"]]),
+        row["finish_reason"],
+        row["prompt_tokens"],
+        row["generated_tokens"],
+        logprobs,
+    )

@@ -1,0 +1,70 @@
+"""Opens what a run writes to: journal, shards, progress and metrics of a share, in its output folder."""
+
+from collections.abc import Mapping
+
+from run_batch.io.coordination.claims import Claims
+from run_batch.io.outputs.journal import JournalWriter
+from run_batch.jobs.job.errors import storage_failed
+from run_batch.jobs.job.job_identity import job_hash, record_job
+from run_batch.jobs.job.prepare import PreparedJob
+from run_batch.jobs.job.work import Work
+from run_batch.jobs.results.commits import Commit, CommittedShards
+from run_batch.jobs.results.journal_files import journal_folder, segment_name, writer_name
+from run_batch.jobs.results.journal_rows import JournalRow, encode_rows
+from run_batch.jobs.results.result_table import ShardTables
+from run_batch.jobs.results.shard_writer import ShardWriter
+from run_batch.jobs.runner.finished_rows import FinishedRows
+from run_batch.jobs.watch.metrics import METRICS_FILE, Metrics
+from run_batch.jobs.watch.progress import PROGRESS_FILE, Progress
+
+
+def open_output(
+    job: PreparedJob,
+    work: Work,
+    committed: CommittedShards,
+    claims: Claims,
+    metadata: Mapping[str, str],
+    quiet: bool,
+) -> FinishedRows:
+    """Make the output folder ready, and start the threads that write to it.
+
+    Args:
+        committed: of the share; what this run commits is counted there.
+        claims: released shard by shard as they are committed.
+        metadata: what the footer of each shard says of the job.
+        quiet: show no progress.
+
+    Raises:
+        RunError: the folder cannot be written to.
+    """
+    store, writer = job.store, writer_name()
+    try:
+        store.discard_unfinished()
+        if not journal_folder(store).is_dir():  # asked first: a thousand shares need not try to make it
+            journal_folder(store).mkdir(exist_ok=True)
+        record_job(store, job.identity, job.plan, job.source)
+    except OSError as error:
+        raise storage_failed(f"output.path {store.folder} cannot be written to", error) from None
+
+    def segment(shard: int) -> str:
+        shards = job.shards if shard in job.shards else range(shard, shard + 1)
+        return segment_name(shards, job.share.label, writer)
+
+    journal = JournalWriter[JournalRow](journal_folder(store), segment, job_hash(job.identity), encode_rows)
+
+    def on_commit(commit: Commit) -> None:
+        committed.add(commit)
+        journal.settle(commit.shard)
+        claims.release(commit.shard)
+
+    shards = ShardWriter(work, ShardTables(job.config, job.source), store, metadata, on_commit)
+    retried = sum(map(len, work.retried.values()))
+    progress = Progress(
+        committed.rows,
+        committed.rows_done - retried,
+        committed.rows_failed - retried,
+        store.own_folder / PROGRESS_FILE,
+        writer,
+        quiet,
+    )
+    return FinishedRows(work, journal, shards, progress, Metrics(store.own_folder / METRICS_FILE))

@@ -1,0 +1,176 @@
+"""A run of a job, or of a share of it: takes the lease, does what is left to do, ends with an exit code."""
+
+import functools
+import gc
+import json
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TextIO
+
+from run_batch.io.coordination.claims import Claims
+from run_batch.io.coordination.lease import Lease
+from run_batch.io.outputs.shards import ShardError
+from run_batch.jobs.engine.vllm_engine import Engine
+from run_batch.jobs.job.columns import model_settings
+from run_batch.jobs.job.config import JobConfig
+from run_batch.jobs.job.errors import EXIT_INTERRUPTED, Interrupted, JobError, RunError
+from run_batch.jobs.job.job_identity import job_hash
+from run_batch.jobs.job.prepare import PreparedJob
+from run_batch.jobs.job.work import Work
+from run_batch.jobs.machine.stop_signals import StopRequest
+from run_batch.jobs.results.commits import CommittedShards, read_commit
+from run_batch.jobs.runner.completion import complete_job, exit_code
+from run_batch.jobs.runner.finished_rows import FinishedRows
+from run_batch.jobs.runner.output import open_output
+from run_batch.jobs.runner.pipeline import Pipeline
+from run_batch.jobs.runner.shard_assignment import next_work
+from run_batch.jobs.runner.share_lease import share_lease
+from run_batch.jobs.runner.work_planning import failed_work
+from run_batch.jobs.runner.work_stealing import can_steal
+
+EngineFactory = Callable[[JobConfig], Engine]
+_READERS = 16
+
+
+def run_job(
+    job: PreparedJob,
+    quiet: bool,
+    summary: TextIO,
+    start_engine: EngineFactory | None = None,
+    retry_failed: bool = False,
+) -> int:
+    """Generate all rows of a share that are missing, or all that failed.
+
+    Args:
+        quiet: show no progress.
+        summary: where the one line about the run goes.
+        start_engine: starts the engine; vLLM's when left out.
+        retry_failed: generate the rows of committed shards again that have an error.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        JobError: the model, engine or sampling settings do not hold; no results were written.
+        RunError: the run failed; the same command resumes it.
+    """
+    try:
+        committed = CommittedShards(job.store, job.plan, job.shards)
+        run = _Run(job, committed, start_engine or start_vllm, quiet, summary)
+        return run.retry() if retry_failed else run.resume()
+    except Interrupted:
+        print("interrupted; run the same command again to go on", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except ShardError as error:
+        raise RunError(str(error)) from None
+
+
+def start_vllm(config: JobConfig) -> Engine:
+    """Start vLLM's engine for a job, with its plugins' models registered.
+
+    Raises:
+        JobError, RunError: it does not start.
+    """
+    from run_batch.model.declaration import DeclarationError
+    from run_batch.model.plugin import PluginError, register
+
+    # While vLLM is imported almost nothing becomes garbage, and the collector walks through all of it often.
+    gc.disable()
+    try:
+        register()
+        return Engine(model_settings(config), config.sampling)
+    except (PluginError, DeclarationError) as error:
+        raise JobError(str(error)) from None
+    finally:
+        gc.enable()
+
+
+class _Run:
+    """One run of a share: what stays the same while it does one piece of work after another."""
+
+    def __init__(
+        self, job: PreparedJob, committed: CommittedShards, start_engine: EngineFactory, quiet: bool, summary: TextIO
+    ) -> None:
+        self._job, self._committed = job, committed
+        self._start_engine, self._quiet, self._summary = start_engine, quiet, summary
+        self._stop = StopRequest()
+
+    def resume(self) -> int:
+        """Generate what is missing, then help other shares, until nothing is left."""
+        job, committed = self._job, self._committed
+        if not committed.missing() and not can_steal(job.store, job.plan, job.share):
+            return self._nothing_to_do(f"all {committed.rows} rows are done already")
+        with self._stop.listening(), share_lease(job.store, job.share) as lease:
+            claims = Claims(job.store.run_folder, lease)
+            try:
+                while work := next_work(committed, job.share, job.store, claims):
+                    is_done = self._do(work, claims, lease)
+                    if not is_done or (self._stop.requested and committed.missing()):
+                        raise Interrupted
+                    if self._stop.requested:
+                        break
+                    self._stop.loading = True
+            finally:
+                claims.release_all()
+        return self._end(rewritten=False)
+
+    def retry(self) -> int:
+        """Generate the failed rows of committed shards again."""
+        job, committed = self._job, self._committed
+        if committed.missing():
+            raise JobError("--retry-failed needs a complete job: run the same command without it first")
+        if not committed.rows_failed:
+            return self._nothing_to_do("no row has failed")
+        with self._stop.listening(), share_lease(job.store, job.share) as lease:
+            claims = Claims(job.store.run_folder, lease)
+            try:
+                if not self._do(failed_work(job.store, committed), claims, lease):
+                    raise Interrupted
+            finally:
+                claims.release_all()
+        return self._end(rewritten=True)
+
+    def _do(self, work: Work, claims: Claims, lease: Lease) -> bool:
+        """Do some work; False if a signal came first."""
+        job = self._job
+        pipeline = Pipeline(job, work, claims, self._stop)
+        start_engine = functools.partial(self._start_engine, job.config)
+
+        def open_own_output() -> FinishedRows:
+            return open_output(job, work, self._committed, claims, result_metadata(job), self._quiet)
+
+        finished, left = pipeline.run(start_engine, open_own_output, lease)
+        self._committed.refresh()  # other processes may have committed some of the share's shards
+        print(finished.conclude(self._committed, job.store.folder), file=self._summary, flush=True)
+        if left and not self._stop.requested:
+            raise RunError(
+                f"the input gave {left} rows less than when the job was planned; restore it and run the same command "
+                "again"
+            )
+        return left == 0
+
+    def _nothing_to_do(self, why: str) -> int:
+        """Look at each shard of the share once: one that is cut off or damaged is told, not counted as done."""
+        store = self._job.store
+        with ThreadPoolExecutor(max_workers=_READERS) as pool:
+            for _ in pool.map(lambda shard: read_commit(store, shard), self._job.shards):
+                pass
+        print(f"{why}; results in {store.folder}", file=self._summary)
+        return self._end(rewritten=False)
+
+    def _end(self, rewritten: bool) -> int:
+        complete_job(self._job.store, self._job.plan, again=rewritten)
+        return exit_code(self._committed, self._job.config.errors.max_fraction)
+
+
+def result_metadata(job: PreparedJob) -> dict[str, str]:
+    """What the footer of every shard says of the job that made it."""
+    import vllm
+
+    return {
+        "run_batch.job_hash": job_hash(job.identity),
+        "run_batch.model": job.config.model.path,
+        "run_batch.vllm_version": vllm.__version__,
+        "run_batch.sampling": json.dumps(job.config.sampling, sort_keys=True, default=str),
+    }

@@ -1,0 +1,67 @@
+"""Which shards a share that is done takes over from another one that runs: half of what that one has not begun.
+
+Only from a share that runs: one that was never started may be meant for later.
+"""
+
+import os
+import random
+import time
+
+from run_batch.io.coordination.claims import claimed
+from run_batch.io.coordination.lease import is_held
+from run_batch.io.outputs.shards import ShardStore
+from run_batch.jobs.job.plan import Plan
+from run_batch.jobs.job.shares import SHARES_FOLDER, WHOLE_JOB, Share, share_of
+
+# At most so many shares are asked whether they run: each question costs some file operations.
+_SHARES_TO_ASK = 16
+# Shares that were started together begin within so many seconds of each other.
+_START_SECONDS = 5.0
+_LOOK_SECONDS = 1.0
+
+
+def shards_to_steal(store: ShardStore, plan: Plan, share: Share) -> list[int]:
+    """Half of the shards that another share, which runs, has not begun, in the reverse of its own order; [] for none.
+
+    Args:
+        share: the one that is done.
+
+    Raises:
+        OSError: the output folder cannot be read.
+    """
+    begun = {*store.committed(), *claimed(store.run_folder)}
+    left = {other: [s for s in other.shards(plan.num_shards) if s not in begun] for other in _others(store, share)}
+    left = {other: shards for other, shards in left.items() if shards}
+    asked = 0
+    while left and asked < _SHARES_TO_ASK:
+        # The more is left, the likelier: shares that are done at the same time go to different ones.
+        (other,) = random.choices(list(left), [len(shards) for shards in left.values()])
+        shards = left.pop(other)
+        asked += 1
+        if is_held(store.run_folder / other.folder, other.label):
+            return shards[len(shards) // 2 :][::-1]
+    return []
+
+
+def can_steal(store: ShardStore, plan: Plan, share: Share) -> bool:
+    """Whether there is a share to take shards from: now, or in a moment, once those that start now have begun.
+
+    Raises:
+        OSError: the output folder cannot be read.
+    """
+    until = time.monotonic() + _START_SECONDS
+    while share.count > 1 and len(store.committed()) < plan.num_shards:
+        if shards_to_steal(store, plan, share):
+            return True
+        if time.monotonic() > until:
+            break
+        time.sleep(_LOOK_SECONDS)
+    return False
+
+
+def _others(store: ShardStore, share: Share) -> list[Share]:
+    """All other shares that have ever been begun."""
+    folder = store.run_folder / SHARES_FOLDER
+    labels = [entry.name for entry in os.scandir(folder)] if folder.is_dir() else []
+    shares = [WHOLE_JOB, *filter(None, map(share_of, labels))]
+    return [other for other in shares if other != share]

@@ -1,0 +1,113 @@
+"""What a run writes: a row is in the journal, then in its shard, and then nothing else is left of it."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from run_batch.io.coordination.claims import Claims, claimed
+from run_batch.jobs.job.config import parse_config
+from run_batch.jobs.job.prepare import PreparedJob, prepare
+from run_batch.jobs.job.rows import Generation, RowFailure, RowResult
+from run_batch.jobs.job.work import Work
+from run_batch.jobs.results.commits import CommittedShards, read_commit
+from run_batch.jobs.results.journal_files import read_rows, segments
+from run_batch.jobs.runner.finished_rows import FinishedRows
+from run_batch.jobs.runner.output import open_output
+from run_batch.jobs.runner.share_lease import share_lease
+from run_batch.jobs.runner.work_planning import failed_work, missing_work
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> PreparedJob:
+    """Five rows in shards of two."""
+    pq.write_table(pa.table({"prompt": [f"p{i}" for i in range(5)]}), tmp_path / "rows.parquet")
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text("{}")
+    tables = {
+        "input": {"path": "rows.parquet", "image_column": ""},
+        "model": {"path": "model"},
+        "output": {"path": "out", "rows_per_shard": 2, "columns": ["prompt"]},
+    }
+    return prepare(parse_config(tables, tmp_path))
+
+
+@contextmanager
+def opened(job: PreparedJob, committed: CommittedShards, work: Work) -> Iterator[tuple[FinishedRows, Claims]]:
+    with share_lease(job.store, job.share) as lease:
+        claims = Claims(job.store.run_folder, lease)
+        for shard in work.shards:
+            assert claims.take(shard)
+        finished = open_output(job, work, committed, claims, {"run_batch.model": "m"}, quiet=True)
+        yield finished, claims
+        finished.close()
+
+
+def result(row: int) -> RowResult:
+    return RowFailure(row, "bad", "why") if row == 3 else Generation(row, (f"t{row}",), "stop", 3, 1)
+
+
+def run(job: PreparedJob, results: list[RowResult]) -> CommittedShards:
+    committed = CommittedShards(job.store, job.plan, job.shards)
+    with opened(job, committed, missing_work(committed)) as (finished, _):
+        for row in results:
+            finished.add(row)
+    return committed
+
+
+def test_a_shard_whose_rows_are_finished_is_committed_counted_and_released(job: PreparedJob) -> None:
+    committed = CommittedShards(job.store, job.plan, job.shards)
+    with opened(job, committed, missing_work(committed)) as (finished, _):
+        for row in (1, 0, 2, 4):
+            finished.add(result(row))
+        finished.close()
+        assert job.store.committed() == [0, 2]
+        assert (committed.rows_done, committed.rows_failed, committed.missing()) == (3, 0, [1])
+        assert claimed(job.store.run_folder) == {1}, "what is committed is claimed still, or what is not is no more"
+    assert [r.row for s in segments(job.store) for _, r in read_rows(s, job_hash(job)) if r.row // 2 == 1] == [2]
+    assert job.store.read(0)["text"].to_pylist() == ["t0", "t1"]
+    assert job.store.read(0)["prompt"].to_pylist() == ["p0", "p1"]
+
+
+def job_hash(job: PreparedJob) -> str:
+    return str(json.loads((job.store.run_folder / "job.json").read_text())["job_hash"])
+
+
+def test_no_journal_is_left_once_all_its_shards_are_committed(job: PreparedJob) -> None:
+    committed = run(job, [result(row) for row in range(5)])
+    assert (committed.rows_done, committed.rows_failed, committed.missing()) == (5, 1, [])
+    assert segments(job.store) == [] and claimed(job.store.run_folder) == set()
+
+
+def test_a_retried_shard_is_committed_by_its_next_attempt_and_keeps_its_other_rows(job: PreparedJob) -> None:
+    committed = run(job, [result(row) for row in range(5)])
+    for attempt, again in enumerate((RowFailure(3, "worse", "y"), Generation(3, ("t3",), "stop", 3, 1)), 1):
+        work = failed_work(job.store, committed)
+        assert (list(work.shards), [work.rows(shard) for shard in work.shards]) == ([1], [[3]])
+        with opened(job, committed, work) as (finished, _):
+            finished.add(again)
+        assert read_commit(job.store, 1).attempt == attempt
+        assert job.store.read(1)["text"].to_pylist() == ["t2", None if attempt == 1 else "t3"]
+    assert (committed.rows_done, committed.rows_failed) == (5, 0)
+    assert failed_work(job.store, committed).shards == []
+
+
+def test_a_row_that_a_retry_has_finished_is_in_the_journal_by_its_attempt(job: PreparedJob) -> None:
+    rows: list[RowResult] = [RowFailure(row, "bad", "why") for row in range(4)]
+    committed = run(job, [*rows, result(4)])
+    with opened(job, committed, failed_work(job.store, committed)) as (finished, _):
+        finished.add(Generation(0, ("t0",), "stop", 3, 1))
+        finished.close()
+        (segment,) = segments(job.store)
+        assert [(attempt, row.row) for attempt, row in read_rows(segment, job_hash(job))] == [(1, 0)]
+
+
+def test_the_footer_of_a_shard_tells_its_counts_and_its_job(job: PreparedJob) -> None:
+    committed = run(job, [result(row) for row in range(5)])
+    assert job.store.metadata(1)["run_batch.model"] == "m"
+    assert [read_commit(job.store, 1)] == committed.with_failures()
+    assert read_commit(job.store, 1).errors == {"bad": 1}

@@ -1,0 +1,122 @@
+"""Which shards a process gets: each once, none that another one works on, and all that a dead one has left."""
+
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from run_batch.io.coordination.claims import Claims
+from run_batch.io.coordination.lease import Lease
+from run_batch.io.outputs.shards import ShardStore
+from run_batch.jobs.job.plan import Plan
+from run_batch.jobs.job.shares import WHOLE_JOB, Share
+from run_batch.jobs.job.work import Work
+from run_batch.jobs.results.commits import Commit, CommittedShards, footer_of
+from run_batch.jobs.runner import shard_assignment
+from run_batch.jobs.runner.shard_assignment import ShardAssignment, next_work
+
+PLAN = Plan(80, 10)
+
+
+class Process:
+    """What a process of a share has of its own."""
+
+    def __init__(self, folder: Path, share: Share) -> None:
+        self.share, self.store = share, ShardStore(folder, share.folder)
+        self.store.create()
+        self.lease = Lease(self.store.own_folder, share.label)
+        self.lease.take()
+        self.claims = Claims(self.store.run_folder, self.lease)
+        self.committed = CommittedShards(self.store, PLAN, share.shards(PLAN.num_shards))
+
+    def next_work(self) -> Work | None:
+        return next_work(self.committed, self.share, self.store, self.claims)
+
+    def assignment(self, work: Work) -> ShardAssignment:
+        return ShardAssignment(work, self.share, self.store, self.claims)
+
+    def commit(self, shard: int) -> None:
+        rows = len(PLAN.rows(shard))
+        self.store.commit(shard, pa.table({"n": range(rows)}), footer_of(Commit(shard, 0, rows, 0, 0)))
+        self.claims.release(shard)
+
+
+@pytest.fixture
+def halves(tmp_path: Path) -> Iterator[list[Process]]:
+    """Two shares of four shards each, both running."""
+    processes = [Process(tmp_path / "out", Share(index, 2)) for index in range(2)]
+    yield processes
+    for process in processes:
+        process.lease.release()
+
+
+@pytest.fixture(autouse=True)
+def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shard_assignment, "_LOOK_SECONDS", 0.01)
+
+
+def test_a_share_does_its_own_shards_and_then_half_of_what_another_has_not_begun(halves: list[Process]) -> None:
+    first, second = halves
+    assert second.claims.take(4)
+    work = first.next_work()
+    assert work is not None and list(work.shards) == [0, 1, 2, 3]
+    assignment = first.assignment(work)
+    given = []
+    for shard in assignment:
+        given.append(shard)
+        first.commit(shard)
+    assert given[:4] == [0, 1, 2, 3] and 4 not in given
+    assert given[4:6] == [7, 6], "it takes from the far end of what the other one comes to last"
+    assert (assignment.rows_assigned, assignment.rows_stolen) == (10 * len(given), 10 * len(given[4:]))
+
+
+def test_a_shard_that_is_claimed_or_committed_meanwhile_is_given_to_nobody_else(halves: list[Process]) -> None:
+    first, second = halves
+    work = first.next_work()
+    assert work is not None
+    assert second.claims.take(1)
+    second.commit(2)
+    assert [shard for shard in first.assignment(work) if shard < 4] == [0, 3]
+
+
+def test_a_share_waits_while_others_work_on_all_that_it_misses(tmp_path: Path) -> None:
+    ours, others = Process(tmp_path / "out", Share(0, 2)), Process(tmp_path / "out", Share(1, 4))
+    for shard in range(4):
+        assert others.claims.take(shard)
+    for shard in range(4, 8):
+        others.commit(shard)
+    found: list[Work | None] = []
+    thread = threading.Thread(target=lambda: found.append(ours.next_work()))
+    thread.start()
+    time.sleep(0.3)
+    assert thread.is_alive() and not found, (
+        "it went on, or ended, while its shards were in the hands of another process"
+    )
+    for shard in (0, 1, 2):
+        others.commit(shard)
+    others.claims.release(3)  # it ends without having committed it
+    thread.join(timeout=10)
+    assert found[0] is not None and list(found[0].shards) == [3]
+    ours.commit(3)
+    assert ours.next_work() is None
+
+
+def test_a_share_that_was_never_started_keeps_its_shards(tmp_path: Path) -> None:
+    alone = Process(tmp_path / "out", Share(0, 2))
+    work = alone.next_work()
+    assert work is not None
+    given = []
+    for shard in alone.assignment(work):
+        given.append(shard)
+        alone.commit(shard)
+    assert given == [0, 1, 2, 3] and alone.next_work() is None
+
+
+def test_a_run_of_the_whole_job_gets_every_shard_once(tmp_path: Path) -> None:
+    whole = Process(tmp_path / "out", WHOLE_JOB)
+    work = whole.next_work()
+    assert work is not None
+    assert list(whole.assignment(work)) == list(range(8))
