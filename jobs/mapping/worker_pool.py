@@ -10,78 +10,31 @@ import contextlib
 import os
 import pickle
 import queue
-import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from multiprocessing.connection import Connection, Pipe, wait
+from multiprocessing.connection import Pipe, wait
 from typing import TypeAlias
 
 from run_batch.io.inputs.source import InputError, RowBatch
 from run_batch.jobs.job.errors import JobError, RunError
 from run_batch.jobs.job.rows import MappedRow, RowFailure
 from run_batch.jobs.mapping.worker_main import WorkerProblem, WorkerReady, WorkerSpec
-from run_batch.jobs.watch.metrics import PoolCounts
+from run_batch.jobs.mapping.worker_process import WORKER_ENVIRONMENT, _Worker
+from run_batch.jobs.watch.pool_counts import PoolCounts
 
 BATCH_ROWS = 16
 # Mapped rows that wait for the engine: enough to ride out an uneven stretch of input, little enough to hold.
 MAX_WAITING_ROWS = 2048
 MAX_WAITING_BYTES = 512 << 20
-WORKER_ENVIRONMENT = {
-    # One core per worker: the pool is what runs in parallel.
-    "OMP_NUM_THREADS": "1",
-    "MKL_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
-    "TOKENIZERS_PARALLELISM": "false",
-    # glibc would give the memory of decoded images back after each batch, and the kernel clear it again for the next:
-    # a tenth of the time that a large image takes. It keeps up to 128 MiB; what is larger than 32 MiB comes and goes.
-    "MALLOC_TRIM_THRESHOLD_": str(128 << 20),
-    "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
-}
 # A batch in work and one behind it, so that a worker never waits for the next.
 _TASKS_PER_WORKER = 2
 _STARTS_BEFORE_GIVING_UP = 3
 
 
 MappedRows: TypeAlias = list[MappedRow | RowFailure]
-
-
-@dataclass(slots=True)
-class _Worker:
-    """Attributes:
-    process: what was started; None for a copy of another worker.
-    handle: a descriptor of the process of a copy, once it has said which it is.
-    busy_since: time.monotonic() up to which the time that it had tasks has been counted; None while it has none.
-    """
-
-    process: subprocess.Popen[bytes] | None
-    connection: Connection
-    tasks: collections.deque[RowBatch] = field(default_factory=collections.deque)
-    handle: int | None = None
-    loaded: bool = False
-    busy_since: float | None = None
-
-    def ready(self, pid: int) -> None:
-        self.loaded = True
-        if self.process is None:
-            # None where it has died already: its end of the pipe tells.
-            with contextlib.suppress(ProcessLookupError):
-                self.handle = os.pidfd_open(pid)
-
-    def end(self) -> None:
-        """Kill the process, if it still runs."""
-        if self.process is not None:
-            self.process.kill()
-            self.process.wait()
-        if self.handle is not None:
-            with contextlib.suppress(ProcessLookupError):
-                signal.pidfd_send_signal(self.handle, signal.SIGKILL)
-            os.close(self.handle)
-            self.handle = None
-        self.connection.close()
 
 
 class WorkerPool:

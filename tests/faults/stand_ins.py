@@ -33,7 +33,8 @@ from run_batch.jobs.job.shares import Share
 from run_batch.jobs.mapping import shared_memory as transport
 from run_batch.jobs.mapping import worker_pool as workers
 from run_batch.jobs.mapping.worker_main import WorkerReady
-from run_batch.jobs.mapping.worker_pool import WorkerPool, _Worker
+from run_batch.jobs.mapping.worker_pool import WorkerPool
+from run_batch.jobs.mapping.worker_process import _Worker
 from run_batch.jobs.runner import pipeline
 
 # pyarrow loads parts of itself when it is first asked for a plain list: once, not in every run that is forked.
