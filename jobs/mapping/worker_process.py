@@ -1,14 +1,19 @@
-"""A worker process, as the engine's process sees it."""
+"""Worker processes as the engine's process sees them: started, told apart by their pipes, ended."""
 
 import collections
 import contextlib
 import os
+import pickle
 import signal
 import subprocess
+import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, Pipe
+from typing import TypeAlias
 
 from run_batch.io.inputs.source import RowBatch
+from run_batch.jobs.mapping.worker_main import WorkerSpec
 
 WORKER_ENVIRONMENT = {
     # One core per worker: the pool is what runs in parallel.
@@ -16,43 +21,69 @@ WORKER_ENVIRONMENT = {
     "MKL_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
     "TOKENIZERS_PARALLELISM": "false",
-    # glibc would give the memory of decoded images back after each batch, and the kernel clear it again for the next:
-    # a tenth of the time that a large image takes. It keeps up to 128 MiB; what is larger than 32 MiB comes and goes.
+    # By default glibc returns the memory of decoded images to the kernel after each batch, and the kernel clears it
+    # again for the next: a tenth of the time that a large image takes. With these values it keeps up to 128 MiB; blocks
+    # above 32 MiB are still returned.
     "MALLOC_TRIM_THRESHOLD_": str(128 << 20),
     "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
 }
 
 
-@dataclass(slots=True)
-class _Worker:
-    """Attributes:
-    process: what was started; None for a copy of another worker.
-    handle: a descriptor of the process of a copy, once it has said which it is.
-    busy_since: time.monotonic() up to which the time that it had tasks has been counted; None while it has none.
+@dataclass(slots=True, eq=False)
+class WorkerProcess:
+    """One worker process and the batches that it holds.
+
+    Attributes:
+        process: the process that was started; None for a copy that another worker has forked.
+        connection: the pool's end of the worker's pipe.
+        batches: sent to the worker and not returned yet, in the order in which it maps them.
+        loaded: whether the worker has said that it is ready for batches.
+        pidfd: refers to the process of a copy, once that is ready; a process id alone could be reused.
     """
 
     process: subprocess.Popen[bytes] | None
     connection: Connection
-    tasks: collections.deque[RowBatch] = field(default_factory=collections.deque)
-    handle: int | None = None
+    batches: collections.deque[RowBatch] = field(default_factory=collections.deque)
     loaded: bool = False
-    busy_since: float | None = None
+    pidfd: int | None = None
 
     def ready(self, pid: int) -> None:
+        """Note that the worker takes batches, and which process it is."""
         self.loaded = True
         if self.process is None:
-            # None where it has died already: its end of the pipe tells.
+            # A copy that has died already has no process; end of file on its pipe reports the death.
             with contextlib.suppress(ProcessLookupError):
-                self.handle = os.pidfd_open(pid)
+                self.pidfd = os.pidfd_open(pid)
 
     def end(self) -> None:
-        """Kill the process, if it still runs."""
+        """Kill the process, if it still runs, and close the pipe."""
         if self.process is not None:
             self.process.kill()
             self.process.wait()
-        if self.handle is not None:
+        if self.pidfd is not None:
             with contextlib.suppress(ProcessLookupError):
-                signal.pidfd_send_signal(self.handle, signal.SIGKILL)
-            os.close(self.handle)
-            self.handle = None
+                signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+            os.close(self.pidfd)
+            self.pidfd = None
         self.connection.close()
+
+
+StartWorkers: TypeAlias = Callable[[WorkerSpec, int], list[WorkerProcess]]
+
+
+def start_workers(spec: WorkerSpec, count: int) -> list[WorkerProcess]:
+    """Start `count` workers without waiting until they are ready: one process, which forks the others once loaded."""
+    pipes = [Pipe(duplex=True) for _ in range(count)]
+    descriptors = [theirs.fileno() for _, theirs in pipes]
+    arguments = ", ".join(map(str, descriptors))
+    process = subprocess.Popen(
+        [sys.executable, "-c", f"from run_batch.jobs.mapping.worker_main import main; main({arguments})"],
+        pass_fds=descriptors,
+        stdin=subprocess.DEVNULL,
+        env={**os.environ, **WORKER_ENVIRONMENT},
+    )
+    for _, theirs in pipes:
+        theirs.close()
+    first, *others = (ours for ours, _ in pipes)
+    first.send_bytes(pickle.dumps(spec))
+    return [WorkerProcess(process, first), *(WorkerProcess(None, ours) for ours in others)]

@@ -32,8 +32,9 @@ from run_batch.jobs.job.prepare import PreparedJob
 from run_batch.jobs.job.work import Work, failed_work, read_rows
 from run_batch.jobs.machine.cores import usable_cores
 from run_batch.jobs.machine.stop_signals import StopRequest
+from run_batch.jobs.mapping.backpressure import MappedRows
 from run_batch.jobs.mapping.worker_main import WorkerSpec
-from run_batch.jobs.mapping.worker_pool import BATCH_ROWS, MappedRows, WorkerPool
+from run_batch.jobs.mapping.worker_pool import BATCH_ROWS, WorkerPool
 from run_batch.jobs.results.shard_writer import storage_failed
 from run_batch.jobs.runner.completion import can_help, finish, held, next_work
 from run_batch.jobs.runner.finished_rows import FinishedRows

@@ -7,6 +7,7 @@ of FILE for each.
 """
 
 import contextlib
+import functools
 import os
 import resource
 import signal
@@ -30,11 +31,10 @@ from run_batch.jobs.job.config import JobConfig
 from run_batch.jobs.job.prepare import prepare
 from run_batch.jobs.job.rows import Generation, MappedRow, RowFailure
 from run_batch.jobs.job.shares import Share
-from run_batch.jobs.mapping import shared_memory as transport
-from run_batch.jobs.mapping import worker_pool as workers
+from run_batch.jobs.mapping import backpressure, shared_memory
 from run_batch.jobs.mapping.worker_main import WorkerReady
 from run_batch.jobs.mapping.worker_pool import WorkerPool
-from run_batch.jobs.mapping.worker_process import _Worker
+from run_batch.jobs.mapping.worker_process import WorkerProcess
 from run_batch.jobs.runner import pipeline
 
 # pyarrow loads parts of itself when it is first asked for a plain list: once, not in every run that is forked.
@@ -85,12 +85,12 @@ class Forked:
 
 def _map_rows(connection: Connection) -> None:
     connection.recv_bytes()
-    transport.send(connection, WorkerReady(os.getpid()))
+    shared_memory.send(connection, WorkerReady(os.getpid()))
     while True:
-        task = transport.receive(connection)[0]
+        task = shared_memory.receive(connection)[0]
         prompts = task.records.column("prompt").to_pylist()
         rows = enumerate(prompts, task.start)
-        transport.send(connection, [map_row(row, prompt) for row, prompt in rows])
+        shared_memory.send(connection, [map_row(row, prompt) for row, prompt in rows])
 
 
 def map_row(row: int, prompt: str) -> MappedRow | RowFailure:
@@ -104,14 +104,17 @@ def map_row(row: int, prompt: str) -> MappedRow | RowFailure:
     return RowFailure(row, "bad_row", "it says so") if prompt == "bad" else MappedRow(row, prompt, {})
 
 
-class ForkedPool(WorkerPool):
-    def _start(self, count: int) -> list[_Worker]:
-        workers = []
-        for _ in range(count):
-            process: Any = Forked(_map_rows)
-            process.connection.send_bytes(b"")
-            workers.append(_Worker(process, process.connection))
-        return workers
+def fork_workers(spec: Any, count: int) -> list[WorkerProcess]:
+    """Stands in for `start_workers`."""
+    workers = []
+    for _ in range(count):
+        process: Any = Forked(_map_rows)
+        process.connection.send_bytes(b"")
+        workers.append(WorkerProcess(process, process.connection))
+    return workers
+
+
+ForkedPool = functools.partial(WorkerPool, start=fork_workers)
 
 
 class StandInEngine:
@@ -205,7 +208,7 @@ class Setting:
     hangup_ignored: bool = False
     durable: Path | None = None
     share: tuple[int, int] = (0, 1)
-    rows_ahead: int = workers.MAX_WAITING_ROWS
+    rows_ahead: int = backpressure.MAX_WAITING_ROWS
     quota: int | None = None
     file_bytes: int | None = None
 
@@ -227,7 +230,7 @@ def run_command(config_path: Path, log: Path, output: Path, speed: Speed, settin
     sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w", buffering=1)
     for name, stand_in in {"WorkerPool": ForkedPool, "result_metadata": lambda config, identity: {}}.items():
         setattr(pipeline, name, stand_in)
-    workers.MAX_WAITING_ROWS = setting.rows_ahead
+    backpressure.MAX_WAITING_ROWS = setting.rows_ahead
     # Nothing here hangs on how long these are: the stand-ins ignore signals, and leases are of this machine.
     supervisor._SECONDS_FOR_A_SIGNAL, lease.REFRESH_SECONDS = 0.02, 1.0
     kind = InProcessEngine if setting.in_process else StandInEngine
