@@ -114,13 +114,18 @@ def main(descriptor: int, *others: int) -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     os.nice(_NICENESS)
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
-        _serve(Connection(descriptor), others)
+        serve(Connection(descriptor), others)
     # Skips the interpreter's shutdown, which takes long with torch and vLLM loaded and has nothing to save here.
     sys.stderr.flush()
     os._exit(0)
 
 
-def _serve(connection: Connection, others: Sequence[int]) -> None:
+def serve(connection: Connection, others: Sequence[int]) -> None:
+    """Receive a spec, load it, and map batches until something goes wrong.
+
+    Raises:
+        EOFError, ConnectionError: the pipe has been closed at the other end.
+    """
     # Importing torch and vLLM makes many objects and hardly any garbage: the collector would search them often.
     gc.disable()
     # Imports torch, which this module must not: the main process imports it before it starts the workers.

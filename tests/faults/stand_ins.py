@@ -9,6 +9,7 @@ of FILE for each.
 import contextlib
 import functools
 import os
+import pickle
 import resource
 import signal
 import sys
@@ -24,6 +25,7 @@ import power
 import pyarrow as pa
 
 from run_batch.io.coordination import lease as lease
+from run_batch.io.inputs.source import RowBatch
 from run_batch.jobs import cli
 from run_batch.jobs.engine import supervisor
 from run_batch.jobs.engine.vllm_engine import EngineDied
@@ -31,8 +33,8 @@ from run_batch.jobs.job.config import JobConfig
 from run_batch.jobs.job.prepare import prepare
 from run_batch.jobs.job.rows import Generation, MappedRow, RowFailure
 from run_batch.jobs.job.shares import Share
-from run_batch.jobs.mapping import backpressure, shared_memory
-from run_batch.jobs.mapping.worker_main import WorkerReady
+from run_batch.jobs.mapping import backpressure
+from run_batch.jobs.mapping.worker_main import serve
 from run_batch.jobs.mapping.worker_pool import WorkerPool
 from run_batch.jobs.mapping.worker_process import WorkerProcess
 from run_batch.jobs.runner import pipeline
@@ -83,14 +85,16 @@ class Forked:
         return 0
 
 
-def _map_rows(connection: Connection) -> None:
-    connection.recv_bytes()
-    shared_memory.send(connection, WorkerReady(os.getpid()))
-    while True:
-        task = shared_memory.receive(connection)[0]
-        prompts = task.records.column("prompt").to_pylist()
-        rows = enumerate(prompts, task.start)
-        shared_memory.send(connection, [map_row(row, prompt) for row, prompt in rows])
+@dataclass(frozen=True)
+class PromptSpec:
+    """Stands in for WorkerSpec: a row's prompt is all that the engine takes."""
+
+    def load(self) -> "PromptSpec":
+        return self
+
+    def map(self, batch: RowBatch) -> list[MappedRow | RowFailure]:
+        prompts = batch.records.column("prompt").to_pylist()
+        return [map_row(row, prompt) for row, prompt in enumerate(prompts, batch.start)]
 
 
 def map_row(row: int, prompt: str) -> MappedRow | RowFailure:
@@ -108,13 +112,13 @@ def fork_workers(spec: Any, count: int) -> list[WorkerProcess]:
     """Stands in for `start_workers`."""
     workers = []
     for _ in range(count):
-        process: Any = Forked(_map_rows)
-        process.connection.send_bytes(b"")
+        process: Any = Forked(lambda connection: serve(connection, ()))
+        process.connection.send_bytes(pickle.dumps(spec))
         workers.append(WorkerProcess(process, process.connection))
     return workers
 
 
-ForkedPool = functools.partial(WorkerPool, start=fork_workers)
+ForkedPool = functools.partial(WorkerPool, start=lambda spec, count: fork_workers(PromptSpec(), count))
 
 
 class StandInEngine:
