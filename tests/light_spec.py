@@ -1,4 +1,4 @@
-"""A spec for worker processes that load no model, in a module of its own so that they can import it."""
+"""A spec for worker processes that load no model, in a module that those processes can import."""
 
 import os
 import time
@@ -18,10 +18,11 @@ class LightSpec:
     """Maps each row to its id, the id of the worker's process, and a tensor.
 
     Attributes:
-        load_error, map_error: raised where the model would be loaded, and where a batch would be mapped.
-        seconds: that each batch takes.
-        tensor_bytes: of each row.
-        deadly_row: index of a row that kills the worker; the rows before it in its batch do not help it.
+        load_error: raised instead of loading.
+        map_error: raised instead of mapping a batch.
+        seconds: duration of mapping a batch.
+        tensor_bytes: size of each row's tensor.
+        deadly_row: index of a row that kills the worker which maps it.
     """
 
     load_error: Exception | None = None
@@ -50,7 +51,7 @@ class LightSpec:
 
 
 def batch(index: int) -> RowBatch:
-    """Batch `index` of an input without columns that matter."""
+    """Batch `index` of an input, with row ids `rows:ROW`."""
     start = index * BATCH_ROWS
     rows = range(start, start + BATCH_ROWS)
     return RowBatch(start, pa.record_batch({"text": [f"text {row}" for row in rows]}), [f"rows:{row}" for row in rows])

@@ -45,10 +45,12 @@ pa.array([1]).to_pylist()
 
 @dataclass(frozen=True)
 class Speed:
-    """Attributes:
-    max_num_seqs: rows that run at once.
-    step_seconds: of one step; a row takes one to four.
-    tame: no prompt does it any harm.
+    """How a stand-in engine runs.
+
+    Attributes:
+        max_num_seqs: rows that run at once.
+        step_seconds: duration of one step; a row takes one to four.
+        tame: whether prompts that steer the engine are taken for plain text.
     """
 
     max_num_seqs: int = 8
@@ -57,7 +59,7 @@ class Speed:
 
 
 class Forked:
-    """A child process that runs a function on its end of a pipe; looks like subprocess.Popen."""
+    """A child process that runs a function on its end of a pipe, with the methods of subprocess.Popen that are used."""
 
     def __init__(self, serve: Callable[[Connection], None]) -> None:
         ours, theirs = Pipe(duplex=True)
@@ -109,7 +111,7 @@ def map_row(row: int, prompt: str) -> MappedRow | RowFailure:
 
 
 def fork_workers(spec: Any, count: int) -> list[WorkerProcess]:
-    """Stands in for `start_workers`."""
+    """Start workers as `start_workers` does, as forks of this process: in milliseconds, with all imports done."""
     workers = []
     for _ in range(count):
         process: Any = Forked(lambda connection: serve(connection, ()))

@@ -1,4 +1,4 @@
-"""What a row's mapping depends on: its own seed, and how many encoded images are held at once."""
+"""The row mapper: each row's own seed, and how many encoded images it holds at once."""
 
 import json
 from collections.abc import Iterable, Sequence

@@ -26,7 +26,7 @@ def _importable_spec(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def workers() -> Iterator[list[WorkerProcess]]:
-    """Four of them, ready."""
+    """Four workers that are ready."""
     spec: Any = LightSpec()
     started = start_workers(spec, 4)
     for worker in started:
@@ -52,7 +52,7 @@ def pid_of(worker: WorkerProcess) -> int:
 
 
 def has_ended(pid: int) -> bool:
-    """Within a time that is no trouble."""
+    """Whether a process ends within 20 seconds."""
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline:
         try:
@@ -71,7 +71,7 @@ def test_the_first_worker_copies_itself_for_the_others(workers: list[WorkerProce
 
 
 @pytest.mark.parametrize("order", [(3, 0, 1, 2), (0, 2, 1, 3)])
-def test_the_death_of_a_worker_is_seen_at_once_while_its_siblings_live(
+def test_a_dead_worker_closes_its_pipe_while_its_siblings_live(
     workers: list[WorkerProcess], order: tuple[int, ...]
 ) -> None:
     pids = [pid_of(worker) for worker in workers]
@@ -95,7 +95,7 @@ def test_a_worker_ends_when_its_own_pipe_is_closed(workers: list[WorkerProcess],
         assert [pid_of(workers[other]) for other in alive] == [pids[other] for other in alive]
 
 
-def test_a_pool_maps_in_all_its_processes_and_ends_them_at_once_whatever_they_do() -> None:
+def test_a_pool_maps_in_all_its_processes_and_ends_them_when_it_closes() -> None:
     spec: Any = LightSpec(seconds=0.05)
     pool = WorkerPool(spec, (batch(i) for i in range(10_000)), 3)
     pids: set[int] = set()
@@ -128,7 +128,7 @@ def test_a_copy_that_hangs_is_killed_when_the_pool_closes() -> None:
     assert len(pids) == 3 and all(has_ended(pid) for pid in pids)
 
 
-def test_a_job_that_a_worker_cannot_load_is_told_as_such() -> None:
+def test_a_job_that_a_worker_cannot_load_ends_with_the_jobs_error() -> None:
     spec: Any = LightSpec(load_error=JobError("prompt.template has no <image>"))
     pool = WorkerPool(spec, iter([batch(0)]), 2)
     try:

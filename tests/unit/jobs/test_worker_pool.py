@@ -1,4 +1,4 @@
-"""The pool of worker processes: what it reads ahead, what becomes of its workers, and what it tells of itself."""
+"""The pool of worker processes: backpressure, workers that die or fail, and its counts."""
 
 import contextlib
 import queue
@@ -21,12 +21,12 @@ from run_batch.jobs.mapping.worker_pool import WorkerPool
 from run_batch.jobs.mapping.worker_process import WorkerProcess
 
 WORKERS = 2
-# A batch that is mapped and one behind it in each worker.
+# Two batches in each worker: one that is being mapped and one behind it.
 ROWS_IN_WORKERS = 2 * WORKERS * BATCH_ROWS
 
 
 class Input:
-    """Batches, and how many rows of them have been read."""
+    """An input of batches that counts the rows that have been read of it."""
 
     def __init__(self, batches: int) -> None:
         self.rows_read = 0
@@ -95,11 +95,11 @@ def test_the_input_is_read_on_as_soon_as_there_is_room() -> None:
             wait_until(lambda: pool.counts().rows_waiting >= backpressure.MAX_WAITING_ROWS)
             while pool.counts().rows_waiting >= backpressure.MAX_WAITING_ROWS:
                 assert pool.get(timeout=30)
-        # The pool's thread looks by itself once a second.
+        # Without being woken, the pool's thread would look once a second.
         assert time.monotonic() - started < 5
 
 
-def test_no_row_within_the_time_is_told_apart_from_the_end() -> None:
+def test_no_row_within_the_timeout_is_not_the_end() -> None:
     with pool_of(LightSpec(seconds=0.5), iter(Input(1))) as pool:
         with pytest.raises(queue.Empty):
             pool.get(timeout=0)
@@ -115,7 +115,7 @@ def test_the_rows_of_a_worker_that_died_are_mapped_again_with_their_ids_and_the_
 
 
 @pytest.mark.parametrize("name", ["load_error", "map_error"])
-def test_an_error_in_a_worker_ends_the_run_and_the_jobs_own_is_told_apart(name: str) -> None:
+def test_an_error_in_a_worker_ends_the_run_as_the_jobs_fault_or_as_a_bug(name: str) -> None:
     with (
         pool_of(LightSpec(**{name: JobError("model.path: no such folder")}), iter(Input(2))) as pool,
         pytest.raises(JobError, match=r"^model.path: no such folder$"),
@@ -138,7 +138,7 @@ def test_an_input_that_cannot_be_read_ends_the_run() -> None:
 
 
 class DyingStarts:
-    """Starts processes that die at once, some times, and then workers."""
+    """Starts `deaths` processes that die at once, and workers after those."""
 
     def __init__(self, deaths: int) -> None:
         self.deaths = deaths
@@ -173,7 +173,7 @@ def test_a_row_is_not_to_blame_for_a_worker_that_died_before_it_was_ready() -> N
     assert isinstance(row, MappedRow) and row.row == 3
 
 
-def test_the_counts_tell_how_long_workers_had_rows_and_how_long_the_input_took() -> None:
+def test_the_counts_have_the_seconds_of_all_workers_and_of_the_input() -> None:
     def slow_input() -> Iterator[RowBatch]:
         yield batch(0)
         yield batch(1)
