@@ -33,13 +33,15 @@ from run_batch.jobs.job.config import JobConfig
 from run_batch.jobs.job.prepare import prepare
 from run_batch.jobs.job.rows import Generation, MappedRow, RowFailure
 from run_batch.jobs.job.shares import Share
-from run_batch.jobs.mapping import backpressure
+from run_batch.jobs.mapping import backpressure, shared_memory
 from run_batch.jobs.mapping.worker_main import serve
 from run_batch.jobs.mapping.worker_pool import WorkerPool
 from run_batch.jobs.mapping.worker_process import WorkerProcess
 from run_batch.jobs.runner import pipeline
 
-# pyarrow loads parts of itself when it is first asked for a plain list: once, not in every run that is forked.
+# Imports that a run does late are done here once, not in every run that is forked: torch, by shared_memory, and what
+# pyarrow loads when it is first asked for a plain list.
+assert shared_memory
 pa.array([1]).to_pylist()
 
 
