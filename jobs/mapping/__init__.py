@@ -1,1 +1,1 @@
-"""Input rows to mapped rows, in bulk, in a pool of worker processes."""
+"""Maps input rows to what the engine takes, batch by batch, in a pool of worker processes."""

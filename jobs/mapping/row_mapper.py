@@ -1,6 +1,6 @@
-"""A batch of input rows to what the engine takes: prompt, images, tokens, tensors. Runs in the worker processes.
+"""Maps batches of input rows to what the engine takes: token ids, image tensors, the row's sampling settings.
 
-A row that cannot be mapped becomes a RowFailure; nothing that one row holds stops the others.
+Runs in the worker processes. A row that cannot be mapped becomes a RowFailure and leaves the other rows as they are.
 """
 
 import hashlib
@@ -32,7 +32,7 @@ from run_batch.model.prompts.tokenizer import Piece
 from run_batch.model.rendering.bad_row_isolation import isolate_bad_rows
 from run_batch.model.rendering.renderer import Prompt, Renderer
 
-# Encoded images of the rows that are mapped at once: bounds what hostile rows take of a worker's memory.
+# Bytes of encoded images that are mapped at once: bounds the memory that a worker needs for rows with huge images.
 _READY_BYTES = 256 << 20
 
 
@@ -42,8 +42,13 @@ class RowMapper:
     def __init__(self, config: JobConfig, schema: pa.Schema, media_root: Path | None) -> None:
         """Load the model's configs and tokenizer, and check the prompt settings against them.
 
+        Args:
+            config: the job's configuration.
+            schema: of the whole input.
+            media_root: the folder that image paths must stay inside; None when paths are not allowed.
+
         Raises:
-            JobError: the model or the prompt settings do not hold.
+            JobError: the model cannot be loaded, or a prompt setting does not fit it.
         """
         self._config = config
         hosts = HostRules.of(config.input.allowed_hosts, config.input.allow_private_hosts)
@@ -79,10 +84,13 @@ class RowMapper:
         """Map the rows of a batch.
 
         Args:
-            batch: with the columns of `needed_columns`, and row ids where the input has no id column.
+            batch: rows with the columns of `needed_columns`, and with row ids if the job names no id column.
 
         Returns:
-            One for each row, in their order.
+            One result per row, in the order of the rows.
+
+        Raises:
+            DeclarationError: a function of a declared model breaks its contract.
         """
         column = self._config.input.image_column
         rows = _rows(batch.records, column)
@@ -164,7 +172,7 @@ def _nbytes(image: RowImage) -> int:
 
 
 def _own_sampling(value: Any) -> dict[str, Any]:
-    """The sampling settings that a row brings: a struct or JSON text; nulls count as not set."""
+    """The sampling settings in a row's cell, a struct or JSON text; nulls count as not set."""
     if isinstance(value, str):
         try:
             value = json.loads(value)
@@ -178,7 +186,7 @@ def _own_sampling(value: Any) -> dict[str, Any]:
 
 
 def _rows(records: pa.RecordBatch, image_column: str) -> list[Mapping[str, Any] | RowError]:
-    """The rows as Python values; a row with text that is no UTF-8 as its RowError."""
+    """The rows by column name, as Python values; a row with text that is not UTF-8 is given as its RowError."""
 
     def values(rows: Sequence[int]) -> Iterator[Mapping[str, Any]]:
         return _values(records.slice(rows[0], len(rows)), image_column)

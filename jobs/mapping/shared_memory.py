@@ -1,9 +1,9 @@
-"""Rows to a worker, and mapped rows from it to the engine's process, without copying their bytes through a pipe.
+"""Sends batches of rows and mapped rows between processes in shared memory instead of through a pipe.
 
-Python objects are pickled; the bytes of their tensors and Arrow batches go into an anonymous memory file whose
-descriptor is passed along. What is left is small enough that sending it never waits for the other end to read. Both
-ends are processes of the same run: nothing pickled comes from disk or from the network. The memory is freed when the
-last tensor or batch is dropped, and when a process dies, whatever the way.
+A value is pickled; the bytes of its tensors and Arrow batches go into an anonymous memory file (memfd), whose
+descriptor is passed over the pipe's Unix socket. The rest of the pickle is small enough that sending it does not block
+until the other end reads. Both ends are processes of the same run: no pickle comes from disk or from the network. The
+kernel frees the memory when the last tensor or batch that uses it is dropped, and when the processes die.
 """
 
 import io
@@ -31,11 +31,11 @@ def _rebuild_batch(buffer: Any) -> pa.RecordBatch:
 
 
 class _Pickler(pickle.Pickler):
-    """Puts the bytes of tensors and Arrow batches out of band."""
+    """Pickles tensors and Arrow batches with their bytes out of band (pickle protocol 5)."""
 
     def reducer_override(self, obj: Any) -> Any:
         if type(obj) is pa.RecordBatch:
-            # As a stream, which holds no more than the batch: the buffers of a slice are those of the whole.
+            # The IPC stream holds the batch's rows alone; the buffers of a slice are those of the whole.
             sink = pa.BufferOutputStream()
             with pa.ipc.new_stream(sink, obj.schema) as writer:
                 writer.write_batch(obj)
@@ -47,11 +47,15 @@ class _Pickler(pickle.Pickler):
 
 
 def send(connection: Connection, value: Any) -> None:
-    """Send `value`; its tensors and Arrow batches travel in shared memory.
+    """Send a value, its tensors and Arrow batches in shared memory.
+
+    Args:
+        connection: one end of a duplex Pipe.
+        value: what can be pickled.
 
     Raises:
-        ConnectionError: the other end is gone.
-        OSError: there is no memory or descriptor for them; nothing has been sent.
+        ConnectionError: the other end is closed.
+        OSError: no memory or no file descriptor is left; nothing has been sent.
     """
     buffers: list[pickle.PickleBuffer] = []
     stream = io.BytesIO()
@@ -69,7 +73,7 @@ def send(connection: Connection, value: Any) -> None:
             for view in views:
                 file.write(view)
                 file.write(b"\0" * (-view.nbytes % 64))
-        # Whole or not at all: what follows half a message would be taken for its other half.
+        # Only once the memory is filled: the other end would take the next message for the rest of half a message.
         connection.send_bytes(message)
         send_handle(connection, descriptor, None)
     finally:
@@ -77,10 +81,13 @@ def send(connection: Connection, value: Any) -> None:
 
 
 def receive(connection: Connection) -> tuple[Any, int]:
-    """What `send` sent, and how many bytes its tensors and batches take.
+    """Wait for a value that `send` has sent.
+
+    Returns:
+        The value, and the bytes of its tensors and Arrow batches. They use the shared memory itself; it is not copied.
 
     Raises:
-        EOFError, OSError: the other end is gone.
+        EOFError, OSError: the other end is closed.
     """
     message = memoryview(connection.recv_bytes())
     (count,) = struct.unpack_from("<I", message)
@@ -90,7 +97,7 @@ def receive(connection: Connection) -> tuple[Any, int]:
         return pickle.loads(body, buffers=[bytearray() for _ in sizes]), 0
     descriptor = recv_handle(connection)
     try:
-        # Python's mmap would keep a descriptor as long as the memory is used, and thousands of batches may wait.
+        # Python's mmap keeps a descriptor open as long as the memory is used, and thousands of batches may wait.
         path, length = f"/proc/self/fd/{descriptor}", os.fstat(descriptor).st_size
         memory = memoryview(torch.from_file(path, shared=True, size=length, dtype=torch.uint8).numpy())
     finally:

@@ -1,6 +1,6 @@
-"""One worker process: takes batches of input rows, gives them back mapped, until its pipe is closed.
+"""One worker process: takes batches of input rows from its pipe and returns them mapped, until the pipe is closed.
 
-Started by run_batch.jobs.mapping.worker_pool, which passes the descriptor of its end of a pipe.
+Started by run_batch.jobs.mapping.worker_process, which passes the descriptor of the worker's end of the pipe.
 """
 
 import contextlib
@@ -15,44 +15,80 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
 from run_batch.io.inputs.source import RowBatch
 from run_batch.jobs.job.config import JobConfig
 from run_batch.jobs.job.errors import JobError
+from run_batch.model.declaration import DeclarationError
+from run_batch.model.plugin import PluginError, register
 
+if TYPE_CHECKING:
+    from run_batch.jobs.mapping.row_mapper import RowMapper
+
+# Added to the worker's nice value, so that the engine gets the cores first.
 _NICENESS = 5
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerSpec:
-    """All that a worker needs to know of the job.
+    """What a worker needs to know of the job; sent to it pickled.
 
     Attributes:
+        config: the job's configuration.
         schema: of the whole input.
-        media_root: where image paths are inside of; None when paths are not allowed.
+        media_root: the folder that image paths must stay inside; None when paths are not allowed.
     """
 
     config: JobConfig
     schema: pa.Schema
     media_root: Path | None
 
+    def load(self) -> "RowMapper":
+        """Load the model's configs and tokenizer, in the worker process.
+
+        Raises:
+            JobError, PluginError, DeclarationError: the job's configuration or what it names does not hold.
+        """
+        import cv2
+        import torch
+
+        from run_batch.model.images.resize import compile_resize
+
+        # The workers themselves run in parallel: threads within them would only take turns.
+        cv2.setNumThreads(1)
+        torch.set_num_threads(1)
+        pa.set_cpu_count(1)
+        pa.set_io_thread_count(1)
+        register()
+        from run_batch.jobs.mapping.row_mapper import RowMapper
+
+        mapper = RowMapper(self.config, self.schema, self.media_root)
+        if self.config.input.image_column:
+            compile_resize()
+        return mapper
+
 
 @dataclass(frozen=True, slots=True)
 class WorkerReady:
-    """What a worker says once it can take tasks."""
+    """What a worker sends once it takes batches.
+
+    Attributes:
+        pid: its process id; the pool has started only the first worker itself.
+    """
 
     pid: int
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerProblem:
-    """Why a worker cannot go on.
+    """What a worker sends when it cannot go on.
 
     Attributes:
-        message: for people.
-        bad_job: whether the job's configuration is at fault (else a mapper, or run-batch itself).
+        message: what is wrong, for people.
+        bad_job: whether the job's configuration is at fault; else run-batch or a library is.
     """
 
     message: str
@@ -60,32 +96,73 @@ class WorkerProblem:
 
 
 def main(descriptor: int, *others: int) -> None:
-    """Serve tasks from the pipe `descriptor` until it closes; ends the process.
+    """Map batches from the pipe `descriptor` until it is closed, then end the process.
 
     Args:
-        others: pipes that copies of this process serve, forked once it has loaded the model's configs and tokenizer:
-            loading costs seconds of a core and half a gigabyte, and needs to be done once.
+        descriptor: this worker's end of its pipe.
+        others: the ends of further workers' pipes. The process forks a copy for each of them once it has loaded the
+            model's configs and tokenizer, which takes seconds of a core and half a gigabyte: so it is done once.
     """
     # The main process decides what a signal means; workers end when it closes their pipe or dies.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    # The main process tells of the model; without any handler Python would print what vLLM logs here.
+    # What vLLM logs of the model, the main process logs too; without any handler Python would print it here again.
     logging.getLogger().addHandler(logging.NullHandler())
-    # Libraries print to stdout; that is kept for the one summary line.
+    # Libraries print to stdout, which is reserved for the summary line.
     os.dup2(2, 1)
-    # Copies that end are nobody's concern here.
+    # The kernel reaps copies that end: this process does not wait for them.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-    # What generates comes first: workers take what the engine leaves of the cores.
     os.nice(_NICENESS)
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
-        _serve(Connection(descriptor), others)
-    # Skips the interpreter's teardown of torch and vLLM, which takes longer than it is worth.
+        serve(Connection(descriptor), others)
+    # Skips the interpreter's shutdown, which takes long with torch and vLLM loaded and has nothing to save here.
     sys.stderr.flush()
     os._exit(0)
 
 
+def serve(connection: Connection, others: Sequence[int]) -> None:
+    """Receive a spec, load it, and map batches until something goes wrong.
+
+    Raises:
+        EOFError, ConnectionError: the pipe has been closed at the other end.
+    """
+    # Importing torch and vLLM makes many objects and hardly any garbage: the collector would search them often.
+    gc.disable()
+    # Imports torch, which this module must not: the main process imports it before it starts the workers.
+    from run_batch.jobs.mapping import shared_memory
+
+    spec: WorkerSpec = pickle.loads(connection.recv_bytes())
+    try:
+        mapper = spec.load()
+    except Exception as error:
+        shared_memory.send(connection, _problem(error, ""))
+        return
+    # Takes what is loaded out of later collections: it stays as long as the process.
+    gc.freeze()
+    gc.enable()
+    connection = _fork(connection, others)
+    shared_memory.send(connection, WorkerReady(os.getpid()))
+    while True:
+        batch: RowBatch = shared_memory.receive(connection)[0]
+        try:
+            shared_memory.send(connection, mapper.map(batch))
+        except Exception as error:
+            shared_memory.send(connection, _problem(error, f"while mapping rows {batch.start} to {batch.stop - 1}:\n"))
+            return
+
+
+def _problem(error: Exception, context: str) -> WorkerProblem:
+    if isinstance(error, JobError | PluginError | DeclarationError):
+        return WorkerProblem(str(error), bad_job=True)
+    return WorkerProblem(context + traceback.format_exc(), bad_job=False)
+
+
 def _fork(connection: Connection, others: Sequence[int]) -> Connection:
-    """Make a copy of this process for each of the other pipes; each of them, and this one, gets its own."""
+    """Fork a copy of this process for each of the other pipes; the pipe that the process it returns in shall serve.
+
+    Each process keeps only its own pipe open: the pool learns of a worker's death by end of file, which it gets once
+    no process has the worker's end open any more.
+    """
     for position, descriptor in enumerate(others):
         if os.fork() == 0:
             connection.close()
@@ -94,51 +171,3 @@ def _fork(connection: Connection, others: Sequence[int]) -> Connection:
             return Connection(descriptor)
         os.close(descriptor)
     return connection
-
-
-def _serve(connection: Connection, others: Sequence[int]) -> None:
-    spec: WorkerSpec = pickle.loads(connection.recv_bytes())
-    # While torch and vLLM are imported almost nothing becomes garbage, and the collector walks through all of it often.
-    gc.disable()
-    from run_batch.jobs.mapping import shared_memory as transport
-    from run_batch.model.declaration import DeclarationError
-    from run_batch.model.images.resize import compile_resize
-    from run_batch.model.plugin import PluginError, register
-
-    try:
-        import cv2
-        import torch
-
-        # Workers are what runs in parallel: threads within them would only take turns.
-        cv2.setNumThreads(1)
-        torch.set_num_threads(1)
-        pa.set_cpu_count(1)
-        pa.set_io_thread_count(1)
-        register()
-        from run_batch.jobs.mapping.row_mapper import RowMapper
-
-        mapper = RowMapper(spec.config, spec.schema, spec.media_root)
-        if spec.config.input.image_column:
-            compile_resize()
-    except (JobError, PluginError, DeclarationError) as error:
-        transport.send(connection, WorkerProblem(str(error), bad_job=True))
-        return
-    except Exception:
-        transport.send(connection, WorkerProblem(traceback.format_exc(), bad_job=False))
-        return
-    # What has been loaded stays: the collector need not look at it ever again.
-    gc.freeze()
-    gc.enable()
-    connection = _fork(connection, others)
-    transport.send(connection, WorkerReady(os.getpid()))
-    while True:
-        batch: RowBatch = transport.receive(connection)[0]
-        try:
-            transport.send(connection, mapper.map(batch))
-        except DeclarationError as error:
-            transport.send(connection, WorkerProblem(str(error), bad_job=True))
-            return
-        except Exception:
-            where = f"while mapping rows {batch.start} to {batch.stop - 1}:\n{traceback.format_exc()}"
-            transport.send(connection, WorkerProblem(where, bad_job=False))
-            return

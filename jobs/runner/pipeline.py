@@ -22,8 +22,9 @@ from run_batch.jobs.job.read_rows import read_rows
 from run_batch.jobs.job.work import Work
 from run_batch.jobs.machine.cores import usable_cores
 from run_batch.jobs.machine.stop_signals import StopRequest
+from run_batch.jobs.mapping.backpressure import MappedRows
 from run_batch.jobs.mapping.worker_main import WorkerSpec
-from run_batch.jobs.mapping.worker_pool import BATCH_ROWS, MappedRows, WorkerPool
+from run_batch.jobs.mapping.worker_pool import BATCH_ROWS, WorkerPool
 from run_batch.jobs.runner.finished_rows import FinishedRows
 from run_batch.jobs.runner.resume import ShardRecovery, resume
 from run_batch.jobs.runner.shard_assignment import ShardAssignment

@@ -12,31 +12,13 @@ from collections import defaultdict
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from run_batch.jobs.watch.pool_counts import PoolCounts
+
 METRICS_FILE = "metrics.jsonl"
 _INTERVAL_SECONDS = 1.0
 # From this share of an interval on without a row, the engine counts as idle.
 _IDLE = 0.1
 _SHARDS_BEHIND = 2
-
-
-@dataclass(frozen=True, slots=True)
-class PoolCounts:
-    """What a worker pool has done since it was started.
-
-    Attributes:
-        rows_mapped: rows that came back from workers.
-        mapping_seconds: of all workers, with rows to map.
-        input_seconds: of the pool's thread, reading the input.
-        rows_waiting, bytes_waiting: mapped rows that wait for the engine, now, and the bytes of their tensors.
-        workers: worker processes.
-    """
-
-    rows_mapped: int
-    mapping_seconds: float
-    input_seconds: float
-    rows_waiting: int
-    bytes_waiting: int
-    workers: int
 
 
 @dataclass(frozen=True, slots=True)

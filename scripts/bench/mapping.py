@@ -32,7 +32,7 @@ from run_batch.jobs.job.config import load_config
 from run_batch.jobs.job.rows import RowFailure
 from run_batch.jobs.mapping.row_mapper import RowMapper
 from run_batch.jobs.mapping.shared_memory import receive, send
-from run_batch.jobs.mapping.worker_pool import WORKER_ENVIRONMENT
+from run_batch.jobs.mapping.worker_process import WORKER_ENVIRONMENT
 from run_batch.model.images.resize import compile_resize
 from run_batch.model.plugin import announce_plugins, register
 

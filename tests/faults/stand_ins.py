@@ -7,7 +7,9 @@ of FILE for each.
 """
 
 import contextlib
+import functools
 import os
+import pickle
 import resource
 import signal
 import sys
@@ -23,6 +25,7 @@ import power
 import pyarrow as pa
 
 from run_batch.io.coordination import lease as lease
+from run_batch.io.inputs.source import RowBatch
 from run_batch.jobs import cli
 from run_batch.jobs.engine import supervisor
 from run_batch.jobs.engine.vllm_engine import EngineDied
@@ -30,22 +33,26 @@ from run_batch.jobs.job.config import JobConfig
 from run_batch.jobs.job.prepare import prepare
 from run_batch.jobs.job.rows import Generation, MappedRow, RowFailure
 from run_batch.jobs.job.shares import Share
-from run_batch.jobs.mapping import shared_memory as transport
-from run_batch.jobs.mapping import worker_pool as workers
-from run_batch.jobs.mapping.worker_main import WorkerReady
-from run_batch.jobs.mapping.worker_pool import WorkerPool, _Worker
+from run_batch.jobs.mapping import backpressure, shared_memory
+from run_batch.jobs.mapping.worker_main import serve
+from run_batch.jobs.mapping.worker_pool import WorkerPool
+from run_batch.jobs.mapping.worker_process import WorkerProcess
 from run_batch.jobs.runner import pipeline, run_job
 
-# pyarrow loads parts of itself when it is first asked for a plain list: once, not in every run that is forked.
+# Imports that a run does late are done here once, not in every run that is forked: torch, by shared_memory, and what
+# pyarrow loads when it is first asked for a plain list.
+assert shared_memory
 pa.array([1]).to_pylist()
 
 
 @dataclass(frozen=True)
 class Speed:
-    """Attributes:
-    max_num_seqs: rows that run at once.
-    step_seconds: of one step; a row takes one to four.
-    tame: no prompt does it any harm.
+    """How a stand-in engine runs.
+
+    Attributes:
+        max_num_seqs: rows that run at once.
+        step_seconds: duration of one step; a row takes one to four.
+        tame: whether prompts that steer the engine are taken for plain text.
     """
 
     max_num_seqs: int = 8
@@ -54,7 +61,7 @@ class Speed:
 
 
 class Forked:
-    """A child process that runs a function on its end of a pipe; looks like subprocess.Popen."""
+    """A child process that runs a function on its end of a pipe, with the methods of subprocess.Popen that are used."""
 
     def __init__(self, serve: Callable[[Connection], None]) -> None:
         ours, theirs = Pipe(duplex=True)
@@ -82,14 +89,16 @@ class Forked:
         return 0
 
 
-def _map_rows(connection: Connection) -> None:
-    connection.recv_bytes()
-    transport.send(connection, WorkerReady(os.getpid()))
-    while True:
-        task = transport.receive(connection)[0]
-        prompts = task.records.column("prompt").to_pylist()
-        rows = enumerate(prompts, task.start)
-        transport.send(connection, [map_row(row, prompt) for row, prompt in rows])
+@dataclass(frozen=True)
+class PromptSpec:
+    """Stands in for WorkerSpec: a row's prompt is all that the engine takes."""
+
+    def load(self) -> "PromptSpec":
+        return self
+
+    def map(self, batch: RowBatch) -> list[MappedRow | RowFailure]:
+        prompts = batch.records.column("prompt").to_pylist()
+        return [map_row(row, prompt) for row, prompt in enumerate(prompts, batch.start)]
 
 
 def map_row(row: int, prompt: str) -> MappedRow | RowFailure:
@@ -103,14 +112,17 @@ def map_row(row: int, prompt: str) -> MappedRow | RowFailure:
     return RowFailure(row, "bad_row", "it says so") if prompt == "bad" else MappedRow(row, prompt, {})
 
 
-class ForkedPool(WorkerPool):
-    def _start(self, count: int) -> list[_Worker]:
-        workers = []
-        for _ in range(count):
-            process: Any = Forked(_map_rows)
-            process.connection.send_bytes(b"")
-            workers.append(_Worker(process, process.connection))
-        return workers
+def fork_workers(spec: Any, count: int) -> list[WorkerProcess]:
+    """Start workers as `start_workers` does, as forks of this process: in milliseconds, with all imports done."""
+    workers = []
+    for _ in range(count):
+        process: Any = Forked(lambda connection: serve(connection, ()))
+        process.connection.send_bytes(pickle.dumps(spec))
+        workers.append(WorkerProcess(process, process.connection))
+    return workers
+
+
+ForkedPool = functools.partial(WorkerPool, start=lambda spec, count: fork_workers(PromptSpec(), count))
 
 
 class StandInEngine:
@@ -204,7 +216,7 @@ class Setting:
     hangup_ignored: bool = False
     durable: Path | None = None
     share: tuple[int, int] = (0, 1)
-    rows_ahead: int = workers.MAX_WAITING_ROWS
+    rows_ahead: int = backpressure.MAX_WAITING_ROWS
     quota: int | None = None
     file_bytes: int | None = None
 
@@ -224,9 +236,9 @@ def run_command(config_path: Path, log: Path, output: Path, speed: Speed, settin
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
     sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w", buffering=1)
-    pipeline.WorkerPool = ForkedPool  # type: ignore[misc]
+    pipeline.WorkerPool = ForkedPool  # type: ignore[misc,assignment]
     run_job.result_metadata = lambda job: {}
-    workers.MAX_WAITING_ROWS = setting.rows_ahead
+    backpressure.MAX_WAITING_ROWS = setting.rows_ahead
     # Nothing here hangs on how long these are: the stand-ins ignore signals, and leases are of this machine.
     supervisor._SECONDS_FOR_A_SIGNAL, lease.REFRESH_SECONDS = 0.02, 1.0
     kind = InProcessEngine if setting.in_process else StandInEngine

@@ -1,4 +1,4 @@
-"""Workers that die, and which row is to blame for it."""
+"""Worker processes that die: which row is blamed, and that all others are mapped."""
 
 from pathlib import Path
 
@@ -9,12 +9,12 @@ from standing import make_job
 from run_batch.jobs.mapping.worker_pool import BATCH_ROWS
 
 ROWS = 6 * BATCH_ROWS
-# The first row of a batch, which shares its number with the batch, and one in the middle.
+# The first row of a batch, whose index is also the batch's start, and one in the middle.
 PLACES = (2 * BATCH_ROWS, 4 * BATCH_ROWS + 5)
 
 
 def errors(tmp_path: Path, times: int, place: int) -> tuple[dict[int, str], int]:
-    """The errors of a job in which one row kills its worker some times, by row; and how often it did."""
+    """Run a job in which one row kills its worker up to `times` times; its errors by row, and the number of deaths."""
     deaths = tmp_path / "deaths"
     rows = [f"prompt {i}" if i != place else f"deadly {times} {deaths}" for i in range(ROWS)]
     job = make_job(tmp_path, rows, Speed(step_seconds=0.0))

@@ -1,4 +1,4 @@
-"""Rows between processes: the same values, tensors and Arrow batches without a copy through the pipe."""
+"""Values sent between processes arrive unchanged, their tensors and Arrow batches in shared memory."""
 
 import errno
 import os
@@ -10,13 +10,13 @@ import pyarrow as pa
 import pytest
 import torch
 
-from run_batch.jobs.mapping import shared_memory as transport
+from run_batch.jobs.mapping import shared_memory
 
 
 def exchange(value: object) -> tuple[object, int]:
     ours, theirs = Pipe()
-    transport.send(ours, value)
-    return transport.receive(theirs)
+    shared_memory.send(ours, value)
+    return shared_memory.receive(theirs)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.uint8, torch.bool, torch.int64])
@@ -52,15 +52,15 @@ def test_a_slice_of_an_arrow_batch_arrives_alone() -> None:
 
 
 def test_sending_large_rows_does_not_wait_until_they_are_read() -> None:
-    # Both are far more than a pipe holds: a thread that hands rows to several workers would wait for the slowest.
+    # Each is far more than a pipe holds: else the pool's thread would wait for the slowest of its workers.
     ours, theirs = Pipe()
     values = [pa.record_batch({"image": [bytes(10_000_000)]}), torch.zeros(10_000_000, dtype=torch.uint8)]
-    sender = threading.Thread(target=lambda: [transport.send(ours, value) for value in values], daemon=True)
+    sender = threading.Thread(target=lambda: [shared_memory.send(ours, value) for value in values], daemon=True)
     sender.start()
     sender.join(timeout=20)
     assert not sender.is_alive()
-    assert transport.receive(theirs)[0]["image"][0].as_py() == bytes(10_000_000)
-    assert len(transport.receive(theirs)[0]) == 10_000_000
+    assert shared_memory.receive(theirs)[0]["image"][0].as_py() == bytes(10_000_000)
+    assert len(shared_memory.receive(theirs)[0]) == 10_000_000
 
 
 def test_no_descriptor_is_left_open() -> None:
@@ -77,20 +77,20 @@ def test_received_values_hold_no_descriptor() -> None:
     assert [int(tensor[-1]) for tensor in received] == list(range(50))
 
 
-def test_what_cannot_be_sent_is_not_sent_half(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_value_that_cannot_be_sent_leaves_nothing_in_the_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
     def no_descriptor(*arguments: object) -> int:
         raise OSError(errno.EMFILE, "too many open files")
 
     ours, theirs = Pipe()
     with monkeypatch.context() as patch, pytest.raises(OSError, match="too many"):
         patch.setattr(os, "memfd_create", no_descriptor)
-        transport.send(ours, torch.ones(1000))
-    transport.send(ours, "next")
-    assert transport.receive(theirs) == ("next", 0)
+        shared_memory.send(ours, torch.ones(1000))
+    shared_memory.send(ours, "next")
+    assert shared_memory.receive(theirs) == ("next", 0)
 
 
-def test_the_other_end_gone_is_told() -> None:
+def test_a_closed_other_end_raises_end_of_file() -> None:
     ours, theirs = Pipe()
     ours.close()
     with pytest.raises(EOFError):
-        transport.receive(theirs)
+        shared_memory.receive(theirs)

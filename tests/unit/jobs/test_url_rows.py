@@ -1,4 +1,4 @@
-"""Images by URL on the whole way of a row to the engine, as job.toml allows them."""
+"""Rows with image URLs, mapped as job.toml's allowed hosts permit."""
 
 from pathlib import Path
 from typing import Any

@@ -1,0 +1,58 @@
+"""Batches that no worker holds: the input's next one, and those to retry because their worker died."""
+
+import collections
+import time
+from collections.abc import Iterable, Iterator
+
+from run_batch.io.inputs.source import RowBatch
+from run_batch.jobs.job.rows import RowFailure
+
+_DEATHS_PER_ROW = 2
+
+
+class PendingBatches:
+    """The batches of an iterator, and in front of them those that are given back for a retry.
+
+    Attributes:
+        input_seconds: time spent waiting for the iterator.
+    """
+
+    def __init__(self, batches: Iterator[RowBatch]) -> None:
+        self.input_seconds = 0.0
+        self._input = batches
+        self._input_ended = False
+        self._retries: collections.deque[RowBatch] = collections.deque()
+        self._deaths: collections.Counter[int] = collections.Counter()
+
+    def are_done(self) -> bool:
+        """Whether the input has ended and nothing waits for a retry."""
+        return self._input_ended and not self._retries
+
+    def take(self) -> RowBatch | None:
+        """The next batch to map; None if there is none now."""
+        if self._retries:
+            return self._retries.popleft()
+        started = time.monotonic()
+        batch = next(self._input, None)
+        self.input_seconds += time.monotonic() - started
+        if batch is None:
+            self._input_ended = True
+        return batch
+
+    def retry(self, batches: Iterable[RowBatch]) -> None:
+        """Give back batches that were still queued at a worker that died."""
+        self._retries.extend(batches)
+
+    def retry_suspect(self, batch: RowBatch) -> RowFailure | None:
+        """Give back the batch that a worker died on, so that each of its rows is mapped alone.
+
+        Returns:
+            The result of a row that has now killed its worker twice while alone in it. It is not retried.
+        """
+        # Only deaths on a row alone count: a worker that is killed from outside holds rows, too.
+        if batch.records.num_rows == 1:
+            self._deaths[batch.start] += 1
+        if self._deaths[batch.start] >= _DEATHS_PER_ROW:
+            return RowFailure(batch.start, "worker_died", "mapping this row kills the worker process")
+        self._retries.extend(batch.slice(offset, 1) for offset in range(batch.records.num_rows))
+        return None

@@ -1,0 +1,89 @@
+"""Worker processes as the engine's process sees them: started, told apart by their pipes, ended."""
+
+import collections
+import contextlib
+import os
+import pickle
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, Pipe
+from typing import TypeAlias
+
+from run_batch.io.inputs.source import RowBatch
+from run_batch.jobs.mapping.worker_main import WorkerSpec
+
+WORKER_ENVIRONMENT = {
+    # One core per worker: the pool is what runs in parallel.
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    # By default glibc returns the memory of decoded images to the kernel after each batch, and the kernel clears it
+    # again for the next: a tenth of the time that a large image takes. With these values it keeps up to 128 MiB; blocks
+    # above 32 MiB are still returned.
+    "MALLOC_TRIM_THRESHOLD_": str(128 << 20),
+    "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
+}
+
+
+@dataclass(slots=True, eq=False)
+class WorkerProcess:
+    """One worker process and the batches that it holds.
+
+    Attributes:
+        process: the process that was started; None for a copy that another worker has forked.
+        connection: the pool's end of the worker's pipe.
+        batches: sent to the worker and not returned yet, in the order in which it maps them.
+        loaded: whether the worker has said that it is ready for batches.
+        pidfd: refers to the process of a copy, once that is ready; a process id alone could be reused.
+    """
+
+    process: subprocess.Popen[bytes] | None
+    connection: Connection
+    batches: collections.deque[RowBatch] = field(default_factory=collections.deque)
+    loaded: bool = False
+    pidfd: int | None = None
+
+    def ready(self, pid: int) -> None:
+        """Note that the worker takes batches, and which process it is."""
+        self.loaded = True
+        if self.process is None:
+            # A copy that has died already has no process; end of file on its pipe reports the death.
+            with contextlib.suppress(ProcessLookupError):
+                self.pidfd = os.pidfd_open(pid)
+
+    def end(self) -> None:
+        """Kill the process, if it still runs, and close the pipe."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+        if self.pidfd is not None:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+            os.close(self.pidfd)
+            self.pidfd = None
+        self.connection.close()
+
+
+StartWorkers: TypeAlias = Callable[[WorkerSpec, int], list[WorkerProcess]]
+
+
+def start_workers(spec: WorkerSpec, count: int) -> list[WorkerProcess]:
+    """Start `count` workers without waiting until they are ready: one process, which forks the others once loaded."""
+    pipes = [Pipe(duplex=True) for _ in range(count)]
+    descriptors = [theirs.fileno() for _, theirs in pipes]
+    arguments = ", ".join(map(str, descriptors))
+    process = subprocess.Popen(
+        [sys.executable, "-c", f"from run_batch.jobs.mapping.worker_main import main; main({arguments})"],
+        pass_fds=descriptors,
+        stdin=subprocess.DEVNULL,
+        env={**os.environ, **WORKER_ENVIRONMENT},
+    )
+    for _, theirs in pipes:
+        theirs.close()
+    first, *others = (ours for ours, _ in pipes)
+    first.send_bytes(pickle.dumps(spec))
+    return [WorkerProcess(process, first), *(WorkerProcess(None, ours) for ours in others)]

@@ -1,0 +1,57 @@
+"""A spec for worker processes that load no model, in a module that those processes can import."""
+
+import os
+import time
+from dataclasses import dataclass
+
+import pyarrow as pa
+import torch
+
+from run_batch.io.inputs.source import RowBatch
+from run_batch.jobs.job.rows import MappedRow
+
+BATCH_ROWS = 16
+
+
+@dataclass(frozen=True)
+class LightSpec:
+    """Maps each row to its id, the id of the worker's process, and a tensor.
+
+    Attributes:
+        load_error: raised instead of loading.
+        map_error: raised instead of mapping a batch.
+        seconds: duration of mapping a batch.
+        tensor_bytes: size of each row's tensor.
+        deadly_row: index of a row that kills the worker which maps it.
+    """
+
+    load_error: Exception | None = None
+    map_error: Exception | None = None
+    seconds: float = 0.0
+    tensor_bytes: int = 0
+    deadly_row: int | None = None
+
+    def load(self) -> "LightSpec":
+        if self.load_error is not None:
+            raise self.load_error
+        return self
+
+    def map(self, batch: RowBatch) -> list[MappedRow]:
+        if self.map_error is not None:
+            raise self.map_error
+        if self.deadly_row in range(batch.start, batch.stop):
+            os._exit(9)
+        time.sleep(self.seconds)
+        ids = batch.row_ids or []
+        tensor = torch.zeros(self.tensor_bytes, dtype=torch.uint8)
+        return [
+            MappedRow(row, (ids[i], os.getpid(), tensor.clone()), {})
+            for i, row in enumerate(range(batch.start, batch.stop))
+        ]
+
+
+def batch(index: int) -> RowBatch:
+    """Batch `index` of an input, with row ids `rows:ROW`."""
+    start = index * BATCH_ROWS
+    rows = range(start, start + BATCH_ROWS)
+    return RowBatch(start, pa.record_batch({"text": [f"text {row}" for row in rows]}), [f"rows:{row}" for row in rows])
