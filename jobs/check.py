@@ -1,6 +1,6 @@
 """`run-batch check`: checks everything about a job that can be known without starting an engine."""
 
-from run_batch.jobs.job.columns import model_settings, needed_columns
+from run_batch.jobs.job.columns import needed_columns
 from run_batch.jobs.job.errors import JobError
 from run_batch.jobs.job.prepare import PreparedJob
 from run_batch.jobs.job.read_rows import read_rows
@@ -23,7 +23,7 @@ def check_job(job: PreparedJob) -> str:
         announce_plugins(job.config.model.plugins, job.config.folder)
         register()
         build_sampling_params(job.config.sampling)
-        build_engine_args(model_settings(job.config))
+        build_engine_args(job.config.model_settings)
         mapper = RowMapper(job.config, job.source.schema, job.media_root)
         results = _map_first_rows(job, mapper)
     except (PluginError, SettingsError, DeclarationError) as error:

@@ -1,21 +1,10 @@
-"""The columns of the input that a job reads, and the settings of its model."""
+"""The columns of the input that a job reads, and those of its results."""
 
 import pyarrow as pa
 
 from run_batch.jobs.job.config import JobConfig
 from run_batch.jobs.job.errors import JobError
 from run_batch.jobs.job.prompt_template import parse_template, require_column
-from run_batch.model.checkpoint.settings import ModelSettings
-
-
-def model_settings(config: JobConfig) -> ModelSettings:
-    """The settings by which vLLM's classes are built for this job: [model] with an absolute path, and [engine]."""
-    return ModelSettings(
-        path=config.resolve(config.model.path),
-        architecture=config.model.architecture,
-        engine=config.engine,
-        trust_remote_code=config.model.trust_remote_code,
-    )
 
 
 def needed_columns(config: JobConfig, schema: pa.Schema) -> list[str]:

@@ -14,6 +14,7 @@ from pydantic.fields import FieldInfo
 from run_batch.jobs.job.errors import JobError
 from run_batch.jobs.job.tables import ENGINE_PLACEMENT, FREE_TABLES, TABLES, Effect, JobTables, effect_of
 from run_batch.model.checkpoint.nearest_name import nearest_or_all
+from run_batch.model.checkpoint.settings import ModelSettings
 
 _HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 
@@ -31,6 +32,16 @@ class JobConfig(JobTables):
     def output_folder(self) -> Path:
         """`output.path` as an absolute path."""
         return Path(os.path.normpath(self.folder / os.path.expanduser(self.output.path)))
+
+    @property
+    def model_settings(self) -> ModelSettings:
+        """The tables `model` and `engine`, as the model side takes them."""
+        return ModelSettings(
+            path=self.resolve(self.model.path),
+            architecture=self.model.architecture,
+            engine=self.engine,
+            trust_remote_code=self.model.trust_remote_code,
+        )
 
     def resolve(self, path: str) -> str:
         """A path of job.toml as an absolute path; a URL, or a Hub id that is no path here, as it is."""

@@ -18,7 +18,6 @@ from run_batch.io.media.allowed_hosts import HostRules
 from run_batch.io.media.errors import MediaError
 from run_batch.io.media.image_column import image_cells
 from run_batch.io.media.reader import MediaReader
-from run_batch.jobs.job.columns import model_settings
 from run_batch.jobs.job.config import JobConfig
 from run_batch.jobs.job.errors import JobError
 from run_batch.jobs.job.prompt_template import PromptTemplate, parse_template
@@ -54,7 +53,7 @@ class RowMapper:
         hosts = HostRules.of(config.input.allowed_hosts, config.input.allow_private_hosts)
         self._media = MediaReader(media_root, hosts)
         try:
-            self._model = Renderer(model_settings(config), config.preprocess.scaled_jpeg_decoding)
+            self._model = Renderer(config.model_settings, config.preprocess.scaled_jpeg_decoding)
             self._chat = self._model.chat_template() if config.prompt.chat else None
         except SettingsError as error:
             raise JobError(str(error)) from None

@@ -12,7 +12,6 @@ from run_batch.io.coordination.claims import Claims
 from run_batch.io.coordination.lease import Lease
 from run_batch.io.outputs.shards import ShardError
 from run_batch.jobs.engine.vllm_engine import Engine
-from run_batch.jobs.job.columns import model_settings
 from run_batch.jobs.job.config import JobConfig
 from run_batch.jobs.job.errors import EXIT_INTERRUPTED, Interrupted, JobError, RunError
 from run_batch.jobs.job.job_identity import job_hash
@@ -79,7 +78,7 @@ def start_vllm(config: JobConfig) -> Engine:
     gc.disable()
     try:
         register()
-        return Engine(model_settings(config), config.sampling)
+        return Engine(config.model_settings, config.sampling)
     except (PluginError, DeclarationError) as error:
         raise JobError(str(error)) from None
     finally:

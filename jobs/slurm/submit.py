@@ -16,7 +16,6 @@ from typing import TextIO
 
 from run_batch.io.secrets import hide_secrets
 from run_batch.jobs.check import check_job
-from run_batch.jobs.job.columns import model_settings
 from run_batch.jobs.job.config import JobConfig
 from run_batch.jobs.job.errors import EXIT_COMPLETE, JobError, RunError
 from run_batch.jobs.job.job_identity import record_job
@@ -129,7 +128,7 @@ def _download_weights(config: JobConfig) -> None:
     if not _is_hub_id(config.resolve(config.model.path)):
         return
     try:
-        download_model(model_settings(config))
+        download_model(config.model_settings)
     except SettingsError as error:
         raise JobError(str(error)) from None
 

@@ -9,7 +9,6 @@ from checkpoints import IMAGE_TOKEN_ID, PREPROCESSOR, save_tokenizer
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaNextConfig, MistralConfig
 
 import jobs
-from run_batch.jobs.job.columns import model_settings
 from run_batch.jobs.job.config import load_config
 from run_batch.model.checkpoint.settings import build_engine_args, build_sampling_params
 
@@ -42,7 +41,7 @@ CHECKPOINTS: dict[str, tuple[Any, dict[str, Any], str]] = {
 @pytest.mark.parametrize("path", CONFIGS, ids=[path.stem for path in CONFIGS])
 def test_every_shipped_config_holds_against_this_vllm(path: Path) -> None:
     config = load_config(path)
-    build_engine_args(model_settings(config))
+    build_engine_args(config.model_settings)
     build_sampling_params(config.sampling)
 
 

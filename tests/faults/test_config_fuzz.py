@@ -14,7 +14,6 @@ from vllm import SamplingParams
 from vllm.engine.arg_utils import EngineArgs
 
 import jobs
-from run_batch.jobs.job.columns import model_settings
 from run_batch.jobs.job.config import load_config
 from run_batch.jobs.job.errors import JobError
 from run_batch.jobs.job.prepare import prepare
@@ -224,7 +223,7 @@ def outcome(path: Path) -> str:
         return str(error)
     try:
         build_sampling_params(config.sampling)
-        build_model_config(model_settings(config))
+        build_model_config(config.model_settings)
     except SettingsError as error:
         return str(error)
     return "job"
