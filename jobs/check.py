@@ -3,7 +3,7 @@
 from run_batch.jobs.job.columns import needed_columns
 from run_batch.jobs.job.errors import JobError
 from run_batch.jobs.job.prepare import PreparedJob
-from run_batch.jobs.job.read_rows import read_rows
+from run_batch.jobs.job.row_reader import read_rows
 from run_batch.jobs.job.rows import MappedRow, RowFailure
 from run_batch.jobs.mapping.row_mapper import RowMapper
 from run_batch.jobs.mapping.worker_pool import BATCH_ROWS

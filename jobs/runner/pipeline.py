@@ -18,7 +18,7 @@ from run_batch.jobs.engine.vllm_engine import Engine
 from run_batch.jobs.job.columns import needed_columns
 from run_batch.jobs.job.errors import Interrupted, JobError, RunError, storage_failed
 from run_batch.jobs.job.prepare import PreparedJob
-from run_batch.jobs.job.read_rows import read_rows
+from run_batch.jobs.job.row_reader import read_rows
 from run_batch.jobs.job.work import Work
 from run_batch.jobs.machine.cores import usable_cores
 from run_batch.jobs.machine.stop_signals import StopRequest

@@ -10,7 +10,7 @@ from run_batch.io.inputs.parquet import ParquetSource
 from run_batch.io.outputs.journal import JournalWriter
 from run_batch.io.outputs.shards import ShardStore
 from run_batch.jobs.job.plan import Plan
-from run_batch.jobs.job.read_rows import read_rows
+from run_batch.jobs.job.row_reader import read_rows
 from run_batch.jobs.job.rows import Generation, RowFailure
 from run_batch.jobs.results.journal_files import journal_folder, segment_name
 from run_batch.jobs.results.journal_rows import JournalRow, encode_rows
