@@ -16,10 +16,9 @@ from run_batch.jobs.engine.running_rows import RunningRows
 from run_batch.jobs.engine.suspects import Suspects
 from run_batch.jobs.engine.vllm_engine import Engine, EngineDied
 from run_batch.jobs.engine.watchdog import Watchdog
-from run_batch.jobs.job.errors import EXIT_RUN_FAILED, RunError
+from run_batch.jobs.job.errors import EXIT_RUN_FAILED, RunError, storage_failed
 from run_batch.jobs.job.rows import Generation, MappedRow, RowFailure, RowResult
 from run_batch.jobs.machine.stop_signals import StopRequest
-from run_batch.jobs.results.shard_writer import storage_failed
 
 # Rows added to the engine, as a multiple of those it runs at once: the rest wait inside it, so that the next step
 # never lacks a row because one has just finished.

@@ -26,3 +26,8 @@ class RunError(_ShownError):
 
 class Interrupted(BaseException):
     """SIGTERM or SIGINT before any row was generated. Not an Exception: no library may swallow it."""
+
+
+def storage_failed(what: str, error: OSError) -> RunError:
+    """What a run says when its output folder does not take what it writes."""
+    return RunError(f"{what}: {error}. What is finished is kept; mend this and run the same command again")

@@ -11,7 +11,7 @@ from run_batch.io.inputs.source import InputError, Source
 from run_batch.io.outputs.shards import ShardError, ShardStore
 from run_batch.jobs.results.commits import Commit, count_shard
 from run_batch.jobs.job.config import JobConfig
-from run_batch.jobs.job.errors import RunError
+from run_batch.jobs.job.errors import RunError, storage_failed
 from run_batch.jobs.job.rows import Generation, TokenLogprob, RowResult
 from run_batch.jobs.job.rows import RowFailure
 from run_batch.jobs.job.plan import RESULT_COLUMNS
@@ -136,11 +136,6 @@ class ResultWriter:
             row_ids = pa.array(self._source.row_names(rows.start, rows.stop), pa.string())
         own = {name: carried[name] for name in columns} if carried is not None else {}
         return build_table(self._config, {"row_id": row_ids, **own}, results)
-
-
-def storage_failed(what: str, error: OSError) -> RunError:
-    """What a run says when its output folder does not take what it writes."""
-    return RunError(f"{what}: {error}. What is finished is kept; mend this and run the same command again")
 
 
 def compare_texts(results: list[RowResult], expected: list[str | None]) -> list[RowResult]:

@@ -14,13 +14,12 @@ from dataclasses import asdict, dataclass
 from run_batch.io.coordination.claims import Claims, remove_claims, remove_folder
 from run_batch.io.coordination.lease import Lease, LeaseHeldError
 from run_batch.io.outputs.shards import replace_file
-from run_batch.jobs.job.errors import EXIT_COMPLETE, EXIT_TOO_MANY_FAILURES, RunError
+from run_batch.jobs.job.errors import EXIT_COMPLETE, EXIT_TOO_MANY_FAILURES, RunError, storage_failed
 from run_batch.jobs.job.prepare import PreparedJob
 from run_batch.jobs.job.shares import SHARES_FOLDER
 from run_batch.jobs.job.work import Work, missing_work
 from run_batch.jobs.results.commits import errors_by_kind, read_commits
 from run_batch.jobs.results.recovery import remove_journals
-from run_batch.jobs.results.shard_writer import storage_failed
 from run_batch.jobs.runner.shard_assignment import shards_to_help_with
 
 SUMMARY_FILE = "summary.json"

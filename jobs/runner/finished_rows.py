@@ -8,6 +8,7 @@ from typing import TextIO
 from run_batch.io.coordination.claims import Claims
 from run_batch.io.outputs.journal import JournalWriter
 from run_batch.jobs.engine.supervisor import Supervisor
+from run_batch.jobs.job.errors import storage_failed
 from run_batch.jobs.job.plan import job_hash, record_job
 from run_batch.jobs.job.prepare import PreparedJob
 from run_batch.jobs.job.rows import RowFailure, RowResult
@@ -16,7 +17,7 @@ from run_batch.jobs.mapping.worker_pool import WorkerPool
 from run_batch.jobs.results.commits import Commit, record_commit
 from run_batch.jobs.results.journal_rows import JournalRow, encode_rows
 from run_batch.jobs.results.recovery import journal_folder, segment_name, writer_name
-from run_batch.jobs.results.shard_writer import ResultWriter, storage_failed
+from run_batch.jobs.results.shard_writer import ResultWriter
 from run_batch.jobs.runner.resume import Resumed
 from run_batch.jobs.runner.shard_assignment import Assignment
 from run_batch.jobs.watch.metrics import METRICS_FILE, Metrics

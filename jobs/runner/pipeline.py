@@ -26,6 +26,7 @@ from run_batch.jobs.job.errors import (
     Interrupted,
     JobError,
     RunError,
+    storage_failed,
 )
 from run_batch.jobs.job.plan import job_hash
 from run_batch.jobs.job.prepare import PreparedJob
@@ -34,7 +35,6 @@ from run_batch.jobs.machine.cores import usable_cores
 from run_batch.jobs.machine.stop_signals import StopRequest
 from run_batch.jobs.mapping.worker_main import WorkerSpec
 from run_batch.jobs.mapping.worker_pool import BATCH_ROWS, MappedRows, WorkerPool
-from run_batch.jobs.results.shard_writer import storage_failed
 from run_batch.jobs.runner.completion import can_help, finish, held, next_work
 from run_batch.jobs.runner.finished_rows import FinishedRows
 from run_batch.jobs.runner.resume import Resumed, resume
