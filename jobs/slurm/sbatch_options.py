@@ -11,7 +11,7 @@ from typing import Any
 
 from run_batch.jobs.job.config import JobConfig, did_you_mean
 from run_batch.jobs.job.errors import JobError
-from run_batch.jobs.machine.slurm_environment import gpus_per_engine
+from run_batch.jobs.machine.gpus import gpus_per_engine
 
 # sbatch of Slurm 22.05 and later.
 _WITH_VALUE = """
