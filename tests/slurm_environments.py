@@ -2,6 +2,7 @@
 
 
 def array(task: int, first: int, last: int, step: int = 1, count: int | None = None) -> dict[str, str]:
+    """The batch script of one task of the array `first`-`last`:`step`."""
     count = (last - first) // step + 1 if count is None else count
     numbers = {"ID": task, "MIN": first, "MAX": last, "STEP": step, "COUNT": count}
     return {f"SLURM_ARRAY_TASK_{name}": str(number) for name, number in numbers.items()}

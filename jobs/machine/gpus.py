@@ -1,4 +1,4 @@
-"""Which GPUs of the node a process uses, and how many one engine needs."""
+"""How many GPUs one engine needs, and which GPUs of the node this process may use."""
 
 from collections.abc import Mapping, MutableMapping
 from pathlib import Path
@@ -9,15 +9,19 @@ from run_batch.jobs.machine.slurm_environment import read_number, tasks_on_node
 
 
 def gpus_per_engine(config: JobConfig) -> int:
-    """GPUs of one process, by the sizes of tensor and pipeline parallelism."""
+    """The GPUs of one engine: tensor parallel size x pipeline parallel size."""
     sizes = [config.engine.get(f"{kind}_parallel_size", 1) for kind in ("tensor", "pipeline")]
-    # Of another type, they are refused with the other engine settings.
+    # A size of another type is refused later, with the other engine settings.
     tensor, pipeline = (size if isinstance(size, int) and size > 0 else 1 for size in sizes)
     return tensor * pipeline
 
 
 def take_own_gpus(environ: MutableMapping[str, str], needed: int) -> None:
-    """Let this process see its own GPUs alone. To be called before anything looks for them.
+    """Set CUDA_VISIBLE_DEVICES to this process's own GPUs. Call it before a library initializes CUDA.
+
+    Args:
+        environ: the environment of this process; changed in place.
+        needed: GPUs of one engine.
 
     Raises:
         JobError: see own_devices.
@@ -28,14 +32,15 @@ def take_own_gpus(environ: MutableMapping[str, str], needed: int) -> None:
 
 
 def own_devices(environ: Mapping[str, str], needed: int, installed: int) -> str | None:
-    """What CUDA_VISIBLE_DEVICES should be, for a process that sees the GPUs of other tasks too; None: leave it.
+    """The value of CUDA_VISIBLE_DEVICES for a task that also sees the GPUs of other tasks; None: leave it unchanged.
 
     Args:
+        environ: the environment of the task.
         needed: GPUs of one engine.
-        installed: GPUs of this machine, for clusters whose Slurm does not manage them.
+        installed: GPUs of this machine, for clusters whose Slurm does not manage GPUs.
 
     Raises:
-        JobError: there are too few, or a number of them that cannot be shared out.
+        JobError: there are too few GPUs, or they cannot be divided among the tasks of this node.
     """
     visible = environ.get("CUDA_VISIBLE_DEVICES")
     devices = [str(device) for device in range(installed)] if visible is None else visible.split(",")
@@ -52,7 +57,7 @@ def own_devices(environ: Mapping[str, str], needed: int, installed: int) -> str 
         begin = read_number(environ, "SLURM_LOCALID") * needed
         return ",".join(devices[begin : begin + needed])
     on_node = environ.get("SLURM_GPUS_ON_NODE", "")
-    # As many as it needs: Slurm has given each task its own, unless all of them see the same few.
+    # Exactly as many as needed: Slurm has bound each task to its own GPUs, unless all tasks see the same few.
     if len(devices) == needed and not (on_node.isdigit() and int(on_node) < tasks * needed):
         return None
     raise JobError(
@@ -62,5 +67,5 @@ def own_devices(environ: Mapping[str, str], needed: int, installed: int) -> str 
 
 
 def _installed_gpus() -> int:
-    """NVIDIA GPUs of this machine, without loading any library."""
+    """The number of NVIDIA GPUs in /dev: asking CUDA would initialize it."""
     return sum(path.name.removeprefix("nvidia").isdigit() for path in Path("/dev").glob("nvidia[0-9]*"))

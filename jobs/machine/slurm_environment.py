@@ -1,7 +1,7 @@
-"""What Slurm tells a process by its environment: which share of the job is its own.
+"""Slurm's environment variables: which share of the job this process has, and how many tasks run on its node.
 
-A share is found inside an array task, inside a step (`srun`) of several tasks, and inside both. Numbers that do not fit
-together are refused, with what to do: a share that is guessed wrong would leave rows out.
+A process has a share in an array task, in a step (`srun`) of several tasks, and in a step inside an array task. Numbers
+that contradict each other are refused: with a wrong share, rows would be left out.
 """
 
 from collections.abc import Mapping
@@ -9,18 +9,19 @@ from collections.abc import Mapping
 from run_batch.jobs.job.errors import JobError
 from run_batch.jobs.job.shares import Share
 
-# How many tasks the whole array has, set by the script of `run-batch submit`: resubmitted in part (--array=3,7), each
-# task still knows its share.
+# The number of tasks of the whole array, set by the script of `run-batch submit`: a task that is resubmitted alone
+# (--array=3,7) still knows its share.
 ARRAY_COUNT = "RUN_BATCH_ARRAY_COUNT"
 
 _BY_HAND = "or say --task-index and --task-count"
 
 
 def find_share(environ: Mapping[str, str]) -> Share | None:
-    """The share of the process with this environment; None outside of arrays and of steps with several tasks.
+    """The share of the process with this environment; None outside arrays and steps of several tasks.
 
     Raises:
-        JobError: the array is one whose tasks cannot be counted from the environment, or its numbers make no sense.
+        JobError: the number of tasks of the array cannot be told from the environment, or the variables contradict
+            each other.
     """
     array, step = _array_share(environ), _step_share(environ)
     if array is None or step is None:
@@ -42,7 +43,7 @@ def _array_share(environ: Mapping[str, str]) -> Share | None:
         return Share(task, count)
     names = ("MIN", "MAX", "STEP", "COUNT")
     first, last, step, count = (read_number(environ, f"SLURM_ARRAY_TASK_{name}") for name in names)
-    # Numbered from 5, it can hardly be all: the lost tasks of a larger array, submitted again.
+    # An array that begins at 5, or has gaps, is probably a part of a larger array, submitted again.
     if first > 1 or step < 1 or (last - first) // step + 1 != count:
         raise JobError(
             f"an array of {count} tasks from {first} to {last} is not a whole one (0-{count - 1}, say), so this task's "
@@ -53,7 +54,7 @@ def _array_share(environ: Mapping[str, str]) -> Share | None:
 
 
 def _step_share(environ: Mapping[str, str]) -> Share | None:
-    # SLURM_PROCID and SLURM_NTASKS are no sign of a step: the batch script has them too, and is one process.
+    # SLURM_PROCID and SLURM_NTASKS do not tell a step: they are set in the batch script, too, which is one process.
     if "SLURM_STEP_NUM_TASKS" not in environ:
         return None
     count = read_number(environ, "SLURM_STEP_NUM_TASKS")
@@ -61,10 +62,10 @@ def _step_share(environ: Mapping[str, str]) -> Share | None:
 
 
 def tasks_on_node(environ: Mapping[str, str]) -> int:
-    """How many tasks of this process's step are on this node; 1 outside of steps.
+    """How many tasks of this process's step run on this node; 1 outside steps.
 
     Raises:
-        JobError: Slurm's numbers make no sense.
+        JobError: the variables of the step contradict each other.
     """
     if _step_share(environ) is None:
         return 1
@@ -81,6 +82,11 @@ def tasks_on_node(environ: Mapping[str, str]) -> int:
 
 
 def read_number(environ: Mapping[str, str], name: str) -> int:
+    """The value of a variable that Slurm sets to a number.
+
+    Raises:
+        JobError: it is not set, or is not a number.
+    """
     try:
         return int(environ[name])
     except (KeyError, ValueError):

@@ -23,11 +23,14 @@ from run_batch.jobs.machine.gpus import own_devices, take_own_gpus
         ({**step(2, "4", local=2), "CUDA_VISIBLE_DEVICES": "0,1", "SLURM_GPUS_ON_NODE": "8"}, 2, None),
     ],
 )
-def test_a_task_takes_its_own_gpus_and_no_others(environ: dict[str, str], needed: int, devices: str | None) -> None:
-    before = environ.get("CUDA_VISIBLE_DEVICES")
+def test_a_task_takes_its_own_gpus_and_no_others(
+    monkeypatch: pytest.MonkeyPatch, environ: Mapping[str, str], needed: int, devices: str | None
+) -> None:
+    monkeypatch.setattr("run_batch.jobs.machine.gpus._installed_gpus", lambda: 0)
     assert own_devices(environ, needed, 0) == devices
-    take_own_gpus(environ, needed)
-    assert environ.get("CUDA_VISIBLE_DEVICES") == devices or before
+    changed = dict(environ)
+    take_own_gpus(changed, needed)
+    assert changed.get("CUDA_VISIBLE_DEVICES") == (devices or environ.get("CUDA_VISIBLE_DEVICES"))
 
 
 def test_gpus_that_slurm_does_not_manage_are_shared_out_too() -> None:
