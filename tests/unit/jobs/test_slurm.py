@@ -164,10 +164,12 @@ def test_a_setup_line_that_fails_ends_the_task(tmp_path: Path) -> None:
 def test_a_signal_to_the_script_reaches_the_command_and_its_exit_code_comes_back(
     tmp_path: Path, signalled: str
 ) -> None:
-    # While the command saves, the script gets another one: it must not take that for the end of the command.
+    # While the command saves, the script gets another one: it must not take that for the end of the command, which
+    # ends only when that one has reached it, too.
     other = {"USR1": "TERM", "TERM": "USR1"}[signalled]
-    save = f"kill -{other} $PPID; sleep 0.5; exit 75"
-    command = f"trap '' {other}; trap '{save}' {signalled}; kill -{signalled} $PPID; while :; do sleep 0.1; done"
+    wait = "do sleep 0.01; [ -e /proc/$PPID/exe ] || exit; done"  # no longer than the script runs
+    save = f'kill -{other} $PPID; until [ "$passed_on" ]; {wait}; exit 75'
+    command = f"trap passed_on=1 {other}; trap '{save}' {signalled}; kill -{signalled} $PPID; while :; {wait}"
     words = ["bash", "-c", command]
     done = run_script(tmp_path, array_script(REQUEUED, 8, words, {}))
     assert (done.returncode, done.stdout) == (75, "scontrol requeue 12_3\n"), done.stderr
