@@ -45,7 +45,7 @@ class Suspects:
         except (OSError, ValueError, TypeError, AttributeError):
             pass
 
-    def held(self, row: int) -> bool:
+    def is_suspect(self, row: int) -> bool:
         """Whether a row must run with its group alone."""
         return any(row in group for group in self.groups)
 
