@@ -25,7 +25,8 @@ from run_batch.jobs.job.errors import (
     RunError,
 )
 from run_batch.jobs.job.shares import WHOLE_JOB, Share
-from run_batch.jobs.machine.slurm_environment import find_share, gpus_per_engine, take_own_gpus
+from run_batch.jobs.machine.gpus import gpus_per_engine, take_own_gpus
+from run_batch.jobs.machine.slurm_environment import find_share
 
 _EXIT_CODES = """\b
 Exit codes:

@@ -1,7 +1,7 @@
-"""A note of the rows that the engine holds, for the case that they take the whole process down with them.
+"""A file that tells the next process which rows were in the engine when this process died.
 
-One number of eight bytes for each row, written in place before the engine sees the row. The operating system keeps it
-when the process dies, so nothing waits for the disk; a power cut may lose it, which no row causes.
+It has one slot of eight bytes for each row, written in place before the engine gets the row. Writes are not synced: the
+operating system keeps them when the process dies. A power cut may lose them, but no row causes a power cut.
 """
 
 import os
@@ -12,37 +12,60 @@ _SLOT = struct.Struct("<q")
 
 
 class RunningRows:
-    """The note of this process. An empty place holds 0, any other its row's index plus 1."""
+    """The file of this process. An empty slot holds 0, any other the index of its row plus 1."""
 
-    def __init__(self, path: Path, places: int) -> None:
-        """Raises:
-        OSError: the file cannot be written.
+    def __init__(self, path: Path, slots: int) -> None:
+        """Create the file, or empty one that is there.
+
+        Args:
+            slots: rows for which there is room; the file grows when there are more.
+
+        Raises:
+            OSError: the file cannot be written.
         """
         self._path = path
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
-        # All blocks now: later writes need no room on the disk.
-        os.write(self._file, bytes(_SLOT.size * places))
-        self._places: dict[int, int] = {}
-        self._free = list(range(places - 1, -1, -1))
+        # Allocates the blocks now: later writes need no free space on the disk.
+        os.write(self._file, bytes(_SLOT.size * slots))
+        self._slots: dict[int, int] = {}
+        self._free = list(range(slots - 1, -1, -1))
 
     def add(self, row: int) -> None:
-        place = self._free.pop() if self._free else len(self._places)
-        self._places[row] = place
-        os.pwrite(self._file, _SLOT.pack(row + 1), place * _SLOT.size)
+        """Write down a row.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        slot = self._free.pop() if self._free else len(self._slots)
+        self._slots[row] = slot
+        os.pwrite(self._file, _SLOT.pack(row + 1), slot * _SLOT.size)
 
     def remove(self, row: int) -> None:
-        place = self._places.pop(row)
-        self._free.append(place)
-        os.pwrite(self._file, _SLOT.pack(0), place * _SLOT.size)
+        """Empty the slot of a row.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        slot = self._slots.pop(row)
+        self._free.append(slot)
+        os.pwrite(self._file, _SLOT.pack(0), slot * _SLOT.size)
 
     def close(self) -> None:
-        """This process ends in good order: the note goes."""
+        """Remove the file: this process exits, so no row has killed it.
+
+        Raises:
+            OSError: the file cannot be removed.
+        """
         os.close(self._file)
         self._path.unlink(missing_ok=True)
 
 
 def read_running(path: Path) -> list[int] | None:
-    """The rows that a process held when it died; None if none died."""
+    """The rows that were in the engine when a process died, in ascending order; None if none has died.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
     try:
         content = path.read_bytes()
     except FileNotFoundError:

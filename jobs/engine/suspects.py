@@ -1,9 +1,9 @@
-"""Which row kills the engine: found by narrowing, in a number of deaths that grows with the logarithm of the rows.
+"""Finds the row that kills the engine by bisection, in a number of deaths that grows with the logarithm of the rows.
 
-Rows that were in the engine at two deaths are suspects: they run alone from then on, half of them at a time. A half
-that finishes is innocent; a half that dies is halved again; a row that dies three times, all alone, is to blame. The
-first death costs nobody anything: most have other causes. All this is kept in a file too, for rows that kill the
-process.
+Rows that were in the engine at two deaths become suspects: from then on they run in groups, without other rows, half of
+them at a time. The rows of a group that finishes are no suspects any more; a group with which the engine dies is
+halved again; a row with which it dies three times, without any other, is blamed. One death makes no suspect, for most
+have other causes. All this is kept in a file, for rows that kill the whole process.
 """
 
 import json
@@ -18,18 +18,18 @@ _DEATHS_ALONE_TO_BLAME = 3
 
 
 class Suspects:
-    """What is known of the rows that were in the engine when it died.
+    """Counts the deaths of the engine by the rows that were in it.
 
     Attributes:
-        groups: rows to be run alone, one group at a time, the first one first.
-        blamed: rows found to kill the engine.
+        groups: suspects, in groups that are to run one after the other and without other rows.
+        blamed: rows that were found to kill the engine.
     """
 
     def __init__(self, file: Path | None = None) -> None:
-        """Read what an earlier process knew.
+        """Read what earlier processes found out.
 
         Args:
-            file: where to keep it; a damaged one counts as none, and costs some restarts.
+            file: where that is kept, if anywhere; a damaged file is ignored, which costs some restarts.
         """
         self._file = file
         self._deaths: Counter[int] = Counter()
@@ -45,12 +45,12 @@ class Suspects:
         except (OSError, ValueError, TypeError, AttributeError):
             pass
 
-    def held(self, row: int) -> bool:
-        """Whether a row must run with its group alone."""
+    def is_suspect(self, row: int) -> bool:
+        """Whether a row may run with the other rows of its group only."""
         return any(row in group for group in self.groups)
 
     def keep_only(self, is_left: Callable[[int], bool]) -> None:
-        """Forget rows that are finished, or none of this run's."""
+        """Forget all rows but those for which `is_left` is true."""
         self.groups = [kept for group in self.groups if (kept := [row for row in group if is_left(row)])]
         self.blamed = {row for row in self.blamed if is_left(row)}
         for counter in (self._deaths, self._deaths_alone):
@@ -58,7 +58,7 @@ class Suspects:
                 del counter[row]
 
     def clear(self, row: int) -> None:
-        """A row is finished."""
+        """Forget a row that is finished."""
         if not (self._deaths or self.groups or self.blamed):
             return
         self._deaths.pop(row, None)
@@ -70,16 +70,16 @@ class Suspects:
         self.groups = [group for group in self.groups if group]
 
     def died(self, running: Sequence[int]) -> int | None:
-        """The engine died with these rows in it; the row to blame, if there is one.
+        """Count a death of the engine with these rows in it; the row that is now to blame, if there is one.
 
         Raises:
-            OSError: this cannot be written down.
+            OSError: the file cannot be written.
         """
         blamed = None
-        alone = next((group for group in self.groups if running and set(running) <= set(group)), None)
-        if alone is not None:
-            self.groups.remove(alone)
-            self.groups.insert(0, alone)
+        group = next((group for group in self.groups if running and set(running) <= set(group)), None)
+        if group is not None:
+            self.groups.remove(group)
+            self.groups.insert(0, group)
             blamed = self._group_died(list(running))
         else:
             self._deaths.update(running)
@@ -91,7 +91,7 @@ class Suspects:
         return blamed
 
     def _group_died(self, running: list[int]) -> int | None:
-        """Rows of the group that are not running any more have finished; those that were not added yet stay with it."""
+        """Split the first group, of which these rows were in the engine; its other rows had not been added yet."""
         if len(running) > 1:
             left = [row for row in self.groups[0] if row not in running]
             self.groups[:1] = [*_halves(running), *([left] if left else [])]
@@ -107,7 +107,11 @@ class Suspects:
         return row
 
     def forget(self) -> None:
-        """No row is to blame."""
+        """Forget all rows: the cause of the deaths is none of them.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
         self._deaths.clear()
         self._deaths_alone.clear()
         self.groups.clear()
@@ -115,7 +119,11 @@ class Suspects:
         self.save()
 
     def save(self) -> None:
-        """Write down what is known, for a process that follows."""
+        """Write the file, or remove it when there is nothing to keep.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
         if self._file is None:
             return
         if not (self._deaths or self.groups or self.blamed):

@@ -1,4 +1,4 @@
-"""Watches the engine's steps from a thread: one that takes too long is ended, whatever it hangs in."""
+"""A thread that ends a step of the engine when it takes too long, whatever it hangs in."""
 
 import threading
 import time
@@ -7,14 +7,18 @@ from contextlib import contextmanager
 
 
 class Watchdog:
-    """Attributes:
-    seconds: the longest that a step may take; 0 for no limit.
-    fired: the last step that was watched took longer.
+    """Calls a function when a step exceeds its time limit.
+
+    Attributes:
+        seconds: the time limit of a step; 0 for none.
+        fired: the last step that was watched has exceeded it.
     """
 
     def __init__(self, seconds: float, on_hang: Callable[[], None]) -> None:
-        """Args:
-        on_hang: ends the step, in the watchdog's thread; the step then fails, or the process ends.
+        """Start the thread.
+
+        Args:
+            on_hang: makes the step fail, or ends the process; called in the thread.
         """
         self.seconds = seconds
         self.fired = False
@@ -26,6 +30,7 @@ class Watchdog:
 
     @contextmanager
     def watching(self) -> Iterator[None]:
+        """Watch one step, which runs inside."""
         self.fired = False
         self._deadline = time.monotonic() + self.seconds
         try:
@@ -34,6 +39,7 @@ class Watchdog:
             self._deadline = float("inf")
 
     def close(self) -> None:
+        """End the thread."""
         self._closed.set()
 
     def _run(self) -> None:

@@ -1,5 +1,8 @@
 """How a job can fail, and the exit code of each way (see `run-batch --help`)."""
 
+import contextlib
+from collections.abc import Iterator
+
 from run_batch.io.secrets import hide_secrets
 
 EXIT_COMPLETE = 0
@@ -29,7 +32,16 @@ class Interrupted(BaseException):
 
 
 def storage_failed(what: str, error: OSError) -> RunError:
-    """The error of a run whose output folder does not take what it writes."""
+    """The error of a run whose output folder cannot be written to; `what` says what was to be written."""
     return RunError(
         f"{what}: {error}. What is finished is kept; free or repair the storage and run the same command again"
     )
+
+
+@contextlib.contextmanager
+def storage_errors(what: str) -> Iterator[None]:
+    """Turn an OSError into `storage_failed(what, ...)`."""
+    try:
+        yield
+    except OSError as error:
+        raise storage_failed(what, error) from error

@@ -1,4 +1,4 @@
-"""How many cores this process may really use."""
+"""How many CPU cores this process may use."""
 
 import os
 from pathlib import Path
@@ -9,9 +9,9 @@ _CGROUPS = Path("/sys/fs/cgroup")
 
 
 def usable_cores() -> int:
-    """The smallest of what CPU affinity, the cgroups' quotas and Slurm's allocation leave to this process."""
-    limits = [len(os.sched_getaffinity(0)), *cgroup_quotas(_own_cgroup())]
-    # Many clusters bind no task to its cores.
+    """The fewest cores that CPU affinity, the CPU quotas of cgroups and Slurm's allocation allow; at least 1."""
+    limits = [len(os.sched_getaffinity(0)), *cgroup_quotas(_own_cgroups(), _CGROUPS)]
+    # Many clusters do not bind tasks to cores: then only Slurm's variables tell the allocation.
     per_task, on_node = (os.environ.get(f"SLURM_CPUS_{where}", "") for where in ("PER_TASK", "ON_NODE"))
     if per_task.isdigit():
         limits.append(int(per_task))
@@ -20,26 +20,59 @@ def usable_cores() -> int:
     return max(1, min(limits))
 
 
-def _own_cgroup() -> Path:
-    """The folder of this process's cgroup (version 2)."""
+def _own_cgroups() -> str:
     try:
-        own = Path("/proc/self/cgroup").read_text().partition("0::")[2].split("\n")[0]
+        return Path("/proc/self/cgroup").read_text()
     except OSError:
-        own = ""
-    folder = _CGROUPS / own.lstrip("/")
-    # In a container the path may be one of the host's; then the container's own is at the root.
-    return folder if folder.is_dir() else _CGROUPS
+        return "0::/"
 
 
-def cgroup_quotas(folder: Path) -> list[int]:
-    """Cores of the CPU quotas of a cgroup and of those around it, rounded up."""
-    quotas = []
-    while folder != folder.parent:
-        try:
-            quota, period = (folder / "cpu.max").read_text().split()
-        except (OSError, ValueError):
-            quota = "max"
-        if quota != "max":
-            quotas.append(max(1, -(-int(quota) // int(period))))
-        folder = folder.parent
-    return quotas
+def cgroup_quotas(own_cgroups: str, mount: Path) -> list[int]:
+    """CPU quotas of this process's cgroups, version 1 and 2, and of all their parents, in cores, rounded up.
+
+    Args:
+        own_cgroups: the content of /proc/self/cgroup.
+        mount: the folder where cgroups are mounted.
+    """
+    quotas: list[int | None] = []
+    for line in own_cgroups.splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers == "":
+            root, read_quota = mount, _quota_v2
+        elif "cpu" in controllers.split(","):
+            root, read_quota = mount / "cpu", _quota_v1  # where cpu and cpuacct are mounted together, a link to that
+        else:
+            continue
+        quotas += map(read_quota, _with_parents(root, path))
+    return [quota for quota in quotas if quota is not None]
+
+
+def _with_parents(root: Path, path: str) -> list[Path]:
+    folder = root / path.lstrip("/")
+    if not folder.is_dir():
+        # A path of the host, read in a container: the container's own cgroup is mounted as the root.
+        return [root]
+    return [folder, *folder.parents][: len(folder.relative_to(root).parts) + 1]
+
+
+def _quota_v2(folder: Path) -> int | None:
+    """`cpu.max` holds quota and period; quota `max`, or no such file: no quota."""
+    try:
+        quota, period = (folder / "cpu.max").read_text().split()
+        return _cores(int(quota), int(period))
+    except (OSError, ValueError):
+        return None
+
+
+def _quota_v1(folder: Path) -> int | None:
+    """A quota of -1, or no such file: no quota."""
+    try:
+        quota, period = (int((folder / f"cpu.cfs_{name}_us").read_text()) for name in ("quota", "period"))
+        return _cores(quota, period)
+    except (OSError, ValueError):
+        return None
+
+
+def _cores(quota: int, period: int) -> int | None:
+    """Cores, rounded up, of a quota of CPU time per period, both in microseconds; None for no quota."""
+    return max(1, -(-quota // period)) if quota > 0 and period > 0 else None

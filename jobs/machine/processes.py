@@ -1,25 +1,15 @@
-"""Processes of this machine, by /proc: who descends from whom."""
+"""Process trees of this machine."""
 
 import contextlib
-import os
-import signal
-from pathlib import Path
 
-
-def children(pid: int) -> list[int]:
-    """The processes that a process has started and that are still there."""
-    found: list[int] = []
-    with contextlib.suppress(OSError):
-        for task in Path(f"/proc/{pid}/task").iterdir():
-            with contextlib.suppress(OSError):
-                found += map(int, (task / "children").read_text().split())
-    return found
+import psutil
 
 
 def kill_tree(pid: int) -> None:
-    """kill -9 to a process and all that descend from it."""
-    below = children(pid)
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGKILL)
-    for child in below:
-        kill_tree(child)
+    """Send SIGKILL to a process and to all its descendants; one that has ended already is left out."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        root = psutil.Process(pid)
+        # Listed before any of them is killed: the children of a dead process are no longer its children.
+        for process in [root, *root.children(recursive=True)]:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()

@@ -1,7 +1,7 @@
-"""SIGTERM and SIGINT: stop, save what is finished, and say so by the exit code.
+"""Signals that ask a run to stop: it saves its finished rows and exits with code 75.
 
-SIGUSR1, by which Slurm tells of a time limit ahead, counts as SIGTERM. So does SIGHUP, a closed terminal, unless it is
-ignored: under nohup the job goes on.
+These are SIGTERM, SIGINT, SIGUSR1 (Slurm sends it ahead of a time limit) and SIGHUP (the terminal was closed), unless
+SIGHUP is ignored: under nohup the job goes on.
 """
 
 import contextlib
@@ -16,20 +16,23 @@ from types import FrameType
 
 from run_batch.jobs.job.errors import EXIT_INTERRUPTED, Interrupted
 
-# Who sent the signal mostly kills after 30 seconds. A step of the engine takes a second at most, unless it hangs.
+# Schedulers usually send SIGKILL 30 seconds after the first signal. A step of the engine that does not hang takes at
+# most a second.
 _SAVE_SECONDS = 20.0
-# Slurm signals all processes of a job, and its script passes on what it gets: the same request, twice.
-_ECHO_SECONDS = 2.0
+# Slurm signals every process of a job, and the job's script passes its signal on: one request arrives twice.
+_REPEAT_SECONDS = 2.0
 
 
 class StopRequest:
-    """SIGTERM, SIGUSR1 or SIGINT: an exception while the engine loads, a flag once rows are generated. A second one
-    ends the process at once.
+    """A request to stop, made by a signal.
+
+    The first signal raises Interrupted while an engine loads, and sets `requested` while rows are generated. A second
+    one ends the process at once.
 
     Attributes:
-        loading: the engine is being loaded, and no row is in it.
-        requested: a signal has come.
-        save: what a thread can still save when the main thread does not get to it.
+        loading: an engine is being loaded, so there is no row to save.
+        requested: a signal has arrived.
+        save: makes finished rows durable, from any thread; called when the main thread does not react to the signal.
     """
 
     def __init__(self) -> None:
@@ -39,6 +42,7 @@ class StopRequest:
 
     @contextmanager
     def listening(self) -> Iterator[None]:
+        """Handle the signals; to be entered in the main thread."""
         numbers = [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT]
         if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
             numbers.append(signal.SIGHUP)
@@ -46,16 +50,16 @@ class StopRequest:
         reading, writing = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         os.set_blocking(reading, True)
         wakeup = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
-        # A forked engine process shares the pipe: what is sent to it is not meant for this process.
-        os.register_at_fork(after_in_child=_forget_wakeup)
-        threading.Thread(target=self._see_to_it, args=(reading,), name="stop-request", daemon=True).start()
+        # A forked engine process inherits the pipe: a signal to that process is not one to this process.
+        os.register_at_fork(after_in_child=_disable_wakeup)
+        threading.Thread(target=self._watch, args=(reading,), name="stop-request", daemon=True).start()
         try:
             yield
         finally:
             signal.set_wakeup_fd(wakeup)
             os.close(writing)
             for number, handler in before.items():
-                # Once stopped, nothing is left to stop: an echo must not end the process before it has said so.
+                # A repeated signal must not kill the process before it has printed its last line and exited with 75.
                 signal.signal(number, signal.SIG_IGN if self.requested else handler)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
@@ -64,17 +68,23 @@ class StopRequest:
             self.loading = False
             raise Interrupted
 
-    def _see_to_it(self, reading: int) -> None:
-        """Told of signals by the operating system, even while the main thread is deep in somebody's C code."""
+    def _watch(self, reading: int) -> None:
+        """End the process on a second signal, or when the first is not followed by an exit in time.
+
+        Runs in a thread: Python's own handler waits for the main thread, which may be inside a long call to C code.
+
+        Args:
+            reading: a pipe into which the interpreter writes the number of each signal as it arrives.
+        """
         numbers = {signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP}
         overdue: threading.Timer | None = None
         first = 0.0
-        # At its end the pipe is empty and its other end closed.
+        # An empty read: the other end was closed, when `listening` ended.
         while received := os.read(reading, 1):
             if received[0] not in numbers:
                 continue
             if overdue is not None:
-                if received[0] != signal.SIGINT and time.monotonic() - first < _ECHO_SECONDS:
+                if received[0] != signal.SIGINT and time.monotonic() - first < _REPEAT_SECONDS:
                     continue
                 os._exit(EXIT_INTERRUPTED)
             first = time.monotonic()
@@ -93,6 +103,7 @@ class StopRequest:
         os._exit(EXIT_INTERRUPTED)
 
 
-def _forget_wakeup() -> None:
-    with contextlib.suppress(ValueError):  # a thread forked; it has no wakeup descriptor
+def _disable_wakeup() -> None:
+    # ValueError: a thread other than the main one has forked, and only the main one may set the descriptor.
+    with contextlib.suppress(ValueError):
         signal.set_wakeup_fd(-1)

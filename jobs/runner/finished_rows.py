@@ -1,12 +1,11 @@
 """Where finished rows go: into the journal at once, into their shard once it is whole, and into the counts."""
 
-import contextlib
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from run_batch.io.outputs.journal import JournalWriter
 from run_batch.jobs.engine.supervisor import Supervisor
-from run_batch.jobs.job.errors import storage_failed
+from run_batch.jobs.job.errors import storage_errors
 from run_batch.jobs.job.rows import RowFailure, RowResult
 from run_batch.jobs.job.work import Work
 from run_batch.jobs.mapping.worker_pool import WorkerPool
@@ -49,7 +48,7 @@ class FinishedRows:
         self.progress.add(tokens[1], failed)
         self.metrics.add(*tokens)
         shard = self._work.plan.shard_of(result.row)
-        with _journal_errors():
+        with storage_errors("the journal cannot be written"):
             self._journal.append(shard, (self._work.attempt(shard), result))
         self._writer.add(result)
 
@@ -107,15 +106,7 @@ class FinishedRows:
             self._writer.finish()
         finally:
             try:
-                with _journal_errors():
+                with storage_errors("the journal cannot be written"):
                     self._journal.close()
             finally:
                 self.progress.close()
-
-
-@contextlib.contextmanager
-def _journal_errors() -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise storage_failed("the journal cannot be written", error) from error

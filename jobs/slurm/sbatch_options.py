@@ -11,7 +11,7 @@ from typing import Any
 
 from run_batch.jobs.job.config import JobConfig
 from run_batch.jobs.job.errors import JobError
-from run_batch.jobs.machine.slurm_environment import gpus_per_engine
+from run_batch.jobs.machine.gpus import gpus_per_engine
 from run_batch.model.checkpoint.nearest_name import nearest_or_all
 
 # Options of sbatch, Slurm 22.05 and later: with a value, without one, and with or without.

@@ -27,7 +27,7 @@ import pyarrow as pa
 from run_batch.io.coordination import lease as lease
 from run_batch.io.inputs.source import RowBatch
 from run_batch.jobs import cli
-from run_batch.jobs.engine import supervisor
+from run_batch.jobs.engine import restartable_engine
 from run_batch.jobs.engine.vllm_engine import EngineDied
 from run_batch.jobs.job.config import JobConfig
 from run_batch.jobs.job.prepare import prepare
@@ -240,7 +240,7 @@ def run_command(config_path: Path, log: Path, output: Path, speed: Speed, settin
     run_job.result_metadata = lambda job: {}
     backpressure.MAX_WAITING_ROWS = setting.rows_ahead
     # Nothing here hangs on how long these are: the stand-ins ignore signals, and leases are of this machine.
-    supervisor._SECONDS_FOR_A_SIGNAL, lease.REFRESH_SECONDS = 0.02, 1.0
+    restartable_engine._SECONDS_FOR_A_SIGNAL, lease.REFRESH_SECONDS = 0.02, 1.0
     kind = InProcessEngine if setting.in_process else StandInEngine
 
     def start_engine(config: JobConfig) -> Any:

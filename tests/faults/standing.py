@@ -10,6 +10,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pyarrow as pa
 import stand_ins
 from stand_ins import Setting, Speed
@@ -102,3 +103,11 @@ def kill_group(process: BaseProcess) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.kill(process.pid or 0, signal.SIGKILL)
     process.join()
+
+
+def children(pid: int) -> list[int]:
+    """The processes that a process has started and that are still there."""
+    try:
+        return [child.pid for child in psutil.Process(pid).children()]
+    except psutil.NoSuchProcess:
+        return []

@@ -135,7 +135,7 @@ def test_only_deaths_without_other_rows_count_against_a_suspect() -> None:
     for _ in range(2):
         suspects.died([1, 2])
     assert suspects.groups == [[1], [2]]
-    assert suspects.died([2, 3]) is None and not suspects.held(3), "it is row 3's first death"
+    assert suspects.died([2, 3]) is None and not suspects.is_suspect(3), "it is row 3's first death"
     for _ in range(10):
         assert suspects.died([2, 3]) is None, "row 3 may have done it as well"
     suspects = Suspects()

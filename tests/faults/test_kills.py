@@ -15,9 +15,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 from stand_ins import Speed
-from standing import StandingJob, kill_group, make_job
-
-from run_batch.jobs.machine.processes import children
+from standing import StandingJob, children, kill_group, make_job
 
 SPEED = Speed(max_num_seqs=8, step_seconds=0.02)
 # 8 rows in a step, of 2.5 steps in the mean.

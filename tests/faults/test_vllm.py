@@ -12,9 +12,9 @@ import pyarrow as pa
 import pytest
 from pictures import encoded
 from PIL import Image
+from standing import children
 
 import jobs
-from run_batch.jobs.machine.processes import children
 
 pytestmark = pytest.mark.engine
 
