@@ -186,5 +186,5 @@ class Supervisor:
 def _dies_of_every_row(count: int) -> RunError:
     return RunError(
         f"the engine dies whatever row it gets: {count} in succession, each of them alone. That is not the rows' "
-        "fault: see what it says with --verbose, mend it, and run the same command again"
+        "fault: find the cause with --verbose, and run the same command again"
     )

@@ -13,7 +13,7 @@ from run_batch.io.coordination.claims import remove_claims
 from run_batch.io.coordination.lease import Lease, LeaseHeldError
 from run_batch.io.files import replace_file
 from run_batch.io.outputs.shards import ShardStore
-from run_batch.jobs.job.errors import EXIT_COMPLETE, EXIT_TOO_MANY_FAILURES, storage_failed
+from run_batch.jobs.job.errors import EXIT_COMPLETE, EXIT_TOO_MANY_FAILURES, storage_errors
 from run_batch.jobs.job.plan import Plan
 from run_batch.jobs.job.shares import SHARES_FOLDER
 from run_batch.jobs.results.commits import CommittedShards, errors_by_kind, read_commits
@@ -51,11 +51,9 @@ def complete_job(store: ShardStore, plan: Plan, again: bool) -> None:
         RunError: the output folder cannot be written to.
         ShardError: a shard cannot be read.
     """
-    try:
+    with storage_errors(f"_SUCCESS cannot be written to {store.folder}"):
         if (again or not store.is_complete()) and len(store.committed()) == plan.num_shards:
             _complete(store, plan, again)
-    except OSError as error:
-        raise storage_failed(f"_SUCCESS cannot be written to {store.folder}", error) from None
 
 
 def exit_code(committed: CommittedShards, max_fraction: float) -> int:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from run_batch.io.coordination.claims import Claims
 from run_batch.io.outputs.journal import JournalWriter
-from run_batch.jobs.job.errors import storage_failed
+from run_batch.jobs.job.errors import storage_errors
 from run_batch.jobs.job.job_identity import job_hash, record_job
 from run_batch.jobs.job.prepare import PreparedJob
 from run_batch.jobs.job.work import Work
@@ -38,13 +38,11 @@ def open_output(
         RunError: the folder cannot be written to.
     """
     store, writer = job.store, writer_name()
-    try:
+    with storage_errors(f"output.path {store.folder} cannot be written to"):
         store.discard_unfinished()
         if not journal_folder(store).is_dir():  # asked first: a thousand shares need not try to make it
             journal_folder(store).mkdir(exist_ok=True)
         record_job(store, job.identity, job.plan, job.source)
-    except OSError as error:
-        raise storage_failed(f"output.path {store.folder} cannot be written to", error) from None
 
     def segment(shard: int) -> str:
         shards = job.shards if shard in job.shards else range(shard, shard + 1)

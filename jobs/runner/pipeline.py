@@ -16,7 +16,7 @@ from run_batch.jobs.engine.running_rows import RunningRows
 from run_batch.jobs.engine.supervisor import ROWS_IN_ENGINE, Supervisor
 from run_batch.jobs.engine.vllm_engine import Engine
 from run_batch.jobs.job.columns import needed_columns
-from run_batch.jobs.job.errors import Interrupted, JobError, RunError, storage_failed
+from run_batch.jobs.job.errors import Interrupted, JobError, RunError, storage_errors
 from run_batch.jobs.job.prepare import PreparedJob
 from run_batch.jobs.job.row_reader import read_rows
 from run_batch.jobs.job.work import Work
@@ -100,11 +100,8 @@ class Pipeline:
             yield from read_rows(source, left, columns, BATCH_ROWS, with_ids)
 
     def _shards(self) -> Iterator[int]:
-        try:
+        with storage_errors(f"output.path {self._job.store.folder} cannot be read or written"):
             yield from self._assignment
-        except OSError as error:
-            store = self._job.store
-            raise storage_failed(f"output.path {store.folder} cannot be read or written", error) from None
 
     def _first_rows(self, pool: WorkerPool) -> MappedRows | None:
         """Wait for the first mapped rows: only then is it known that the workers accept the job."""
@@ -117,10 +114,8 @@ class Pipeline:
         finished = open_output()
         self._stop.save = finished.save_now
         places = 2 * ROWS_IN_ENGINE * engine.max_num_seqs
-        try:
+        with storage_errors(f"output.path {self._job.store.folder} cannot be written to"):
             engine.remember(self._resumed.suspects, RunningRows(self._resumed.note_file, places), finished.save_now)
-        except OSError as error:
-            raise storage_failed(f"output.path {self._job.store.folder} cannot be written to", error) from None
         finished.adopt(self._resumed.adopted)
         finished.take_recovered(self._resumed.results)
         return finished
