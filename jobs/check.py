@@ -7,7 +7,7 @@ from run_batch.jobs.job.row_reader import read_rows
 from run_batch.jobs.job.rows import MappedRow, RowFailure
 from run_batch.jobs.mapping.row_mapper import RowMapper
 from run_batch.jobs.mapping.worker_pool import BATCH_ROWS
-from run_batch.jobs.results.commits import CommittedShards
+from run_batch.jobs.results.shard_commits import CommittedShards
 from run_batch.model.checkpoint.settings import SettingsError, build_engine_args, build_sampling_params
 from run_batch.model.declaration import DeclarationError
 from run_batch.model.plugin import PluginError, announce_plugins, register

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from run_batch.io.media.allowed_hosts import HostRules
-from run_batch.io.media.download import fetch
+from run_batch.io.media.image_download import fetch
 
 # Downloads that run or wait to be read, per worker process.
 FETCHES_AHEAD = 8
@@ -35,7 +35,7 @@ class UrlFetcher:
         """Return the content of `url`, waiting for its download; it need not have been announced.
 
         Raises:
-            MediaError: see run_batch.io.media.download.fetch.
+            MediaError: see run_batch.io.media.image_download.fetch.
         """
         future = self._started.get(url) or self._start(url)
         try:

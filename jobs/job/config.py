@@ -11,8 +11,8 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
+from run_batch.jobs.job.config_tables import ENGINE_PLACEMENT, FREE_TABLES, TABLES, Effect, JobTables, effect_of
 from run_batch.jobs.job.errors import JobError
-from run_batch.jobs.job.tables import ENGINE_PLACEMENT, FREE_TABLES, TABLES, Effect, JobTables, effect_of
 from run_batch.model.checkpoint.nearest_name import nearest_or_all
 from run_batch.model.checkpoint.settings import ModelSettings
 

@@ -9,8 +9,8 @@ from run_batch.io.outputs.shards import ShardStore
 from run_batch.jobs.job.columns import check_columns
 from run_batch.jobs.job.config import JobConfig
 from run_batch.jobs.job.errors import JobError
-from run_batch.jobs.job.input_source import open_source
 from run_batch.jobs.job.job_identity import check_same_job, job_identity, recorded_index
+from run_batch.jobs.job.open_input import open_source
 from run_batch.jobs.job.plan import Plan, make_plan
 from run_batch.jobs.job.row_ids import check_ids
 from run_batch.jobs.job.shares import WHOLE_JOB, Share

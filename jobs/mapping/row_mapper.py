@@ -17,12 +17,12 @@ from run_batch.io.inputs.source import RowBatch
 from run_batch.io.media.allowed_hosts import HostRules
 from run_batch.io.media.errors import MediaError
 from run_batch.io.media.image_column import image_cells
-from run_batch.io.media.reader import MediaReader
+from run_batch.io.media.image_reader import MediaReader
 from run_batch.jobs.job.config import JobConfig
 from run_batch.jobs.job.errors import JobError
 from run_batch.jobs.job.prompt_template import PromptTemplate, parse_template
 from run_batch.jobs.job.rows import MappedRow, RowFailure
-from run_batch.model.checkpoint.row_sampling import check_own_sampling
+from run_batch.jobs.mapping.row_sampling import check_own_sampling
 from run_batch.model.checkpoint.settings import SettingsError, build_sampling_params
 from run_batch.model.declaration import RowError
 from run_batch.model.images.features import features_tensor

@@ -11,7 +11,7 @@ from run_batch.io.outputs.shards import ShardError, ShardStore
 from run_batch.jobs.job.errors import RunError, storage_failed
 from run_batch.jobs.job.rows import RowFailure, RowResult
 from run_batch.jobs.job.work import Work
-from run_batch.jobs.results.commits import Commit, count_results, footer_of, record_commit
+from run_batch.jobs.results.shard_commits import Commit, count_results, footer_of, record_commit
 from run_batch.jobs.results.result_table import ShardTables, generations
 
 

@@ -9,8 +9,8 @@ from run_batch.jobs.job.errors import storage_errors
 from run_batch.jobs.job.rows import RowFailure, RowResult
 from run_batch.jobs.job.work import Work
 from run_batch.jobs.mapping.worker_pool import WorkerPool
-from run_batch.jobs.results.commits import CommittedShards
 from run_batch.jobs.results.journal_rows import JournalRow
+from run_batch.jobs.results.shard_commits import CommittedShards
 from run_batch.jobs.results.shard_writer import ShardWriter
 from run_batch.jobs.watch.metrics import Metrics
 from run_batch.jobs.watch.progress import Progress

@@ -10,7 +10,7 @@ from run_batch.io.coordination.claims import Claims
 from run_batch.io.outputs.shards import ShardStore
 from run_batch.jobs.job.shares import Share
 from run_batch.jobs.job.work import Work
-from run_batch.jobs.results.commits import CommittedShards
+from run_batch.jobs.results.shard_commits import CommittedShards
 from run_batch.jobs.runner.work_planning import attempt_to_commit, missing_work
 from run_batch.jobs.runner.work_stealing import shards_to_steal
 

@@ -2,7 +2,7 @@
 
 from run_batch.io.outputs.shards import ShardStore
 from run_batch.jobs.job.work import Work
-from run_batch.jobs.results.commits import CommittedShards, read_commit
+from run_batch.jobs.results.shard_commits import CommittedShards, read_commit
 
 
 def missing_work(committed: CommittedShards) -> Work:

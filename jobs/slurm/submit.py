@@ -20,11 +20,11 @@ from run_batch.jobs.job.config import JobConfig
 from run_batch.jobs.job.errors import EXIT_COMPLETE, JobError, RunError
 from run_batch.jobs.job.job_identity import record_job
 from run_batch.jobs.job.prepare import PreparedJob
-from run_batch.jobs.results.commits import CommittedShards
+from run_batch.jobs.results.shard_commits import CommittedShards
 from run_batch.jobs.slurm.array_script import array_script
 from run_batch.jobs.slurm.sbatch_options import SlurmTable
-from run_batch.model.checkpoint.download import download_model
 from run_batch.model.checkpoint.settings import SettingsError
+from run_batch.model.checkpoint.weights_download import download_model
 
 # Of sbatch's errors, those that say that slurmctld cannot be reached; others say that it refuses the job.
 _UNREACHABLE = re.compile("contact|connect|timed out|establish", re.IGNORECASE)

@@ -17,7 +17,7 @@ from run_batch.io.outputs.shards import ShardError, ShardStore
 from run_batch.jobs.job.config import JobConfig
 from run_batch.jobs.job.errors import JobError, RunError
 from run_batch.jobs.job.shares import SHARES_FOLDER
-from run_batch.jobs.results.commits import Commit, errors_by_kind, read_commits
+from run_batch.jobs.results.shard_commits import Commit, errors_by_kind, read_commits
 from run_batch.jobs.watch.metrics import METRICS_FILE
 from run_batch.jobs.watch.status import JobStatus, read_status
 

@@ -13,8 +13,8 @@ from run_batch.jobs.job.errors import JobError, RunError
 from run_batch.jobs.job.plan import Plan
 from run_batch.jobs.job.rows import RowFailure, RowResult
 from run_batch.jobs.job.shares import SHARES_FOLDER, WHOLE_JOB, Share, share_of
-from run_batch.jobs.results.commits import read_commits
 from run_batch.jobs.results.journal_files import read_rows, segments
+from run_batch.jobs.results.shard_commits import read_commits
 from run_batch.jobs.watch.progress import PROGRESS_FILE, ProgressRecord, read_progress
 
 # A run writes its progress every second; on a busy shared file system it can take a while until others see it.

@@ -18,10 +18,10 @@ from run_batch.jobs.job.job_identity import job_hash, record_job
 from run_batch.jobs.job.prepare import PreparedJob, prepare
 from run_batch.jobs.job.rows import Generation
 from run_batch.jobs.job.shares import Share
-from run_batch.jobs.results.commits import Commit, CommittedShards, footer_of, record_commit
 from run_batch.jobs.results.journal_files import journal_folder, segment_name, writer_name
 from run_batch.jobs.results.journal_rows import JournalRow, encode_rows
-from run_batch.jobs.runner.completion import complete_job
+from run_batch.jobs.results.shard_commits import Commit, CommittedShards, footer_of, record_commit
+from run_batch.jobs.runner.job_completion import complete_job
 from run_batch.jobs.runner.resume import resume
 from run_batch.jobs.runner.shard_assignment import ShardAssignment, next_work
 from run_batch.jobs.runner.share_lease import share_lease

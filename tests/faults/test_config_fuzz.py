@@ -15,9 +15,9 @@ from vllm.engine.arg_utils import EngineArgs
 
 import jobs
 from run_batch.jobs.job.config import load_config
+from run_batch.jobs.job.config_tables import FREE_TABLES, TABLES
 from run_batch.jobs.job.errors import JobError
 from run_batch.jobs.job.prepare import prepare
-from run_batch.jobs.job.tables import FREE_TABLES, TABLES
 from run_batch.model.checkpoint.settings import SettingsError, build_model_config, build_sampling_params
 from run_batch.model.plugin import announce_plugins, register
 

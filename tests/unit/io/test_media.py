@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from run_batch.io.media import reader as media
+from run_batch.io.media import image_reader as media
 from run_batch.io.media.errors import MediaError
-from run_batch.io.media.reader import MediaReader
+from run_batch.io.media.image_reader import MediaReader
 
 
 @pytest.fixture

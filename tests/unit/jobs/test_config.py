@@ -10,8 +10,8 @@ import pytest
 from pydantic import ValidationError
 
 from run_batch.jobs.job.config import load_config, parse_config, result_keys
+from run_batch.jobs.job.config_tables import FREE_TABLES, TABLES, Effect, JobTables, effect_of
 from run_batch.jobs.job.errors import JobError
-from run_batch.jobs.job.tables import FREE_TABLES, TABLES, Effect, JobTables, effect_of
 
 KEYS = [(table, name) for table, declared in TABLES.items() for name in declared.model_fields]
 MINIMAL = {"input": {"path": "rows.parquet"}, "model": {"path": "model"}, "output": {"path": "out"}}

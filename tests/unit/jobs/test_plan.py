@@ -11,8 +11,8 @@ from run_batch.io.outputs.shards import ShardStore
 from run_batch.jobs.job.columns import check_columns
 from run_batch.jobs.job.config import JobConfig, parse_config
 from run_batch.jobs.job.errors import JobError
-from run_batch.jobs.job.input_source import open_source
 from run_batch.jobs.job.job_identity import check_same_job, job_identity, record_job
+from run_batch.jobs.job.open_input import open_source
 from run_batch.jobs.job.plan import Plan
 from run_batch.jobs.job.row_ids import check_ids
 

@@ -14,7 +14,7 @@ from run_batch.io.outputs.shards import ShardStore
 from run_batch.jobs.job.plan import Plan
 from run_batch.jobs.job.shares import WHOLE_JOB, Share
 from run_batch.jobs.job.work import Work
-from run_batch.jobs.results.commits import Commit, CommittedShards, footer_of
+from run_batch.jobs.results.shard_commits import Commit, CommittedShards, footer_of
 from run_batch.jobs.runner import shard_assignment
 from run_batch.jobs.runner.shard_assignment import ShardAssignment, next_work
 

@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 from servers import PIXELS, Server, body, chunks, drip, drip_body, negative_chunk, no_http, redirect
 
-from run_batch.io.media import download as urls
+from run_batch.io.media import image_download as urls
+from run_batch.io.media import image_reader as media
 from run_batch.io.media import prefetch as fetching
-from run_batch.io.media import reader as media
 from run_batch.io.media.allowed_hosts import HostRules, is_host_entry
 from run_batch.io.media.errors import MediaError
-from run_batch.io.media.reader import MediaReader
+from run_batch.io.media.image_reader import MediaReader
 
 
 @pytest.fixture

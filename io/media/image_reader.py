@@ -12,9 +12,9 @@ import numpy as np
 import pyarrow as pa
 
 from run_batch.io.media.allowed_hosts import HostRules
-from run_batch.io.media.download import is_url
 from run_batch.io.media.errors import MediaError
 from run_batch.io.media.image_column import content_of, images_in, read_features
+from run_batch.io.media.image_download import is_url
 from run_batch.io.media.media_root import read_below
 from run_batch.io.media.prefetch import UrlFetcher
 

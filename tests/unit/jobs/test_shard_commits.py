@@ -10,7 +10,7 @@ from run_batch.io.outputs.shards import ShardError, ShardStore
 from run_batch.jobs.job.plan import Plan
 from run_batch.jobs.job.rows import Generation, RowFailure
 from run_batch.jobs.job.shares import Share
-from run_batch.jobs.results.commits import (
+from run_batch.jobs.results.shard_commits import (
     Commit,
     CommittedShards,
     count_results,

@@ -14,10 +14,10 @@ from run_batch.jobs.job.config import parse_config
 from run_batch.jobs.job.prepare import PreparedJob, prepare
 from run_batch.jobs.job.rows import Generation, RowFailure, RowResult
 from run_batch.jobs.job.work import Work
-from run_batch.jobs.results.commits import CommittedShards, read_commit
 from run_batch.jobs.results.journal_files import read_rows, segments
+from run_batch.jobs.results.shard_commits import CommittedShards, read_commit
 from run_batch.jobs.runner.finished_rows import FinishedRows
-from run_batch.jobs.runner.output import open_output
+from run_batch.jobs.runner.output_folder import open_output
 from run_batch.jobs.runner.share_lease import share_lease
 from run_batch.jobs.runner.work_planning import failed_work, missing_work
 

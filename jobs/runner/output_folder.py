@@ -8,10 +8,10 @@ from run_batch.jobs.job.errors import storage_errors
 from run_batch.jobs.job.job_identity import job_hash, record_job
 from run_batch.jobs.job.prepare import PreparedJob
 from run_batch.jobs.job.work import Work
-from run_batch.jobs.results.commits import Commit, CommittedShards
 from run_batch.jobs.results.journal_files import journal_folder, segment_name, writer_name
 from run_batch.jobs.results.journal_rows import JournalRow, encode_rows
 from run_batch.jobs.results.result_table import ShardTables
+from run_batch.jobs.results.shard_commits import Commit, CommittedShards
 from run_batch.jobs.results.shard_writer import ShardWriter
 from run_batch.jobs.runner.finished_rows import FinishedRows
 from run_batch.jobs.watch.metrics import METRICS_FILE, Metrics

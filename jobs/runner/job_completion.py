@@ -16,8 +16,8 @@ from run_batch.io.outputs.shards import ShardStore
 from run_batch.jobs.job.errors import EXIT_COMPLETE, EXIT_TOO_MANY_FAILURES, storage_errors
 from run_batch.jobs.job.plan import Plan
 from run_batch.jobs.job.shares import SHARES_FOLDER
-from run_batch.jobs.results.commits import CommittedShards, errors_by_kind, read_commits
 from run_batch.jobs.results.journal_files import remove_journals
+from run_batch.jobs.results.shard_commits import CommittedShards, errors_by_kind, read_commits
 
 SUMMARY_FILE = "summary.json"
 _LOOK_SECONDS = 1.0
