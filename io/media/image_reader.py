@@ -1,6 +1,6 @@
 """Reads the images of rows, in whichever form the image column holds them (see image_column.py).
 
-Paths are read below the media root only (media_root.py), URLs from allowed hosts only (download.py).
+Paths are read below the media root only (media_root.py), URLs from allowed hosts only (image_download.py).
 """
 
 import os

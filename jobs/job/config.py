@@ -1,4 +1,4 @@
-"""job.toml: read from its file, checked against its tables (see `tables.py`), and handed on as a JobConfig."""
+"""job.toml: read from its file, checked against its tables (see `config_tables.py`), and handed on as a JobConfig."""
 
 import datetime
 import os

@@ -3,8 +3,6 @@
 Runs in the worker processes. A row that cannot be mapped becomes a RowFailure and leaves the other rows as they are.
 """
 
-import hashlib
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,8 +20,8 @@ from run_batch.jobs.job.config import JobConfig
 from run_batch.jobs.job.errors import JobError
 from run_batch.jobs.job.prompt_template import PromptTemplate, parse_template
 from run_batch.jobs.job.rows import MappedRow, RowFailure
-from run_batch.jobs.mapping.row_sampling import check_own_sampling
-from run_batch.model.checkpoint.settings import SettingsError, build_sampling_params
+from run_batch.jobs.mapping.row_sampling import row_sampling
+from run_batch.model.checkpoint.settings import SettingsError
 from run_batch.model.declaration import RowError
 from run_batch.model.images.features import features_tensor
 from run_batch.model.images.row_image import EncodedImage, RowImage
@@ -104,7 +102,10 @@ class RowMapper:
                 if isinstance(row, RowError):
                     raise row
                 row_id = batch.row_ids[offset] if batch.row_ids else str(row[str(self._config.input.id_column)])
-                ready.append((index, self._prompt(row), self._sampling(row, row_id)))
+                sampling = row_sampling(
+                    self._config.sampling, row_id, row.get(self._config.input.sampling_column or "")
+                )
+                ready.append((index, self._prompt(row), sampling))
             except (RowError, MediaError) as error:
                 results.append(RowFailure.of(index, error.kind, error.message))
                 continue
@@ -144,23 +145,6 @@ class RowMapper:
             messages = [{"role": "system", "content": self._config.prompt.system}, *messages]
         return messages
 
-    def _sampling(self, row: Mapping[str, Any], row_id: str) -> Mapping[str, Any]:
-        settings: dict[str, Any] = {}
-        seed = self._config.sampling.get("seed")
-        if seed is not None:
-            digest = hashlib.blake2b(f"{seed}:{row_id}".encode(), digest_size=8).digest()
-            settings["seed"] = int.from_bytes(digest, "big") >> 1
-        column = self._config.input.sampling_column
-        if column is not None:
-            own = _own_sampling(row[column])
-            check_own_sampling(own, self._config.sampling)
-            settings.update(own)
-            try:
-                build_sampling_params({**self._config.sampling, **settings})
-            except SettingsError as error:
-                raise RowError("sampling", str(error)) from None
-        return settings
-
 
 def _as_row_image(image: bytes | np.ndarray) -> RowImage:
     return features_tensor(image) if isinstance(image, np.ndarray) else EncodedImage(image, blake3(image).digest())
@@ -168,20 +152,6 @@ def _as_row_image(image: bytes | np.ndarray) -> RowImage:
 
 def _nbytes(image: RowImage) -> int:
     return len(image.encoded) if isinstance(image, EncodedImage) else getattr(image, "nbytes", 0)
-
-
-def _own_sampling(value: Any) -> dict[str, Any]:
-    """The sampling settings in a row's cell, a struct or JSON text; nulls count as not set."""
-    if isinstance(value, str):
-        try:
-            value = json.loads(value)
-        except (ValueError, RecursionError) as error:
-            raise RowError("sampling", f"not JSON: {error}") from None
-    if value is None:
-        return {}
-    if not isinstance(value, dict):
-        raise RowError("sampling", f"expected settings by name, found {type(value).__name__}")
-    return {name: setting for name, setting in value.items() if setting is not None}
 
 
 def _rows(records: pa.RecordBatch, image_column: str) -> list[Mapping[str, Any] | RowError]:
