@@ -14,7 +14,7 @@ import jobs
 from run_batch.jobs.job.config import load_config
 from run_batch.jobs.job.prepare import prepare
 from run_batch.jobs.job.rows import Generation, MappedRow
-from run_batch.jobs.runner.pipeline import run_job
+from run_batch.jobs.runner.run_job import run_job
 from run_batch.model.checkpoint.settings import ModelSettings
 from run_batch.model.families.llava import LlavaForConditionalGeneration
 from run_batch.model.images.row_image import EncodedImage

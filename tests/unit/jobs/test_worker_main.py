@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from light_spec import LightSpec, batch
 
 from run_batch.jobs.job.errors import JobError
 from run_batch.jobs.job.rows import MappedRow
-from run_batch.jobs.machine.processes import children
 from run_batch.jobs.mapping import shared_memory
 from run_batch.jobs.mapping.worker_main import WorkerReady
 from run_batch.jobs.mapping.worker_pool import WorkerPool
@@ -67,7 +67,7 @@ def has_ended(pid: int) -> bool:
 def test_the_first_worker_copies_itself_for_the_others(workers: list[WorkerProcess]) -> None:
     first, *copies = [pid_of(worker) for worker in workers]
     assert workers[0].process is not None and first == workers[0].process.pid
-    assert len(set(copies)) == 3 and sorted(copies) == sorted(children(first))
+    assert len(set(copies)) == 3 and sorted(copies) == sorted(child.pid for child in psutil.Process(first).children())
 
 
 @pytest.mark.parametrize("order", [(3, 0, 1, 2), (0, 2, 1, 3)])
@@ -123,7 +123,7 @@ def test_a_copy_that_hangs_is_killed_when_the_pool_closes() -> None:
         assert time.monotonic() < deadline
         time.sleep(0.05)
     assert started[0].process is not None
-    pids = [started[0].process.pid, *children(started[0].process.pid)]
+    pids = [started[0].process.pid, *(child.pid for child in psutil.Process(started[0].process.pid).children())]
     pool.close()
     assert len(pids) == 3 and all(has_ended(pid) for pid in pids)
 
