@@ -26,6 +26,7 @@ RESULT_COLUMNS = (
     "prompt_tokens",
     "generated_tokens",
     "error",
+    "matches_expected",
     "logprobs",
 )
 

@@ -187,13 +187,16 @@ class ErrorsTable(Table):
     """What counts as a failure, and how many of them a job may have."""
 
     max_fraction: Fraction = key(
-        "share of failed rows above which the job ends with exit code 3", Effect.FREE, example=0.01, default=0.1
+        "share of failed rows, and of unexpected texts, above which the job ends with exit code 3",
+        Effect.FREE,
+        example=0.01,
+        default=0.1,
     )
     step_seconds: Seconds = key(
         "an engine whose step takes longer counts as dead; 0 for no limit", Effect.FREE, example=1800, default=600.0
     )
     expected_column: str | None = key(
-        "column with the text expected of each row; other texts count as failed",
+        "column with the text expected of each row; other texts count for errors.max_fraction",
         Effect.ANOTHER_JOB,
         example="answer",
         default=None,

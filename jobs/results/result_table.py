@@ -33,23 +33,35 @@ class ShardTables:
     def __init__(self, config: JobConfig, source: Source) -> None:
         self._config, self._source = config, source
 
-    def expect(self, rows: range, results: Sequence[RowResult]) -> Sequence[RowResult]:
-        """The results of a shard's rows; with `errors.expected_column`, rows with another text become failures.
+    def matches(self, rows: range, results: Sequence[RowResult]) -> list[bool | None] | None:
+        """Whether the text of each row is the one that `errors.expected_column` has; None without that key.
+
+        Args:
+            rows: of the shard.
+            results: one for each row, in their order.
+
+        Returns:
+            For each row, None where it failed, and where the column is null: that row expects nothing.
 
         Raises:
             InputError: the input cannot be read.
         """
         column = self._config.errors.expected_column
         if column is None:
-            return results
-        return compare_texts(results, self._read(rows, [column])[column].to_pylist())
+            return None
+        expected = self._read(rows, [column])[column].cast(pa.string()).to_pylist()
+        return [
+            result.texts[0] == text if isinstance(result, Generation) and text is not None else None
+            for result, text in zip(results, expected, strict=True)
+        ]
 
-    def build(self, rows: range, results: Sequence[RowResult]) -> pa.Table:
+    def build(self, rows: range, results: Sequence[RowResult], matches: Sequence[bool | None] | None) -> pa.Table:
         """The table of a whole shard: row ids, carried columns, result columns.
 
         Args:
             rows: of the shard.
             results: one for each row, in their order.
+            matches: see `matches`.
 
         Raises:
             InputError: the input cannot be read.
@@ -62,21 +74,12 @@ class ShardTables:
         else:
             row_ids = pa.array(self._source.row_names(rows.start, rows.stop), pa.string())
         own = {name: carried[name] for name in columns} if carried is not None else {}
-        return build_table(self._config.sampling, {"row_id": row_ids, **own}, results)
+        table = build_table(self._config.sampling, {"row_id": row_ids, **own}, results)
+        return table if matches is None else table.append_column("matches_expected", pa.array(matches, pa.bool_()))
 
     def _read(self, rows: range, names: Sequence[str]) -> pa.Table:
         batches = self._source.read(rows.start, rows.stop, names, _BATCH_ROWS)
         return pa.Table.from_batches([batch.records for batch in batches])
-
-
-def compare_texts(results: Sequence[RowResult], expected: Sequence[str | None]) -> list[RowResult]:
-    """Rows whose text is not what is expected of them become failures; null expects nothing."""
-    return [
-        RowFailure.of(result.row, "unexpected_text", f"expected {text!r}, found {result.texts[0]!r}")
-        if isinstance(result, Generation) and text is not None and result.texts[0] != text
-        else result
-        for result, text in zip(results, expected, strict=True)
-    ]
 
 
 def build_table(sampling: Mapping[str, Any], carried: Mapping[str, Any], results: Sequence[RowResult]) -> pa.Table:

@@ -9,7 +9,7 @@ read from the shard's own footer.
 import contextlib
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -35,6 +35,7 @@ class Commit(msgspec.Struct, frozen=True):
         attempt: how often it had been committed before.
         rows, prompt_tokens, generated_tokens: in it.
         errors: how many of its rows failed, by kind of error.
+        matching, mismatching: rows whose text is, or is not, that of `errors.expected_column`.
         time: seconds since the epoch.
         is_there: False in the line that comes before the shard takes the place of an earlier attempt.
     """
@@ -45,6 +46,8 @@ class Commit(msgspec.Struct, frozen=True):
     prompt_tokens: int
     generated_tokens: int
     errors: dict[str, int] = {}
+    matching: int = 0
+    mismatching: int = 0
     time: float = 0.0
     is_there: bool = True
 
@@ -58,8 +61,14 @@ _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(Commit)
 
 
-def count_results(shard: int, attempt: int, results: Iterable[RowResult]) -> Commit:
-    """The counts of a shard that holds these results."""
+def count_results(
+    shard: int, attempt: int, results: Iterable[RowResult], matches: Sequence[bool | None] | None = None
+) -> Commit:
+    """The counts of a shard that holds these results.
+
+    Args:
+        matches: of each row, whether its text is the expected one; None where none is expected.
+    """
     errors: Counter[str] = Counter()
     rows = prompt_tokens = generated_tokens = 0
     for result in results:
@@ -69,7 +78,18 @@ def count_results(shard: int, attempt: int, results: Iterable[RowResult]) -> Com
         else:
             prompt_tokens += result.prompt_tokens
             generated_tokens += result.generated_tokens
-    return Commit(shard, attempt, rows, prompt_tokens, generated_tokens, dict(errors), time.time())
+    matches = matches or ()
+    return Commit(
+        shard=shard,
+        attempt=attempt,
+        rows=rows,
+        prompt_tokens=prompt_tokens,
+        generated_tokens=generated_tokens,
+        errors=dict(errors),
+        matching=matches.count(True),
+        mismatching=matches.count(False),
+        time=time.time(),
+    )
 
 
 def errors_by_kind(commits: Iterable[Commit]) -> Counter[str]:
@@ -160,6 +180,7 @@ class CommittedShards:
         rows: rows of all of these shards, committed or not.
         rows_done: rows in committed ones.
         rows_failed: those of them with an error.
+        rows_matching, rows_mismatching: those of them with the text that `errors.expected_column` has, or another one.
     """
 
     def __init__(self, store: ShardStore, plan: Plan, shards: range) -> None:
@@ -172,7 +193,7 @@ class CommittedShards:
         self._store, self.plan, self._shards = store, plan, shards
         self._commits: dict[int, Commit] = {}
         self.rows = plan.rows_in(shards)
-        self.rows_done = self.rows_failed = 0
+        self.rows_done = self.rows_failed = self.rows_matching = self.rows_mismatching = 0
         self.refresh()
 
     def refresh(self) -> None:
@@ -201,6 +222,8 @@ class CommittedShards:
     def _count(self, commit: Commit, sign: int) -> None:
         self.rows_done += sign * len(self.plan.rows(commit.shard))
         self.rows_failed += sign * commit.failed
+        self.rows_matching += sign * commit.matching
+        self.rows_mismatching += sign * commit.mismatching
 
     def missing(self) -> list[int]:
         """The shards that are not committed, ascending."""

@@ -1,7 +1,7 @@
 """Finished rows to shards: collects rows in any order and commits each shard once it is whole, in input order."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import msgspec
@@ -101,9 +101,10 @@ class ShardWriter:
         rows, attempt = self._work.plan.rows(shard), self._work.attempt(shard)
         if shard in self._work.retried:
             results = {**generations(self._store.read(shard), rows.start), **results}
-        checked: Sequence[RowResult] = self._tables.expect(rows, [results[row] for row in rows])
-        commit = count_results(shard, attempt, checked)
-        table = self._tables.build(rows, checked)
+        ordered = [results[row] for row in rows]
+        matches = self._tables.matches(rows, ordered)
+        commit = count_results(shard, attempt, ordered, matches)
+        table = self._tables.build(rows, ordered, matches)
         record_commit(self._store, commit if attempt == 0 else msgspec.structs.replace(commit, is_there=False))
         self._store.commit(shard, table, {**self._metadata, **footer_of(commit)})
         if attempt > 0:

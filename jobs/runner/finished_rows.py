@@ -90,7 +90,7 @@ class FinishedRows:
         progress.done = min(committed.rows_done + progress.rows_open, progress.total)
         progress.failed = committed.rows_failed + (0 if self._work.retried else progress.failed_open)
         progress.write(running=False)
-        return progress.summary(folder)
+        return progress.summary(folder) + accuracy(committed)
 
     def save_now(self) -> None:
         """Make finished rows durable, from any thread: the process is about to end."""
@@ -110,3 +110,9 @@ class FinishedRows:
                     self._journal.close()
             finally:
                 self.progress.close()
+
+
+def accuracy(committed: CommittedShards) -> str:
+    """What the summary line says of expected texts; empty where none are expected."""
+    compared = committed.rows_matching + committed.rows_mismatching
+    return f"; {committed.rows_matching} of {compared} texts as expected" if compared else ""

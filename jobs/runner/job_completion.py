@@ -30,6 +30,7 @@ class JobSummary:
     Attributes:
         rows, failed, prompt_tokens, generated_tokens: of all shards.
         errors: how many rows failed, by kind of error.
+        matching, mismatching: rows whose text is, or is not, that of `errors.expected_column`.
         completed: seconds since the epoch.
     """
 
@@ -38,6 +39,8 @@ class JobSummary:
     errors: dict[str, int]
     prompt_tokens: int
     generated_tokens: int
+    matching: int
+    mismatching: int
     completed: float
 
 
@@ -57,15 +60,13 @@ def complete_job(store: ShardStore, plan: Plan, again: bool) -> None:
 
 
 def exit_code(committed: CommittedShards, max_fraction: float) -> int:
-    """The exit code of a complete share, by the fraction of its rows that failed."""
-    failed = committed.rows_failed
-    if failed <= max_fraction * committed.rows:
+    """The exit code of a complete share, by the fraction of its rows that failed or have an unexpected text."""
+    failed, mismatching = committed.rows_failed, committed.rows_mismatching
+    if failed + mismatching <= max_fraction * committed.rows:
         return EXIT_COMPLETE
-    print(
-        f"{failed} of {committed.rows} rows failed, more than errors.max_fraction = {max_fraction} allows; "
-        "column error says why",
-        file=sys.stderr,
-    )
+    found = [(failed, "failed (column error says why)"), (mismatching, "have another text than is expected of them")]
+    counts = " and ".join(f"{count} of {committed.rows} rows {what}" for count, what in found if count)
+    print(f"{counts}: more than errors.max_fraction = {max_fraction} allows", file=sys.stderr)
     return EXIT_TOO_MANY_FAILURES
 
 
@@ -101,6 +102,8 @@ def _summary(store: ShardStore, plan: Plan) -> JobSummary:
         errors=dict(errors),
         prompt_tokens=sum(commit.prompt_tokens for commit in commits),
         generated_tokens=sum(commit.generated_tokens for commit in commits),
+        matching=sum(commit.matching for commit in commits),
+        mismatching=sum(commit.mismatching for commit in commits),
         completed=time.time(),
     )
 

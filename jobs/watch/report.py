@@ -89,11 +89,18 @@ def _counts(status: JobStatus, commits: Sequence[Commit]) -> list[tuple[str, str
         ("rows", f"{status.rows:,}"),
         ("done", f"{status.done:,}"),
         ("failed", f"{status.failed:,} ({status.failed / max(status.done, 1):.2%} of those done)"),
+        *_accuracy(commits),
         ("shards committed", f"{status.shards_done:,} of {status.shards:,}"),
         ("prompt tokens", f"{sum(commit.prompt_tokens for commit in commits):,}"),
         ("generated tokens", f"{generated:,} ({generated / max(rows, 1):.1f} a row)"),
     ]
     return found + [(f"share {share.share}", share.as_text().partition(": ")[2]) for share in status.shares]
+
+
+def _accuracy(commits: Sequence[Commit]) -> list[tuple[str, str]]:
+    matching = sum(commit.matching for commit in commits)
+    compared = matching + sum(commit.mismatching for commit in commits)
+    return [("as expected", f"{matching:,} of {compared:,} ({matching / compared:.2%})")] if compared else []
 
 
 def _rates(store: ShardStore) -> list[tuple[float, float]]:

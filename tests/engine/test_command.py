@@ -183,12 +183,17 @@ def test_too_many_failed_rows_give_exit_code_3_and_keep_the_others(tmp_path: Pat
     assert (tmp_path / "out" / "_SUCCESS").exists()
 
 
-def test_an_unexpected_text_counts_as_a_failed_row(tmp_path: Path, good: pa.Table) -> None:
-    columns = {**jobs.rows(12), "answer": [*good["text"].to_pylist()[:11], "another text"]}
+def test_an_unexpected_text_is_kept_and_counts_for_the_exit_code(tmp_path: Path, good: pa.Table) -> None:
+    columns = {**jobs.rows(12), "answer": [None, *good["text"].to_pylist()[1:11], "another text"]}
     job = jobs.write_job(tmp_path, columns, errors={"expected_column": "answer", "max_fraction": 0.0})
-    assert jobs.run(job).returncode == 3
-    errors = jobs.results(job)["error"].to_pylist()
-    assert errors[:11] == [None] * 11 and errors[11].startswith("unexpected_text: expected 'another text'")
+    finished = jobs.run(job)
+    assert finished.returncode == 3 and "1 of 12 rows have another text than is expected of them" in finished.stderr
+    assert "0 failed" in finished.stdout and "10 of 11 texts as expected" in finished.stdout
+    found = jobs.results(job)
+    assert found["text"].equals(good["text"][:12]) and found["error"].null_count == 12
+    assert found["matches_expected"].to_pylist() == [None, *[True] * 10, False]
+    again = jobs.run(job, "--retry-failed")
+    assert (again.returncode, "no row has failed" in again.stdout) == (3, True)
 
 
 def test_sampling_of_the_job_and_of_single_rows(tmp_path: Path) -> None:

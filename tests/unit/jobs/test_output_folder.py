@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -17,6 +18,7 @@ from run_batch.jobs.job.work import Work
 from run_batch.jobs.results.journal_files import read_rows, segments
 from run_batch.jobs.results.shard_commits import CommittedShards, read_commit
 from run_batch.jobs.runner.finished_rows import FinishedRows
+from run_batch.jobs.runner.job_completion import exit_code
 from run_batch.jobs.runner.output_folder import open_output
 from run_batch.jobs.runner.share_lease import share_lease
 from run_batch.jobs.runner.work_planning import failed_work, missing_work
@@ -25,13 +27,19 @@ from run_batch.jobs.runner.work_planning import failed_work, missing_work
 @pytest.fixture
 def job(tmp_path: Path) -> PreparedJob:
     """Five rows in shards of two."""
-    pq.write_table(pa.table({"prompt": [f"p{i}" for i in range(5)]}), tmp_path / "rows.parquet")
+    return prepared(tmp_path, {"prompt": [f"p{i}" for i in range(5)]})
+
+
+def prepared(tmp_path: Path, columns: dict[str, Any], **more: dict[str, Any]) -> PreparedJob:
+    """A job with shards of two rows."""
+    pq.write_table(pa.table(columns), tmp_path / "rows.parquet")
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "config.json").write_text("{}")
     tables = {
         "input": {"path": "rows.parquet", "image_column": ""},
         "model": {"path": "model"},
         "output": {"path": "out", "rows_per_shard": 2, "columns": ["prompt"]},
+        **more,
     }
     return prepare(parse_config(tables, tmp_path))
 
@@ -111,3 +119,30 @@ def test_the_footer_of_a_shard_tells_its_counts_and_its_job(job: PreparedJob) ->
     assert job.store.metadata(1)["run_batch.model"] == "m"
     assert [read_commit(job.store, 1)] == committed.with_failures()
     assert read_commit(job.store, 1).errors == {"bad": 1}
+
+
+def test_a_text_is_compared_with_the_expected_one_and_kept(tmp_path: Path) -> None:
+    expected = ["t0", "other", None, "t3", "t4"]
+    job = prepared(tmp_path, {"prompt": ["p"] * 5, "answer": expected}, errors={"expected_column": "answer"})
+    committed = run(job, [result(row) for row in range(5)])
+    shards = [job.store.read(shard).to_pylist() for shard in range(3)]
+    rows = [row for shard in shards for row in shard]
+    assert [row["matches_expected"] for row in rows] == [True, False, None, None, True]
+    assert [row["text"] for row in rows] == ["t0", "t1", "t2", None, "t4"]
+    assert [row["error"] for row in rows] == [None, None, None, "bad: why", None]
+    assert (committed.rows_failed, committed.rows_matching, committed.rows_mismatching) == (1, 2, 1)
+    work = failed_work(job.store, committed)
+    assert [work.rows(shard) for shard in work.shards] == [[3]], "a text that is not as expected has not failed"
+    with opened(job, committed, work) as (finished, _):
+        finished.add(Generation(3, ("t3",), "stop", 3, 1))
+    assert (committed.rows_failed, committed.rows_matching, committed.rows_mismatching) == (0, 3, 1)
+    assert job.store.read(1)["matches_expected"].to_pylist() == [None, True]
+
+
+@pytest.mark.parametrize(("fraction", "code"), [(0.2, 3), (0.4, 0)])
+def test_unexpected_texts_and_failed_rows_count_together_for_the_exit_code(
+    tmp_path: Path, fraction: float, code: int
+) -> None:
+    expected = ["t0", "other", None, "t3", "t4"]
+    job = prepared(tmp_path, {"prompt": ["p"] * 5, "answer": expected}, errors={"expected_column": "answer"})
+    assert exit_code(run(job, [result(row) for row in range(5)]), fraction) == code
