@@ -1,1 +1,1 @@
-"""vLLM's engine, and what keeps a run going when it dies or hangs."""
+"""vLLM's engine, its restarts after a death or a hang, and the search for rows that kill it."""

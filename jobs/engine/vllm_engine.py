@@ -1,10 +1,10 @@
-"""vLLM's engine: mapped rows in, generated texts out, with continuous batching."""
+"""vLLM's engine: takes mapped rows and generates their texts, with continuous batching."""
 
 import contextlib
 import gc
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from multiprocessing.connection import wait
 from typing import Any
 
@@ -23,61 +23,38 @@ from run_batch.model.failure_reports import Reports, is_own_bug
 
 
 class EngineDied(Exception):
-    """The engine cannot go on; the message is the cause, on one line. The rows in it may be to blame, or nobody."""
+    """The engine has failed, and a row in it may be the cause; the message says how, on one line."""
 
 
 class OwnBug(Exception):
-    """run-batch's own code failed in a process of the engine; the message is its traceback there."""
+    """run-batch's own code has failed in a process of the engine; the message is the traceback of that process."""
 
 
 class Engine:
-    """One vLLM engine with the job's sampling settings."""
+    """One vLLM engine with the job's sampling settings.
+
+    Attributes:
+        max_num_seqs: rows that it runs at once.
+    """
 
     def __init__(self, settings: ModelSettings, sampling: Mapping[str, Any]) -> None:
         """Load the weights and profile memory.
 
         Raises:
-            JobError: the engine or sampling settings do not hold, or the model cannot be found.
+            JobError: vLLM refuses the engine or sampling settings, the model cannot be found, or what it declares is
+                wrong.
             RunError: the engine does not start: weights that do not fit the model, too little memory.
         """
-        from vllm import LLMEngine
-        from vllm.exceptions import VLLMValidationError
-        from vllm.platforms import current_platform
         from vllm.sampling_params import RequestOutputKind
-        from vllm.usage.usage_lib import UsageContext
 
-        # What has been imported stays. vLLM has the collector walk through everything six times while an engine starts:
-        # more than a second, if that is not left out.
-        gc.freeze()
-        if current_platform.is_cpu() and int(settings.engine.get("tensor_parallel_size", 1)) == 1:
-            # On a CPU a second process only moves the same work elsewhere: start-up takes three times as long.
-            os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
         self._sampling = dict(sampling)
         self._output_kind = RequestOutputKind.FINAL_ONLY
-        try:
+        with _settings_errors(settings.path):
             self._shared_params = build_sampling_params(sampling, output_kind=self._output_kind)
-            engine_args = build_engine_args(settings)
-            vllm_config = engine_args.create_engine_config(UsageContext.LLM_CLASS)
-        except SettingsError as error:
-            raise JobError(str(error)) from None
-        except (VLLMValidationError, ValueError, TypeError, NotImplementedError) as error:
-            raise JobError(f"the engine settings do not hold: {first_cause(error)}") from error
-        except OSError as error:
-            raise JobError(f"model.path {settings.path} cannot be loaded: {first_cause(error)}") from error
-        self.max_num_seqs: int = vllm_config.scheduler_config.max_num_seqs
+            config = _engine_config(settings)
+        self.max_num_seqs: int = config.scheduler_config.max_num_seqs
         self._reports = Reports()
-        try:
-            self._engine = LLMEngine.from_vllm_config(vllm_config, UsageContext.LLM_CLASS, disable_log_stats=True)
-        except DeclarationError as error:
-            raise JobError(str(error)) from None
-        except Exception as error:
-            report = self._reports.first()
-            if report is not None and not report.own_bug:
-                raise JobError(report.text) from error
-            # Whatever vLLM, torch and the model's own class raise: --verbose shows where.
-            raise RunError(
-                f"the engine does not start: {type(error).__name__}: {first_cause(error)} (--verbose tells more)"
-            ) from error
+        self._engine = _load(config, self._reports)
 
         manager = getattr(getattr(self._engine.engine_core, "resources", None), "engine_manager", None)
         self._processes: list[Any] = list(getattr(manager, "processes", []))
@@ -86,7 +63,10 @@ class Engine:
         gc.freeze()
 
     def _wake_when_dead(self) -> None:
-        """vLLM notices that its process is dead, but `LLMEngine.step` goes on waiting for its answer."""
+        """End `LLMEngine.step` when a process dies: vLLM notices that, too, but its step goes on waiting for an answer.
+
+        Runs in a thread.
+        """
         from vllm.v1.engine.exceptions import EngineDeadError
 
         core = self._engine.engine_core
@@ -101,15 +81,15 @@ class Engine:
 
     @property
     def running(self) -> int:
-        """Rows that have a seat; the most that can be, where the engine is a process of its own and does not tell."""
+        """Rows that run, not counting those that wait; an upper bound if the engine is a process of its own."""
         core = getattr(self._engine.engine_core, "engine_core", None)
         return min(self.unfinished, self.max_num_seqs) if core is None else len(core.scheduler.running)
 
     def add(self, mapped: MappedRow) -> RowFailure | None:
-        """Queue one row; a row that vLLM refuses comes back as its failure.
+        """Queue one row; a row that vLLM refuses is given back as its failure.
 
         Raises:
-            EngineDied, OwnBug, RunError: its process is dead; see `step`.
+            EngineDied, OwnBug, RunError: a process of the engine is dead; see `step`.
         """
         from vllm.exceptions import VLLMValidationError
         from vllm.v1.engine.exceptions import EngineDeadError
@@ -129,8 +109,9 @@ class Engine:
         """Run the model once for all running rows; the rows that this finished.
 
         Raises:
-            EngineDied: a process of it is dead, memory has run out, or vLLM or a plugin's model failed.
-            OwnBug: run-batch's own code failed in a process of it; in this process, what that code raised.
+            EngineDied: a process of the engine is dead, memory has run out, or vLLM or a plugin's model has failed.
+            OwnBug: run-batch's own code has failed in a process of the engine. In this process, it raises its own
+                exception.
             RunError: the model does not do what it declares.
         """
         try:
@@ -144,28 +125,28 @@ class Engine:
         return [_generation(output) for output in outputs if output.finished]
 
     def _death(self, error: Exception) -> Exception:
-        """What a failure of vLLM's means: a row may be to blame, unless the process that failed says otherwise."""
+        """The exception for a failure of vLLM: EngineDied, unless a process has reported a cause that is no row."""
         report = self._reports.first()
         if report is None:
             return EngineDied(_cause(error))
         return OwnBug(report.text) if report.own_bug else RunError(report.text)
 
     def kill(self) -> bool:
-        """End the engine's processes where they are, from any thread; False where it runs in this process."""
+        """Send SIGKILL to the engine's processes, from any thread; False if the engine runs in this process."""
         for process in self._processes:
             kill_tree(process.pid)
         return bool(self._processes)
 
     def close(self) -> None:
-        """End the engine's processes. One in this process ends with it: taking it down would only take time."""
+        """End the engine's processes. An engine in this process is left as it is: the process is about to exit."""
         if self._processes:
             self._engine.engine_core.shutdown()
 
     def discard(self) -> None:
-        """End a dead engine, so that another can be started in this process."""
+        """End a dead engine and free its memory, so that another one can be started in this process."""
         from vllm.distributed import cleanup_dist_env_and_memory
 
-        with contextlib.suppress(Exception):  # it is dead: whatever still answers may fail
+        with contextlib.suppress(Exception):  # any call to a dead engine may fail
             self.kill()
             self._engine.engine_core.shutdown()
         self._reports.close()
@@ -176,8 +157,53 @@ class Engine:
         gc.collect()
 
 
+@contextlib.contextmanager
+def _settings_errors(model_path: str) -> Iterator[None]:
+    from vllm.exceptions import VLLMValidationError
+
+    try:
+        yield
+    except SettingsError as error:
+        raise JobError(str(error)) from None
+    except (VLLMValidationError, ValueError, TypeError, NotImplementedError) as error:
+        raise JobError(f"the engine settings do not hold: {first_cause(error)}") from error
+    except OSError as error:
+        raise JobError(f"model.path {model_path} cannot be loaded: {first_cause(error)}") from error
+
+
+def _engine_config(settings: ModelSettings) -> Any:
+    from vllm.platforms import current_platform
+    from vllm.usage.usage_lib import UsageContext
+
+    if current_platform.is_cpu() and int(settings.engine.get("tensor_parallel_size", 1)) == 1:
+        # On a CPU a second process only moves the same work elsewhere: start-up takes three times as long.
+        os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+    return build_engine_args(settings).create_engine_config(UsageContext.LLM_CLASS)
+
+
+def _load(config: Any, reports: Reports) -> Any:
+    from vllm import LLMEngine
+    from vllm.usage.usage_lib import UsageContext
+
+    # What has been imported stays. vLLM has the garbage collector walk through all objects six times while an engine
+    # starts, which takes more than a second if these are not left out.
+    gc.freeze()
+    try:
+        return LLMEngine.from_vllm_config(config, UsageContext.LLM_CLASS, disable_log_stats=True)
+    except DeclarationError as error:
+        raise JobError(str(error)) from None
+    except Exception as error:
+        report = reports.first()
+        if report is not None and not report.own_bug:
+            raise JobError(report.text) from error
+        # Whatever vLLM, torch and the model's own class raise: --verbose shows where.
+        raise RunError(
+            f"the engine does not start: {type(error).__name__}: {first_cause(error)} (--verbose tells more)"
+        ) from error
+
+
 def _cause(error: Exception) -> str:
-    """The engine's process keeps its own error to itself: only its log has it."""
+    # The error of another process is in vLLM's log only; this one says no more than that the process is dead.
     return f"{type(error).__name__}: {first_cause(error)}"
 
 

@@ -1,1 +1,1 @@
-"""The machine that a process runs on: its cores, GPUs, processes and signals, and what Slurm says of them."""
+"""The machine that a process runs on: CPU cores, GPUs, process trees, signals, and Slurm's environment."""

@@ -57,7 +57,7 @@ def test_an_engine_that_dies_of_every_row_ends_the_run_and_blames_none(tmp_path:
     code, said = job.run(timeout=120)
     assert code == 1 and "the engine dies whatever row it gets" in said and "Traceback" not in said
     assert not any(b"engine_died" in path.read_bytes() for path in (job.store / ".run_batch" / "journal").iterdir())
-    job.speed = Speed(tame=True)  # an engine that has been mended
+    job.speed = Speed(tame=True)  # the engine has been repaired
     code, said = job.run()
     assert code == 0, said
     assert job.table()["error"].null_count == ROWS
@@ -154,7 +154,7 @@ def test_suspects_that_the_engine_died_before_it_had_them_stay_suspects() -> Non
     assert suspects.groups == [[1], [2, 3], [4]]
 
 
-def test_rows_that_are_finished_or_no_ones_concern_any_more_are_no_suspects() -> None:
+def test_rows_that_are_finished_or_not_left_to_this_run_are_no_suspects() -> None:
     suspects = Suspects()
     for _ in range(3):
         suspects.groups = [[1]]

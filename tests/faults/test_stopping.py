@@ -59,7 +59,7 @@ def test_a_signal_saves_every_finished_row_and_exits_with_75(job: StandingJob, n
 def test_a_signal_before_there_is_anything_to_save_exits_with_75_too(job: StandingJob, seconds: float) -> None:
     command = [str(jobs.COMMAND), "--config", str(job.config)]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd="/")
-    while not _minds(process.pid, signal.SIGTERM):  # until Python has loaded the command, the shell's own 143 stays
+    while not _handles(process.pid, signal.SIGTERM):  # until Python has loaded the command, the shell's own 143 stays
         assert process.poll() is None
         time.sleep(0.002)
     time.sleep(seconds)
@@ -69,7 +69,7 @@ def test_a_signal_before_there_is_anything_to_save_exits_with_75_too(job: Standi
     assert not job.store.exists()
 
 
-def _minds(pid: int, number: signal.Signals) -> bool:
+def _handles(pid: int, number: signal.Signals) -> bool:
     """Whether a process has a handler for a signal."""
     (caught,) = re.findall(r"SigCgt:\s*(\w+)", Path(f"/proc/{pid}/status").read_text())
     return bool(int(caught, 16) >> (number - 1) & 1)
@@ -87,7 +87,7 @@ def test_a_killed_run_leaves_its_rows_to_status_and_to_the_next_run(job: Standin
 
 
 def test_failed_rows_are_not_tried_again_after_a_kill(tmp_path: Path) -> None:
-    # Rows that kill the engine are dear to find: 8 restarts. They must be found once.
+    # A row that kills the engine takes 8 restarts to find: it must be found once only.
     prompts = ["poison" if i == 20 else f"prompt {i}" for i in range(ROWS)]
     job = make_job(tmp_path, prompts, output={"rows_per_shard": ROWS})
     process = job.start()
