@@ -50,8 +50,7 @@ class Supervisor:
         """
         self._engine = RestartableEngine(start, step_seconds, stop)
         self.max_num_seqs = self._engine.max_num_seqs
-        self._suspects = Suspects()
-        self._places = RowPlaces()
+        self._suspects, self._places = Suspects(), RowPlaces()
         self._input_ended = False
 
     def remember(self, suspects: Suspects, record: RunningRows, save: Callable[[], None]) -> None:

@@ -43,12 +43,7 @@ def open_output(
         if not journal_folder(store).is_dir():  # asked first: a thousand shares need not try to make it
             journal_folder(store).mkdir(exist_ok=True)
         record_job(store, job.identity, job.plan, job.source)
-
-    def segment(shard: int) -> str:
-        shards = job.shards if shard in job.shards else range(shard, shard + 1)
-        return segment_name(shards, job.share.label, writer)
-
-    journal = JournalWriter[JournalRow](journal_folder(store), segment, job_hash(job.identity), encode_rows)
+    journal = _open_journal(job, writer)
 
     def on_commit(commit: Commit) -> None:
         committed.add(commit)
@@ -57,12 +52,16 @@ def open_output(
 
     shards = ShardWriter(work, ShardTables(job.config, job.source), store, metadata, on_commit)
     retried = sum(map(len, work.retried.values()))
-    progress = Progress(
-        committed.rows,
-        committed.rows_done - retried,
-        committed.rows_failed - retried,
-        store.own_folder / PROGRESS_FILE,
-        writer,
-        quiet,
-    )
+    done, failed = committed.rows_done - retried, committed.rows_failed - retried
+    progress = Progress(committed.rows, done, failed, store.own_folder / PROGRESS_FILE, writer, quiet)
     return FinishedRows(work, journal, shards, progress, Metrics(store.own_folder / METRICS_FILE))
+
+
+def _open_journal(job: PreparedJob, writer: str) -> JournalWriter[JournalRow]:
+    """Start the journal of this process, whose files are named after its share and its shards."""
+
+    def segment(shard: int) -> str:
+        shards = job.shards if shard in job.shards else range(shard, shard + 1)
+        return segment_name(shards, job.share.label, writer)
+
+    return JournalWriter[JournalRow](journal_folder(job.store), segment, job_hash(job.identity), encode_rows)
