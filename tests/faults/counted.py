@@ -14,15 +14,19 @@ from run_batch.io.outputs.shards import ShardStore
 
 
 class Operations:
-    """Attributes:
-    total: calls so far.
-    changed: the paths that were created, renamed to, or removed.
+    """The calls of this process about files below a folder.
+
+    Attributes:
+        total: calls so far.
+        changed: the paths that were created, renamed to, or removed.
     """
 
     def __init__(self, folder: Path, unnamed_in: Path) -> None:
-        """Args:
-        folder: below it, calls are counted.
-        unnamed_in: folder in it where files without a name are made.
+        """Count nothing before `listen`.
+
+        Args:
+            folder: calls about files below it are counted.
+            unnamed_in: folder in it where files without a name are made.
         """
         self._folder, self._unnamed_in = f"{folder}/", str(unnamed_in)
         self.total = 0
