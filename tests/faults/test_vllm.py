@@ -194,7 +194,7 @@ def test_a_bug_in_run_batchs_own_model_code_stops_the_run(tmp_path: Path, enviro
     job = with_poison(tmp_path, "kwargs['pixel_values'] = None", 20)
     code, said = finish(start(job, **environment))
     assert code == 1 and "this is a bug in run-batch; please report it" in said, said
-    assert "model/llava.py" in said and "the engine died" not in said
+    assert "model/families/llava.py" in said and "the engine died" not in said
     assert not (tmp_path / "out" / "_SUCCESS").exists()
 
 
