@@ -61,8 +61,7 @@ class Supervisor:
             record: the file that tells the next process which rows are in the engine.
             save: makes finished rows durable, from any thread; called before a hanging engine ends this process.
         """
-        self._suspects = suspects
-        self._engine.record, self._engine.save = record, save
+        self._suspects, self._engine.record, self._engine.save = suspects, record, save
 
     @property
     def unfinished(self) -> int:
