@@ -2,6 +2,7 @@
 
 import pyarrow as pa
 
+from run_batch.io.media import image_column
 from run_batch.jobs.job.config import JobConfig
 from run_batch.jobs.job.errors import JobError
 from run_batch.jobs.job.prompt_template import parse_template, require_column
@@ -50,6 +51,12 @@ def check_columns(config: JobConfig, schema: pa.Schema) -> None:
     table = config.input
     if table.image_column:
         require_column("input.image_column", table.image_column, schema)
+        kind = schema.field(table.image_column).type
+        if not image_column.can_hold_images(kind):
+            raise JobError(
+                f"input.image_column: column {table.image_column} is {kind}, which cannot hold images; "
+                f"expected {image_column.ACCEPTED}"
+            )
     if config.prompt.chat:
         require_column("input.prompt_column", table.prompt_column, schema)
     else:

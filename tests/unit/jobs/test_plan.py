@@ -67,6 +67,18 @@ def test_keys_that_name_missing_columns_are_refused(folder: Path, tables: dict[s
     )
 
 
+def test_an_image_column_whose_type_is_never_an_image_is_refused_with_what_is_accepted(folder: Path) -> None:
+    images = [{"data": b"x", "name": "a.png"}] * 2
+    pq.write_table(pa.table({"image": images, "prompt": ["p"] * 2}), folder / "rows.parquet")
+    with pytest.raises(JobError) as caught:
+        check_columns(job(folder), open_source(job(folder)).schema)
+    assert str(caught.value) == (
+        "input.image_column: column image is struct<data: binary, name: string>, which cannot hold images; expected "
+        "bytes, text (paths or URLs), a struct of bytes and path, a list of these, or lists of lists of numbers "
+        "(features)"
+    )
+
+
 def test_ids_that_are_there_twice_or_null_are_refused_with_their_rows(folder: Path) -> None:
     config = job(folder, input={"id_column": "uid"})
     with pytest.raises(JobError, match="rows 1 and 3 have the same id 'b'"):
