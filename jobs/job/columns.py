@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from run_batch.io.inputs.source import Source
 from run_batch.io.media import image_column
@@ -80,7 +81,25 @@ def _check_images(column: str, schema: pa.Schema) -> None:
 
 
 def _check_carried(columns: Sequence[str], schema: pa.Schema) -> None:
+    # Names that differ in case alone can be written, but DuckDB and Spark then read one column for the other.
+    taken = {name.casefold(): f"the result column {name}" for name in RESULT_COLUMNS}
     for column in columns:
+        require_column("output.columns", column, schema)
         if column in RESULT_COLUMNS:
             raise JobError(f"output.columns: {column} is the name of a result column; rename it in the input")
-        require_column("output.columns", column, schema)
+        other = taken.setdefault(column.casefold(), f"column {column}")
+        if other != f"column {column}":
+            raise JobError(
+                f"output.columns: {column} differs from {other} in upper and lower case alone, which SQL engines do "
+                "not tell apart; rename it in the input"
+            )
+        _check_writable(schema.field(column))
+
+
+def _check_writable(field: pa.Field) -> None:
+    try:
+        pq.write_table(pa.schema([field]).empty_table(), pa.BufferOutputStream())
+    except (pa.ArrowException, ValueError) as error:
+        raise JobError(
+            f"output.columns: column {field.name} is {field.type}, which Parquet files cannot hold: {error}"
+        ) from None

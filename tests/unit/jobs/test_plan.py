@@ -67,6 +67,30 @@ def test_keys_that_name_missing_columns_are_refused(folder: Path, tables: dict[s
     )
 
 
+@pytest.mark.parametrize(
+    ("columns", "said"),
+    [
+        (["Error"], "Error differs from the result column error in upper and lower case alone"),
+        (["ROW_ID"], "ROW_ID differs from the result column row_id"),
+        (["uid", "prompt", "Uid"], "Uid differs from column uid in upper and lower case alone"),
+        (["nothing"], "column nothing is struct<>, which Parquet files cannot hold: "),
+        (["pair"], "column pair has the field 'k' twice in "),
+    ],
+)
+def test_carried_columns_that_could_not_be_written_or_told_apart_are_refused(
+    folder: Path, columns: list[str], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pairs = pa.StructArray.from_arrays([pa.array([1])] * 2, names=["k", "k"])
+    rows = {name: ["a"] for name in ("uid", "Uid", "image", "prompt", "Error", "ROW_ID")}
+    pq.write_table(pa.table({**rows, "pair": pairs}), folder / "rows.parquet")
+    source = open_source(job(folder))
+    check_columns(job(folder, output={"columns": ["Uid", "prompt"]}), source)
+    monkeypatch.setattr(source, "schema", source.schema.append(pa.field("nothing", pa.struct([]))))
+    with pytest.raises(JobError) as caught:
+        check_columns(job(folder, output={"columns": columns}), source)
+    assert said in str(caught.value)
+
+
 def test_an_image_column_whose_type_is_never_an_image_is_refused_with_what_is_accepted(folder: Path) -> None:
     images = [{"data": b"x", "name": "a.png"}] * 2
     pq.write_table(pa.table({"image": images, "prompt": ["p"] * 2}), folder / "rows.parquet")
