@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from run_batch.io.inputs.source import DamagedInputError, InputError, RowBatch
@@ -48,6 +48,7 @@ class HfSource:
         self._split = split
         self._dataset = loaded.with_format("arrow")
         self.schema = loaded.features.arrow_schema
+        self.unusable: Mapping[str, str] = {}
         self.num_rows: int = loaded.num_rows
         self._files = {file["filename"]: _state(file["filename"]) for file in loaded.cache_files}
         self.fingerprint = hashlib.sha256(f"{loaded._fingerprint} {loaded.num_rows}".encode()).hexdigest()

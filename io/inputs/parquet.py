@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from run_batch.io.inputs.columns import cast_batches, unify_columns
 from run_batch.io.inputs.input_files import find_files
 from run_batch.io.inputs.parquet_footers import (
     FileFooter,
-    check_same_columns,
     dump_index,
     load_index,
     open_parquet,
@@ -33,12 +33,13 @@ class ParquetSource:
                 checked against the index when its rows are read.
 
         Raises:
-            InputError: no such file, no Parquet file, or files whose columns differ.
+            InputError: no such file, or no Parquet file.
         """
         self._files = find_files(path)
-        self._footers = load_index(self._files, index) or read_footers(self._files)
-        check_same_columns(self._footers)
-        self.schema = self._footers[0].schema
+        recorded = load_index(self._files, index)
+        self._footers = recorded[0] if recorded else read_footers(self._files)
+        self._columns = recorded[1] if recorded else unify_columns(_schemas(self._footers))
+        self.schema, self.unusable = self._columns.schema, self._columns.unusable
         self._starts = [0, *accumulate(footer.num_rows for footer in self._footers)]
         self.num_rows = self._starts[-1]
         self.folder = None if self._files.filesystem else Path(self._files.root)
@@ -49,7 +50,7 @@ class ParquetSource:
     @property
     def index(self) -> bytes:
         """The footers as JSON, for processes that open the same input later."""
-        return dump_index(self._footers)
+        return dump_index(self._footers, self._columns)
 
     def read(self, start: int, stop: int, columns: Sequence[str], batch_rows: int) -> Iterator[RowBatch]:
         """Read rows start..stop-1 in batches; see Source.read."""
@@ -83,6 +84,7 @@ class ParquetSource:
     def _read_file(
         self, file: FileFooter, offset: int, first: int, last: int, columns: Sequence[str], batch_rows: int
     ) -> Iterator[RowBatch]:
+        schema = pa.schema([self.schema.field(name) for name in columns])
         with open_parquet(self._files, file.path) as parquet:
             position = 0
             for group, rows in enumerate(file.row_groups):
@@ -90,7 +92,7 @@ class ParquetSource:
                     batches = parquet.iter_batches(
                         batch_size=batch_rows, row_groups=[group], columns=list(columns), use_threads=False
                     )
-                    yield from _clip(batches, offset, position, first, last)
+                    yield from _clip(cast_batches(batches, schema, file.path), offset, position, first, last)
                 position += rows
 
     def _spans(self, start: int, stop: int) -> Iterator[tuple[int, int, int]]:
@@ -110,6 +112,12 @@ class ParquetSource:
             for index, first, last in self._spans(start, stop)
             for row in range(first, last)
         ]
+
+
+def _schemas(footers: Sequence[FileFooter]) -> list[tuple[str, pa.Schema]]:
+    """Path and schema of each file; files without rows count only where no file has any."""
+    with_rows = [footer for footer in footers if footer.num_rows]
+    return [(footer.path, footer.schema) for footer in with_rows or footers]
 
 
 def _clip(batches: Iterator[pa.RecordBatch], offset: int, position: int, first: int, last: int) -> Iterator[RowBatch]:

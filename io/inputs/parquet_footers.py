@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from run_batch.io.inputs.columns import Columns
 from run_batch.io.inputs.input_files import InputFiles
 from run_batch.io.inputs.source import DamagedInputError, InputError
 
@@ -29,7 +30,7 @@ class FileFooter:
         name: path relative to the root of the input.
         size: size of the file in bytes.
         changed: time of the last change in nanoseconds since the epoch; 0 on remote file systems.
-        schema: the file's columns.
+        schema: the file's columns; of a recorded file, those of the whole input.
         row_groups: number of rows of each row group.
         digest: SHA-256 of the footer in hexadecimal; differs when the data differs.
         recorded: whether all this comes from an index and the file has not been opened yet.
@@ -101,39 +102,24 @@ def _begins_as_parquet(files: InputFiles, path: str) -> bool:
         return file.read(4) == b"PAR1"
 
 
-def check_same_columns(footers: Sequence[FileFooter]) -> None:
-    """Check that all files have the columns of the first one, with the same types.
-
-    Raises:
-        InputError: a file lacks a column, or has it with another type.
-    """
-    for file in footers[1:]:
-        for field in footers[0].schema:
-            index = file.schema.get_field_index(field.name)
-            found = "no such column" if index < 0 else str(file.schema.field(index).type)
-            if found != str(field.type):
-                raise InputError(
-                    f"input.path: column {field.name} is {field.type} in {footers[0].path}, but {found} in "
-                    f"{file.path}; all files of an input need the same columns"
-                )
-
-
-def dump_index(footers: Sequence[FileFooter]) -> bytes:
-    """Record footers as an index that `load_index` reads; JSON."""
+def dump_index(footers: Sequence[FileFooter], columns: Columns) -> bytes:
+    """Record footers, and the columns of all files, as an index that `load_index` reads; JSON."""
     files = [[f.name, f.size, f.changed, f.row_groups, f.digest] for f in footers]
-    schema = base64.b64encode(footers[0].schema.serialize().to_pybytes()).decode()
-    return json.dumps({"schema": schema, "files": files}, separators=(",", ":")).encode()
+    schema = base64.b64encode(columns.schema.serialize().to_pybytes()).decode()
+    content = {"schema": schema, "unusable": dict(columns.unusable), "files": files}
+    return json.dumps(content, separators=(",", ":")).encode()
 
 
-def load_index(files: InputFiles, index: bytes) -> list[FileFooter]:
-    """Read the footers that an index recorded; none if the index is damaged or lists other file names."""
+def load_index(files: InputFiles, index: bytes) -> tuple[list[FileFooter], Columns] | None:
+    """Read what an index recorded; None if the index is damaged or lists other file names."""
     try:
         content = json.loads(index)
         schema = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(content["schema"])))
+        columns = Columns(schema, content["unusable"])
         footers = [
             FileFooter(path, name, size, changed, schema, tuple(row_groups), digest, recorded=True)
             for path, (name, size, changed, row_groups, digest) in zip(files.paths, content["files"], strict=True)
         ]
     except (ValueError, TypeError, KeyError, pa.ArrowException):
-        return []
-    return footers if all(footer.name == files.name(footer.path) for footer in footers) else []
+        return None
+    return (footers, columns) if all(footer.name == files.name(footer.path) for footer in footers) else None

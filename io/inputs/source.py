@@ -1,6 +1,6 @@
 """What all input formats have in common: batches of rows, the `Source` that yields them, and its errors."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -50,22 +50,25 @@ class Source(Protocol):
     """An input: rows in a fixed order that can be read from any row on.
 
     Attributes:
-        schema: columns and types of the input.
+        schema: columns of the input, each once, and the types in which all batches have them.
+        unusable: columns of `schema` that cannot be read, each with the reason, such as a file that lacks it.
         num_rows: number of rows of the whole input.
         folder: the folder that image paths are relative to; None if the input is not on a local file system.
         fingerprint: hexadecimal digest that differs when the data of the input differs.
     """
 
     schema: pa.Schema
+    unusable: Mapping[str, str]
     num_rows: int
     folder: Path | None
     fingerprint: str
 
     def read(self, start: int, stop: int, columns: Sequence[str], batch_rows: int) -> Iterator[RowBatch]:
-        """Read rows start..stop-1 in batches of at most `batch_rows`, and of them only `columns`.
+        """Read rows start..stop-1 in batches of at most `batch_rows`, and of them only `columns`, in this order.
 
         Raises:
             DamagedInputError: a file is damaged, or was removed or changed since the source was opened.
+            InputError: a value does not fit the type that its column has in `schema`.
         """
         ...
 

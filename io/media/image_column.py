@@ -12,6 +12,43 @@ import pyarrow.compute as pc
 
 from run_batch.io.media.errors import MediaError
 
+ACCEPTED = (
+    "bytes, text (paths or URLs), a struct of bytes and path, a list of these, or lists of lists of numbers (features)"
+)
+
+
+def can_hold_images(kind: pa.DataType) -> bool:
+    """Whether a column of this type can hold images, one or several a row, or precomputed features."""
+    if isinstance(kind, pa.BaseExtensionType):
+        kind = kind.storage_type
+    if _features_depth(kind):
+        return _features_depth(kind) in (2, 3)
+    return _is_image(kind.value_type if _is_list(kind) else kind)
+
+
+def _is_image(kind: pa.DataType) -> bool:
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    if pa.types.is_struct(kind):
+        forms = {"bytes": _is_bytes, "path": _is_text}
+        fields = [field for field in kind if field.name in forms]
+        return bool(fields) and all(pa.types.is_null(f.type) or forms[f.name](f.type) for f in fields)
+    return pa.types.is_null(kind) or _is_bytes(kind) or _is_text(kind)
+
+
+def _is_bytes(kind: pa.DataType) -> bool:
+    is_type = pa.types
+    checks = (is_type.is_binary, is_type.is_large_binary, is_type.is_binary_view, is_type.is_fixed_size_binary)
+    return any(check(kind) for check in checks)
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    return pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+
 
 def image_cells(column: pa.Array) -> list[Any]:
     """Convert the image column to the cells that `MediaReader` reads.
@@ -31,21 +68,31 @@ def images_in(cell: Any) -> list[Any]:
         return []
     if isinstance(cell, list):
         return cell
-    empty = isinstance(cell, dict) and cell.get("bytes") is None and cell.get("path") is None
-    return [] if empty else [cell]
+    return [] if content_of(cell) is None else [cell]
 
 
 def content_of(item: Any) -> Any:
-    """Unwrap an image to bytes, a path or a URL; of a struct, bytes come before the path."""
+    """Unwrap an image to bytes, a path or a URL; of a struct, bytes come before the path.
+
+    Returns:
+        None for null and for a struct whose `bytes` and `path` are null; a struct that holds its image in any other way
+        as it is.
+    """
     if not isinstance(item, dict):
         return item
-    return item["bytes"] if item.get("bytes") is not None else item.get("path")
+    encoded, path = item.get("bytes"), item.get("path")
+    if encoded is None and path is None:
+        has_fields = "bytes" in item or "path" in item
+        return None if has_fields and not any(isinstance(value, bytes | str) for value in item.values()) else item
+    if encoded is None:
+        return path if isinstance(path, str) else item
+    return encoded if isinstance(encoded, bytes) else item
 
 
 def _features_depth(kind: pa.DataType) -> int:
     """Number of nested lists around the numbers of a column of features; 0 for any other column."""
     depth = 0
-    while pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+    while _is_list(kind):
         depth, kind = depth + 1, kind.value_type
     return depth if pa.types.is_floating(kind) or pa.types.is_integer(kind) else 0
 

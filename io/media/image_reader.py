@@ -69,6 +69,8 @@ class MediaReader:
             return self._urls.read(content) if is_url(content) else read_below(self._root, content, MAX_BYTES)
         if content is None:
             raise MediaError("image_null", "the list of images holds a null")
+        if isinstance(content, dict):
+            raise MediaError("image_form", f"a struct of {', '.join(content)}: its image is not in bytes or path")
         raise MediaError("image_form", f"an image cannot be a {type(content).__name__}")
 
 

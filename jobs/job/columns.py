@@ -1,7 +1,12 @@
 """The columns of the input that a job reads, and those of its results."""
 
-import pyarrow as pa
+from collections.abc import Sequence
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from run_batch.io.inputs.source import Source
+from run_batch.io.media import image_column
 from run_batch.jobs.job.config import JobConfig
 from run_batch.jobs.job.errors import JobError
 from run_batch.jobs.job.prompt_template import parse_template, require_column
@@ -31,26 +36,60 @@ RESULT_COLUMNS = (
 )
 
 
-def check_columns(config: JobConfig, schema: pa.Schema) -> None:
+def check_columns(config: JobConfig, source: Source) -> None:
     """Check every key that names columns against the input.
 
     Raises:
         JobError: names the key, the column and what the input has.
     """
-    table = config.input
+    table, schema = config.input, source.schema
+    named = {
+        "input.image_column": table.image_column or None,
+        "input.id_column": table.id_column,
+        "input.sampling_column": table.sampling_column,
+        "errors.expected_column": config.errors.expected_column,
+        "input.prompt_column": table.prompt_column if config.prompt.chat else None,
+    }
+    for key, column in named.items():
+        if column is not None:
+            require_column(key, column, schema)
+    _check_carried(config.output.columns, schema)
+    used = [*needed_columns(config, schema), config.errors.expected_column, *config.output.columns]
+    for column in used:
+        if column is not None and column in source.unusable:
+            raise JobError(f"input.path: column {column} {source.unusable[column]}")
     if table.image_column:
-        require_column("input.image_column", table.image_column, schema)
-    if config.prompt.chat:
-        require_column("input.prompt_column", table.prompt_column, schema)
-    else:
-        parse_template(config.prompt.template, table.prompt_column, schema)
-    if table.id_column is not None:
-        require_column("input.id_column", table.id_column, schema)
-    if table.sampling_column is not None:
-        require_column("input.sampling_column", table.sampling_column, schema)
-    if config.errors.expected_column is not None:
-        require_column("errors.expected_column", config.errors.expected_column, schema)
-    for column in config.output.columns:
+        _check_images(table.image_column, schema)
+
+
+def _check_images(column: str, schema: pa.Schema) -> None:
+    kind = schema.field(column).type
+    if not image_column.can_hold_images(kind):
+        raise JobError(
+            f"input.image_column: column {column} is {kind}, which cannot hold images; expected {image_column.ACCEPTED}"
+        )
+
+
+def _check_carried(columns: Sequence[str], schema: pa.Schema) -> None:
+    # Names that differ in case alone can be written, but DuckDB and Spark then read one column for the other.
+    taken = {name.casefold(): f"the result column {name}" for name in RESULT_COLUMNS}
+    for column in columns:
+        require_column("output.columns", column, schema)
         if column in RESULT_COLUMNS:
             raise JobError(f"output.columns: {column} is the name of a result column; rename it in the input")
-        require_column("output.columns", column, schema)
+        other = taken.setdefault(column.casefold(), f"column {column}")
+        if other != f"column {column}":
+            raise JobError(
+                f"output.columns: {column} differs from {other} in upper and lower case alone, which SQL engines do "
+                "not tell apart; rename it in the input"
+            )
+        _check_writable(schema.field(column))
+
+
+def _check_writable(field: pa.Field) -> None:
+    try:
+        pq.write_table(pa.schema([field]).empty_table(), pa.BufferOutputStream())
+    except (pa.ArrowException, ValueError) as error:
+        raise JobError(
+            f"output.columns: column {field.name} is {field.type}, which Parquet files cannot hold: {error}"
+        ) from None

@@ -4,6 +4,7 @@ Checks, error messages, a job's identity and the JSON Schema are made from these
 and [slurm] take is declared by vLLM and by sbatch.
 """
 
+import re
 from collections.abc import Mapping
 from enum import StrEnum
 from typing import Annotated, Any, Literal
@@ -50,6 +51,26 @@ def _check_path(value: str) -> str:
     return value
 
 
+def _check_local_path(value: str) -> str:
+    if _is_url(_check_path(value)):
+        raise ValueError(
+            "a path on a local or shared file system, not a URL: mount the storage, or copy the files before or after "
+            "the run"
+        )
+    return value
+
+
+def _is_url(path: str) -> bool:
+    scheme, colon, rest = path.partition(":")
+    if not colon or "/" in scheme:
+        return "://" in path
+    if re.fullmatch(r"[\w.+-]*", scheme) and rest.startswith(("/", ":")):
+        return True
+    import fsspec
+
+    return scheme.lower() in fsspec.available_protocols()
+
+
 def _check_hosts(values: list[str]) -> list[str]:
     if not all(map(is_host_entry, values)):
         raise ValueError('host names such as "images.example.org" or "localhost:8000"')
@@ -57,6 +78,7 @@ def _check_hosts(values: list[str]) -> list[str]:
 
 
 PathText = Annotated[str, AfterValidator(_check_path)]
+LocalPath = Annotated[str, AfterValidator(_check_local_path)]
 Hosts = Annotated[list[str], AfterValidator(_check_hosts)]
 Count = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -95,7 +117,7 @@ class InputTable(Table):
         "column of unique row ids; FILE:ROW without it", Effect.ANOTHER_JOB, example="id", default=None
     )
     limit: Count | None = key("only the first N rows", Effect.MAY_GROW, example=1000, default=None)
-    media_root: PathText | None = key(
+    media_root: LocalPath | None = key(
         "folder that image paths are inside of; the input's own without it",
         Effect.ANOTHER_JOB,
         example="/data/images",
@@ -141,7 +163,7 @@ class PromptTable(Table):
 class ModelTable(Table):
     """The checkpoint, and the class that runs it."""
 
-    path: PathText = key("model folder or Hub id", Effect.ANOTHER_JOB, example="llava-hf/llava-1.5-7b-hf")
+    path: LocalPath = key("model folder or Hub id", Effect.ANOTHER_JOB, example="llava-hf/llava-1.5-7b-hf")
     architecture: str | None = key(
         "name of a registered model class; the checkpoint's own without it",
         Effect.ANOTHER_JOB,
@@ -176,7 +198,7 @@ class PreprocessTable(Table):
 class OutputTable(Table):
     """The folder of results, and what is in its shards."""
 
-    path: PathText = key("folder for this job's results", Effect.FREE, example="results")
+    path: LocalPath = key("folder for this job's results", Effect.FREE, example="results")
     rows_per_shard: Count = key("rows of one output shard", Effect.ANOTHER_JOB, example=5000, default=1000)
     columns: list[str] = key(
         "input columns to carry over", Effect.ANOTHER_JOB, example=["prompt", "answer"], default=[]

@@ -53,7 +53,7 @@ def prepare(config: JobConfig, share: Share = WHOLE_JOB) -> PreparedJob:
     # A run of the whole job looks at every file of the input. A thousand shares would do that a thousand times: each
     # looks at the files that it reads.
     source = open_source(config, recorded_index(store) if share.count > 1 else b"")
-    check_columns(config, source.schema)
+    check_columns(config, source)
     root = config.input.media_root
     if root is not None and not Path(config.resolve(root)).is_dir():
         raise JobError(f"input.media_root {root}: no such folder")

@@ -3,10 +3,12 @@
 import os
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from run_batch.io.media import image_reader as media
 from run_batch.io.media.errors import MediaError
+from run_batch.io.media.image_column import can_hold_images
 from run_batch.io.media.image_reader import MediaReader
 
 
@@ -37,6 +39,63 @@ def test_every_form_gives_the_encoded_bytes(root: Path) -> None:
     assert read("sub/a.png") == [b"A"]
     assert read(str(root / "sub" / "a.png")) == [b"A"]
     assert read([b"A", "sub/a.png", {"bytes": b"B", "path": None}]) == [b"A", b"A", b"B"]
+
+
+STRUCT = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        *(pa.null(), pa.binary(), pa.large_binary(), pa.binary_view(), pa.binary(16)),
+        *(pa.string(), pa.large_string(), pa.string_view(), pa.dictionary(pa.int32(), pa.string())),
+        *(STRUCT, pa.struct([("bytes", pa.large_binary())]), pa.struct([("path", pa.null()), ("width", pa.int32())])),
+        *(pa.list_(STRUCT), pa.large_list(pa.binary()), pa.list_(pa.string(), 2), pa.list_(pa.null())),
+        *(pa.list_(pa.list_(pa.float16())), pa.list_(pa.large_list(pa.list_(pa.int8(), 4)))),
+        pa.json_(),
+    ],
+    ids=str,
+)
+def test_columns_of_these_types_can_hold_images(kind: pa.DataType) -> None:
+    assert can_hold_images(kind)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        *(pa.int64(), pa.float32(), pa.bool_(), pa.date32(), pa.timestamp("us"), pa.decimal128(5, 2), pa.duration("s")),
+        *(pa.map_(pa.string(), pa.binary()), pa.dictionary(pa.int32(), pa.int64())),
+        *(pa.struct([]), pa.struct([("data", pa.binary()), ("name", pa.string())])),
+        *(pa.struct([("bytes", pa.string())]), pa.struct([("bytes", pa.binary()), ("path", pa.binary())])),
+        *(pa.struct([("bytes", pa.list_(pa.uint8())), ("path", pa.string())]), pa.struct([("bytes", STRUCT)])),
+        *(pa.list_(pa.struct([("url", pa.string())])), pa.list_(pa.date32()), pa.list_(pa.list_(pa.binary()))),
+        *(pa.list_(pa.uint8()), pa.list_(pa.list_(pa.list_(pa.list_(pa.float32())))), pa.list_(pa.bool_())),
+    ],
+    ids=str,
+)
+def test_columns_of_these_types_cannot_hold_images(kind: pa.DataType) -> None:
+    assert not can_hold_images(kind)
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        *({}, {"data": b"A", "name": "a.png"}, {"data": None, "name": None}, {"url": "https://example.com/a.png"}),
+        *({"bytes": None, "path": None, "url": "sub/a.png"}, {"bytes": None, "thumbnail": b"A"}),
+        *({"bytes": "sub/a.png"}, {"bytes": None, "path": b"A"}, {"bytes": [65]}, {"path": 3}),
+        *([{"data": b"A"}], [b"A", {"name": "sub/a.png"}], [("bytes", b"A")], [[b"A"]]),
+    ],
+    ids=str,
+)
+def test_a_cell_of_another_form_is_an_error_and_never_no_image(root: Path, cell: object) -> None:
+    MediaReader(root).announce([cell])
+    assert kind(root, cell) == "image_form"
+
+
+def test_a_struct_of_nulls_is_no_image_alone_and_an_error_beside_images(root: Path) -> None:
+    for empty in ({"bytes": None, "path": None}, {"path": None}, {"bytes": None, "path": None, "width": 0}):
+        assert list(MediaReader(root).read(empty)) == []
+        assert kind(root, [b"A", empty]) == "image_null"
 
 
 def test_paths_cannot_leave_the_media_root(root: Path) -> None:

@@ -61,10 +61,81 @@ def test_rows_of_consecutive_shards_are_counted_without_looking_at_each() -> Non
 def test_keys_that_name_missing_columns_are_refused(folder: Path, tables: dict[str, Any], said: str) -> None:
     config = job(folder, **tables)
     with pytest.raises(JobError) as caught:
-        check_columns(config, open_source(config).schema)
+        check_columns(config, open_source(config))
     assert said in str(caught.value) and (
         "the input has: uid, image" in str(caught.value) or "rename" in str(caught.value)
     )
+
+
+@pytest.mark.parametrize(
+    ("columns", "said"),
+    [
+        (["Error"], "Error differs from the result column error in upper and lower case alone"),
+        (["ROW_ID"], "ROW_ID differs from the result column row_id"),
+        (["uid", "prompt", "Uid"], "Uid differs from column uid in upper and lower case alone"),
+        (["nothing"], "column nothing is struct<>, which Parquet files cannot hold: "),
+        (["pair"], "column pair has the field 'k' twice in "),
+    ],
+)
+def test_carried_columns_that_could_not_be_written_or_told_apart_are_refused(
+    folder: Path, columns: list[str], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pairs = pa.StructArray.from_arrays([pa.array([1])] * 2, names=["k", "k"])
+    rows = {name: ["a"] for name in ("uid", "Uid", "image", "prompt", "Error", "ROW_ID")}
+    pq.write_table(pa.table({**rows, "pair": pairs}), folder / "rows.parquet")
+    source = open_source(job(folder))
+    check_columns(job(folder, output={"columns": ["Uid", "prompt"]}), source)
+    monkeypatch.setattr(source, "schema", source.schema.append(pa.field("nothing", pa.struct([]))))
+    with pytest.raises(JobError) as caught:
+        check_columns(job(folder, output={"columns": columns}), source)
+    assert said in str(caught.value)
+
+
+def test_an_image_column_whose_type_is_never_an_image_is_refused_with_what_is_accepted(folder: Path) -> None:
+    images = [{"data": b"x", "name": "a.png"}] * 2
+    pq.write_table(pa.table({"image": images, "prompt": ["p"] * 2}), folder / "rows.parquet")
+    with pytest.raises(JobError) as caught:
+        check_columns(job(folder), open_source(job(folder)))
+    assert str(caught.value) == (
+        "input.image_column: column image is struct<data: binary, name: string>, which cannot hold images; expected "
+        "bytes, text (paths or URLs), a struct of bytes and path, a list of these, or lists of lists of numbers "
+        "(features)"
+    )
+
+
+@pytest.mark.parametrize(
+    "tables",
+    [
+        {"input": {"image_column": "x"}},
+        {"input": {"id_column": "x"}},
+        {"input": {"sampling_column": "x"}},
+        {"input": {"prompt_column": "x"}},
+        {"input": {"prompt_column": "x"}, "prompt": {"chat": True}},
+        {"prompt": {"template": "{prompt} {x}"}},
+        {"output": {"columns": ["prompt", "x"]}},
+        {"errors": {"expected_column": "x"}},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("kind", ["missing", "twice", "other type"])
+def test_a_column_that_cannot_be_read_from_all_files_is_refused_by_each_key_that_names_it(
+    folder: Path, tables: dict[str, Any], kind: str
+) -> None:
+    rows = pa.table({"image": [b"x"], "prompt": ["p"], "other": [1]})
+    texts = pa.array(["t"])
+    pq.write_table(rows.append_column("x", texts), folder / "rows.parquet")
+    reason = "is not in"
+    if kind == "twice":
+        rows, reason = rows.append_column("x", texts).append_column("x", texts), "is there 2 times in"
+    elif kind == "other type":
+        rows, reason = rows.append_column("x", pa.array([b"t"])), "is string in .*rows.parquet, but binary in"
+    pq.write_table(rows.drop_columns("other"), folder / "second.parquet")
+
+    config = job(folder, **{**tables, "input": {"path": "*.parquet", **tables.get("input", {})}})
+    with pytest.raises(JobError, match=rf"input\.path: column x {reason} .*second\.parquet; "):
+        check_columns(config, open_source(config))
+    config = job(folder, input={"path": "*.parquet"}, output={"columns": ["prompt"]})
+    check_columns(config, open_source(config))
 
 
 def test_ids_that_are_there_twice_or_null_are_refused_with_their_rows(folder: Path) -> None:
