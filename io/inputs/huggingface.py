@@ -5,7 +5,11 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+import pyarrow as pa
+
 from run_batch.io.inputs.source import DamagedInputError, InputError, RowBatch
+
+_BATCH_BYTES = 64 << 20
 
 
 def is_saved_dataset(folder: Path) -> bool:
@@ -59,7 +63,7 @@ class HfSource:
         dataset = self._dataset.select_columns(list(columns))
         for low in range(start, stop, batch_rows):
             table = dataset[low : min(low + batch_rows, stop)]
-            for batch in table.combine_chunks().to_batches():
+            for batch in _batches(table):
                 yield RowBatch(low, batch)
                 low += batch.num_rows
 
@@ -80,6 +84,13 @@ class HfSource:
     def row_names(self, start: int, stop: int) -> list[str]:
         """Name rows start..stop-1 by `SPLIT:ROW`; see Source.row_names."""
         return [f"{self._split}:{row}" for row in range(start, stop)]
+
+
+def _batches(table: pa.Table) -> list[pa.RecordBatch]:
+    """The table in one batch, or in several that are limited in bytes."""
+    if table.nbytes <= _BATCH_BYTES:
+        return table.combine_chunks().to_batches()
+    return table.to_batches(max_chunksize=max(1, _BATCH_BYTES * table.num_rows // table.nbytes))
 
 
 def _state(path: str) -> tuple[int, int]:

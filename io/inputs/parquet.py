@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from run_batch.io.inputs.columns import cast_batches, unify_columns
 from run_batch.io.inputs.input_files import find_files
+from run_batch.io.inputs.parquet_batches import read_group
 from run_batch.io.inputs.parquet_footers import (
     FileFooter,
     dump_index,
@@ -89,9 +90,7 @@ class ParquetSource:
             position = 0
             for group, rows in enumerate(file.row_groups):
                 if position + rows > first and position < last:
-                    batches = parquet.iter_batches(
-                        batch_size=batch_rows, row_groups=[group], columns=list(columns), use_threads=False
-                    )
+                    batches = read_group(parquet, group, columns, batch_rows)
                     yield from _clip(cast_batches(batches, schema, file.path), offset, position, first, last)
                 position += rows
 

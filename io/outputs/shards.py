@@ -8,7 +8,7 @@ import os
 import re
 import socket
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from run_batch.io.files import replace_file, sync_folder
 RUN_FOLDER = ".run_batch"
 SUCCESS = "_SUCCESS"
 _KEYS = b"run_batch."
+_ROW_GROUP_BYTES = 256 << 20
 _SHARD_NAME = re.compile(r"part-(\d{6,})\.parquet")
 # Names from before bookkeeping moved to `.run_batch/` and shards got six digits.
 _EARLIER_JOB_FILE = "_run/job.json"
@@ -112,14 +113,18 @@ class ShardStore:
             keys: Mapping[bytes, bytes] = pq.read_metadata(self.path(index)).metadata or {}
         return {key.decode(): value.decode() for key, value in keys.items() if key.startswith(_KEYS)}
 
-    def read(self, index: int, columns: list[str] | None = None) -> pa.Table:
-        """Read a committed shard, or some of its columns.
+    def read(self, index: int, columns: Collection[str] | None = None) -> pa.Table:
+        """Read a committed shard.
+
+        Args:
+            columns: read those of these columns that the shard has; all when left out.
 
         Raises:
             ShardError: the file cannot be read as Parquet, or is damaged.
         """
         with _reading(self.path(index)):
-            return pq.ParquetFile(self.path(index), page_checksum_verification=True).read(columns)
+            file = pq.ParquetFile(self.path(index), page_checksum_verification=True)
+            return file.read([name for name in file.schema_arrow.names if columns is None or name in columns])
 
     def commit(self, index: int, table: pa.Table, metadata: Mapping[str, str]) -> None:
         """Write a shard and rename it into place, over an earlier attempt; it survives a power cut from then on.
@@ -136,7 +141,9 @@ class ShardStore:
         temporary = self.own_folder / f"{self.path(index).name}.{socket.gethostname()}-{os.getpid()}.tmp"
         try:
             with open(temporary, "wb") as file:
-                pq.write_table(table, file, write_page_checksum=True)
+                # Readers take a row group at once: one of large carried images is limited in bytes.
+                rows = max(1, _ROW_GROUP_BYTES * len(table) // max(table.nbytes, 1))
+                pq.write_table(table, file, write_page_checksum=True, row_group_size=rows)
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, self.path(index))

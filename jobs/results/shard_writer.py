@@ -8,6 +8,7 @@ import msgspec
 
 from run_batch.io.inputs.source import InputError
 from run_batch.io.outputs.shards import ShardError, ShardStore
+from run_batch.jobs.job.columns import RESULT_COLUMNS
 from run_batch.jobs.job.errors import RunError, storage_failed
 from run_batch.jobs.job.rows import RowFailure, RowResult
 from run_batch.jobs.job.work import Work
@@ -100,7 +101,7 @@ class ShardWriter:
     def _write(self, shard: int, results: Mapping[int, RowResult]) -> Commit:
         rows, attempt = self._work.plan.rows(shard), self._work.attempt(shard)
         if shard in self._work.retried:
-            results = {**generations(self._store.read(shard), rows.start), **results}
+            results = {**generations(self._store.read(shard, RESULT_COLUMNS), rows.start), **results}
         ordered = [results[row] for row in rows]
         matches = self._tables.matches(rows, ordered)
         commit = count_results(shard, attempt, ordered, matches)
