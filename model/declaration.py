@@ -3,6 +3,8 @@
 Nothing here knows vLLM's processor classes, jobs or files.
 """
 
+import functools
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -141,6 +143,17 @@ def array_mapper(mapper: "InputMapper") -> "InputMapper":
     """
     mapper.takes_arrays = True  # type: ignore[attr-defined]
     return mapper
+
+
+def place_of(function: Callable[..., Any]) -> str:
+    """Where a function, method, partial or callable object of a plugin is defined, for messages: `file, line 12`."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    function = inspect.unwrap(function)
+    if not hasattr(function, "__code__"):
+        function = getattr(function, "__func__", getattr(type(function), "__call__"))  # noqa: B004, B009
+    code = getattr(function, "__code__", None)
+    return f"{code.co_filename}, line {code.co_firstlineno}" if code is not None else "not written in Python"
 
 
 InputMapper = Callable[["InputProcessingContext", list[Any]], Mapping[str, "torch.Tensor | list[torch.Tensor]"]]

@@ -5,9 +5,12 @@ that vLLM asks the class for (rendering/declared_processor.py), which reads the 
 process starts.
 """
 
+import inspect
+import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from run_batch.model.checkpoint.nearest_name import did_you_mean
 from run_batch.model.declaration import (
     FEATURES,
     PIXELS,
@@ -19,9 +22,13 @@ from run_batch.model.declaration import (
     array_mapper,
     declare,
     declared_classes,
+    place_of,
 )
 
 ModelClass = TypeVar("ModelClass", bound=type)
+
+# What an input mapper can take: images of one kind, or of either.
+_MODALITIES = ("image", PIXELS, FEATURES)
 
 
 def _declare(model_cls: type) -> Declaration:
@@ -39,28 +46,56 @@ def _require_function(value: Any, decorator: str) -> None:
         )
 
 
+def _require_arguments(model_cls: type, what: str, function: Callable[..., Any], arguments: str) -> None:
+    """Refuse a function that cannot be called with these positional arguments, at the class that it is declared for."""
+    try:
+        signature = inspect.signature(function)
+    except (ValueError, TypeError):  # cannot be told: the first call shows it
+        return
+    try:
+        signature.bind(*arguments.split(", "))
+    except TypeError:
+        name = getattr(function, "__name__", type(function).__name__)
+        raise DeclarationError(
+            f"{model_cls.__name__}'s {what} is called with ({arguments}), but it is {name}{signature} "
+            f"({place_of(function)})"
+        ) from None
+
+
+def _require_modality(modality: str) -> None:
+    if modality not in _MODALITIES:
+        plugin = sys._getframe(2)
+        raise DeclarationError(
+            f"register_input_mapper({modality!r}): run-batch maps images only; expected one of "
+            f"{', '.join(_MODALITIES)}{did_you_mean(str(modality), _MODALITIES)} "
+            f"({plugin.f_code.co_filename}, line {plugin.f_lineno})"
+        )
+
+
 class MultiModalRegistry:
     """Registers input mappers: how a model's images become its keyword tensors."""
 
     def register_input_mapper(self, modality: str, fn: InputMapper | None = None) -> Callable[[ModelClass], ModelClass]:
-        """Declare the mapper for all items of `modality`.
+        """Declare the mapper for all images, or for those of one kind.
 
         Args:
-            modality: `image`.
+            modality: `image`, `image_pixels` or `image_features`.
             fn: takes (context, items), where all items are of one kind (pixels or features), and returns keyword
                 tensors, each with one entry per item in its first dimension (a tensor, or a list of tensors where
                 shapes differ). None: the default mapper.
 
         Raises:
-            DeclarationError: `fn` is no function, or the modality has no default mapper. The decorator raises it
-                for a class that has declared such a mapper already.
+            DeclarationError: there is no such modality, or `fn` is no function. The decorator raises it for a class
+                that has declared such a mapper already, and where `fn` takes other arguments.
         """
+        _require_modality(modality)
         if fn is None:
             fn = _default_mapper(modality)
         _require_function(fn, "MULTIMODAL_REGISTRY.register_input_mapper")
         mapper = fn
 
         def decorate(model_cls: ModelClass) -> ModelClass:
+            _require_arguments(model_cls, f"input mapper for {modality}", mapper, "context, items")
             declaration = _declare(model_cls)
             declaration.claim(f"input mappers for {modality}")
             declaration.mappers[modality] = mapper
@@ -96,6 +131,7 @@ class InputRegistry:
         _require_function(fn, "INPUT_REGISTRY.register_input_processor")
 
         def decorate(model_cls: ModelClass) -> ModelClass:
+            _require_arguments(model_cls, "input processor", fn, "context, prompts")
             declaration = _declare(model_cls)
             declaration.claim("input processors")
             declaration.input_processor = fn
@@ -108,6 +144,7 @@ class InputRegistry:
         _require_function(factory, "INPUT_REGISTRY.register_dummy_data")
 
         def decorate(model_cls: ModelClass) -> ModelClass:
+            _require_arguments(model_cls, "dummy data factory", factory, "context, seq_len, mm_counts")
             declaration = _declare(model_cls)
             declaration.claim("dummy data factories")
             declaration.dummy_data = factory
@@ -132,10 +169,6 @@ def _default_mapper(modality: str) -> InputMapper:
         FEATURES: map_image_features,
         "image": map_image,
     }
-    if modality not in defaults:
-        raise DeclarationError(
-            f"there is no default input mapper for modality {modality!r}; pass a function to register_input_mapper"
-        )
     return defaults[modality]
 
 

@@ -1,8 +1,8 @@
 """Decodes image files to RGB images, by the same rules on every path into a model.
 
-EXIF orientation is applied, transparent pixels become white, 16-bit gray is scaled to 8 bits, and an animation gives
-its first frame. OpenCV decodes the usual kinds of JPEG and PNG files, to the same values as Pillow at up to twice its
-speed; Pillow decodes all others, and damaged files.
+EXIF orientation is applied, transparent pixels become white, deep gray is scaled to 8 bits (rgb.py), and an animation
+gives its first frame. A PNG's pixels count, whatever else is in the file. OpenCV decodes the usual kinds of JPEG and
+PNG files, to the same values as Pillow at up to twice its speed; Pillow decodes all others, and damaged files.
 """
 
 import io
@@ -13,9 +13,12 @@ from typing import TypeAlias
 
 import cv2
 import numpy as np
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from run_batch.model.declaration import RowError
+from run_batch.model.images import png
+from run_batch.model.images.quiet import quiet_decoders
+from run_batch.model.images.rgb import to_rgb
 
 # (height, width) in pixels.
 Size: TypeAlias = tuple[int, int]
@@ -86,36 +89,101 @@ def decode_image(encoded: bytes, needed_size: Callable[[Size], Size] | None = No
     """
     if not encoded:
         raise RowError("image_empty", "the image has no bytes")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            image = Image.open(io.BytesIO(encoded), formats=_FORMATS)
-            if image.width * image.height > MAX_PIXELS:
-                raise RowError(
-                    "image_too_large",
-                    f"{image.width} x {image.height} pixels; the limit is {MAX_PIXELS:,} pixels",
-                )
-            return _decode_by_opencv(image, encoded, needed_size) or _decode_by_pillow(image)
-    except RowError:
-        raise
-    except UnidentifiedImageError:
-        raise RowError("image_decode", f"not an image that can be read ({_first_bytes(encoded)})") from None
-    except Image.DecompressionBombError as error:
-        raise RowError("image_too_large", str(error)) from None
-    # Pillow's decoders raise almost anything on damaged files (OSError, SyntaxError, ValueError, struct.error, ...).
-    except Exception as error:
-        raise RowError("image_decode", f"damaged image: {error}") from None
+    with warnings.catch_warnings(), quiet_decoders():
+        warnings.simplefilter("ignore")
+        try:
+            return _decode(encoded, needed_size)
+        except RowError:
+            raise
+        # Pillow's decoders raise almost anything on damaged files: OSError, SyntaxError, ValueError, struct.error.
+        except Exception as error:
+            simple = png.without_metadata(encoded)
+            if simple is None:
+                raise _row_error(error, encoded) from None
+        try:
+            return _decode(simple, needed_size)
+        except RowError:
+            raise
+        except Exception as error:
+            raise _row_error(error, encoded) from None
+
+
+def _row_error(error: Exception, encoded: bytes) -> RowError:
+    if isinstance(error, UnidentifiedImageError):
+        return RowError("image_decode", f"not an image that can be read ({_first_bytes(encoded)})")
+    if isinstance(error, Image.DecompressionBombError):
+        return RowError("image_too_large", str(error))
+    return RowError("image_decode", f"damaged image: {error}")
 
 
 def _first_bytes(encoded: bytes) -> str:
     return f"{len(encoded)} bytes, starting with {encoded[:16]!r}"
 
 
-def _decode_by_pillow(image: Image.Image) -> DecodedImage:
+def _decode(encoded: bytes, needed_size: Callable[[Size], Size] | None) -> DecodedImage:
+    image = Image.open(io.BytesIO(encoded), formats=_FORMATS)
+    if image.width * image.height > MAX_PIXELS:
+        raise RowError("image_too_large", f"{image.width} x {image.height} pixels; the limit is {MAX_PIXELS:,} pixels")
+    if getattr(image, "default_image", False):
+        return _decode_first_frame(image, encoded)
+    return _decode_by_opencv(image, encoded, needed_size) or _decode_by_pillow(image, encoded)
+
+
+def _decode_first_frame(animation: Image.Image, encoded: bytes) -> DecodedImage:
+    """The first frame of an animated PNG whose default image is no part of the animation; the latter if it has none."""
+    frame = png.first_frame(encoded)
+    if frame is None:
+        return _decode(png.without_metadata(encoded) or encoded, None)
+    decoded = _decode(frame.png, None)
+    canvas = _on_white(decoded.pixels, animation.size, frame.left, frame.top)
+    return _upright(canvas, _orientation(animation))
+
+
+def _decode_by_pillow(image: Image.Image, encoded: bytes) -> DecodedImage:
+    if image.format == "PNG":
+        _scale_transparent_color(image, encoded[24])
+    # The first frame of a GIF may leave some of the canvas free.
+    tiles = getattr(image, "tile", None) if image.format == "GIF" else None
+    box = tiles[0][1] if tiles else None
     image.load()
-    # In place: copying an image that is upright already would cost more than decoding it.
-    ImageOps.exif_transpose(image, in_place=True)
-    return from_pil(image)
+    pixels = np.asarray(to_rgb(image))
+    if box is not None and box != (0, 0, *image.size) and "transparency" not in image.info:
+        pixels = _on_white(pixels[box[1] : box[3], box[0] : box[2]], image.size, box[0], box[1])
+    return _upright(pixels, _orientation(image))
+
+
+def _on_white(pixels: np.ndarray, size: tuple[int, int], left: int, top: int) -> np.ndarray:
+    """Pixels at their place on a white canvas of (width, height)."""
+    if pixels.shape[:2] == (size[1], size[0]):
+        return pixels
+    canvas = np.full((size[1], size[0], 3), 255, np.uint8)
+    canvas[top : top + pixels.shape[0], left : left + pixels.shape[1]] = pixels
+    return canvas
+
+
+def _scale_transparent_color(image: Image.Image, bits: int) -> None:
+    """Bring a PNG's transparent color to 8 bits per channel, as Pillow does with the pixels but not with it."""
+    color = image.info.get("transparency")
+    if image.mode == "L" and bits < 8 and isinstance(color, int):
+        image.info["transparency"] = color * 255 // ((1 << bits) - 1)
+    elif image.mode == "RGB" and bits == 16 and isinstance(color, tuple):
+        image.info["transparency"] = tuple(value >> 8 for value in color)
+
+
+def _orientation(image: Image.Image) -> int:
+    """The EXIF orientation, 1 to 8; 1 where the file has none, or none that can be read."""
+    try:
+        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+    # Of damaged metadata, Pillow raises almost anything.
+    except Exception:
+        return 1
+    return int(orientation) if isinstance(orientation, int | float) and orientation in _UPRIGHT else 1
+
+
+def _upright(pixels: np.ndarray, orientation: int) -> DecodedImage:
+    turn = _UPRIGHT.get(orientation)
+    upright = pixels if turn is None else turn(pixels)
+    return DecodedImage(upright, upright.shape[1], upright.shape[0])
 
 
 def _decode_by_opencv(
@@ -126,7 +194,7 @@ def _decode_by_opencv(
         return None
     scale, orientation = 1, 1
     if image.format == "JPEG" and encoded.endswith(_END_OF_JPEG):
-        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+        orientation = _orientation(image)
         if needed_size is not None:
             scale = _jpeg_scale((image.height, image.width), needed_size)
     elif not (image.format == "PNG" and _is_plain_png(image, encoded)):
@@ -137,8 +205,8 @@ def _decode_by_opencv(
     if scale > 1:
         pixels = cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
     width, height = image.size if orientation < 5 else image.size[::-1]
-    upright = _UPRIGHT.get(orientation)
-    return DecodedImage(pixels if upright is None else upright(pixels), width, height)
+    turn = _UPRIGHT.get(orientation)
+    return DecodedImage(pixels if turn is None else turn(pixels), width, height)
 
 
 def _is_plain_png(image: Image.Image, encoded: bytes) -> bool:
@@ -151,16 +219,3 @@ def _is_plain_png(image: Image.Image, encoded: bytes) -> bool:
 def _jpeg_scale(size: Size, needed_size: Callable[[Size], Size]) -> int:
     needed = needed_size(size)
     return next(s for s in (8, 4, 2, 1) if s == 1 or all(a >= 2 * s * b for a, b in zip(size, needed, strict=True)))
-
-
-def to_rgb(image: Image.Image) -> Image.Image:
-    """Convert an image of any Pillow mode to RGB, with transparent pixels on white."""
-    if image.mode == "RGB" and "transparency" not in image.info:
-        return image
-    if image.mode.startswith("I;16") or image.mode == "I":
-        return Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).clip(0, 255).astype(np.uint8)).convert("RGB")
-    if "transparency" in image.info or image.mode in ("RGBA", "LA", "PA", "La", "RGBa"):
-        image = image.convert("RGBA")
-        background = Image.new("RGBA", image.size, (255, 255, 255, 255))
-        image = Image.alpha_composite(background, image)
-    return image.convert("RGB")

@@ -15,6 +15,7 @@ from run_batch.model.declaration import (
     InputMapper,
     RowError,
     TokenizedPrompt,
+    place_of,
 )
 from run_batch.model.images.decode import DecodedImage
 
@@ -50,7 +51,7 @@ class DeclaredFunctions:
 
     def _map(self, name: str, mapper: InputMapper, items: Sequence[Any]) -> Tensors:
         tensors = self._call(f"input mapper for {name}", mapper, list(items))
-        _check_batched(f"{self._declaration.model_cls.__name__}'s input mapper for {name}", tensors, len(items))
+        _check_batched(self._where(f"input mapper for {name}", mapper), tensors, len(items))
         return tensors
 
     def expand(self, prompts: Sequence[TokenizedPrompt]) -> list[TokenizedPrompt]:
@@ -63,8 +64,12 @@ class DeclaredFunctions:
         """
         processor = self._declaration.input_processor
         expanded = list(prompts) if processor is None else self._call("input processor", processor, list(prompts))
-        _check_expanded(f"{self._declaration.model_cls.__name__}'s input processor", prompts, expanded)
+        _check_expanded(self._where("input processor", processor), prompts, expanded)
         return list(expanded)
+
+    def _where(self, what: str, function: Callable[..., Any] | None) -> str:
+        place = "" if function is None else f" ({place_of(function)})"
+        return f"{self._declaration.model_cls.__name__}'s {what}{place}"
 
     def _call(self, what: str, function: Callable[..., Any], argument: Any) -> Any:
         """Call a function of the author's; an exception in it becomes a DeclarationError with its name and place."""
@@ -75,13 +80,17 @@ class DeclaredFunctions:
         except Exception as error:
             if self._declaration.model_cls.__module__.startswith("run_batch."):
                 raise
-            frames = traceback.extract_tb(error.__traceback__)
-            # Ours, then the function that was called, then perhaps what it called in libraries.
-            place = frames[min(1, len(frames) - 1)]
-            raise DeclarationError(
-                f"{self._declaration.model_cls.__name__}'s {what} failed: {type(error).__name__}: {error} "
-                f"({place.filename}, line {place.lineno})"
-            ) from error
+            raise failure(f"{self._declaration.model_cls.__name__}'s {what}", function, error) from error
+
+
+def failure(where: str, function: Callable[..., Any], error: Exception) -> DeclarationError:
+    """The error of a job whose plugin's function, called from the caller's frame, raised `error`."""
+    frames = traceback.extract_tb(error.__traceback__)
+    # Ours, then the function that was called, then perhaps what it called in libraries. A call that does not fit the
+    # function's signature fails in ours.
+    place = f"{frames[1].filename}, line {frames[1].lineno}" if len(frames) > 1 else place_of(function)
+    message = " ".join(str(error).split())
+    return DeclarationError(f"{where} failed: {type(error).__name__}: {message} ({place})")
 
 
 def _check_batched(where: str, tensors: Any, count: int) -> None:

@@ -24,6 +24,7 @@ from vllm.multimodal.processing import (
 )
 
 from run_batch.model.declaration import Declaration, DeclarationError, DummyData, RowError, declaration_of
+from run_batch.model.rendering.declared_functions import failure
 from run_batch.model.rendering.declared_renderer import DeclaredRenderer
 from run_batch.model.rendering.feature_counts import install_feature_count_check
 
@@ -70,7 +71,7 @@ class DeclaredDummyInputs(BaseDummyInputsBuilder[DeclaredInfo]):
         try:
             dummy = factory(self.info.ctx, seq_len, mm_counts)
         except Exception as error:
-            raise DeclarationError(f"{where} failed: {type(error).__name__}: {error}") from error
+            raise failure(where, factory, error) from error
         if not isinstance(dummy, DummyData):
             raise DeclarationError(f"{where} must give DummyData, found {type(dummy).__name__}")
         if len(dummy.images) != mm_counts.get("image", 0):

@@ -35,6 +35,8 @@ REFUSALS: dict[str, tuple[dict[str, Any], str]] = {
     "unwritable output": ({"output": {"path": "job.toml/out"}}, "output.path"),
     "dummy data without images": ({"model": {"architecture": "BareLlava", "plugins": ["bare"]}}, "gave 0 images"),
     "mapper that fails": ({"model": {"architecture": "BrokenLlava", "plugins": ["broken_mapper"]}}, "KeyError: 'typo'"),
+    "mapper of videos": ({"model": {"plugins": ["videos"]}}, "run-batch maps images only"),
+    "mapper of other arguments": ({"model": {"plugins": ["no_context"]}}, "is called with (context, items), but it is"),
     "plugin that exits": ({"model": {"plugins": ["leaving"]}}, "SystemExit: 4"),
     "two models of one name": ({"model": {"plugins": ["short", "short_again"]}}, "both declare a model ShortLlava"),
     "no multi-modal model": ({"model": {"plugins": ["plain"]}}, "does not implement vLLM's SupportsMultiModal"),
@@ -73,6 +75,16 @@ _PLAIN = """
 class Plain(nn.Module):
     pass
 """
+_VIDEOS = """
+@MULTIMODAL_REGISTRY.register_input_mapper("video", lambda context, items: {})
+class VideoLlava(LlavaForConditionalGeneration):
+    pass
+"""
+_NO_CONTEXT = """
+@MULTIMODAL_REGISTRY.register_image_pixel_input_mapper(lambda items: {})
+class NoContextLlava(LlavaForConditionalGeneration):
+    pass
+"""
 PLUGINS = {
     "broken": "1 / 0",
     "short": _IMPORTS + _SHORT,
@@ -81,6 +93,8 @@ PLUGINS = {
     "broken_mapper": _IMPORTS + _BROKEN_MAPPER,
     "leaving": "import sys; sys.exit(4)",
     "plain": _IMPORTS + _PLAIN,
+    "videos": _IMPORTS + _VIDEOS,
+    "no_context": _IMPORTS + _NO_CONTEXT,
 }
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -158,7 +159,29 @@ def test_a_bug_in_a_mapper_is_no_row_error() -> None:
         "input mapper for image_pixels failed: KeyError: 'typo'" in message
         and "test_declared_renderer.py, line" in message
     )
-    assert "input processor failed: TypeError" in fails(processor=lambda prompts: prompts)
+
+
+def test_a_call_that_does_not_fit_names_the_function_of_the_plugin() -> None:
+    class Hidden:
+        """Its signature cannot be told before it is called."""
+
+        __signature__ = "unknown"
+
+        def __call__(self, prompts: Any) -> Any:
+            return prompts
+
+    message = fails(processor=Hidden())
+    line = Hidden.__call__.__code__.co_firstlineno
+    assert f"test_declared_renderer.py, line {line})" in message and "\n" not in message
+
+
+def test_what_a_function_gives_wrongly_is_told_with_the_place_of_the_function() -> None:
+    def forgetful(context: Any, prompts: Any) -> Any:
+        return prompts
+
+    place = f"test_declared_renderer.py, line {forgetful.__code__.co_firstlineno})"
+    assert place in fails(processor=forgetful)
+    assert place in fails(processor=partial(forgetful))
 
 
 def file_of(value: int) -> EncodedImage:

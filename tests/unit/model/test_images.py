@@ -18,9 +18,10 @@ from transformers import AutoImageProcessor
 
 from run_batch.model.declaration import RowError
 from run_batch.model.images import decode as images
-from run_batch.model.images.decode import decode_image, to_rgb
+from run_batch.model.images.decode import decode_image
 from run_batch.model.images.pixels import PixelSettings, map_image_pixels, resize_and_crop
 from run_batch.model.images.resize import Window, compile_resize, resize
+from run_batch.model.images.rgb import to_rgb
 
 SIZES = [(160, 120), (30, 200), (8, 8), (1, 1), (299, 150), (28, 28), (3, 500)]
 SIGLIP = {

@@ -1,5 +1,6 @@
 """The decorators by which a model class declares its inputs."""
 
+from functools import partial
 from typing import Any
 
 import pytest
@@ -63,8 +64,59 @@ def test_a_decorator_without_its_parentheses_is_refused() -> None:
         class Model(nn.Module):
             pass
 
-    with pytest.raises(DeclarationError, match="no default input mapper for modality 'smell'"):
-        MULTIMODAL_REGISTRY.register_input_mapper("smell")
+
+@pytest.mark.parametrize("fn", [None, mean_mapper])
+def test_a_modality_that_is_not_mapped_is_refused_where_it_is_named(fn: Any) -> None:
+    for modality, hint in (("video", ""), ("audio", ""), ("smell", ""), ("images", "; did you mean image?")):
+        with pytest.raises(DeclarationError) as caught:
+            MULTIMODAL_REGISTRY.register_input_mapper(modality, fn)
+        message = str(caught.value)
+        assert repr(modality) in message and "expected one of image, image_pixels, image_features" + hint in message
+        assert "test_registry.py, line" in message and "\n" not in message
+
+
+def no_items(context: Any) -> dict[str, torch.Tensor]:
+    return {}
+
+
+class Processors:
+    def no_context(self, prompts: list[TokenizedPrompt]) -> list[TokenizedPrompt]:
+        return prompts
+
+    def fitting(self, context: Any, prompts: list[TokenizedPrompt]) -> list[TokenizedPrompt]:
+        return prompts
+
+
+def test_a_function_that_takes_other_arguments_is_refused_at_the_decorator() -> None:
+    class Model(nn.Module):
+        pass
+
+    for register, says in (
+        (
+            MULTIMODAL_REGISTRY.register_image_pixel_input_mapper(no_items),
+            "Model's input mapper for image_pixels is called with (context, items), but it is no_items(context: Any)",
+        ),
+        (
+            INPUT_REGISTRY.register_input_processor(Processors().no_context),
+            "Model's input processor is called with (context, prompts), but it is no_context(prompts: ",
+        ),
+        (
+            INPUT_REGISTRY.register_input_processor(partial(three_tokens, None)),
+            "Model's input processor is called with (context, prompts), but it is partial(prompts: ",
+        ),
+        (
+            INPUT_REGISTRY.register_dummy_data(lambda seq_len, mm_counts: DummyData()),
+            "Model's dummy data factory is called with (context, seq_len, mm_counts), but it is <lambda>(seq_len, ",
+        ),
+    ):
+        with pytest.raises(DeclarationError) as caught:
+            register(Model)
+        assert says in str(caught.value)
+        assert "test_registry.py, line" in str(caught.value) and "\n" not in str(caught.value)
+    assert declaration_of(Model) is None
+
+    INPUT_REGISTRY.register_input_processor(Processors().fitting)(Model)
+    MULTIMODAL_REGISTRY.register_input_mapper("image", lambda *arguments, more=None: {})(Model)
 
 
 def test_a_subclass_inherits_what_it_does_not_declare() -> None:
