@@ -4,12 +4,12 @@ import contextlib
 import gc
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from multiprocessing.connection import wait
 from typing import Any
 
 from run_batch.jobs.job.errors import JobError, RunError
-from run_batch.jobs.job.rows import Generation, MappedRow, RowFailure, TokenLogprob
+from run_batch.jobs.job.rows import Generation, MappedRow, RowFailure, RowResult, TokenLogprob
 from run_batch.jobs.machine.processes import kill_tree
 from run_batch.model.checkpoint.settings import (
     ModelSettings,
@@ -20,6 +20,10 @@ from run_batch.model.checkpoint.settings import (
 )
 from run_batch.model.declaration import DeclarationError
 from run_batch.model.failure_reports import Reports, is_own_bug
+
+# How a generation ends regularly, of vLLM's FINISH_REASON_STRINGS. `repetition` comes only where a job or a row sets
+# `repetition_detection`.
+_REGULAR_ENDS = ("stop", "length", "repetition")
 
 
 class EngineDied(Exception):
@@ -125,8 +129,8 @@ class Engine:
             raise self._death(error) from error
         return None
 
-    def step(self) -> list[Generation]:
-        """Run the model once for all running rows; the rows that this finished.
+    def step(self) -> list[RowResult]:
+        """Run the model once for all running rows; the rows that this finished, or whose generation vLLM gave up.
 
         Raises:
             EngineDied: a process of it is dead, memory has run out, or vLLM or a plugin's model failed.
@@ -141,7 +145,7 @@ class Engine:
             if is_own_bug(error):
                 raise
             raise self._death(error) from error
-        return [_generation(output) for output in outputs if output.finished]
+        return [_result(output) for output in outputs if output.finished]
 
     def _death(self, error: Exception) -> Exception:
         """What a failure of vLLM's means: a row may be to blame, unless the process that failed says otherwise."""
@@ -181,8 +185,20 @@ def _cause(error: Exception) -> str:
     return f"{type(error).__name__}: {first_cause(error)}"
 
 
-def _generation(output: Any) -> Generation:
+def _result(output: Any) -> RowResult:
+    """The result of a finished request; it fails with any of its sequences."""
     sequences = sorted(output.outputs, key=lambda sequence: sequence.index)
+    for sequence in sequences:
+        if sequence.finish_reason not in _REGULAR_ENDS:
+            return RowFailure.of(
+                int(output.request_id),
+                "generation_failed",
+                f"vLLM gave up after {len(sequence.token_ids)} tokens, with finish_reason {sequence.finish_reason}",
+            )
+    return _generation(output, sequences)
+
+
+def _generation(output: Any, sequences: Sequence[Any]) -> Generation:
     first = sequences[0]
     return Generation(
         row=int(output.request_id),
