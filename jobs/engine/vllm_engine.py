@@ -11,6 +11,7 @@ from typing import Any
 from run_batch.jobs.job.errors import JobError, RunError
 from run_batch.jobs.job.rows import Generation, MappedRow, RowFailure, RowResult, TokenLogprob
 from run_batch.jobs.machine.processes import kill_tree
+from run_batch.model.checkpoint.sampling_checks import check_reasoning_parser
 from run_batch.model.checkpoint.settings import (
     ModelSettings,
     SettingsError,
@@ -45,9 +46,9 @@ class Engine:
             RunError: the engine does not start: weights that do not fit the model, too little memory.
         """
         from vllm import LLMEngine
-        from vllm.exceptions import VLLMValidationError
         from vllm.platforms import current_platform
         from vllm.sampling_params import RequestOutputKind
+        from vllm.tokenizers import cached_tokenizer_from_config
         from vllm.usage.usage_lib import UsageContext
 
         # What has been imported stays. vLLM has the collector walk through everything six times while an engine starts:
@@ -61,13 +62,17 @@ class Engine:
         try:
             self._shared_params = build_sampling_params(sampling, output_kind=self._output_kind)
             engine_args = build_engine_args(settings)
+            if engine_args.reasoning_parser:
+                check_reasoning_parser(engine_args, cached_tokenizer_from_config(engine_args.create_model_config()))
             vllm_config = engine_args.create_engine_config(UsageContext.LLM_CLASS)
         except SettingsError as error:
             raise JobError(str(error)) from None
-        except (VLLMValidationError, ValueError, TypeError, NotImplementedError) as error:
-            raise JobError(f"the engine settings do not hold: {first_cause(error)}") from error
         except OSError as error:
             raise JobError(f"model.path {settings.path} cannot be loaded: {first_cause(error)}") from error
+        except Exception as error:  # vLLM's checks, and the parsers and plugins that they load
+            if is_own_bug(error):
+                raise
+            raise JobError(f"the engine settings do not hold: {first_cause(error)}") from error
         self.max_num_seqs: int = vllm_config.scheduler_config.max_num_seqs
         self._reports = Reports()
         try:
@@ -115,7 +120,7 @@ class Engine:
         Raises:
             EngineDied, OwnBug, RunError: its process is dead; see `step`.
         """
-        from vllm.exceptions import VLLMValidationError
+        from vllm.exceptions import VLLMClientError
         from vllm.v1.engine.exceptions import EngineDeadError
 
         params = self._shared_params
@@ -123,8 +128,8 @@ class Engine:
             if mapped.sampling:
                 params = build_sampling_params({**self._sampling, **mapped.sampling}, output_kind=self._output_kind)
             self._engine.add_request(str(mapped.row), mapped.engine_input, params)
-        except (VLLMValidationError, SettingsError) as error:
-            return RowFailure.of(mapped.row, "refused", str(error))
+        except (VLLMClientError, ValueError, SettingsError) as error:
+            return RowFailure.of(mapped.row, "refused", first_cause(error))
         except EngineDeadError as error:
             raise self._death(error) from error
         return None
