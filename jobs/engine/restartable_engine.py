@@ -10,7 +10,7 @@ from run_batch.jobs.engine.running_rows import RunningRows
 from run_batch.jobs.engine.vllm_engine import Engine, EngineDied
 from run_batch.jobs.engine.watchdog import Watchdog
 from run_batch.jobs.job.errors import EXIT_RUN_FAILED, RunError, storage_errors
-from run_batch.jobs.job.rows import Generation, MappedRow, RowFailure
+from run_batch.jobs.job.rows import MappedRow, RowFailure, RowResult
 from run_batch.jobs.machine.stop_signals import StopRequest
 
 # Ctrl-C and Slurm signal the processes of the engine, too: these may end before this process has handled its signal.
@@ -70,7 +70,7 @@ class RestartableEngine:
             self._strike_out([row.row])
         return failure
 
-    def step(self) -> list[Generation]:
+    def step(self) -> list[RowResult]:
         """Run the model once; the rows that this finished.
 
         Raises:

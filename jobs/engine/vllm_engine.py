@@ -4,13 +4,14 @@ import contextlib
 import gc
 import os
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from multiprocessing.connection import wait
 from typing import Any
 
 from run_batch.jobs.job.errors import JobError, RunError
-from run_batch.jobs.job.rows import Generation, MappedRow, RowFailure, TokenLogprob
+from run_batch.jobs.job.rows import Generation, MappedRow, RowFailure, RowResult, TokenLogprob
 from run_batch.jobs.machine.processes import kill_tree
+from run_batch.model.checkpoint.sampling_checks import check_reasoning_parser
 from run_batch.model.checkpoint.settings import (
     ModelSettings,
     SettingsError,
@@ -20,6 +21,10 @@ from run_batch.model.checkpoint.settings import (
 )
 from run_batch.model.declaration import DeclarationError
 from run_batch.model.failure_reports import Reports, is_own_bug
+
+# How a generation ends regularly, of vLLM's FINISH_REASON_STRINGS. `repetition` comes only where a job or a row sets
+# `repetition_detection`.
+_REGULAR_ENDS = ("stop", "length", "repetition")
 
 
 class EngineDied(Exception):
@@ -91,7 +96,7 @@ class Engine:
         Raises:
             EngineDied, OwnBug, RunError: a process of the engine is dead; see `step`.
         """
-        from vllm.exceptions import VLLMValidationError
+        from vllm.exceptions import VLLMClientError
         from vllm.v1.engine.exceptions import EngineDeadError
 
         params = self._shared_params
@@ -99,14 +104,14 @@ class Engine:
             if mapped.sampling:
                 params = build_sampling_params({**self._sampling, **mapped.sampling}, output_kind=self._output_kind)
             self._engine.add_request(str(mapped.row), mapped.engine_input, params)
-        except (VLLMValidationError, SettingsError) as error:
-            return RowFailure.of(mapped.row, "refused", str(error))
+        except (VLLMClientError, ValueError, SettingsError) as error:
+            return RowFailure.of(mapped.row, "refused", first_cause(error))
         except EngineDeadError as error:
             raise self._death(error) from error
         return None
 
-    def step(self) -> list[Generation]:
-        """Run the model once for all running rows; the rows that this finished.
+    def step(self) -> list[RowResult]:
+        """Run the model once for all running rows; the rows that this finished, or whose generation vLLM gave up.
 
         Raises:
             EngineDied: a process of the engine is dead, memory has run out, or vLLM or a plugin's model has failed.
@@ -122,7 +127,7 @@ class Engine:
             if is_own_bug(error):
                 raise
             raise self._death(error) from error
-        return [_generation(output) for output in outputs if output.finished]
+        return [_result(output) for output in outputs if output.finished]
 
     def _death(self, error: Exception) -> Exception:
         """The exception for a failure of vLLM: EngineDied, unless a process has reported a cause that is no row."""
@@ -159,26 +164,30 @@ class Engine:
 
 @contextlib.contextmanager
 def _settings_errors(model_path: str) -> Iterator[None]:
-    from vllm.exceptions import VLLMValidationError
-
     try:
         yield
     except SettingsError as error:
         raise JobError(str(error)) from None
-    except (VLLMValidationError, ValueError, TypeError, NotImplementedError) as error:
-        raise JobError(f"the engine settings do not hold: {first_cause(error)}") from error
     except OSError as error:
         raise JobError(f"model.path {model_path} cannot be loaded: {first_cause(error)}") from error
+    except Exception as error:  # vLLM's checks, and the parsers and plugins that they load
+        if is_own_bug(error):
+            raise
+        raise JobError(f"the engine settings do not hold: {first_cause(error)}") from error
 
 
 def _engine_config(settings: ModelSettings) -> Any:
     from vllm.platforms import current_platform
+    from vllm.tokenizers import cached_tokenizer_from_config
     from vllm.usage.usage_lib import UsageContext
 
     if current_platform.is_cpu() and int(settings.engine.get("tensor_parallel_size", 1)) == 1:
         # On a CPU a second process only moves the same work elsewhere: start-up takes three times as long.
         os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
-    return build_engine_args(settings).create_engine_config(UsageContext.LLM_CLASS)
+    engine_args = build_engine_args(settings)
+    if engine_args.reasoning_parser:
+        check_reasoning_parser(engine_args, cached_tokenizer_from_config(engine_args.create_model_config()))
+    return engine_args.create_engine_config(UsageContext.LLM_CLASS)
 
 
 def _load(config: Any, reports: Reports) -> Any:
@@ -207,8 +216,20 @@ def _cause(error: Exception) -> str:
     return f"{type(error).__name__}: {first_cause(error)}"
 
 
-def _generation(output: Any) -> Generation:
+def _result(output: Any) -> RowResult:
+    """The result of a finished request; it fails with any of its sequences."""
     sequences = sorted(output.outputs, key=lambda sequence: sequence.index)
+    for sequence in sequences:
+        if sequence.finish_reason not in _REGULAR_ENDS:
+            return RowFailure.of(
+                int(output.request_id),
+                "generation_failed",
+                f"vLLM gave up after {len(sequence.token_ids)} tokens, with finish_reason {sequence.finish_reason}",
+            )
+    return _generation(output, sequences)
+
+
+def _generation(output: Any, sequences: Sequence[Any]) -> Generation:
     first = sequences[0]
     return Generation(
         row=int(output.request_id),

@@ -14,6 +14,7 @@ from pydantic.fields import FieldInfo
 from run_batch.jobs.job.config_tables import ENGINE_PLACEMENT, FREE_TABLES, TABLES, Effect, JobTables, effect_of
 from run_batch.jobs.job.errors import JobError
 from run_batch.model.checkpoint.nearest_name import nearest_or_all
+from run_batch.model.checkpoint.refused_settings import find_refused
 from run_batch.model.checkpoint.settings import ModelSettings
 
 _HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
@@ -157,6 +158,9 @@ def _check_contradictions(config: JobConfig) -> None:
         raise JobError("prompt.template and prompt.chat = true contradict each other: keep one")
     if config.prompt.system is not None and not config.prompt.chat:
         raise JobError("prompt.system needs prompt.chat = true (in prompt.template, write the system text yourself)")
+    refused = find_refused(config.engine, config.sampling, config.input.sampling_column is not None)
+    if refused is not None:
+        raise JobError(refused)
     if len(set(config.output.columns)) < len(config.output.columns):
         raise JobError(f"output.columns = {config.output.columns}: a column is there twice")
 

@@ -49,7 +49,7 @@ class Generation(msgspec.Struct, frozen=True, array_like=True, tag="generation")
     Attributes:
         row: index in the input.
         texts: one per requested sequence (`sampling.n`).
-        finish_reason: `stop` or `length`.
+        finish_reason: `stop`, `length` or `repetition`.
         prompt_tokens: tokens of the prompt, image tokens included.
         generated_tokens: of all sequences.
         logprobs: per generated token of the first sequence, its candidates by rank; None unless asked for.

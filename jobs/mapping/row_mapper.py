@@ -52,6 +52,7 @@ class RowMapper:
         self._media = MediaReader(media_root, hosts)
         try:
             self._model = Renderer(config.model_settings, config.preprocess.scaled_jpeg_decoding)
+            self._model.check_sampling(config.sampling)
             self._chat = self._model.chat_template() if config.prompt.chat else None
         except SettingsError as error:
             raise JobError(str(error)) from None

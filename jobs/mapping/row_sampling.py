@@ -55,7 +55,8 @@ def check_own_sampling(own: Mapping[str, Any], job: Mapping[str, Any]) -> None:
         job: the job's settings.
 
     Raises:
-        RowError: `sampling`, for a number that is not finite or exceeds 64 bits, or `n` above the job's.
+        RowError: `sampling`, for a number that is not finite or exceeds 64 bits, `n` above the job's, or log
+            probabilities where the job's results have no column for them.
     """
     for number in _numbers(own):
         if isinstance(number, float) and not math.isfinite(number):
@@ -65,6 +66,9 @@ def check_own_sampling(own: Mapping[str, Any], job: Mapping[str, Any]) -> None:
     n, most = own.get("n"), job.get("n") or 1
     if isinstance(n, int) and n > most:
         raise RowError("sampling", f"n = {n}; a row may ask for {most} sequences at most, the job's sampling.n")
+    for name in ("logprobs", "logprob_token_ids"):
+        if own.get(name) is not None and job.get("logprobs") is None:
+            raise RowError("sampling", f"{name}: the results have no column for it, the job sets no sampling.logprobs")
 
 
 def _numbers(value: Any) -> Iterator[int | float]:

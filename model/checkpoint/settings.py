@@ -18,6 +18,7 @@ from typing import Any
 from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
 
 from run_batch.model.checkpoint.nearest_name import did_you_mean
+from run_batch.model.checkpoint.refused_settings import why_refused
 from run_batch.model.declaration import declaration_of, declared_classes
 
 
@@ -45,22 +46,7 @@ class ModelSettings:
     trust_remote_code: bool = False
 
 
-# Fields of EngineArgs that run-batch sets, and the reason or the key to use instead.
-_DECIDED = {
-    "model": "set model.path instead",
-    "trust_remote_code": "set model.trust_remote_code instead",
-    "runner": "run-batch generates text",
-    "convert": "run-batch generates text",
-    "mm_processor_cache_gb": "images are mapped in worker processes, vLLM's own cache of mapped images stays off",
-    "disable_log_stats": "run-batch reports progress itself",
-    "use_tqdm_on_load": "run-batch reports progress itself",
-    "skip_tokenizer_init": "prompts and texts need the tokenizer",
-}
 _SECRET = {"engine.hf_token"}
-_DECIDED_SAMPLING = {
-    "output_kind": "results are written when a row is finished",
-    "detokenize": "results are text",
-}
 
 
 def build_engine_args(settings: ModelSettings) -> Any:
@@ -73,7 +59,7 @@ def build_engine_args(settings: ModelSettings) -> Any:
     from vllm.exceptions import VLLMValidationError
 
     fields = {field.name for field in dataclasses.fields(EngineArgs)}
-    _refuse_unknown("engine", settings.engine, fields, _DECIDED)
+    _refuse_unknown("engine", settings.engine, fields)
     hints = _type_hints(EngineArgs)
     for key, value in settings.engine.items():
         _check_type(f"engine.{key}", value, hints.get(key))
@@ -98,15 +84,18 @@ def build_engine_args(settings: ModelSettings) -> Any:
         raise SettingsError(f"engine, model.path {settings.path}: {first_cause(error)}") from error
 
 
-def build_model_config(settings: ModelSettings) -> Any:
+def build_model_config(settings: ModelSettings, engine_args: Any = None) -> Any:
     """vLLM's ModelConfig: the checkpoint's config, dtype and lengths, without weights.
+
+    Args:
+        engine_args: of these settings, where they are built already.
 
     Raises:
         SettingsError: as for build_engine_args, or vLLM refuses the combination.
     """
     from vllm.exceptions import VLLMValidationError
 
-    engine_args = build_engine_args(settings)
+    engine_args = engine_args or build_engine_args(settings)
     try:
         return engine_args.create_model_config()
     except (VLLMValidationError, ValueError, OSError) as error:
@@ -131,7 +120,7 @@ def build_sampling_params(values: Mapping[str, Any], **decided: Any) -> Any:
     from vllm import SamplingParams
     from vllm.exceptions import VLLMValidationError
 
-    _refuse_unknown("sampling", values, set(SamplingParams.__struct_fields__), _DECIDED_SAMPLING)
+    _refuse_unknown("sampling", values, set(SamplingParams.__struct_fields__))
     hints = _type_hints(SamplingParams)
     # Tables, such as structured_outputs, become the classes that vLLM has for them.
     checked = {key: _check_type(f"sampling.{key}", value, hints.get(key)) for key, value in values.items()}
@@ -141,10 +130,11 @@ def build_sampling_params(values: Mapping[str, Any], **decided: Any) -> Any:
         raise SettingsError(f"sampling: {first_cause(error)}") from error
 
 
-def _refuse_unknown(table: str, values: Mapping[str, Any], known: set[str], decided: Mapping[str, str]) -> None:
-    for key in values:
-        if key in decided:
-            raise SettingsError(f"{table}.{key} cannot be set: {decided[key]}")
+def _refuse_unknown(table: str, values: Mapping[str, Any], known: set[str]) -> None:
+    for key, value in values.items():
+        reason = why_refused(table, key, value)
+        if reason is not None:
+            raise SettingsError(f"{table}.{key} cannot be set: {reason}")
         if key not in known or key.startswith("_"):
             raise SettingsError(f"unknown key {table}.{key}{did_you_mean(key, known)}")
 

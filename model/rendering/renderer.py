@@ -4,7 +4,7 @@ The images of a declared model go through its own functions (declared_renderer.p
 vLLM's processor for it (vllm_renderer.py); callers need not know which.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
@@ -13,7 +13,8 @@ from vllm.multimodal import MULTIMODAL_REGISTRY as VLLM_MULTIMODAL_REGISTRY
 from vllm.multimodal.processing import InputProcessingContext
 from vllm.tokenizers import cached_tokenizer_from_config
 
-from run_batch.model.checkpoint.settings import ModelSettings, SettingsError, build_model_config
+from run_batch.model.checkpoint.sampling_checks import check_sampling
+from run_batch.model.checkpoint.settings import ModelSettings, SettingsError, build_engine_args, build_model_config
 from run_batch.model.declaration import RowError
 from run_batch.model.images.row_image import RowImage
 from run_batch.model.prompts.chat_template import ChatTemplate
@@ -22,6 +23,7 @@ from run_batch.model.rendering.bad_row_isolation import isolate_bad_rows
 from run_batch.model.rendering.declared_processor import DeclaredInfo
 from run_batch.model.rendering.declared_renderer import DeclaredRenderer
 from run_batch.model.rendering.engine_input import EngineInput
+from run_batch.model.rendering.processor_kwargs import check_declared, check_no_processor, check_processor
 from run_batch.model.rendering.text_renderer import TextRenderer
 from run_batch.model.rendering.vllm_renderer import VllmRenderer
 
@@ -65,14 +67,15 @@ class Renderer:
     """
 
     def __init__(self, settings: ModelSettings, scaled_jpeg_decoding: bool = False) -> None:
-        self._model_config = build_model_config(settings)
+        self._engine_args = build_engine_args(settings)
+        self._model_config = build_model_config(settings, self._engine_args)
         try:
             tokenizer = cached_tokenizer_from_config(self._model_config)
         except (ValueError, OSError) as error:
             raise SettingsError(f"model.path {settings.path}: its tokenizer cannot be loaded: {error}") from error
         self.tokenizer = tokenizer
         self._prompt_tokenizer = PromptTokenizer(tokenizer)
-        self._renderer = _renderer_for(self._model_config, tokenizer, scaled_jpeg_decoding)
+        self._renderer = _renderer_for(settings, self._model_config, tokenizer, scaled_jpeg_decoding)
 
     @property
     def max_model_len(self) -> int:
@@ -93,6 +96,14 @@ class Renderer:
 
         model_cls, _ = get_model_architecture(self._model_config)
         return model_cls.get_placeholder_str("image", 1)  # type: ignore[attr-defined]
+
+    def check_sampling(self, sampling: Mapping[str, Any]) -> None:
+        """Check a job's sampling settings against the model.
+
+        Raises:
+            SettingsError: vLLM would refuse each row.
+        """
+        check_sampling(self._engine_args, sampling, self._model_config, self.tokenizer)
 
     def chat_template(self) -> ChatTemplate:
         """The model's chat template.
@@ -149,16 +160,21 @@ class Renderer:
         return mapped
 
 
-def _renderer_for(model_config: Any, tokenizer: Any, scaled_jpeg_decoding: bool) -> _TokensRenderer:
+def _renderer_for(
+    settings: ModelSettings, model_config: Any, tokenizer: Any, scaled_jpeg_decoding: bool
+) -> _TokensRenderer:
     if not model_config.is_multimodal_model:
+        check_no_processor(settings.engine)
         return TextRenderer()
     processor = VLLM_MULTIMODAL_REGISTRY.create_processor(model_config, tokenizer=tokenizer)
     info = processor.info
     if isinstance(info, DeclaredInfo):
+        check_declared(settings.engine, info.declaration)
         return DeclaredRenderer(InputProcessingContext(model_config, tokenizer), info.declaration, scaled_jpeg_decoding)
     if scaled_jpeg_decoding:
         raise SettingsError(
             "preprocess.scaled_jpeg_decoding = true, but the model goes through vLLM's own processor, which takes "
             "whole images"
         )
+    check_processor(settings.engine, processor)
     return VllmRenderer(processor)

@@ -62,6 +62,8 @@ def _sampling() -> None:
         "negative seed": {"seed": -(2**63) - 1},
         "more tokens than a number holds": {"max_tokens": 2**70},
         "decided key": {"output_kind": 0},
+        "logprobs without a column": {"logprobs": 1},
+        "logprobs of the prompt": {"prompt_logprobs": 1},
         "empty stop text": {"stop": [""]},
         "empty bad word": {"bad_words": [""]},
         "two constraints": {"structured_outputs": {"regex": "a", "choice": ["a"]}},
@@ -71,7 +73,6 @@ def _sampling() -> None:
         "text": "temperature",
     }
     refused_by_engine: dict[str, Any] = {
-        "logprobs of every token": {"logprobs": 10**6},
         "bias on a token that does not exist": {"logit_bias": {"99999999": 1.0}},
         "only a token that does not exist": {"allowed_token_ids": [99999999]},
         "no token allowed": {"allowed_token_ids": []},

@@ -100,6 +100,13 @@ def test_a_row_that_brings_a_seed_keeps_it(tmp_path: Path) -> None:
     assert found == {"u0": {"seed": 5}, "u1": {"seed": plain["u1"], "temperature": 0.5}, "u2": {"seed": plain["u2"]}}
 
 
+def test_log_probabilities_of_a_row_need_the_column_of_the_job(tmp_path: Path) -> None:
+    rows = batch(["u0", "u1", "u2"], own=['{"logprobs": 2}', '{"logprobs": 2, "logprob_token_ids": [5, 6]}', None])
+    for sampling, kinds in [({}, ["sampling", "sampling", None]), ({"logprobs": 1}, [None] * 3)]:
+        mapped = mapper(tmp_path, sampling, sampling_column="own").map(rows)
+        assert [getattr(row, "kind", None) for row in mapped] == kinds
+
+
 def test_the_images_of_a_batch_are_mapped_in_parts_when_they_are_large(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
