@@ -1,13 +1,14 @@
 """The files that `input.path` names: one file, a folder, a glob, or a URL of a file system that fsspec knows."""
 
 import difflib
-import glob
 import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from run_batch.io.inputs.local_files import distinct, find_matches, glob_root, is_data_name
 from run_batch.io.inputs.source import InputError
 
 
@@ -42,48 +43,49 @@ class InputFiles:
         return status.st_size, status.st_mtime_ns
 
 
-def find_files(path: str) -> InputFiles:
+def find_files(path: str, leave_out: Callable[[str], bool] = lambda _: False) -> InputFiles:
     """Find the Parquet files that a path, glob or URL names.
 
+    Args:
+        leave_out: whether a local file, given by its real path, is no part of the input.
+
     Raises:
-        InputError: there are none, or the file system of the URL cannot be used.
+        InputError: there are none, or one is there twice, or the file system of the URL cannot be used.
     """
     if "://" not in path:
-        return _find_local(path)
+        return _find_local(path, leave_out)
     import fsspec
+    from fsspec.implementations.local import LocalFileSystem
 
     try:
         filesystem, path = fsspec.core.url_to_fs(path)
-        return _find_remote(filesystem, path)
+        local = isinstance(filesystem, LocalFileSystem)
+        return _find_local(path, leave_out) if local else _find_remote(filesystem, path)
     except InputError:
         raise
     except Exception as error:  # every file system has errors of its own
         raise InputError(f"input.path {path}: {type(error).__name__}: {error}") from None
 
 
-def _is_data_name(name: str) -> bool:
-    """Whether dataset readers take a file or folder of this name for data, and not for bookkeeping like `_SUCCESS`."""
-    return not name.startswith(("_", "."))
-
-
-def _find_local(path: str) -> InputFiles:
+def _find_local(path: str, leave_out: Callable[[str], bool]) -> InputFiles:
     place = Path(path)
     if any(c in path for c in "*?[") and not place.exists():
-        found = sorted(p for p in glob.glob(path, recursive=True) if Path(p).is_file())
-        found = [p for p in found if _is_data_name(Path(p).name)]
-        root = os.path.dirname(re.split(r"[*?\[]", path)[0])
+        root = glob_root(path)
+        found = list(find_matches(root, path.removeprefix(root).lstrip("/")))
     elif place.is_dir():
-        found = sorted(str(p) for p in place.rglob("*.parquet") if all(map(_is_data_name, p.relative_to(place).parts)))
-        root = path
+        root, found = path, list(find_matches(path, "**/*.parquet"))
     elif place.is_file():
-        found, root = [path], str(place.parent)
+        root, found = str(place.parent), [(path, os.path.realpath(path))]
     elif place.exists():
         raise InputError(f"input.path {path} is neither a file nor a folder")
     else:
         raise InputError(f"input.path {path}: no such file or folder{_similar(place)}")
     if not found:
         raise InputError(f"input.path {path}: no Parquet file there")
-    return InputFiles(found, root)
+    paths = distinct(found, leave_out)
+    if not paths:
+        raise InputError(f"input.path {path}: no Parquet file there but the results of this job")
+    return InputFiles(paths, root)
 
 
 def _find_remote(filesystem: Any, path: str) -> InputFiles:
@@ -94,11 +96,11 @@ def _find_remote(filesystem: Any, path: str) -> InputFiles:
         found = sorted(filesystem.glob(path))
     elif filesystem.isdir(path):
         inside = {p: p.removeprefix(path).strip("/").split("/") for p in filesystem.find(path)}
-        found = sorted(p for p, parts in inside.items() if all(map(_is_data_name, parts)))
+        found = sorted(p for p, parts in inside.items() if all(map(is_data_name, parts)))
         found, root = [p for p in found if p.endswith(".parquet")], path
     else:
         found = [path]
-    found = [p for p in found if _is_data_name(p.rsplit("/", 1)[-1])]
+    found = [p for p in found if is_data_name(p.rsplit("/", 1)[-1])]
     if not found:
         raise InputError(f"input.path {path}: no Parquet file there")
     return InputFiles(found, root, filesystem)

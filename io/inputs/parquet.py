@@ -2,7 +2,7 @@
 
 import hashlib
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate
 from pathlib import Path
 
@@ -25,18 +25,19 @@ from run_batch.io.inputs.source import DamagedInputError, RowBatch
 class ParquetSource:
     """The rows of Parquet files, file after file in the order of their names."""
 
-    def __init__(self, path: str, index: bytes = b"") -> None:
+    def __init__(self, path: str, index: bytes = b"", leave_out: Callable[[str], bool] = lambda _: False) -> None:
         """Find the files and read their footers.
 
         Args:
             path: a file, folder or glob, or an fsspec URL of one.
             index: `index` of an earlier source. If it lists the same file names, no footer is read now: each file is
                 checked against the index when its rows are read.
+            leave_out: whether a local file, given by its real path, is no part of the input.
 
         Raises:
             InputError: no such file, or no Parquet file.
         """
-        self._files = find_files(path)
+        self._files = find_files(path, leave_out)
         recorded = load_index(self._files, index)
         self._footers = recorded[0] if recorded else read_footers(self._files)
         self._columns = recorded[1] if recorded else unify_columns(_schemas(self._footers))

@@ -31,6 +31,11 @@ class ShardError(Exception):
     """A committed shard cannot be read; the message names it and says what to do."""
 
 
+def is_shard_name(name: str) -> bool:
+    """Whether a file of this name in a results folder is a shard."""
+    return _SHARD_NAME.fullmatch(name) is not None
+
+
 class ShardStore:
     """The results folder of one job.
 

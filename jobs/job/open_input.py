@@ -1,10 +1,13 @@
 """The input that a job names, opened."""
 
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 from run_batch.io.inputs.huggingface import HfSource, is_saved_dataset
 from run_batch.io.inputs.parquet import ParquetSource
 from run_batch.io.inputs.source import DamagedInputError, InputError, Source
+from run_batch.io.outputs.shards import is_shard_name
 from run_batch.jobs.job.config import JobConfig
 from run_batch.jobs.job.errors import JobError, RunError
 
@@ -19,7 +22,7 @@ def open_source(config: JobConfig, index: bytes = b"") -> Source:
         JobError: it cannot be opened.
         RunError: it is damaged.
     """
-    table = config.input
+    table, is_result = config.input, _result_check(config)
     path = config.resolve(table.path)
     local = Path(path)
     is_hub_id = "://" not in path and not local.is_absolute()
@@ -28,9 +31,32 @@ def open_source(config: JobConfig, index: bytes = b"") -> Source:
         if is_hf:
             if not is_hub_id and not local.is_dir():
                 raise InputError(f"input.path {table.path}: no such folder")
+            if not is_hub_id:
+                is_result(os.path.realpath(path))
             return HfSource(path, table.split, table.name)
-        return ParquetSource(path, index)
+        return ParquetSource(path, index, is_result)
     except DamagedInputError as error:
         raise RunError(str(error)) from None
     except InputError as error:
         raise JobError(str(error)) from None
+
+
+def _result_check(config: JobConfig) -> Callable[[str], bool]:
+    """Whether a file that the input names, given by its real path, is one of the job's own results.
+
+    The results folder may be inside the input's. The check raises InputError for any other file or folder in it.
+    """
+    results = os.path.realpath(config.output_folder)
+
+    def is_result(path: str) -> bool:
+        folder, name = os.path.split(path)
+        if folder == results and is_shard_name(name):
+            return True
+        if path == results or path.startswith(os.path.join(results, "")):
+            raise InputError(
+                f"output.path {config.output.path}: {path}, which is part of the input, is in this folder; choose "
+                "another folder for the results"
+            )
+        return False
+
+    return is_result

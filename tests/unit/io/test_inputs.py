@@ -1,5 +1,6 @@
 """Rows of Parquet files and Hugging Face datasets, read from any row on."""
 
+import glob
 import os
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from run_batch.io.inputs.huggingface import HfSource, is_saved_dataset
+from run_batch.io.inputs.input_files import find_files
 from run_batch.io.inputs.parquet import ParquetSource
 from run_batch.io.inputs.source import DamagedInputError, InputError, Source
 
@@ -70,6 +72,118 @@ def test_file_and_glob_and_url(folder: Path) -> None:
     assert numbers(ParquetSource(str(folder / "*.parquet")), 0, 45) == list(range(45))
     source = ParquetSource(f"file://{folder}/a.parquet")
     assert numbers(source, 3, 9) == list(range(3, 9))
+
+
+@pytest.mark.parametrize("pattern", ["", "**/*.parquet"])
+def test_folders_behind_links_are_read_once_each(folder: Path, pattern: str) -> None:
+    write(folder.parent / "elsewhere" / "year" / "m.parquet", 50, 60)
+    (folder / "linked").symlink_to(folder.parent / "elsewhere")
+    (folder / "a-year").symlink_to(folder / "linked" / "year")  # the same folder again, from another side
+    (folder / "a-sub").symlink_to("sub")
+    (folder / "sub" / "up").symlink_to("..")
+    (folder.parent / "elsewhere" / "round").symlink_to(folder)
+    (folder / "_ignored").symlink_to(folder.parent)
+    for path in (folder, folder.parent / "link to all"):
+        if path != folder:
+            path.symlink_to(folder)
+        source = ParquetSource(str(path / pattern))
+        names = [name.split(":")[0] for name in source.row_names(0, source.num_rows)]
+        assert list(dict.fromkeys(names)) == ["a-year/m.parquet", "a.parquet", "b.parquet", "sub/c.parquet"]
+        assert sorted(numbers(source, 0, source.num_rows)) == list(range(60))
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        *(
+            "*.parquet",
+            "**/*.parquet",
+            "*/*.parquet",
+            "**/c.parquet",
+            "**/sub/*",
+            "*/**/*.parquet",
+            "s?b/**",
+            "[ab].parquet",
+        ),
+        *("sub/c.*", "su*/[!d].parquet", "**/sub/**/*.parquet", "**/**/*.parquet", "deep/*/sub/*", "_hidden/*.parquet"),
+    ],
+)
+def test_a_glob_matches_what_globs_match(folder: Path, pattern: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(folder / "deep" / "er" / "sub" / "e.parquet", 50, 51)
+    (folder / "linked").symlink_to("sub")  # nothing new but under `**/c.parquet`, where the folder's own name counts
+    found = [Path(p) for p in glob.glob(f"{folder}/{pattern}", recursive=True) if Path(p).is_file()]
+    hidden = pattern.startswith("_")
+    expected = {p for p in found if "linked" not in p.parts and (hidden or not any(n[0] == "_" for n in p.parts))}
+    assert set(map(Path, find_files(f"{folder}/{pattern}").paths)) == expected
+    monkeypatch.chdir(folder)
+    assert {folder / p for p in find_files(pattern).paths} == expected
+
+
+def test_a_glob_finds_a_folder_by_the_name_of_its_link(folder: Path) -> None:
+    write(folder / "2024" / "d.parquet", 50, 51)
+    (folder / "latest").symlink_to("2024")
+    assert find_files(f"{folder}/**/latest/*.parquet").paths == [f"{folder}/latest/d.parquet"]
+    assert find_files(f"{folder}/*/d.parquet").paths == [f"{folder}/2024/d.parquet"]
+
+
+def test_links_among_many_folders_take_no_more_time_than_the_folders(tmp_path: Path) -> None:
+    for i in range(12):
+        write(tmp_path / f"f{i:02d}" / "a.parquet", i, i + 1)
+        for j in range(12):
+            (tmp_path / f"f{i:02d}" / f"to{j}").symlink_to(tmp_path / f"f{j:02d}")
+    names = [f"{tmp_path}/f{i:02d}/a.parquet" for i in range(12)]
+    assert find_files(str(tmp_path)).paths == find_files(f"{tmp_path}/**/*.parquet").paths == names
+
+
+def test_what_is_neither_a_file_nor_a_folder_is_refused_without_opening_it(folder: Path) -> None:
+    os.mkfifo(folder / "sub" / "fifo.parquet")
+    for path in (folder, folder / "**/*.parquet", folder / "sub" / "fifo.parquet"):
+        with pytest.raises(InputError, match=r"fifo\.parquet is neither a file nor a folder"):
+            find_files(str(path))
+
+
+def test_a_file_url_is_a_local_path(folder: Path) -> None:
+    (folder / "linked").symlink_to("sub")
+    source = ParquetSource(f"file://{folder}")
+    assert source.folder == folder and source.num_rows == 50
+
+
+def test_a_file_that_is_there_under_two_names_is_refused(folder: Path) -> None:
+    (folder / "latest.parquet").symlink_to("b.parquet")
+    for path in (folder, folder / "*.parquet"):
+        with pytest.raises(InputError, match=r"in/b\.parquet and .*in/latest\.parquet are the same file"):
+            ParquetSource(str(path))
+    assert ParquetSource(str(folder / "l*.parquet")).row_names(0, 1) == ["latest.parquet:0"]
+    assert ParquetSource(str(folder / "latest.parquet")).num_rows == 25
+
+
+@pytest.mark.parametrize("name", ["gone", "gone.parquet"])
+def test_a_link_that_leads_nowhere_is_told(folder: Path, name: str) -> None:
+    (folder / name).symlink_to("/nonexistent/folder")
+    with pytest.raises(InputError, match=rf"in/{name}(:| is a link that leads nowhere)"):
+        ParquetSource(str(folder))
+    (folder / "round").symlink_to("round")
+    with pytest.raises(InputError, match=r"in/(round|gone)"):
+        ParquetSource(str(folder / "*" if name.endswith("t") else folder))
+
+
+def test_a_folder_that_cannot_be_listed_is_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scandir = os.scandir
+
+    def refuse(path: str) -> object:
+        if path.endswith("sub"):
+            raise PermissionError(13, "Permission denied")
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(InputError, match=r"in/sub cannot be listed: Permission denied"):
+        ParquetSource(str(folder))
+
+
+def test_a_folder_called_like_a_file_is_a_folder(folder: Path) -> None:
+    write(folder / "d.parquet" / "part-0.parquet", 50, 52)
+    source = ParquetSource(str(folder))
+    assert source.num_rows == 52 and "d.parquet/part-0.parquet:1" in source.row_names(0, 52)
 
 
 def test_the_fingerprint_tells_other_files(folder: Path) -> None:

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -154,6 +155,47 @@ def test_an_id_that_is_not_utf8_is_refused_with_its_row(folder: Path) -> None:
     config = job(folder, input={"id_column": "uid"})
     with pytest.raises(JobError, match="the id of row 2 is not UTF-8"):
         check_ids(config, open_source(config), Plan(4, 2))
+
+
+@pytest.mark.parametrize("path", [".", "*.parquet", "**/*.parquet", "rows.parquet", "linked", "here/out/.."])
+@pytest.mark.parametrize("output", ["out", "out/deep/er", "linked/out", "."])
+def test_results_inside_the_input_do_not_become_part_of_it(folder: Path, path: str, output: str) -> None:
+    (folder / "linked").symlink_to(".")
+    (folder / "here").symlink_to(".")
+    (folder / "out").mkdir()
+    config = job(folder, input={"path": path}, output={"path": output})
+    if output == ".":
+        with pytest.raises(JobError, match=r"output\.path \.: .*rows\.parquet, which is part of the input, is in this"):
+            open_source(config)
+        return
+    before = open_source(config)
+    store = ShardStore(config.output_folder)
+    store.create()
+    record_job(store, job_identity(config, before), Plan(4, 2), before)
+    store.commit(0, pa.table({"row_id": ["a"], "text": ["t"]}), {})
+    again = open_source(config)
+    assert (again.num_rows, again.fingerprint) == (before.num_rows, before.fingerprint)
+    check_same_job(store, job_identity(config, again))
+
+
+def test_an_output_folder_that_holds_other_files_of_the_input_is_refused(folder: Path) -> None:
+    (folder / "train").mkdir()
+    pq.write_table(pa.table({"prompt": ["p"]}), folder / "train" / "rows.parquet")
+    for output in ("train", "."):
+        with pytest.raises(JobError, match=r"rows\.parquet, which is part of the input"):
+            open_source(job(folder, input={"path": "."}, output={"path": output}))
+    pq.write_table(pa.table({"prompt": ["p"]}), folder / "train" / "part-000000.parquet")
+    (folder / "train" / "rows.parquet").unlink()
+    with pytest.raises(JobError, match="no Parquet file there but the results of this job"):
+        open_source(job(folder, input={"path": "train"}, output={"path": "train"}))
+
+
+def test_a_saved_dataset_in_the_output_folder_is_refused(folder: Path) -> None:
+    datasets.Dataset.from_dict({"prompt": ["p"]}).save_to_disk(str(folder / "saved"))
+    for output in ("saved", "."):
+        with pytest.raises(JobError, match=r"saved, which is part of the input, is in this folder"):
+            open_source(job(folder, input={"path": "saved"}, output={"path": output}))
+    assert open_source(job(folder, input={"path": "saved"}, output={"path": "saved/out"})).num_rows == 1
 
 
 def test_only_the_same_job_may_go_on_in_a_folder(folder: Path) -> None:
