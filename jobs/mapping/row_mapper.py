@@ -50,11 +50,12 @@ class RowMapper:
             JobError: the model cannot be loaded, or a prompt setting does not fit it.
         """
         self._config = config
+        self._job_sampling = config.resolve_sampling().values
         hosts = HostRules.of(config.input.allowed_hosts, config.input.allow_private_hosts)
         self._media = MediaReader(media_root, hosts)
         try:
             self._model = Renderer(config.model_settings, config.preprocess.scaled_jpeg_decoding)
-            self._model.check_sampling(config.sampling)
+            self._model.check_sampling(self._job_sampling)
             self._chat = self._model.chat_template() if config.prompt.chat else None
         except SettingsError as error:
             raise JobError(str(error)) from None
@@ -147,17 +148,17 @@ class RowMapper:
 
     def _sampling(self, row: Mapping[str, Any], row_id: str) -> Mapping[str, Any]:
         settings: dict[str, Any] = {}
-        seed = self._config.sampling.get("seed")
+        seed = self._job_sampling.get("seed")
         if seed is not None:
             digest = hashlib.blake2b(f"{seed}:{row_id}".encode(), digest_size=8).digest()
             settings["seed"] = int.from_bytes(digest, "big") >> 1
         column = self._config.input.sampling_column
         if column is not None:
             own = _own_sampling(row[column])
-            check_own_sampling(own, self._config.sampling)
+            check_own_sampling(own, self._job_sampling)
             settings.update(own)
             try:
-                build_sampling_params({**self._config.sampling, **settings})
+                build_sampling_params({**self._job_sampling, **settings})
             except SettingsError as error:
                 raise RowError("sampling", str(error)) from None
         return settings

@@ -17,7 +17,7 @@ import msgspec
 
 from run_batch.io.outputs.shards import ShardStore
 from run_batch.jobs.job.plan import Plan
-from run_batch.jobs.job.rows import RowFailure, RowResult
+from run_batch.jobs.job.rows import RowFailure, RowResult, is_truncated
 from run_batch.jobs.job.shares import SHARES_FOLDER
 
 _COMMITS_FILE = "commits.jsonl"
@@ -35,6 +35,7 @@ class Commit(msgspec.Struct, frozen=True):
         attempt: how often it had been committed before.
         rows, prompt_tokens, generated_tokens: in it.
         errors: how many of its rows failed, by kind of error.
+        truncated: rows whose generation ended by `length`.
         time: seconds since the epoch.
         is_there: False in the line that comes before the shard takes the place of an earlier attempt.
     """
@@ -45,6 +46,7 @@ class Commit(msgspec.Struct, frozen=True):
     prompt_tokens: int
     generated_tokens: int
     errors: dict[str, int] = {}
+    truncated: int = 0
     time: float = 0.0
     is_there: bool = True
 
@@ -61,7 +63,7 @@ _decoder = msgspec.json.Decoder(Commit)
 def count_results(shard: int, attempt: int, results: Iterable[RowResult]) -> Commit:
     """The counts of a shard that holds these results."""
     errors: Counter[str] = Counter()
-    rows = prompt_tokens = generated_tokens = 0
+    rows = prompt_tokens = generated_tokens = truncated = 0
     for result in results:
         rows += 1
         if isinstance(result, RowFailure):
@@ -69,7 +71,8 @@ def count_results(shard: int, attempt: int, results: Iterable[RowResult]) -> Com
         else:
             prompt_tokens += result.prompt_tokens
             generated_tokens += result.generated_tokens
-    return Commit(shard, attempt, rows, prompt_tokens, generated_tokens, dict(errors), time.time())
+            truncated += is_truncated(result)
+    return Commit(shard, attempt, rows, prompt_tokens, generated_tokens, dict(errors), truncated, time.time())
 
 
 def errors_by_kind(commits: Iterable[Commit]) -> Counter[str]:
@@ -160,6 +163,7 @@ class CommittedShards:
         rows: rows of all of these shards, committed or not.
         rows_done: rows in committed ones.
         rows_failed: those of them with an error.
+        rows_truncated: those of them whose generation ended by `length`.
     """
 
     def __init__(self, store: ShardStore, plan: Plan, shards: range) -> None:
@@ -172,7 +176,7 @@ class CommittedShards:
         self._store, self.plan, self._shards = store, plan, shards
         self._commits: dict[int, Commit] = {}
         self.rows = plan.rows_in(shards)
-        self.rows_done = self.rows_failed = 0
+        self.rows_done = self.rows_failed = self.rows_truncated = 0
         self.refresh()
 
     def refresh(self) -> None:
@@ -201,6 +205,7 @@ class CommittedShards:
     def _count(self, commit: Commit, sign: int) -> None:
         self.rows_done += sign * len(self.plan.rows(commit.shard))
         self.rows_failed += sign * commit.failed
+        self.rows_truncated += sign * commit.truncated
 
     def missing(self) -> list[int]:
         """The shards that are not committed, ascending."""

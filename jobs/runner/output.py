@@ -61,6 +61,7 @@ def open_output(
         committed.rows,
         committed.rows_done - retried,
         committed.rows_failed - retried,
+        committed.rows_truncated,
         store.own_folder / PROGRESS_FILE,
         writer,
         quiet,
