@@ -8,6 +8,7 @@ from run_batch.jobs.job.rows import MappedRow, RowFailure
 from run_batch.jobs.mapping.row_mapper import RowMapper
 from run_batch.jobs.mapping.worker_pool import BATCH_ROWS
 from run_batch.jobs.results.shard_commits import CommittedShards
+from run_batch.model.checkpoint.generation_config import ResolvedSampling
 from run_batch.model.checkpoint.settings import SettingsError, build_engine_args, build_sampling_params
 from run_batch.model.declaration import DeclarationError
 from run_batch.model.plugin import PluginError, announce_plugins, register
@@ -22,7 +23,8 @@ def check_job(job: PreparedJob) -> str:
     try:
         announce_plugins(job.config.model.plugins, job.config.folder)
         register()
-        build_sampling_params(job.config.sampling)
+        sampling = job.config.resolve_sampling()
+        build_sampling_params(sampling.values)
         build_engine_args(job.config.model_settings)
         mapper = RowMapper(job.config, job.source.schema, job.media_root)
         results = _map_first_rows(job, mapper)
@@ -34,9 +36,22 @@ def check_job(job: PreparedJob) -> str:
         f"input: {job.plan.num_rows} rows; columns {', '.join(job.source.schema.names)}",
         f"output: {shards} shards of {job.plan.rows_per_shard} rows in {job.store.folder}, {shards - missing} done, "
         f"{missing} to do",
+        *_describe_sampling(sampling),
         *_describe(results),
     ]
     return "\n".join(lines)
+
+
+def _describe_sampling(sampling: ResolvedSampling) -> list[str]:
+    """The sampling settings that result, and where each comes from."""
+    shown = {
+        name: "what the context leaves to the row" if value is None else repr(value)
+        for name, value in sampling.values.items()
+    }
+    lines = [f"sampling.{name} = {value} ({sampling.sources[name]})" for name, value in sorted(shown.items())]
+    if sampling.eos_token_ids:
+        lines.append(f"tokens that end a text: {', '.join(map(str, sampling.eos_token_ids))} (generation config)")
+    return [*lines, "other sampling settings: vLLM's defaults"]
 
 
 def _map_first_rows(job: PreparedJob, mapper: RowMapper) -> list[MappedRow | RowFailure]:

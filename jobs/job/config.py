@@ -13,9 +13,10 @@ from pydantic.fields import FieldInfo
 
 from run_batch.jobs.job.config_tables import ENGINE_PLACEMENT, FREE_TABLES, TABLES, Effect, JobTables, effect_of
 from run_batch.jobs.job.errors import JobError
+from run_batch.model.checkpoint.generation_config import ResolvedSampling, resolve_sampling
 from run_batch.model.checkpoint.nearest_name import nearest_or_all
 from run_batch.model.checkpoint.refused_settings import find_refused
-from run_batch.model.checkpoint.settings import ModelSettings
+from run_batch.model.checkpoint.settings import ModelSettings, SettingsError
 
 _HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 
@@ -40,9 +41,26 @@ class JobConfig(JobTables):
         return ModelSettings(
             path=self.resolve(self.model.path),
             architecture=self.model.architecture,
-            engine=self.engine,
+            engine=self._engine_with_absolute_paths(),
             trust_remote_code=self.model.trust_remote_code,
         )
+
+    def resolve_sampling(self) -> ResolvedSampling:
+        """The table `sampling` together with the defaults of the model's generation config.
+
+        Raises:
+            JobError: the generation config cannot be read.
+        """
+        try:
+            return resolve_sampling(self.model_settings, self.sampling)
+        except SettingsError as error:
+            raise JobError(str(error)) from None
+
+    def _engine_with_absolute_paths(self) -> dict[str, Any]:
+        chosen = self.engine.get("generation_config")
+        if not isinstance(chosen, str) or chosen in ("auto", "vllm"):
+            return self.engine
+        return {**self.engine, "generation_config": self.resolve(chosen)}
 
     def resolve(self, path: str) -> str:
         """A path of job.toml as an absolute path; a URL, or a Hub id that is no path here, as it is."""
@@ -188,6 +206,8 @@ def result_keys(config: JobConfig) -> dict[str, Any]:
         for name, field in declared.model_fields.items()
         if effect_of(field) is not Effect.FREE
     }
-    keys |= {f"engine.{name}": value for name, value in config.engine.items() if name not in ENGINE_PLACEMENT}
+    # Of a generation config, the sampling settings that come of it count: see job_identity.
+    free = ENGINE_PLACEMENT | {"generation_config", "override_generation_config"}
+    keys |= {f"engine.{name}": value for name, value in config.engine.items() if name not in free}
     keys |= {f"sampling.{name}": value for name, value in config.sampling.items()}
     return keys

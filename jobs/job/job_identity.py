@@ -5,42 +5,39 @@
 
 import hashlib
 import json
-from pathlib import Path
 from typing import Any
 
-from run_batch.io.files import replace_file, sample_file, sync_folder
+from run_batch.io.files import replace_file, sync_folder
 from run_batch.io.inputs.parquet import ParquetSource
 from run_batch.io.inputs.source import Source
 from run_batch.io.outputs.shards import ShardStore
 from run_batch.io.secrets import hide_secrets
 from run_batch.jobs.job.config import JobConfig, result_keys
+from run_batch.jobs.job.content import model_content, plugins_source, vllm_version
 from run_batch.jobs.job.errors import JobError
 from run_batch.jobs.job.plan import Plan
-
-# Samples of each file of a model: some MiB, whatever its size.
-_MODEL_SAMPLES = 32
 
 JOB_FILE = "job.json"
 _INDEX_FILE = "input.json"
 
 
 def job_identity(config: JobConfig, source: Source) -> dict[str, Any]:
-    """What makes two runs the same job: all keys that can change results, and what input and model files hold."""
+    """What makes two runs the same job: all keys that can change results, and the content behind them.
+
+    Raises:
+        JobError: a generation config cannot be read.
+    """
     identity = result_keys(config)
+    sampling = config.resolve_sampling()
+    identity |= {f"sampling.{name}": value for name, value in sampling.values.items()}
+    identity["generation_config.eos_token_id"] = list(sampling.eos_token_ids)
     identity["input.path (its files)"] = source.fingerprint
-    identity["model.path (its files)"] = _model_fingerprint(Path(config.resolve(config.model.path)))
+    identity["model.path (its files)"] = model_content(config.model_settings.path, config.engine.get("revision"))
+    identity["model.plugins (their source)"] = plugins_source(config.model.plugins, config.folder)
+    identity["version of vLLM"] = vllm_version()
     # Written to disk, and shown where it has changed. Other credentials for the same input are the same job.
     shown = {name: hide_secrets(value) if isinstance(value, str) else value for name, value in identity.items()}
     return json.loads(json.dumps(shown, default=str))
-
-
-def _model_fingerprint(folder: Path) -> str:
-    """Changes with any change of the model's configuration, and with other weights: large files are read in samples."""
-    digest = hashlib.sha256()
-    if folder.is_dir():
-        for path in sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.startswith(".")):
-            digest.update(f"{path.relative_to(folder)} ".encode() + sample_file(path, _MODEL_SAMPLES))
-    return digest.hexdigest()
 
 
 def job_hash(identity: dict[str, Any]) -> str:
@@ -87,7 +84,7 @@ def check_same_job(store: ShardStore, identity: dict[str, Any]) -> bool:
 def _show(identity: dict[str, Any], name: str) -> str:
     if name not in identity:
         return "(not set)"
-    return "(other content)" if name.endswith("(its files)") else repr(identity[name])
+    return "(other content)" if name.endswith(("(its files)", "(their source)")) else repr(identity[name])
 
 
 def recorded_index(store: ShardStore) -> bytes:

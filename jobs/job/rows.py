@@ -90,3 +90,8 @@ class RowFailure(msgspec.Struct, frozen=True, array_like=True, tag="failure"):
 
 
 RowResult: TypeAlias = Generation | RowFailure
+
+
+def is_truncated(result: RowResult) -> bool:
+    """Whether the text of a row was cut off, by `max_tokens` or by the end of the context."""
+    return isinstance(result, Generation) and result.finish_reason == "length"

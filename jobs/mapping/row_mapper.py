@@ -48,11 +48,12 @@ class RowMapper:
             JobError: the model cannot be loaded, or a prompt setting does not fit it.
         """
         self._config = config
+        self._job_sampling = config.resolve_sampling().values
         hosts = HostRules.of(config.input.allowed_hosts, config.input.allow_private_hosts)
         self._media = MediaReader(media_root, hosts)
         try:
             self._model = Renderer(config.model_settings, config.preprocess.scaled_jpeg_decoding)
-            self._model.check_sampling(config.sampling)
+            self._model.check_sampling(self._job_sampling)
             self._chat = self._model.chat_template() if config.prompt.chat else None
         except SettingsError as error:
             raise JobError(str(error)) from None
@@ -103,9 +104,7 @@ class RowMapper:
                 if isinstance(row, RowError):
                     raise row
                 row_id = batch.row_ids[offset] if batch.row_ids else str(row[str(self._config.input.id_column)])
-                sampling = row_sampling(
-                    self._config.sampling, row_id, row.get(self._config.input.sampling_column or "")
-                )
+                sampling = row_sampling(self._job_sampling, row_id, row.get(self._config.input.sampling_column or ""))
                 ready.append((index, self._prompt(row), sampling))
             except (RowError, MediaError) as error:
                 results.append(RowFailure.of(index, error.kind, error.message))

@@ -17,7 +17,7 @@ import msgspec
 
 from run_batch.io.outputs.shards import ShardStore
 from run_batch.jobs.job.plan import Plan
-from run_batch.jobs.job.rows import RowFailure, RowResult
+from run_batch.jobs.job.rows import RowFailure, RowResult, is_truncated
 from run_batch.jobs.job.shares import SHARES_FOLDER
 
 _COMMITS_FILE = "commits.jsonl"
@@ -35,6 +35,7 @@ class Commit(msgspec.Struct, frozen=True):
         attempt: how often it had been committed before.
         rows, prompt_tokens, generated_tokens: in it.
         errors: how many of its rows failed, by kind of error.
+        truncated: rows whose generation ended by `length`.
         matching, mismatching: rows whose text is, or is not, that of `errors.expected_column`.
         time: seconds since the epoch.
         is_there: False in the line that comes before the shard takes the place of an earlier attempt.
@@ -46,6 +47,7 @@ class Commit(msgspec.Struct, frozen=True):
     prompt_tokens: int
     generated_tokens: int
     errors: dict[str, int] = {}
+    truncated: int = 0
     matching: int = 0
     mismatching: int = 0
     time: float = 0.0
@@ -70,7 +72,7 @@ def count_results(
         matches: of each row, whether its text is the expected one; None where none is expected.
     """
     errors: Counter[str] = Counter()
-    rows = prompt_tokens = generated_tokens = 0
+    rows = prompt_tokens = generated_tokens = truncated = 0
     for result in results:
         rows += 1
         if isinstance(result, RowFailure):
@@ -78,6 +80,7 @@ def count_results(
         else:
             prompt_tokens += result.prompt_tokens
             generated_tokens += result.generated_tokens
+            truncated += is_truncated(result)
     matches = matches or ()
     return Commit(
         shard=shard,
@@ -86,6 +89,7 @@ def count_results(
         prompt_tokens=prompt_tokens,
         generated_tokens=generated_tokens,
         errors=dict(errors),
+        truncated=truncated,
         matching=matches.count(True),
         mismatching=matches.count(False),
         time=time.time(),
@@ -180,6 +184,7 @@ class CommittedShards:
         rows: rows of all of these shards, committed or not.
         rows_done: rows in committed ones.
         rows_failed: those of them with an error.
+        rows_truncated: those of them whose generation ended by `length`.
         rows_matching, rows_mismatching: those of them with the text that `errors.expected_column` has, or another one.
     """
 
@@ -193,7 +198,8 @@ class CommittedShards:
         self._store, self.plan, self._shards = store, plan, shards
         self._commits: dict[int, Commit] = {}
         self.rows = plan.rows_in(shards)
-        self.rows_done = self.rows_failed = self.rows_matching = self.rows_mismatching = 0
+        self.rows_done = self.rows_failed = self.rows_truncated = 0
+        self.rows_matching = self.rows_mismatching = 0
         self.refresh()
 
     def refresh(self) -> None:
@@ -222,6 +228,7 @@ class CommittedShards:
     def _count(self, commit: Commit, sign: int) -> None:
         self.rows_done += sign * len(self.plan.rows(commit.shard))
         self.rows_failed += sign * commit.failed
+        self.rows_truncated += sign * commit.truncated
         self.rows_matching += sign * commit.matching
         self.rows_mismatching += sign * commit.mismatching
 

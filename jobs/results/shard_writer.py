@@ -10,7 +10,7 @@ from run_batch.io.inputs.source import InputError
 from run_batch.io.outputs.shards import ShardError, ShardStore
 from run_batch.jobs.job.columns import RESULT_COLUMNS
 from run_batch.jobs.job.errors import RunError, storage_failed
-from run_batch.jobs.job.rows import RowFailure, RowResult
+from run_batch.jobs.job.rows import RowFailure, RowResult, is_truncated
 from run_batch.jobs.job.work import Work
 from run_batch.jobs.results.shard_commits import Commit, count_results, footer_of, record_commit
 from run_batch.jobs.results.result_table import ShardTables, generations
@@ -21,8 +21,9 @@ class ShardWriter:
 
     Attributes:
         seconds: spent on writing so far.
-        rows_added, failed_added: rows taken so far, and those of them with an error.
-        rows_committed, failed_committed: those of them in committed shards.
+        rows_added, failed_added, truncated_added: rows taken so far, those of them with an error, and those whose
+            generation ended by `length`.
+        rows_committed, failed_committed, truncated_committed: those of them in committed shards.
     """
 
     def __init__(
@@ -49,8 +50,8 @@ class ShardWriter:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="shard-writer")
         self._writing: list[Future[None]] = []
         self.seconds = 0.0
-        self.rows_added = self.failed_added = 0
-        self.rows_committed = self.failed_committed = 0
+        self.rows_added = self.failed_added = self.truncated_added = 0
+        self.rows_committed = self.failed_committed = self.truncated_committed = 0
 
     @property
     def queued(self) -> int:
@@ -68,6 +69,7 @@ class ShardWriter:
         rows[result.row] = result
         self.rows_added += 1
         self.failed_added += isinstance(result, RowFailure)
+        self.truncated_added += is_truncated(result)
         if len(rows) == len(self._work.rows(shard)):
             del self._open[shard]
             self._writing.append(self._thread.submit(self._commit, shard, rows))
@@ -97,6 +99,7 @@ class ShardWriter:
         self.seconds += time.monotonic() - started
         self.rows_committed += len(results)
         self.failed_committed += sum(isinstance(result, RowFailure) for result in results.values())
+        self.truncated_committed += sum(map(is_truncated, results.values()))
 
     def _write(self, shard: int, results: Mapping[int, RowResult]) -> Commit:
         rows, attempt = self._work.plan.rows(shard), self._work.attempt(shard)

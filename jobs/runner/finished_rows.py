@@ -6,7 +6,7 @@ from pathlib import Path
 from run_batch.io.outputs.journal import JournalWriter
 from run_batch.jobs.engine.supervisor import Supervisor
 from run_batch.jobs.job.errors import storage_errors
-from run_batch.jobs.job.rows import RowFailure, RowResult
+from run_batch.jobs.job.rows import RowFailure, RowResult, is_truncated
 from run_batch.jobs.job.work import Work
 from run_batch.jobs.mapping.worker_pool import WorkerPool
 from run_batch.jobs.results.journal_rows import JournalRow
@@ -34,7 +34,7 @@ class FinishedRows:
     def take_recovered(self, results: Mapping[int, RowResult]) -> None:
         """Take rows that earlier runs finished: they are in a journal already."""
         for result in results.values():
-            self.progress.add_recovered(isinstance(result, RowFailure))
+            self.progress.add_recovered(isinstance(result, RowFailure), is_truncated(result))
             self._writer.add(result)
 
     def add(self, result: RowResult) -> None:
@@ -45,7 +45,7 @@ class FinishedRows:
         """
         failed = isinstance(result, RowFailure)
         tokens = (0, 0) if isinstance(result, RowFailure) else (result.prompt_tokens, result.generated_tokens)
-        self.progress.add(tokens[1], failed)
+        self.progress.add(tokens[1], failed, is_truncated(result))
         self.metrics.add(*tokens)
         shard = self._work.plan.shard_of(result.row)
         with storage_errors("the journal cannot be written"):
@@ -70,6 +70,7 @@ class FinishedRows:
         """Tell progress how many finished rows are in shards that are not committed yet."""
         self.progress.rows_open = self._writer.rows_added - self._writer.rows_committed
         self.progress.failed_open = self._writer.failed_added - self._writer.failed_committed
+        self.progress.truncated_open = self._writer.truncated_added - self._writer.truncated_committed
 
     @property
     def rows_committed(self) -> int:
@@ -89,6 +90,7 @@ class FinishedRows:
         progress.total = committed.rows
         progress.done = min(committed.rows_done + progress.rows_open, progress.total)
         progress.failed = committed.rows_failed + (0 if self._work.retried else progress.failed_open)
+        progress.truncated = committed.rows_truncated + progress.truncated_open
         progress.write(running=False)
         return progress.summary(folder) + accuracy(committed)
 

@@ -28,7 +28,8 @@ class JobSummary:
     """A complete job, in `.run_batch/summary.json`.
 
     Attributes:
-        rows, failed, prompt_tokens, generated_tokens: of all shards.
+        rows, failed, truncated, prompt_tokens, generated_tokens: of all shards; `truncated` are rows whose generation
+            ended by `length`.
         errors: how many rows failed, by kind of error.
         matching, mismatching: rows whose text is, or is not, that of `errors.expected_column`.
         completed: seconds since the epoch.
@@ -36,6 +37,7 @@ class JobSummary:
 
     rows: int
     failed: int
+    truncated: int
     errors: dict[str, int]
     prompt_tokens: int
     generated_tokens: int
@@ -99,6 +101,7 @@ def _summary(store: ShardStore, plan: Plan) -> JobSummary:
     return JobSummary(
         rows=plan.num_rows,
         failed=sum(errors.values()),
+        truncated=sum(commit.truncated for commit in commits),
         errors=dict(errors),
         prompt_tokens=sum(commit.prompt_tokens for commit in commits),
         generated_tokens=sum(commit.generated_tokens for commit in commits),

@@ -53,7 +53,8 @@ def open_output(
     shards = ShardWriter(work, ShardTables(job.config, job.source), store, metadata, on_commit)
     retried = sum(map(len, work.retried.values()))
     done, failed = committed.rows_done - retried, committed.rows_failed - retried
-    progress = Progress(committed.rows, done, failed, store.own_folder / PROGRESS_FILE, writer, quiet)
+    file, truncated = store.own_folder / PROGRESS_FILE, committed.rows_truncated
+    progress = Progress(committed.rows, done, failed, truncated, file, writer, quiet)
     return FinishedRows(work, journal, shards, progress, Metrics(store.own_folder / METRICS_FILE))
 
 

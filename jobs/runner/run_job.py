@@ -78,7 +78,7 @@ def start_vllm(config: JobConfig) -> Engine:
     gc.disable()
     try:
         register()
-        return Engine(config.model_settings, config.sampling)
+        return Engine(config.model_settings, config.resolve_sampling().values)
     except (PluginError, DeclarationError) as error:
         raise JobError(str(error)) from None
     finally:
@@ -171,5 +171,5 @@ def result_metadata(job: PreparedJob) -> dict[str, str]:
         "run_batch.job_hash": job_hash(job.identity),
         "run_batch.model": job.config.model.path,
         "run_batch.vllm_version": vllm.__version__,
-        "run_batch.sampling": json.dumps(job.config.sampling, sort_keys=True, default=str),
+        "run_batch.sampling": json.dumps(job.config.resolve_sampling().values, sort_keys=True, default=str),
     }

@@ -32,7 +32,8 @@ class ProgressRecord:
         rows_total: rows of its share, and of the shards that it has stolen from others.
         rows_done: finished rows among them, also of earlier runs and of shards that are not committed yet.
         rows_failed: those of them with an error.
-        rows_open, failed_open: finished rows of shards that are not committed yet.
+        rows_truncated: those of them whose generation ended by `length`.
+        rows_open, failed_open, truncated_open: finished rows of shards that are not committed yet.
         rows_per_second: of the last half minute.
         bottleneck: the slowest stage: `engine`, `mapping`, `input` or `output`; empty while it is not known.
         updated: seconds since the epoch.
@@ -44,8 +45,10 @@ class ProgressRecord:
     rows_total: int
     rows_done: int
     rows_failed: int
+    rows_truncated: int
     rows_open: int
     failed_open: int
+    truncated_open: int
     rows_per_second: float
     bottleneck: str
     updated: float
@@ -55,13 +58,15 @@ class Progress:
     """Counts finished rows and shows them.
 
     Attributes:
-        total, done, failed: rows of ProgressRecord's rows_total, rows_done, rows_failed.
-        rows_open, failed_open: see ProgressRecord; set by the owner before each `tick`.
+        total, done, failed, truncated: rows of ProgressRecord's rows_total, rows_done, rows_failed, rows_truncated.
+        rows_open, failed_open, truncated_open: see ProgressRecord; set by the owner before each `tick`.
     """
 
-    def __init__(self, total: int, done: int, failed: int, file: Path, writer: str, quiet: bool) -> None:
-        self.total, self.done, self.failed = total, done, failed
-        self.rows_open = self.failed_open = 0
+    def __init__(
+        self, total: int, done: int, failed: int, truncated: int, file: Path, writer: str, quiet: bool
+    ) -> None:
+        self.total, self.done, self.failed, self.truncated = total, done, failed, truncated
+        self.rows_open = self.failed_open = self.truncated_open = 0
         self.generated_rows = self.generated_tokens = 0
         self._bottleneck = ""
         self._file = file
@@ -72,15 +77,15 @@ class Progress:
         self._lines = not quiet and not sys.stderr.isatty()
         self._bar = None if quiet or self._lines else tqdm(total=total, initial=done, unit="row", dynamic_ncols=True)
 
-    def add_recovered(self, failed: bool) -> None:
+    def add_recovered(self, failed: bool, truncated: bool) -> None:
         """Count one row that an earlier run had finished."""
         self.done += 1
         self.failed += failed
+        self.truncated += truncated
 
-    def add(self, tokens: int, failed: bool) -> None:
+    def add(self, tokens: int, failed: bool, truncated: bool) -> None:
         """Count one row that this run has finished."""
-        self.done += 1
-        self.failed += failed
+        self.add_recovered(failed, truncated)
         self.generated_rows += 1
         self.generated_tokens += tokens
 
@@ -123,8 +128,10 @@ class Progress:
             rows_total=self.total,
             rows_done=self.done,
             rows_failed=self.failed,
+            rows_truncated=self.truncated,
             rows_open=self.rows_open,
             failed_open=self.failed_open,
+            truncated_open=self.truncated_open,
             rows_per_second=self._rates()[0],
             bottleneck=self._bottleneck,
             updated=time.time(),
@@ -145,7 +152,8 @@ class Progress:
         rate = self.generated_rows / seconds if seconds else 0.0
         return (
             f"{self.done} of {self.total} rows done, {self.failed} failed; this run: {self.generated_rows} rows and "
-            f"{self.generated_tokens} tokens in {_duration(seconds)} ({rate:.1f} rows/s); results in {folder}"
+            f"{self.generated_tokens} tokens in {_duration(seconds)} ({rate:.1f} rows/s); "
+            f"{self.truncated} rows ended by length; results in {folder}"
         )
 
 

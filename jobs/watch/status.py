@@ -11,7 +11,7 @@ from run_batch.io.outputs.shards import ShardError, ShardStore
 from run_batch.jobs.job.config import JobConfig
 from run_batch.jobs.job.errors import JobError, RunError
 from run_batch.jobs.job.plan import Plan
-from run_batch.jobs.job.rows import RowFailure, RowResult
+from run_batch.jobs.job.rows import RowFailure, RowResult, is_truncated
 from run_batch.jobs.job.shares import SHARES_FOLDER, WHOLE_JOB, Share, share_of
 from run_batch.jobs.results.journal_files import read_rows, segments
 from run_batch.jobs.results.shard_commits import read_commits
@@ -68,6 +68,7 @@ class JobStatus:
         rows: of the whole job.
         done: rows that are finished: committed, or in a journal.
         failed: those of them with an error.
+        truncated: those of them whose generation ended by `length`.
         left: rows that are not done.
         shards, shards_done: shards of the job, and those committed.
         rows_per_second: of the last half minute, of all processes; 0 when none runs.
@@ -80,6 +81,7 @@ class JobStatus:
     rows: int = 0
     done: int = 0
     failed: int = 0
+    truncated: int = 0
     left: int = 0
     shards: int = 0
     shards_done: int = 0
@@ -93,6 +95,7 @@ class JobStatus:
         lines = [
             f"{self.state}: {self.done} of {self.rows} rows done, {self.failed} failed, {self.left} left",
             f"shards: {self.shards_done} of {self.shards} committed",
+            f"ended by length: {self.truncated} rows",
         ]
         if self.seconds_left is not None:
             lines.append(f"{self.rows_per_second:.1f} rows/s, about {self.seconds_left / 60:.0f} min left")
@@ -142,8 +145,11 @@ def _read_status(store: ShardStore, plan: Plan, hashed: str) -> JobStatus:
     others = _unclaimed(open_rows, plan, {*committed, *(claimed(store.run_folder) if running else ())})
     done = sum(len(plan.rows(shard)) for shard in committed) + len(others) + sum(r.rows_open for r in running)
     done = min(done, plan.num_rows)
-    failed = sum(commit.failed for commit in read_commits(store, committed).values())
-    failed += sum(isinstance(result, RowFailure) for result in others) + sum(r.failed_open for r in running)
+    commits = read_commits(store, committed).values()
+    failed = sum(commit.failed for commit in commits) + sum(r.failed_open for r in running)
+    failed += sum(isinstance(result, RowFailure) for result in others)
+    truncated = sum(commit.truncated for commit in commits) + sum(r.truncated_open for r in running)
+    truncated += sum(map(is_truncated, others))
     rate = sum(record.rows_per_second for record in running)
     left = plan.num_rows - done
     bottlenecks = [record.bottleneck for record in running]
@@ -153,6 +159,7 @@ def _read_status(store: ShardStore, plan: Plan, hashed: str) -> JobStatus:
         rows=plan.num_rows,
         done=done,
         failed=failed,
+        truncated=truncated,
         left=left,
         shards=plan.num_shards,
         shards_done=len(committed),

@@ -215,6 +215,43 @@ def test_only_the_same_job_may_go_on_in_a_folder(folder: Path) -> None:
         check_same_job(store, job_identity(config, source))
 
 
+def test_what_stands_behind_the_names_of_a_job_is_part_of_it(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = job(folder, model={"plugins": ["plug_of_plan"]})
+    source = open_source(config)
+    store = ShardStore(config.output_folder)
+    store.create()
+
+    def changed() -> str:
+        try:
+            check_same_job(store, job_identity(config, source))
+        except JobError as error:
+            return str(error).partition("Changed: ")[2].partition(". Change")[0]
+        return ""
+
+    (folder / "plug_of_plan.py").write_text("")
+    record_job(store, job_identity(config, source), Plan(4, 2), source)
+    assert changed() == ""
+    (folder / "plug_of_plan.py").write_text("x = 1")
+    assert changed() == "model.plugins (their source): (other content) -> (other content)"
+    (folder / "plug_of_plan.py").write_text("")
+    monkeypatch.setattr("run_batch.jobs.job.job_identity.vllm_version", lambda: "0.1")
+    assert changed().startswith("version of vLLM: '") and changed().endswith("' -> '0.1'")
+
+
+def test_of_a_generation_config_the_settings_count_and_not_its_path(folder: Path) -> None:
+    identities = []
+    for name, content in (("a", '{"top_k": 5}'), ("b", '{"top_k": 5}'), ("c", '{"top_k": 6}'), ("d", '{"top_k": 6}')):
+        (folder / name).mkdir()
+        (folder / name / "generation_config.json").write_text(content.replace("}", ', "eos_token_id": [2, 3]}'))
+        config = job(folder, engine={"generation_config": name})
+        identities.append(job_identity(config, open_source(config)))
+    by_key = job(folder, engine={"generation_config": "a", "override_generation_config": {"top_k": 6}})
+    identities.append(job_identity(by_key, open_source(by_key)))
+    assert identities[0] == identities[1] != identities[2] == identities[3] == identities[4]
+    assert identities[0]["generation_config.eos_token_id"] == [2, 3]
+    assert identities[0]["sampling.max_tokens"] is None
+
+
 def test_other_weights_of_the_same_size_are_another_job(folder: Path) -> None:
     config = job(folder)
     weights = folder / "model" / "model.safetensors"

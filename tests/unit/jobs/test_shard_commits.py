@@ -50,6 +50,17 @@ def test_rows_are_counted_by_what_became_of_them() -> None:
     assert errors_by_kind([counted, counted]) == {"bad": 2, "worse": 2}
 
 
+def test_rows_that_ended_by_length_are_counted_and_those_of_a_later_attempt_instead(stores: list[ShardStore]) -> None:
+    ends = ["stop", "length", "length", "repetition"]
+    results = [Generation(row, ("a",), end, 5, 2) for row, end in enumerate(ends)]
+    assert count_results(0, 0, [*results, RowFailure(4, "bad", "x")]).truncated == 2
+    write(stores[0], commit(0, truncated=3))
+    counts = CommittedShards(stores[0], PLAN, range(5))
+    assert counts.rows_truncated == 3
+    counts.add(commit(0, attempt=1, truncated=1))
+    assert counts.rows_truncated == 1
+
+
 def test_commits_of_other_processes_count_and_a_line_without_its_shard_does_not(stores: list[ShardStore]) -> None:
     for store, made in ((stores[0], commit(0, failed=2)), (stores[1], commit(1, failed=1)), (stores[1], commit(2))):
         record_commit(store, made)
