@@ -12,12 +12,12 @@ from multiprocessing.connection import Pipe, wait
 
 from run_batch.io.inputs.source import InputError, RowBatch
 from run_batch.jobs.job.errors import JobError, RunError
+from run_batch.jobs.job.pool_counts import PoolCounts
 from run_batch.jobs.mapping.backpressure import MappedQueue, MappedRows
 from run_batch.jobs.mapping.busy_time import BusyTime
 from run_batch.jobs.mapping.pending_batches import PendingBatches
 from run_batch.jobs.mapping.worker_main import WorkerProblem, WorkerReady, WorkerSpec
 from run_batch.jobs.mapping.worker_process import StartWorkers, WorkerProcess, start_workers
-from run_batch.jobs.watch.pool_counts import PoolCounts
 
 BATCH_ROWS = 16
 # One that is being mapped and one behind it, so that a worker never waits for the next.

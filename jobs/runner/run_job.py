@@ -21,8 +21,8 @@ from run_batch.jobs.machine.stop_signals import StopRequest
 from run_batch.jobs.results.shard_commits import CommittedShards, read_commit
 from run_batch.jobs.runner.finished_rows import FinishedRows
 from run_batch.jobs.runner.job_completion import complete_job, exit_code
-from run_batch.jobs.runner.output_folder import open_output
 from run_batch.jobs.runner.pipeline import Pipeline
+from run_batch.jobs.runner.run_outputs import open_output
 from run_batch.jobs.runner.shard_assignment import next_work
 from run_batch.jobs.runner.share_lease import share_lease
 from run_batch.jobs.runner.work_planning import failed_work

@@ -12,7 +12,7 @@ from collections import defaultdict
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from run_batch.jobs.watch.pool_counts import PoolCounts
+from run_batch.jobs.job.pool_counts import PoolCounts
 
 METRICS_FILE = "metrics.jsonl"
 _INTERVAL_SECONDS = 1.0

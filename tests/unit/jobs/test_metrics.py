@@ -4,8 +4,8 @@ import json
 import time
 from pathlib import Path
 
+from run_batch.jobs.job.pool_counts import PoolCounts
 from run_batch.jobs.watch.metrics import Metrics
-from run_batch.jobs.watch.pool_counts import PoolCounts
 
 
 def interval(file: Path, pool: PoolCounts, idle: bool = False, waiting: int = 0, shards_queued: int = 0) -> dict:

@@ -19,7 +19,7 @@ from run_batch.jobs.results.journal_files import read_rows, segments
 from run_batch.jobs.results.shard_commits import CommittedShards, read_commit
 from run_batch.jobs.runner.finished_rows import FinishedRows
 from run_batch.jobs.runner.job_completion import exit_code
-from run_batch.jobs.runner.output_folder import open_output
+from run_batch.jobs.runner.run_outputs import open_output
 from run_batch.jobs.runner.share_lease import share_lease
 from run_batch.jobs.runner.work_planning import failed_work, missing_work
 
