@@ -1,1 +1,1 @@
-"""A job: what it is, how it runs, what became of it."""
+"""Jobs: defines, checks, runs and reports them."""

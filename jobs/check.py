@@ -4,7 +4,7 @@ from run_batch.jobs.job.columns import needed_columns
 from run_batch.jobs.job.errors import JobError
 from run_batch.jobs.job.prepare import PreparedJob
 from run_batch.jobs.job.row_reader import read_rows
-from run_batch.jobs.job.rows import MappedRow, RowFailure
+from run_batch.jobs.job.rows import MappedRow, MappedRows, RowFailure
 from run_batch.jobs.mapping.row_mapper import RowMapper
 from run_batch.jobs.mapping.worker_pool import BATCH_ROWS
 from run_batch.jobs.results.shard_commits import CommittedShards
@@ -54,17 +54,17 @@ def _describe_sampling(sampling: ResolvedSampling) -> list[str]:
     return [*lines, "other sampling settings: vLLM's defaults"]
 
 
-def _map_first_rows(job: PreparedJob, mapper: RowMapper) -> list[MappedRow | RowFailure]:
+def _map_first_rows(job: PreparedJob, mapper: RowMapper) -> MappedRows:
     columns = needed_columns(job.config, job.source.schema)
     rows = min(BATCH_ROWS, job.plan.num_rows)
-    results: list[MappedRow | RowFailure] = []
+    results: MappedRows = []
     with_ids = job.config.input.id_column is None
     for batch in read_rows(job.source, range(rows), columns, BATCH_ROWS, with_ids):
         results += mapper.map(batch)
     return results
 
 
-def _describe(results: list[MappedRow | RowFailure]) -> list[str]:
+def _describe(results: MappedRows) -> list[str]:
     mapped = [len(r.engine_input["prompt_token_ids"]) for r in results if isinstance(r, MappedRow)]
     failures = [r for r in results if isinstance(r, RowFailure)]
     lines = [f"first {len(results)} rows: {len(mapped)} can be mapped, {len(failures)} fail"]

@@ -174,7 +174,7 @@ def remove_claims(run_folder: Path) -> None:
         claim.unlink(missing_ok=True)
 
 
-def remove_folder(run_folder: Path) -> None:
+def remove_claims_folder(run_folder: Path) -> None:
     """Remove the folder of the claims if it is empty; the next claim creates it again."""
     with contextlib.suppress(OSError):
         (run_folder / _FOLDER).rmdir()

@@ -12,7 +12,7 @@ def rows_to_add(
     """The rows to add to the engine now; the caller moves each one to its new place before it asks for the next.
 
     Args:
-        groups: of suspects, in the order in which they run; one of which no row has come is removed.
+        groups: of suspects, in the order in which they run; a group none of whose rows has come is removed.
         capacity: rows that the engine holds at most, those that wait inside it included.
         is_proven: this engine has finished other rows for a while, so it may run suspects.
         input_ended: no more rows will come.

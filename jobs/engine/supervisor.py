@@ -25,7 +25,7 @@ ROWS_IN_ENGINE = 2
 # Rows that a new engine finishes before suspects run, as a multiple of max_num_seqs: the more, the less likely is it
 # that kills from outside hit the same suspects again and again.
 _FINISHED_BEFORE_SUSPECTS = 10
-# After so many blamed rows, and none that the engine has finished in between, the rows are not the cause.
+# After this many blamed rows in succession, with no row finished in between, the rows are not the cause.
 _BLAMED_IN_SUCCESSION = 8
 _WHAT_FAILED = "what is known of rows that kill the engine cannot be written down"
 

@@ -173,7 +173,7 @@ def _settings_errors(model_path: str) -> Iterator[None]:
     except Exception as error:  # vLLM's checks, and the parsers and plugins that they load
         if is_own_bug(error):
             raise
-        raise JobError(f"the engine settings do not hold: {first_cause(error)}") from error
+        raise JobError(f"the engine settings are invalid: {first_cause(error)}") from error
 
 
 def _engine_config(settings: ModelSettings) -> Any:

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
-from run_batch.jobs.job.config_tables import ENGINE_PLACEMENT, FREE_TABLES, TABLES, Effect, JobTables, effect_of
+from run_batch.jobs.job.config_tables import ENGINE_PLACEMENT, TABLES, UNDECLARED_TABLES, Effect, JobTables, effect_of
 from run_batch.jobs.job.errors import JobError
 from run_batch.model.checkpoint.generation_config import ResolvedSampling, resolve_sampling
 from run_batch.model.checkpoint.nearest_name import nearest_or_all
@@ -119,7 +119,7 @@ def _explain(error: Mapping[str, Any], given: Mapping[str, Any]) -> str:
     """One line of text for pydantic's error: the full key, the value found, and what is accepted."""
     table, *inner = (part if part.isprintable() else repr(part) for part in map(str, error["loc"]))
     if not inner and error["type"] == "extra_forbidden":
-        return f"unknown table [{table}]{nearest_or_all(table, [*TABLES, *FREE_TABLES])}"
+        return f"unknown table [{table}]{nearest_or_all(table, [*TABLES, *UNDECLARED_TABLES])}"
     if not inner:
         return f"{table} must be a table: write [{table}] and its keys below"
     name = inner[0]

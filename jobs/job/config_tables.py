@@ -244,7 +244,7 @@ TABLES: Mapping[str, type[Table]] = {
     for name, field in JobTables.model_fields.items()
     if isinstance(field.annotation, type) and issubclass(field.annotation, Table)
 }
-FREE_TABLES = tuple(name for name in JobTables.model_fields if name not in TABLES)
+UNDECLARED_TABLES = tuple(name for name in JobTables.model_fields if name not in TABLES)
 
 # Fields of EngineArgs that change how fast, where and with how much memory rows are generated, not what.
 ENGINE_PLACEMENT = {

@@ -20,7 +20,8 @@ class _ShownError(Exception):
 
 
 class JobError(_ShownError):
-    """The job cannot start as it is configured: exit code 2. The message names file, key or column and the mend."""
+    """The job cannot start as it is configured: exit code 2. The message names the
+    file, key or column, and how to fix it."""
 
 
 class RunError(_ShownError):

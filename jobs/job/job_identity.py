@@ -1,10 +1,11 @@
-"""Which job an output folder belongs to: a new job is told from the continuation of an old one.
+"""Which job an output folder belongs to: a new job is distinguished from one that is resumed.
 
 `.run_batch/job.json` holds every key that can change results, and fingerprints of input and model.
 """
 
 import hashlib
 import json
+from dataclasses import dataclass
 from typing import Any
 
 from run_batch.io.files import replace_file, sync_folder
@@ -44,17 +45,32 @@ def job_hash(identity: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
 
-def check_same_job(store: ShardStore, identity: dict[str, Any]) -> bool:
-    """Refuse to go on with the results of another job.
+@dataclass(frozen=True, slots=True)
+class RecordedJob:
+    """The job that an output folder belongs to, as it was recorded when it started.
 
-    Returns:
-        Whether the folder has been recorded to be of this job: what `record_job` comes after need not be checked again.
+    Attributes:
+        identity: see `job_identity`.
+        job_hash: hash of it, which journals and shards carry.
+        plan: of the whole job.
+    """
+
+    identity: dict[str, Any]
+    job_hash: str
+    plan: Plan
+
+
+def read_recorded_job(store: ShardStore) -> RecordedJob | None:
+    """Read which job an output folder belongs to; None if no job has been recorded there.
 
     Raises:
-        JobError: lists the keys that changed.
+        JobError: the record cannot be read, or the folder holds shards of something else.
     """
+    file = store.run_folder / JOB_FILE
     try:
-        before = json.loads((store.run_folder / JOB_FILE).read_text())["identity"]
+        content = json.loads(file.read_text())
+        plan = Plan(content["rows"], content["rows_per_shard"])
+        return RecordedJob(content["identity"], content["job_hash"], plan)
     except (FileNotFoundError, NotADirectoryError):
         if store.is_of_earlier_layout():
             raise JobError(
@@ -65,9 +81,24 @@ def check_same_job(store: ShardStore, identity: dict[str, Any]) -> bool:
             raise JobError(
                 f"{store.folder} holds shards, but not of a run-batch job; choose another output.path"
             ) from None
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise JobError(f"output.path: {file} cannot be read: {error}") from None
+
+
+def check_same_job(store: ShardStore, identity: dict[str, Any]) -> bool:
+    """Refuse to resume in the results folder of another job.
+
+    Returns:
+        Whether the folder was recorded for this job already: the checks that come before recording can be left out.
+
+    Raises:
+        JobError: lists the keys that changed.
+    """
+    recorded = read_recorded_job(store)
+    if recorded is None:
         return False
-    except (OSError, ValueError, KeyError) as error:
-        raise JobError(f"output.path: {store.run_folder / JOB_FILE} cannot be read: {error}") from None
+    before = recorded.identity
     changed = [
         f"{name}: {_show(before, name)} -> {_show(identity, name)}"
         for name in sorted({*before, *identity})

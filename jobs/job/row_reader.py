@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from run_batch.io.inputs.source import RowBatch, Source
 
-# Up to so many rows between two wanted ones are read and dropped: to open the file again costs more.
+# Up to this many rows between two wanted ones are read and dropped: to open the file again costs more.
 _MAX_SKIPPED_ROWS = 256
 
 

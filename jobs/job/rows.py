@@ -89,6 +89,8 @@ class RowFailure(msgspec.Struct, frozen=True, array_like=True, tag="failure"):
         return cls(row, kind, text if len(text) <= _MESSAGE_CHARACTERS else text[:_MESSAGE_CHARACTERS] + " …")
 
 
+# What a worker process gives back of a batch.
+MappedRows: TypeAlias = list[MappedRow | RowFailure]
 RowResult: TypeAlias = Generation | RowFailure
 
 

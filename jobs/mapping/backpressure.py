@@ -6,15 +6,12 @@ large the input is.
 
 import queue
 import threading
-from typing import TypeAlias
 
-from run_batch.jobs.job.rows import MappedRow, RowFailure
+from run_batch.jobs.job.rows import MappedRows
 
 # Enough to keep the engine busy through a stretch of rows that are slow to map.
 MAX_WAITING_ROWS = 2048
 MAX_WAITING_BYTES = 512 << 20
-
-MappedRows: TypeAlias = list[MappedRow | RowFailure]
 
 
 class MappedQueue:

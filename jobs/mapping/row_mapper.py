@@ -19,7 +19,7 @@ from run_batch.io.media.image_reader import MediaReader
 from run_batch.jobs.job.config import JobConfig
 from run_batch.jobs.job.errors import JobError
 from run_batch.jobs.job.prompt_template import PromptTemplate, parse_template
-from run_batch.jobs.job.rows import MappedRow, RowFailure
+from run_batch.jobs.job.rows import MappedRow, MappedRows, RowFailure
 from run_batch.jobs.mapping.row_sampling import row_sampling
 from run_batch.model.checkpoint.settings import SettingsError
 from run_batch.model.declaration import RowError
@@ -79,7 +79,7 @@ class RowMapper:
                 f"{column} would not be seen; add it where the image belongs"
             )
 
-    def map(self, batch: RowBatch) -> list[MappedRow | RowFailure]:
+    def map(self, batch: RowBatch) -> MappedRows:
         """Map the rows of a batch.
 
         Args:
@@ -95,7 +95,7 @@ class RowMapper:
         rows = _rows(batch.records, column)
         if column:
             self._media.announce(row[column] for row in rows if not isinstance(row, RowError))
-        results: list[MappedRow | RowFailure] = []
+        results: MappedRows = []
         ready: list[tuple[int, Prompt, Mapping[str, Any]]] = []
         waiting = 0
         for offset, row in enumerate(rows):
@@ -116,7 +116,7 @@ class RowMapper:
         results += self._map_ready(ready)
         return sorted(results, key=lambda result: result.row)
 
-    def _map_ready(self, ready: Sequence[tuple[int, Prompt, Mapping[str, Any]]]) -> list[MappedRow | RowFailure]:
+    def _map_ready(self, ready: Sequence[tuple[int, Prompt, Mapping[str, Any]]]) -> MappedRows:
         mapped = self._model.render([prompt for _, prompt, _ in ready], add_special_tokens=self._chat is None)
         return [
             RowFailure.of(index, result.kind, result.message)

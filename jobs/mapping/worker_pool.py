@@ -13,7 +13,8 @@ from multiprocessing.connection import Pipe, wait
 from run_batch.io.inputs.source import InputError, RowBatch
 from run_batch.jobs.job.errors import JobError, RunError
 from run_batch.jobs.job.pool_counts import PoolCounts
-from run_batch.jobs.mapping.backpressure import MappedQueue, MappedRows
+from run_batch.jobs.job.rows import MappedRows
+from run_batch.jobs.mapping.backpressure import MappedQueue
 from run_batch.jobs.mapping.busy_time import BusyTime
 from run_batch.jobs.mapping.pending_batches import PendingBatches
 from run_batch.jobs.mapping.worker_main import WorkerProblem, WorkerReady, WorkerSpec

@@ -50,7 +50,7 @@ def segment_name(shards: range, label: str, writer: str) -> str:
 
 
 def segments(store: ShardStore) -> list[Segment]:
-    """All journal files, of the living and the dead.
+    """All journal files, of running and of dead processes.
 
     Raises:
         OSError: the folder cannot be read.

@@ -24,7 +24,7 @@ _COMMITS_FILE = "commits.jsonl"
 # The footer's key for the Commit of its shard.
 _FOOTER_KEY = "run_batch.commit"
 _READERS = 16
-# Clocks of two hosts may differ by so much: of two lines in two files, the later one is known only beyond that.
+# Clocks of two hosts may differ by this much: of two lines in two files, the later one is known only beyond it.
 _CLOCK_SECONDS = 300.0
 
 
@@ -153,7 +153,7 @@ def _commit_files(store: ShardStore) -> list[Path]:
 
 
 def _latest(files: Iterable[Path]) -> dict[int, Commit]:
-    """The last commit of each shard that the lines of some files tell of, but of those for which they do not tell."""
+    """The latest commit of each shard, without the shards whose lines are ambiguous."""
     latest: dict[int, Commit] = {}
     doubtful: set[int] = set()
     for file in files:

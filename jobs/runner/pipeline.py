@@ -19,10 +19,10 @@ from run_batch.jobs.job.columns import needed_columns
 from run_batch.jobs.job.errors import Interrupted, JobError, RunError, storage_errors
 from run_batch.jobs.job.prepare import PreparedJob
 from run_batch.jobs.job.row_reader import read_rows
+from run_batch.jobs.job.rows import MappedRows
 from run_batch.jobs.job.work import Work
 from run_batch.jobs.machine.cores import usable_cores
 from run_batch.jobs.machine.stop_signals import StopRequest
-from run_batch.jobs.mapping.backpressure import MappedRows
 from run_batch.jobs.mapping.worker_main import WorkerSpec
 from run_batch.jobs.mapping.worker_pool import BATCH_ROWS, WorkerPool
 from run_batch.jobs.runner.finished_rows import FinishedRows
@@ -80,7 +80,7 @@ class Pipeline:
             try:
                 first = self._first_rows(pool)
                 self._stop.loading = False
-                finished = self._begin(engine, open_output)
+                finished = open_output()
                 self._generate(pool, engine, finished, first, lease)
             finally:
                 engine.close()
@@ -110,21 +110,21 @@ class Pipeline:
                 return pool.get(timeout=0.2)
         raise Interrupted
 
-    def _begin(self, engine: Supervisor, open_output: OpenOutput) -> FinishedRows:
-        finished = open_output()
+    def _begin(self, engine: Supervisor, finished: FinishedRows) -> None:
+        """Take what earlier runs left, before the first row of this one."""
         self._stop.save = finished.save_now
         places = 2 * ROWS_IN_ENGINE * engine.max_num_seqs
         with storage_errors(f"output.path {self._job.store.folder} cannot be written to"):
             engine.remember(self._resumed.suspects, RunningRows(self._resumed.note_file, places), finished.save_now)
         finished.adopt(self._resumed.adopted)
         finished.take_recovered(self._resumed.results)
-        return finished
 
     def _generate(
         self, pool: WorkerPool, engine: Supervisor, finished: FinishedRows, first: MappedRows | None, lease: Lease
     ) -> None:
         metrics = finished.metrics
         try:
+            self._begin(engine, finished)
             self._take(first, engine, finished)
             while not self._stop.requested:
                 is_idle = not engine.unfinished

@@ -18,7 +18,7 @@ from run_batch.jobs.job.prepare import PreparedJob
 from run_batch.jobs.job.rows import RowResult
 from run_batch.jobs.job.work import Work
 from run_batch.jobs.results.recovery import recover
-from run_batch.jobs.runner.work_planning import attempt_to_commit
+from run_batch.jobs.runner.work_planning import next_attempt
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ def resume(job: PreparedJob, work: Work, claims: Claims) -> Resumed:
     """
     store, label = job.store, job.share.label
     note_file = store.own_folder / f"running-{label}"
-    attempt_of = functools.cache(lambda shard: attempt_to_commit(work, store, shard))
+    attempt_of = functools.cache(lambda shard: next_attempt(work, store, shard))
 
     def is_left(row: int) -> bool:
         shard = job.plan.shard_of(row)
@@ -100,7 +100,7 @@ class ShardRecovery:
         if known or not self._claims.took_over(shard):
             return known
         job = self._job
-        attempt = attempt_to_commit(self._work, job.store, shard)
+        attempt = next_attempt(self._work, job.store, shard)
         alone = range(shard, shard + 1)
         found = recover(job.store, job_hash(job.identity), job.plan, alone, lambda _: attempt).results
         if found:

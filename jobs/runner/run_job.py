@@ -150,7 +150,7 @@ class _Run:
         return left == 0
 
     def _nothing_to_do(self, why: str) -> int:
-        """Look at each shard of the share once: one that is cut off or damaged is told, not counted as done."""
+        """Look at each shard of the share once: one that is cut off or damaged is reported, and not counted as done."""
         store = self._job.store
         with ThreadPoolExecutor(max_workers=_READERS) as pool:
             for _ in pool.map(lambda shard: read_commit(store, shard), self._job.shards):

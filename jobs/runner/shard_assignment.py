@@ -11,11 +11,11 @@ from run_batch.io.outputs.shards import ShardStore
 from run_batch.jobs.job.shares import Share
 from run_batch.jobs.job.work import Work
 from run_batch.jobs.results.shard_commits import CommittedShards
-from run_batch.jobs.runner.work_planning import attempt_to_commit, missing_work
+from run_batch.jobs.runner.work_planning import missing_work, next_attempt
 from run_batch.jobs.runner.work_stealing import shards_to_steal
 
 _LOOK_SECONDS = 1.0
-# So many lists of shards to steal, every one of them taken by others first, before nothing counts as left.
+# Give up after this many lists of shards to steal, of which other processes took every shard first.
 _LISTS_BEFORE_GIVING_UP = 3
 
 
@@ -47,16 +47,16 @@ class ShardAssignment:
             yield from self._steal()
 
     def _steal(self) -> Iterator[int]:
-        in_vain = 0
-        while in_vain < _LISTS_BEFORE_GIVING_UP:
+        failed_lists = 0
+        while failed_lists < _LISTS_BEFORE_GIVING_UP:
             shards = shards_to_steal(self._store, self._work.plan, self._share)
             if not shards:
                 return
-            in_vain += 1
+            failed_lists += 1
             for shard in shards:
                 if not self._claim(shard):
                     break  # another process takes shards from the same list
-                in_vain = 0
+                failed_lists = 0
                 yield shard
 
     def _claim(self, shard: int) -> bool:
@@ -64,7 +64,7 @@ class ShardAssignment:
         if not self._claims.take(shard):
             return False
         # Another process may have committed and released it since it was listed.
-        if attempt_to_commit(self._work, self._store, shard) is None:
+        if next_attempt(self._work, self._store, shard) is None:
             self._claims.release(shard)
             return False
         rows = len(self._work.rows(shard))

@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Iterator
 
-from run_batch.io.coordination.claims import remove_folder
+from run_batch.io.coordination.claims import remove_claims_folder
 from run_batch.io.coordination.lease import Lease, LeaseHeldError
 from run_batch.io.outputs.shards import ShardStore
 from run_batch.jobs.job.errors import RunError, storage_failed
@@ -40,7 +40,7 @@ def share_lease(store: ShardStore, share: Share) -> Iterator[Lease]:
     finally:
         lease.release()
         if store.run_folder in made:
-            remove_folder(store.run_folder)
+            remove_claims_folder(store.run_folder)
         for folder in reversed(made):
             with contextlib.suppress(OSError):
                 folder.rmdir()

@@ -1,4 +1,4 @@
-"""What a run has to generate, told from what is committed."""
+"""What a run has to generate, derived from what is committed."""
 
 from run_batch.io.outputs.shards import ShardStore
 from run_batch.jobs.job.work import Work
@@ -26,7 +26,7 @@ def failed_work(store: ShardStore, committed: CommittedShards) -> Work:
     return Work(committed.plan, list(retried), retried, attempts)
 
 
-def attempt_to_commit(work: Work, store: ShardStore, shard: int) -> int | None:
+def next_attempt(work: Work, store: ShardStore, shard: int) -> int | None:
     """By which attempt a shard is to be committed; None where it is committed already. Looks at the folder each time.
 
     Raises:

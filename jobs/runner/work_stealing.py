@@ -1,6 +1,6 @@
-"""Which shards a share that is done takes over from another one that runs: half of what that one has not begun.
+"""Work stealing: a share that is done takes over half of the shards that another, running share has not begun.
 
-Only from a share that runs: one that was never started may be meant for later.
+A share that was never started keeps its shards: it may be meant for later.
 """
 
 import os
@@ -13,9 +13,9 @@ from run_batch.io.outputs.shards import ShardStore
 from run_batch.jobs.job.plan import Plan
 from run_batch.jobs.job.shares import SHARES_FOLDER, WHOLE_JOB, Share, share_of
 
-# At most so many shares are asked whether they run: each question costs some file operations.
+# At most this many shares are asked whether they run: each question costs some file operations.
 _SHARES_TO_ASK = 16
-# Shares that were started together begin within so many seconds of each other.
+# Shares that are started together begin within this time of each other.
 _START_SECONDS = 5.0
 _LOOK_SECONDS = 1.0
 

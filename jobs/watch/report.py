@@ -16,6 +16,7 @@ from run_batch.io.files import replace_file
 from run_batch.io.outputs.shards import ShardError, ShardStore
 from run_batch.jobs.job.config import JobConfig
 from run_batch.jobs.job.errors import JobError, RunError
+from run_batch.jobs.job.job_identity import read_recorded_job
 from run_batch.jobs.job.shares import SHARES_FOLDER
 from run_batch.jobs.results.shard_commits import Commit, errors_by_kind, read_commits
 from run_batch.jobs.watch.metrics import METRICS_FILE
@@ -26,7 +27,7 @@ _ROWS_SHOWN = 20
 _FAILURES_SHOWN = 5
 _TEXT_CHARACTERS = 2000
 _CHART = (720, 160)
-# At most so many points in the chart: longer runs take several seconds together.
+# Points of the chart at most: each stands for several seconds of a longer run.
 _POINTS = 180
 
 _STYLE = """
@@ -66,7 +67,8 @@ def make_report(store: ShardStore, status: JobStatus) -> str:
     Raises:
         ShardError, OSError: the output folder cannot be read.
     """
-    identity = json.loads((store.run_folder / "job.json").read_text())["identity"]
+    job = read_recorded_job(store)
+    identity = job.identity if job is not None else {}
     commits = read_commits(store, store.committed())
     title = f"run-batch: {store.folder.name}"
     parts = [

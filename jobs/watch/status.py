@@ -9,7 +9,8 @@ from run_batch.io.coordination.claims import claimed
 from run_batch.io.coordination.process_identity import Holder, has_ended
 from run_batch.io.outputs.shards import ShardError, ShardStore
 from run_batch.jobs.job.config import JobConfig
-from run_batch.jobs.job.errors import JobError, RunError
+from run_batch.jobs.job.errors import RunError
+from run_batch.jobs.job.job_identity import read_recorded_job
 from run_batch.jobs.job.plan import Plan
 from run_batch.jobs.job.rows import RowFailure, RowResult, is_truncated
 from run_batch.jobs.job.shares import SHARES_FOLDER, WHOLE_JOB, Share, share_of
@@ -20,7 +21,7 @@ from run_batch.jobs.watch.progress import PROGRESS_FILE, ProgressRecord, read_pr
 # A run writes its progress every second; on a busy shared file system it can take a while until others see it.
 _ALIVE_SECONDS = 15.0
 _STALLED_SECONDS = 60.0
-# Up to so many shares are shown one by one.
+# Up to this many shares are shown one by one.
 _SHOWN_SHARES = 16
 
 
@@ -122,16 +123,11 @@ def read_status(config: JobConfig) -> JobStatus:
         RunError: a shard or journal cannot be read.
     """
     store = ShardStore(config.output_folder)
-    try:
-        record = json.loads((store.run_folder / "job.json").read_text())
-        plan = Plan(record["rows"], record["rows_per_shard"])
-        hashed = record["job_hash"]
-    except FileNotFoundError:
+    job = read_recorded_job(store)
+    if job is None:
         return JobStatus("not started")
-    except (OSError, ValueError, KeyError) as error:
-        raise JobError(f"{store.run_folder / 'job.json'} cannot be read: {error}") from None
     try:
-        return _read_status(store, plan, hashed)
+        return _read_status(store, job.plan, job.job_hash)
     except (ShardError, OSError) as error:
         raise RunError(str(error)) from None
 

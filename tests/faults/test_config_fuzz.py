@@ -15,7 +15,7 @@ from vllm.engine.arg_utils import EngineArgs
 
 import jobs
 from run_batch.jobs.job.config import load_config
-from run_batch.jobs.job.config_tables import FREE_TABLES, TABLES
+from run_batch.jobs.job.config_tables import TABLES, UNDECLARED_TABLES
 from run_batch.jobs.job.errors import JobError
 from run_batch.jobs.job.prepare import prepare
 from run_batch.model.checkpoint.settings import SettingsError, build_model_config, build_sampling_params
@@ -108,8 +108,8 @@ RAW = [
 ]
 # A message that says where to look names one of these.
 NAMED = re.compile(
-    rf"(?:^|[^a-z])(?:{'|'.join([*TABLES, *FREE_TABLES])})(?:\.\w|: |\]| must be a table)|unknown table \[|job\.toml|"
-    r"unknown key "
+    rf"(?:^|[^a-z])(?:{'|'.join([*TABLES, *UNDECLARED_TABLES])})(?:\.\w|: |\]| must be a table)|"
+    r"unknown table \[|job\.toml|unknown key "
 )
 
 

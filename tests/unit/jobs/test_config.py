@@ -10,7 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 from run_batch.jobs.job.config import load_config, parse_config, result_keys
-from run_batch.jobs.job.config_tables import FREE_TABLES, TABLES, Effect, JobTables, effect_of
+from run_batch.jobs.job.config_tables import TABLES, UNDECLARED_TABLES, Effect, JobTables, effect_of
 from run_batch.jobs.job.errors import JobError
 
 KEYS = [(table, name) for table, declared in TABLES.items() for name in declared.model_fields]
@@ -208,13 +208,13 @@ def test_only_the_number_of_rows_may_grow() -> None:
 
 def test_the_json_schema_has_every_key_with_its_meaning_example_and_effect() -> None:
     schema = JobTables.model_json_schema()
-    assert set(schema["properties"]) == {*TABLES, *FREE_TABLES}
+    assert set(schema["properties"]) == {*TABLES, *UNDECLARED_TABLES}
     assert schema["required"] == ["input", "model", "output"] and schema["additionalProperties"] is False
     for table, name in KEYS:
         described = schema["$defs"][TABLES[table].__name__]["properties"][name]
         assert {"description", "examples", "effect"} <= set(described), f"{table}.{name}"
     assert schema["$defs"]["OutputTable"]["properties"]["rows_per_shard"]["minimum"] == 1
-    assert all("description" in schema["properties"][table] for table in FREE_TABLES)
+    assert all("description" in schema["properties"][table] for table in UNDECLARED_TABLES)
 
 
 def test_a_job_does_not_change_and_reaches_other_processes_as_it_is(tmp_path: Path) -> None:

@@ -16,6 +16,8 @@ from run_batch.jobs.job.job_identity import check_same_job, job_identity, record
 from run_batch.jobs.job.open_input import open_source
 from run_batch.jobs.job.plan import Plan
 from run_batch.jobs.job.row_ids import check_ids
+from run_batch.jobs.watch.report import write_report
+from run_batch.jobs.watch.status import read_status
 
 
 @pytest.fixture
@@ -288,3 +290,12 @@ def test_results_of_an_earlier_layout_are_refused_by_name(folder: Path, left: st
     (store.folder / left).touch()
     with pytest.raises(JobError, match=r"results of an earlier version of run-batch .*choose another output\.path"):
         check_same_job(store, job_identity(config, open_source(config)))
+
+
+@pytest.mark.parametrize("command", [read_status, write_report])
+def test_status_and_report_refuse_a_folder_of_an_earlier_layout(folder: Path, command: Any) -> None:
+    config = job(folder)
+    (folder / "out" / "_run").mkdir(parents=True)
+    (folder / "out" / "_run" / "job.json").touch()
+    with pytest.raises(JobError, match="an earlier version of run-batch"):
+        command(config)
