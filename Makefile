@@ -1,5 +1,5 @@
-# What people type. Every target first sees to .venv (vLLM's CPU build, pinned); that takes minutes once and no time after.
-# `make PYTHON=python3.12 test` chooses the Python. On a GPU machine, `pip install run-batch[gpu]` instead.
+# Every target first makes .venv (vLLM's CPU build, pinned): that takes minutes once, and no time after.
+# `make PYTHON=python3.12 test` chooses the Python. On a GPU machine, run `pip install '.[gpu]'` instead.
 
 PYTHON ?= python3
 BIN := .venv/bin

@@ -258,14 +258,14 @@ class Lease:
             os.utime(self._descriptor)
             numbers = self._numbers()
         except FileNotFoundError:
-            return f"{self._folder} has gone"
+            return f"{self._folder} no longer exists"
         except OSError:
             return None  # a storage error does not end a lease; if it lasts, writing results fails
         ours = int(self._path.name.rpartition(".")[2])
         if ours in numbers and max(numbers) == ours:
             return None
         if not numbers:
-            return f"{self._path} has gone"
+            return f"{self._path} no longer exists"
         holder = None
         with contextlib.suppress(OSError):
             holder = holder_of(self._file(max(numbers)))

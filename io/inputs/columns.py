@@ -75,7 +75,7 @@ def _why_unusable(found: Sequence[tuple[str, Sequence[pa.DataType]]]) -> str | N
         if not types:
             return f"is not in {path}; all files need the columns that the job uses"
         if len(types) > 1:
-            return f"is there {len(types)} times in {path}; rename or remove the others"
+            return f"occurs {len(types)} times in {path}; rename or remove the others"
         repeated = _repeated_field(types[0])
         if repeated is not None:
             return f"has the field {repeated!r} twice in {path}; rename or remove one of them"

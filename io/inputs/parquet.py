@@ -63,7 +63,9 @@ class ParquetSource:
                 yield from self._read_file(file, self._starts[index], first, last, columns, batch_rows)
                 self._check_unchanged(index)
             except FileNotFoundError:
-                raise DamagedInputError(f"{file.path} has gone; put it back and run the same command again") from None
+                raise DamagedInputError(
+                    f"{file.path} no longer exists; put it back and run the same command again"
+                ) from None
             except (OSError, pa.ArrowException) as error:
                 raise DamagedInputError(
                     f"{file.path} is damaged: {error}; put a good copy in its place and run the same command again"

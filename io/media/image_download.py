@@ -67,7 +67,7 @@ def fetch(url: str, rules: HostRules, max_bytes: int) -> bytes:
         try:
             url = urljoin(url, answer)
         except ValueError:
-            raise MediaError("url_failed", f"{target.shown} redirects to what is no URL") from None
+            raise MediaError("url_failed", f"{target.shown} redirects to an invalid URL") from None
     raise MediaError("url_failed", f"{target.shown} redirects once more, after {MAX_REDIRECTS} redirects")
 
 
@@ -185,7 +185,7 @@ def _read_body(response: http.client.HTTPResponse, target: _Target, max_bytes: i
 def _reason(error: Exception) -> str:
     """Say why a download failed, without quoting the URL."""
     if isinstance(error, ssl.SSLCertVerificationError):
-        return f"its certificate does not hold: {error.verify_message}"
+        return f"its certificate is not valid: {error.verify_message}"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return f"no HTTP answer that can be read ({type(error).__name__})"

@@ -180,7 +180,7 @@ def _check_contradictions(config: JobConfig) -> None:
     if refused is not None:
         raise JobError(refused)
     if len(set(config.output.columns)) < len(config.output.columns):
-        raise JobError(f"output.columns = {config.output.columns}: a column is there twice")
+        raise JobError(f"output.columns = {config.output.columns}: a column is named twice")
 
 
 def _apply_override(tables: dict[str, Any], override: str) -> None:

@@ -50,7 +50,7 @@ class WorkerSpec:
         """Load the model's configs and tokenizer, in the worker process.
 
         Raises:
-            JobError, PluginError, DeclarationError: the job's configuration or what it names does not hold.
+            JobError, PluginError, DeclarationError: the job's configuration, or what it names, is invalid.
         """
         import cv2
         import torch

@@ -50,7 +50,7 @@ def complete_job(store: ShardStore, plan: Plan, again: bool) -> None:
     """Where all shards are committed: write `summary.json` and `_SUCCESS`, once.
 
     Args:
-        again: shards have been rewritten, so an earlier summary does not hold any more.
+        again: shards have been rewritten, so an earlier summary is no longer true.
 
     Raises:
         RunError: the output folder cannot be written to.

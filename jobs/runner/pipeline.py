@@ -67,7 +67,7 @@ class Pipeline:
             Where the rows went, and how many of those that were begun are not in a committed shard.
 
         Raises:
-            JobError: the model, engine or sampling settings do not hold; no results were written.
+            JobError: the model, engine or sampling settings are invalid; no results were written.
             RunError: the run failed; the same command resumes it.
             Interrupted: a signal came before the first row was generated.
         """

@@ -51,7 +51,7 @@ def run_job(
         The exit code.
 
     Raises:
-        JobError: the model, engine or sampling settings do not hold; no results were written.
+        JobError: the model, engine or sampling settings are invalid; no results were written.
         RunError: the run failed; the same command resumes it.
     """
     try:

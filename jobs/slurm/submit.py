@@ -174,7 +174,7 @@ def _submit(path: Path) -> str:
         ) from None
     said = " ".join(done.stderr.split())
     if done.returncode != 0:
-        problem = f"sbatch does not take {path}: {said or f'exit code {done.returncode}'}"
+        problem = f"sbatch rejected {path}: {said or f'exit code {done.returncode}'}"
         raise RunError(problem) if _UNREACHABLE.search(said) else JobError(problem)
     if said:
         print(said, file=sys.stderr)

@@ -96,7 +96,7 @@ def failure(where: str, function: Callable[..., Any], error: Exception) -> Decla
 def _check_batched(where: str, tensors: Any, count: int) -> None:
     if not isinstance(tensors, Mapping) or not tensors:
         raise DeclarationError(
-            f"{where} must give keyword tensors (a mapping of name to tensor), found {type(tensors).__name__}"
+            f"{where} must return keyword tensors (a mapping of name to tensor), found {type(tensors).__name__}"
         )
     for name, values in tensors.items():
         if isinstance(values, torch.Tensor) and values.ndim == 0:
@@ -117,7 +117,7 @@ def _check_batched(where: str, tensors: Any, count: int) -> None:
 
 def _check_expanded(where: str, prompts: Sequence[TokenizedPrompt], expanded: Any) -> None:
     if not isinstance(expanded, list | tuple) or not all(isinstance(p, TokenizedPrompt) for p in expanded):
-        raise DeclarationError(f"{where} must give a list of TokenizedPrompt; use TokenizedPrompt.expand")
+        raise DeclarationError(f"{where} must return a list of TokenizedPrompt; use TokenizedPrompt.expand")
     if len(expanded) != len(prompts):
         raise DeclarationError(f"{where} took {len(prompts)} prompts and gave {len(expanded)} back")
     for before, after in zip(prompts, expanded, strict=True):

@@ -73,7 +73,7 @@ class DeclaredDummyInputs(BaseDummyInputsBuilder[DeclaredInfo]):
         except Exception as error:
             raise failure(where, factory, error) from error
         if not isinstance(dummy, DummyData):
-            raise DeclarationError(f"{where} must give DummyData, found {type(dummy).__name__}")
+            raise DeclarationError(f"{where} must return DummyData, found {type(dummy).__name__}")
         if len(dummy.images) != mm_counts.get("image", 0):
             raise DeclarationError(f"{where} gave {len(dummy.images)} images; asked for {mm_counts.get('image', 0)}")
         return dummy

@@ -149,7 +149,7 @@ def test_an_output_folder_that_is_deleted_under_the_run(tmp_path: Path) -> None:
     shutil.rmtree(job.store)
     process.join(20)
     assert process.exitcode == 1 and "Traceback" not in job.said(), job.said()
-    assert "cannot be written to" in job.said() or "has gone" in job.said()
+    assert "cannot be written to" in job.said() or "no longer exists" in job.said()
     finishes(job, {})
 
 
@@ -159,7 +159,7 @@ def test_an_output_folder_that_is_deleted_while_no_shard_is_due_is_noticed(tmp_p
     wait_for_rows(job, 4)
     shutil.rmtree(job.store)
     process.join(15)
-    assert process.exitcode == 1 and "has gone" in job.said(), job.said()
+    assert process.exitcode == 1 and "no longer exists" in job.said(), job.said()
     kill_group(process)
 
 

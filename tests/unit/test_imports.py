@@ -2,6 +2,7 @@
 rooms are in an order, and a room imports only from itself and from rooms before it."""
 
 import ast
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -73,6 +74,13 @@ def test_a_room_imports_only_from_itself_and_from_rooms_before_it(top: str) -> N
             if used[0] == top and len(used) > 1 and used[1] in order and order[used[1]] > order[parts[1]]:
                 wrong.append(f"{file.relative_to(ROOT)} imports {name}")
     assert not wrong
+
+
+def test_the_map_for_contributors_lists_every_room_in_this_order() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text().partition("## Rooms")[2].partition("## Where")[0]
+    cells = re.findall(r"^\| (`[^|]*`) \|", text, re.MULTILINE)
+    listed = [name for cell in cells for name in re.findall(r"`([\w/.]+)`", cell)]
+    assert [name.removesuffix(".py") for name in listed] == [f"{top}/{room}" for top in ROOMS for room in ROOMS[top]]
 
 
 @pytest.mark.parametrize("top", MAY_USE)

@@ -100,7 +100,7 @@ def test_a_holder_learns_that_its_folder_was_removed(tmp_path: Path, monkeypatch
     (tmp_path / "f" / "lease-all.1").unlink()
     (tmp_path / "f").rmdir()
     time.sleep(0.3)
-    with pytest.raises(LeaseLost, match="has gone"):
+    with pytest.raises(LeaseLost, match="no longer exists"):
         lease.check()
 
 

@@ -110,7 +110,7 @@ def test_mistakes_of_mappers_have_messages() -> None:
     assert "gave 2 entries in x for 1 items" in fails(lambda c, items: {"x": torch.ones(2, 3)})
     assert "without a batch dimension" in fails(lambda c, items: {"x": torch.tensor(1.0)})
     assert "gave x as int" in fails(lambda c, items: {"x": 3})
-    assert "must give keyword tensors" in fails(lambda c, items: [1])
+    assert "must return keyword tensors" in fails(lambda c, items: [1])
 
 
 def test_an_image_of_a_kind_that_the_model_does_not_take_fails_its_row_alone() -> None:
@@ -124,8 +124,8 @@ def test_an_image_of_a_kind_that_the_model_does_not_take_fails_its_row_alone() -
 def test_mistakes_of_input_processors_have_messages() -> None:
     assert "took 1 prompts and gave 0 back" in fails(processor=lambda c, prompts: [])
     assert "gave 0 placeholder ranges for a prompt with 1 images" in fails(processor=lambda c, prompts: prompts)
-    assert "must give a list of TokenizedPrompt" in fails(processor=lambda c, prompts: None)
-    assert "must give a list of TokenizedPrompt" in fails(processor=lambda c, prompts: [None] * len(prompts))
+    assert "must return a list of TokenizedPrompt" in fails(processor=lambda c, prompts: None)
+    assert "must return a list of TokenizedPrompt" in fails(processor=lambda c, prompts: [None] * len(prompts))
     for place, said in (
         (PlaceholderRange(500, 3), "ends at token 503 of a prompt of 1"),
         (PlaceholderRange(0, 0), "empty, overlap or are out of order"),
