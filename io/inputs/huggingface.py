@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from run_batch.io.inputs.dataset_card import no_configurations
 from run_batch.io.inputs.source import DamagedInputError, InputError, RowBatch
 from run_batch.io.inputs.splits import asked_rows, asked_splits, no_splits
 
@@ -34,7 +35,7 @@ class HfSource:
         folder = Path(path)
         self.folder: Path | None = folder if folder.is_dir() else None
         try:
-            loaded, self._split = _load_saved(path, split) if self.folder else _load_from_hub(path, split, name)
+            loaded, self._split = _load_saved(path, split, name) if self.folder else _load_from_hub(path, split, name)
         except InputError:
             raise
         except Exception as error:  # the library raises whatever its readers and the Hub's client raise
@@ -83,10 +84,12 @@ def _load_from_hub(path: str, split: str | None, name: str | None) -> tuple[Any,
     return (loaded, split) if split is not None else _take(loaded, None)
 
 
-def _load_saved(path: str, split: str | None) -> tuple[Any, str]:
+def _load_saved(path: str, split: str | None, name: str | None) -> tuple[Any, str]:
     """The rows that `split` asks for, and what they are named by."""
     import datasets
 
+    if name is not None:
+        raise no_configurations(name)
     loaded = datasets.load_from_disk(path)
     if isinstance(loaded, datasets.DatasetDict):
         return _take(loaded, split)

@@ -1,7 +1,6 @@
 """Reads the rows of Parquet files, from any row on."""
 
 import hashlib
-import os
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -12,6 +11,7 @@ from typing import TypeAlias
 import pyarrow as pa
 
 from run_batch.io.inputs.columns import cast_batches, unify_columns
+from run_batch.io.inputs.dataset_card import files_and_splits
 from run_batch.io.inputs.input_files import find_files
 from run_batch.io.inputs.parquet_footers import (
     FileFooter,
@@ -22,7 +22,7 @@ from run_batch.io.inputs.parquet_footers import (
     read_footers,
 )
 from run_batch.io.inputs.source import DamagedInputError, RowBatch
-from run_batch.io.inputs.splits import asked_rows, choose_files, splits_of
+from run_batch.io.inputs.splits import asked_rows, choose_files
 
 # Rows of one file: index of the file, first row, last row + 1.
 _Part: TypeAlias = tuple[int, int, int]
@@ -36,6 +36,7 @@ class ParquetSource:
         path: str,
         index: bytes = b"",
         split: str | None = None,
+        name: str | None = None,
         leave_out: Callable[[str], bool] = lambda _: False,
     ) -> None:
         """Find the files and read their footers.
@@ -45,20 +46,20 @@ class ParquetSource:
             index: `index` of an earlier source. If it lists the same file names, no footer is read now: each file is
                 checked against the index when its rows are read.
             split: the split to read, or parts of splits such as `train[:10%]`; see splits.py.
+            name: the configuration to read, of a folder whose README.md declares some.
             leave_out: whether a local file, given by its real path, is no part of the input.
 
         Raises:
-            InputError: no such file, no Parquet file, or no such split.
+            InputError: no such file, no Parquet file, no such configuration or split.
         """
-        found = find_files(path, leave_out)
-        names = [found.name(file) for file in found.paths]
-        splits = choose_files(names, splits_of(names, os.path.basename(found.root.rstrip("/"))), split)
-        self._files = replace(found, paths=[found.paths[i] for files in splits.values() for i in files])
+        found, splits = files_and_splits(find_files(path, leave_out), name)
+        chosen = choose_files([found.name(file) for file in found.paths], splits, split)
+        self._files = replace(found, paths=[found.paths[i] for files in chosen.values() for i in files])
         recorded = load_index(self._files, index)
         self._footers = recorded[0] if recorded else read_footers(self._files)
         self._columns = recorded[1] if recorded else unify_columns(_schemas(self._footers))
         self.schema, self.unusable = self._columns.schema, self._columns.unusable
-        self._parts = self._asked_parts(split, {name: len(files) for name, files in splits.items()})
+        self._parts = self._asked_parts(split, {name: len(files) for name, files in chosen.items()})
         self._starts = [0, *accumulate(last - first for _, first, last in self._parts)]
         self.num_rows = self._starts[-1]
         self.folder = None if self._files.filesystem else Path(self._files.root)

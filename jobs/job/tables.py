@@ -110,7 +110,10 @@ class InputTable(Table):
         default=None,
     )
     name: str | None = key(
-        "configuration of a data set on the Hub", Effect.ANOTHER_JOB, example="default", default=None
+        "configuration of a data set on the Hub, or in a folder whose README.md declares some",
+        Effect.ANOTHER_JOB,
+        example="default",
+        default=None,
     )
     image_column: str = key(
         'column of images; "" for a text-only job', Effect.ANOTHER_JOB, example="photo", default="image"
