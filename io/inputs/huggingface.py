@@ -4,12 +4,18 @@ import hashlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
+from run_batch.io.inputs.dataset_card import no_configurations
 from run_batch.io.inputs.source import DamagedInputError, InputError, RowBatch
+from run_batch.io.inputs.splits import asked_rows, asked_splits, no_splits
 
 _BATCH_BYTES = 64 << 20
+
+# Unlike file names, a data set says itself what its splits are: where one of several is called so, it is meant.
+_DEFAULT_SPLIT = "train"
 
 
 def is_saved_dataset(folder: Path) -> bool:
@@ -22,34 +28,25 @@ def is_saved_dataset(folder: Path) -> bool:
 class HfSource:
     """The rows of one split of a Hugging Face dataset as Arrow columns; images stay encoded."""
 
-    def __init__(self, path: str, split: str, name: str | None) -> None:
+    def __init__(self, path: str, split: str | None, name: str | None) -> None:
         """Open the dataset; a local one is mapped into memory, not read.
 
         Args:
             path: a folder written by `save_to_disk`, or a dataset id on the Hub.
-            split: name of the split, for a dataset that has several.
+            split: the split to read, or parts of splits such as `train[:10%]`; None for `train`, or the only one.
             name: name of the configuration, for a dataset on the Hub.
 
         Raises:
-            InputError: no such dataset, configuration or split.
+            InputError: no such dataset, configuration or split, or none is named of several without `train`.
         """
-        import datasets
-
         folder = Path(path)
+        self.folder: Path | None = folder if folder.is_dir() else None
         try:
-            if folder.is_dir():
-                loaded = datasets.load_from_disk(path)
-                self.folder: Path | None = folder
-            else:
-                loaded = datasets.load_dataset(path, name, split=split)
-                self.folder = None
+            loaded, self._split = _load_saved(path, split, name) if self.folder else _load_from_hub(path, split, name)
+        except InputError:
+            raise
         except Exception as error:  # the library raises whatever its readers and the Hub's client raise
             raise InputError(f"input.path {path}: the data set cannot be opened: {_one_line(error)}") from None
-        if isinstance(loaded, datasets.DatasetDict):
-            if split not in loaded:
-                raise InputError(f"input.split {split!r}: {path} has the splits {', '.join(map(str, loaded))}")
-            loaded = loaded[split]
-        self._split = split
         self._dataset = loaded.with_format("arrow")
         self.schema = loaded.features.arrow_schema
         self.unusable: Mapping[str, str] = {}
@@ -91,6 +88,41 @@ def _batches(table: pa.Table) -> list[pa.RecordBatch]:
     if table.nbytes <= _BATCH_BYTES:
         return table.combine_chunks().to_batches()
     return table.to_batches(max_chunksize=max(1, _BATCH_BYTES * table.num_rows // table.nbytes))
+
+
+def _load_from_hub(path: str, split: str | None, name: str | None) -> tuple[Any, str]:
+    """The rows that `split` asks for, and what they are named by."""
+    import datasets
+
+    loaded = datasets.load_dataset(path, name, split=split)
+    return (loaded, split) if split is not None else _take(loaded, None)
+
+
+def _load_saved(path: str, split: str | None, name: str | None) -> tuple[Any, str]:
+    """The rows that `split` asks for, and what they are named by."""
+    import datasets
+
+    if name is not None:
+        raise no_configurations(name)
+    loaded = datasets.load_from_disk(path)
+    if isinstance(loaded, datasets.DatasetDict):
+        return _take(loaded, split)
+    if split is not None and loaded.split is None:
+        raise no_splits(split)
+    return _take({str(loaded.split or "train"): loaded}, split)
+
+
+def _take(splits: Mapping[str, Any], split: str | None) -> tuple[Any, str]:
+    import datasets
+
+    if split is None and _DEFAULT_SPLIT in splits:
+        split = _DEFAULT_SPLIT
+    names = asked_splits(split, [str(name) for name in splits])
+    parts = [
+        splits[name] if last - first == splits[name].num_rows else splits[name].select(range(first, last))
+        for name, first, last in asked_rows(split, {name: splits[name].num_rows for name in names})
+    ]
+    return parts[0] if len(parts) == 1 else datasets.concatenate_datasets(parts), split or names[0]
 
 
 def _state(path: str) -> tuple[int, int]:

@@ -20,16 +20,33 @@ class InputFiles:
         paths: one for each file, sorted.
         root: path of the folder that the names of the files are relative to.
         filesystem: the fsspec file system that the paths belong to; None for local paths.
+        is_folder: whether they are all files of `root`, and not those that a glob or a path chose.
     """
 
     paths: list[str]
     root: str
     filesystem: Any = None
+    is_folder: bool = False
 
     def name(self, path: str) -> str:
         """The path of a file relative to `root`."""
         # Names become row ids and are stored, so the query of a URL, which may be a signature, is no part of them.
         return _without_query(path).removeprefix(self.root).lstrip("/")
+
+    def read_card(self) -> str:
+        """The README.md of the folder; empty without one.
+
+        Raises:
+            InputError: it cannot be read.
+        """
+        path = f"{self.root.rstrip('/')}/README.md"
+        try:
+            if not self.is_folder or not (self.filesystem.exists(path) if self.filesystem else os.path.exists(path)):
+                return ""
+            with self.filesystem.open(path, "rb") if self.filesystem else open(path, "rb") as file:
+                return file.read().decode("utf-8", "replace")
+        except Exception as error:  # every file system has errors of its own
+            raise InputError(f"input.path: {path} cannot be read: {error}") from None
 
     def state(self, path: str) -> tuple[int, int]:
         """Size in bytes and time of the last change in nanoseconds; the time is 0 on remote file systems.
@@ -85,7 +102,7 @@ def _find_local(path: str, leave_out: Callable[[str], bool]) -> InputFiles:
     paths = distinct(found, leave_out)
     if not paths:
         raise InputError(f"input.path {path}: no Parquet file there but the results of this job")
-    return InputFiles(paths, root)
+    return InputFiles(paths, root, is_folder=place.is_dir())
 
 
 def _find_remote(filesystem: Any, path: str) -> InputFiles:
@@ -103,7 +120,7 @@ def _find_remote(filesystem: Any, path: str) -> InputFiles:
     found = [p for p in found if is_data_name(p.rsplit("/", 1)[-1])]
     if not found:
         raise InputError(f"input.path {path}: no Parquet file there")
-    return InputFiles(found, root, filesystem)
+    return InputFiles(found, root, filesystem, is_folder=root == path)
 
 
 def _without_query(path: str) -> str:

@@ -2,13 +2,16 @@
 
 import hashlib
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import accumulate
 from pathlib import Path
+from typing import TypeAlias
 
 import pyarrow as pa
 
 from run_batch.io.inputs.columns import cast_batches, unify_columns
+from run_batch.io.inputs.dataset_card import files_and_splits
 from run_batch.io.inputs.input_files import find_files
 from run_batch.io.inputs.parquet_batches import read_group
 from run_batch.io.inputs.parquet_footers import (
@@ -20,34 +23,65 @@ from run_batch.io.inputs.parquet_footers import (
     read_footers,
 )
 from run_batch.io.inputs.source import DamagedInputError, RowBatch
+from run_batch.io.inputs.splits import asked_rows, choose_files
+
+# Rows of one file: index of the file, first row, last row + 1.
+_Part: TypeAlias = tuple[int, int, int]
 
 
 class ParquetSource:
     """The rows of Parquet files, file after file in the order of their names."""
 
-    def __init__(self, path: str, index: bytes = b"", leave_out: Callable[[str], bool] = lambda _: False) -> None:
+    def __init__(
+        self,
+        path: str,
+        index: bytes = b"",
+        split: str | None = None,
+        name: str | None = None,
+        leave_out: Callable[[str], bool] = lambda _: False,
+    ) -> None:
         """Find the files and read their footers.
 
         Args:
             path: a file, folder or glob, or an fsspec URL of one.
             index: `index` of an earlier source. If it lists the same file names, no footer is read now: each file is
                 checked against the index when its rows are read.
+            split: the split to read, or parts of splits such as `train[:10%]`; see splits.py.
+            name: the configuration to read, of a folder whose README.md declares some.
             leave_out: whether a local file, given by its real path, is no part of the input.
 
         Raises:
-            InputError: no such file, or no Parquet file.
+            InputError: no such file, no Parquet file, no such configuration or split.
         """
-        self._files = find_files(path, leave_out)
+        found, splits = files_and_splits(find_files(path, leave_out), name)
+        chosen = choose_files([found.name(file) for file in found.paths], splits, split)
+        self._files = replace(found, paths=[found.paths[i] for files in chosen.values() for i in files])
         recorded = load_index(self._files, index)
         self._footers = recorded[0] if recorded else read_footers(self._files)
         self._columns = recorded[1] if recorded else unify_columns(_schemas(self._footers))
         self.schema, self.unusable = self._columns.schema, self._columns.unusable
-        self._starts = [0, *accumulate(footer.num_rows for footer in self._footers)]
+        self._parts = self._asked_parts(split, {name: len(files) for name, files in chosen.items()})
+        self._starts = [0, *accumulate(last - first for _, first, last in self._parts)]
         self.num_rows = self._starts[-1]
         self.folder = None if self._files.filesystem else Path(self._files.root)
         self.fingerprint = hashlib.sha256(
             "\n".join(f"{f.name} {f.size} {f.digest}" for f in self._footers).encode()
         ).hexdigest()
+
+    def _asked_parts(self, split: str | None, files: Mapping[str, int]) -> list[_Part]:
+        """The rows of the files that `input.split` asks for.
+
+        Args:
+            files: number of files of each split; they follow each other.
+        """
+        every = [(index, 0, footer.num_rows) for index, footer in enumerate(self._footers)]
+        starts = [0, *accumulate(footer.num_rows for footer in self._footers)]
+        begin, sizes, position = dict[str, int](), dict[str, int](), 0
+        for name, count in files.items():
+            begin[name], sizes[name] = starts[position], starts[position + count] - starts[position]
+            position += count
+        asked = [(begin[name] + first, begin[name] + last) for name, first, last in asked_rows(split, sizes)]
+        return [part for low, high in asked for part, _ in _overlaps(every, starts, low, high)]
 
     @property
     def index(self) -> bytes:
@@ -56,11 +90,11 @@ class ParquetSource:
 
     def read(self, start: int, stop: int, columns: Sequence[str], batch_rows: int) -> Iterator[RowBatch]:
         """Read rows start..stop-1 in batches; see Source.read."""
-        for index, first, last in self._spans(start, stop):
+        for (index, first, last), offset in _overlaps(self._parts, self._starts, start, stop):
             file = self._footers[index]
             try:
                 self._check_unchanged(index)
-                yield from self._read_file(file, self._starts[index], first, last, columns, batch_rows)
+                yield from self._read_file(file, offset, first, last, columns, batch_rows)
                 self._check_unchanged(index)
             except FileNotFoundError:
                 raise DamagedInputError(
@@ -97,23 +131,32 @@ class ParquetSource:
                     yield from _clip(cast_batches(batches, schema, file.path), offset, position, first, last)
                 position += rows
 
-    def _spans(self, start: int, stop: int) -> Iterator[tuple[int, int, int]]:
-        """Yield (index of the file, first row, last row + 1) for each file that holds some of the rows."""
-        index = bisect_right(self._starts, start) - 1
-        while index < len(self._footers) and self._starts[index] < stop:
-            offset = self._starts[index]
-            first, last = max(start - offset, 0), min(stop - offset, self._footers[index].num_rows)
-            if first < last:
-                yield index, first, last
-            index += 1
-
     def row_names(self, start: int, stop: int) -> list[str]:
         """Name rows start..stop-1 by `FILE:ROW`; see Source.row_names."""
         return [
             f"{self._footers[index].name}:{row}"
-            for index, first, last in self._spans(start, stop)
+            for (index, first, last), _ in _overlaps(self._parts, self._starts, start, stop)
             for row in range(first, last)
         ]
+
+
+def _overlaps(parts: Sequence[_Part], starts: Sequence[int], start: int, stop: int) -> Iterator[tuple[_Part, int]]:
+    """Cut parts to rows start..stop-1 of all of them together.
+
+    Args:
+        starts: the row that each part begins with.
+
+    Yields:
+        What a part has of these rows, and the row that the first row of its file has or would have.
+    """
+    position = bisect_right(starts, start) - 1
+    while position < len(parts) and starts[position] < stop:
+        index, low, high = parts[position]
+        offset = starts[position] - low
+        first, last = max(start - offset, low), min(stop - offset, high)
+        if first < last:
+            yield (index, first, last), offset
+        position += 1
 
 
 def _schemas(footers: Sequence[FileFooter]) -> list[tuple[str, pa.Schema]]:
@@ -126,7 +169,7 @@ def _clip(batches: Iterator[pa.RecordBatch], offset: int, position: int, first: 
     """Cut batches to rows first..last-1 of their file.
 
     Args:
-        offset: row of the input that the file begins with.
+        offset: row of the input that the file begins with, or would.
         position: row of the file that the batches begin with.
     """
     for batch in batches:

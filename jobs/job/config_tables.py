@@ -103,9 +103,17 @@ class InputTable(Table):
     format: Literal["parquet", "hf"] | None = key(
         "parquet or hf; inferred when left out", Effect.ANOTHER_JOB, example="parquet", default=None
     )
-    split: str = key("split of a Hugging Face data set", Effect.ANOTHER_JOB, example="validation", default="train")
+    split: str | None = key(
+        'split of the input, or parts of splits such as "train[:10%]"; needed where there are several',
+        Effect.ANOTHER_JOB,
+        example="validation",
+        default=None,
+    )
     name: str | None = key(
-        "configuration of a data set on the Hub", Effect.ANOTHER_JOB, example="default", default=None
+        "configuration of a data set on the Hub, or in a folder whose README.md declares some",
+        Effect.ANOTHER_JOB,
+        example="default",
+        default=None,
     )
     image_column: str = key(
         'column of images; "" for a text-only job', Effect.ANOTHER_JOB, example="photo", default="image"

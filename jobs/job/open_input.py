@@ -34,7 +34,7 @@ def open_source(config: JobConfig, index: bytes = b"") -> Source:
             if not is_hub_id:
                 is_result(os.path.realpath(path))
             return HfSource(path, table.split, table.name)
-        return ParquetSource(path, index, is_result)
+        return ParquetSource(path, index, table.split, table.name, is_result)
     except DamagedInputError as error:
         raise RunError(str(error)) from None
     except InputError as error:

@@ -114,7 +114,7 @@ def test_what_cannot_be_read_from_all_files_has_a_reason_and_the_rest_can_be_rea
     assert read(found, "n")["n"].to_pylist() == [1, 2, 2]
     zero, one = tmp_path / "0.parquet", tmp_path / "1.parquet"
     assert found.unusable == {
-        "twice": f"is there 2 times in {zero}; rename or remove the others",
+        "twice": f"occurs 2 times in {zero}; rename or remove the others",
         "nested": f"has the field 'k' twice in {zero}; rename or remove one of them",
         "three": f"is int64 in {zero}, but string in {one}; no type holds the values of both: convert one",
         "extra": f"is not in {zero}; all files need the columns that the job uses",

@@ -216,7 +216,7 @@ def test_saved_datasets_are_read_with_their_order_and_splits(tmp_path: Path) -> 
     table.shuffle(seed=1).save_to_disk(str(tmp_path / "one"))
     datasets.DatasetDict({"train": table, "test": table.select([4, 2])}).save_to_disk(str(tmp_path / "two"))
     assert is_saved_dataset(tmp_path / "one") and is_saved_dataset(tmp_path / "two")
-    one = HfSource(str(tmp_path / "one"), "train", None)
+    one = HfSource(str(tmp_path / "one"), None, None)
     assert numbers(one, 0, 30) == table.shuffle(seed=1)["n"]
     assert numbers(one, 11, 17) == table.shuffle(seed=1)["n"][11:17]
     assert numbers(HfSource(str(tmp_path / "two"), "test", None), 0, 2) == [4, 2]

@@ -28,7 +28,7 @@ def test_defaults_are_those_of_the_contract() -> None:
     assert (config.input.image_column, config.input.prompt_column, config.input.split) == (
         "image",
         "prompt",
-        "train",
+        None,
     )
     assert (config.prompt.template, config.prompt.chat) == ("{prompt}", False)
     assert (config.output.rows_per_shard, config.output.columns) == (1000, [])

@@ -129,7 +129,7 @@ def test_a_column_that_cannot_be_read_from_all_files_is_refused_by_each_key_that
     pq.write_table(rows.append_column("x", texts), folder / "rows.parquet")
     reason = "is not in"
     if kind == "twice":
-        rows, reason = rows.append_column("x", texts).append_column("x", texts), "is there 2 times in"
+        rows, reason = rows.append_column("x", texts).append_column("x", texts), "occurs 2 times in"
     elif kind == "other type":
         rows, reason = rows.append_column("x", pa.array([b"t"])), "is string in .*rows.parquet, but binary in"
     pq.write_table(rows.drop_columns("other"), folder / "second.parquet")
