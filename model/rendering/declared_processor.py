@@ -23,6 +23,7 @@ from vllm.multimodal.processing import (
     TimingContext,
 )
 
+from run_batch.model.checkpoint.missing_weights import install_weight_check
 from run_batch.model.declaration import Declaration, DeclarationError, DummyData, RowError, declaration_of
 from run_batch.model.rendering.declared_functions import failure
 from run_batch.model.rendering.declared_renderer import DeclaredRenderer
@@ -30,13 +31,14 @@ from run_batch.model.rendering.feature_counts import install_feature_count_check
 
 
 def install_processor(model_cls: type) -> None:
-    """Register the processor of declared models with vLLM for `model_cls`."""
+    """Register the processor of declared models with vLLM for `model_cls`, and install the checks of such models."""
     VLLM_MULTIMODAL_REGISTRY.register_processor(
         DeclaredProcessor,
         info=partial(DeclaredInfo, model_cls=model_cls),
         dummy_inputs=DeclaredDummyInputs,
     )(model_cls)  # type: ignore[type-var]
     install_feature_count_check(model_cls)
+    install_weight_check(model_cls)
 
 
 class DeclaredInfo(BaseProcessingInfo):

@@ -2,6 +2,7 @@
 
 import importlib
 import re
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from pictures import picture
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import LlamaForCausalLM
 
 import jobs
@@ -89,3 +90,41 @@ def test_the_job_of_the_guide_runs(checkpoint: Path, tmp_path: Path) -> None:
     assert finished.returncode == 0, finished.stderr
     table = jobs.results(tmp_path / "job.toml")
     assert table.num_rows == 100 and table["error"].null_count == 100
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize(
+    "missing", ["patch_projection.weight", "language_model.model.layers.1.self_attn.k_proj.weight"]
+)
+def test_a_model_written_as_the_guide_says_is_refused_where_its_checkpoint_lacks_weights(
+    missing: str, checkpoint: Path, tmp_path: Path
+) -> None:
+    """With a linear layer of vLLM's, which has no values of its own; and with a part of a fused layer."""
+    code = (EXAMPLE / "patch_reader.py").read_text()
+    for mine, of_vllm in (
+        ("nn.Linear(3 *", "ReplicatedLinear(3 *"),
+        ("features = self.patch_projection(torch.cat(", "features, _ = self.patch_projection(torch.cat("),
+        (
+            "from vllm.config import",
+            "from vllm.model_executor.layers.linear import ReplicatedLinear\nfrom vllm.config import",
+        ),
+    ):
+        assert mine in code
+        code = code.replace(mine, of_vllm)
+    (tmp_path / "patch_reader.py").write_text(code)
+    (tmp_path / "job.toml").write_text((EXAMPLE / "job.toml").read_text())
+    shutil.copytree(checkpoint, tmp_path / "model")
+    settings = [f"input.path={jobs.ROOT / 'configs' / 'demo' / 'digits.parquet'}", "input.limit=3"]
+    settings += [f"model.path={tmp_path / 'model'}", f"output.path={tmp_path / 'out'}", "preprocess.workers=1"]
+    words = [word for setting in settings for word in ("--set", setting)]
+    if missing == "patch_projection.weight":
+        assert jobs.run(tmp_path / "job.toml", *words).returncode == 0
+
+    weights = load_file(checkpoint / "model.safetensors")
+    del weights[missing]
+    save_file(weights, tmp_path / "model" / "model.safetensors")
+    finished = jobs.run(tmp_path / "job.toml", *words, "--set", f"output.path={tmp_path / 'none'}")
+    assert finished.returncode == 2, finished.stderr
+    assert finished.stderr.startswith("run-batch: PatchReaderForImage2Seq: the checkpoint lacks weights")
+    assert finished.stderr.endswith(f": {missing.replace('k_proj', 'qkv_proj')}\n")
+    assert not (tmp_path / "none").exists()

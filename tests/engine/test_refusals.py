@@ -1,11 +1,13 @@
 """Jobs that cannot start: exit code 2, one message that names what is wrong, no traceback, nothing written."""
 
 import subprocess
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from checkpoints import save_llava
 from safetensors.torch import load_file, save_file
 
@@ -142,15 +144,38 @@ def test_a_job_that_cannot_start_is_refused(
     assert not (job.parent / "out").exists()
 
 
+def with_weights(folder: Path, change: Callable[[dict[str, torch.Tensor]], None]) -> Path:
+    """A job whose checkpoint is a LLaVA with other weights."""
+    save_llava(folder / "model")
+    weights = load_file(folder / "model" / "model.safetensors")
+    change(weights)
+    save_file(weights, folder / "model" / "model.safetensors", {"format": "pt"})
+    return jobs.write_job(folder, jobs.rows(3), model={"path": str(folder / "model")})
+
+
+DOWN = "language_model.model.layers.0.mlp.down_proj.weight"
+
+
 def test_an_engine_that_does_not_start_is_told_in_one_line(tmp_path: Path) -> None:
-    save_llava(tmp_path / "model")
-    weights = load_file(tmp_path / "model" / "model.safetensors")
-    del weights["language_model.model.layers.0.mlp.down_proj.weight"]
-    save_file(weights, tmp_path / "model" / "model.safetensors", {"format": "pt"})
-    job = jobs.write_job(tmp_path, jobs.rows(3), model={"path": str(tmp_path / "model")})
+    job = with_weights(tmp_path, lambda weights: weights.update({DOWN: torch.ones(3, 3)}))
     finished = jobs.run(job)
     assert finished.returncode == 1 and "Traceback" not in finished.stderr
-    assert finished.stderr.startswith("run-batch: the engine does not start: ") and "down_proj" in finished.stderr
+    assert finished.stderr.startswith("run-batch: the engine does not start: ")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("processes", ["0", "1"])
+def test_a_checkpoint_that_lacks_weights_is_refused_by_their_names(
+    processes: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # With 1, the engine is a process of its own, as on a GPU.
+    monkeypatch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", processes)
+    finished = jobs.run(with_weights(tmp_path, lambda weights: weights.pop(DOWN)))
+    assert finished.returncode == 2
+    # A process of vLLM's own logs its traceback before.
+    last = finished.stderr.splitlines()[-1] if processes == "1" else finished.stderr.strip()
+    assert last.startswith("run-batch: LlavaForConditionalGeneration: the checkpoint lacks weights")
+    assert last.endswith(": language_model.model.layers.0.mlp.down_proj.weight")
     assert not (tmp_path / "out").exists()
 
 

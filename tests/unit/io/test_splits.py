@@ -227,9 +227,7 @@ def test_a_data_set_of_the_hub_is_read_by_its_split_train_or_by_the_only_one(mon
     assert HfSource("org/name", None, None).row_names(0, 1) == ["train:0"]
     assert HfSource("org/name", "test", None).row_names(0, 1) == ["test:0"]
     del splits["train"]
-    with pytest.raises(
-        InputError, match=r"input\.split is not set, .* the splits test, dev; set it"
-    ):
+    with pytest.raises(InputError, match=r"input\.split is not set, .* the splits test, dev; set it"):
         HfSource("org/name", None, None)
     del splits["dev"]
     assert HfSource("org/name", None, None).row_names(0, 1) == ["test:0"]
