@@ -21,10 +21,15 @@ def imported_packages(source: str) -> set[str]:
     return {name.split(".")[0] for name in names}
 
 
+def normal(name: str) -> str:
+    """The name of a distribution as PyPI compares it."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
 def declared_distributions() -> set[str]:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert all(">=" in requirement for requirement in project["dependencies"]), "every dependency has a lower bound"
-    return {re.split(r"[^\w.-]", requirement)[0] for requirement in project["dependencies"]}
+    return {normal(re.split(r"[^\w.-]", requirement)[0]) for requirement in project["dependencies"]}
 
 
 def test_every_package_that_is_imported_is_a_declared_dependency() -> None:
@@ -34,11 +39,13 @@ def test_every_package_that_is_imported_is_a_declared_dependency() -> None:
     foreign = imported - set(sys.stdlib_module_names) - {"run_batch", "vllm"}
     assert {"numpy", "cv2"} <= foreign, "imports are not found"
     distributions, declared = packages_distributions(), declared_distributions()
-    undeclared = {name for name in foreign if not declared & set(distributions.get(name, []))}
+    undeclared = {name for name in foreign if not declared & set(map(normal, distributions.get(name, [])))}
     assert not undeclared, "name their distributions in pyproject.toml"
 
 
 def test_every_declared_dependency_is_pinned_for_make_setup() -> None:
     lock = (ROOT / "scripts" / "cpu-lock.txt").read_text()
-    pinned = {line.partition("==")[0] for line in lock.splitlines() if "==" in line and not line.startswith("#")}
+    pinned = {
+        normal(line.partition("==")[0]) for line in lock.splitlines() if "==" in line and not line.startswith("#")
+    }
     assert declared_distributions() <= pinned
