@@ -2,7 +2,6 @@
 
 import datetime
 import os
-import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,11 +13,10 @@ from pydantic.fields import FieldInfo
 from run_batch.jobs.job.config_tables import ENGINE_PLACEMENT, TABLES, UNDECLARED_TABLES, Effect, JobTables, effect_of
 from run_batch.jobs.job.errors import JobError
 from run_batch.model.checkpoint.generation_config import ResolvedSampling, resolve_sampling
+from run_batch.model.checkpoint.hub import HUB_ID
 from run_batch.model.checkpoint.nearest_name import nearest_or_all
 from run_batch.model.checkpoint.refused_settings import find_refused
 from run_batch.model.checkpoint.settings import ModelSettings, SettingsError
-
-_HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 
 
 class JobConfig(JobTables):
@@ -66,8 +64,13 @@ class JobConfig(JobTables):
         """A path of job.toml as an absolute path; a URL, or a Hub id that is no path here, as it is."""
         local = self.folder / os.path.expanduser(path)
         # `org/name` is a Hub id, unless `org` is a folder here: then `name` is a mistyped file in it.
-        is_hub_id = _HUB_ID.fullmatch(path) and not local.parent.exists()
+        is_hub_id = HUB_ID.fullmatch(path) and not local.parent.exists()
         return path if "://" in path or is_hub_id else os.path.normpath(local)
+
+    def is_on_hub(self, path: str) -> bool:
+        """Whether a path of job.toml is the id of a repository on the Hub."""
+        resolved = self.resolve(path)
+        return "://" not in resolved and not os.path.isabs(resolved)
 
 
 def load_config(path: Path, overrides: tuple[str, ...] = ()) -> JobConfig:

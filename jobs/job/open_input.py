@@ -25,7 +25,7 @@ def open_source(config: JobConfig, index: bytes = b"") -> Source:
     table, is_result = config.input, _result_check(config)
     path = config.resolve(table.path)
     local = Path(path)
-    is_hub_id = "://" not in path and not local.is_absolute()
+    is_hub_id = config.is_on_hub(table.path)
     is_hf = table.format == "hf" or (table.format is None and (is_hub_id or is_saved_dataset(local)))
     try:
         if is_hf:

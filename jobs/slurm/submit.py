@@ -114,18 +114,13 @@ def _with_job_options(slurm: SlurmTable, job: PreparedJob) -> SlurmTable:
     return replace(slurm, options={**from_job, **slurm.options})
 
 
-def _is_hub_id(path: str) -> bool:
-    """Whether what JobConfig.resolve returned is the id of a model or data set on the Hub."""
-    return "://" not in path and not os.path.isabs(path)
-
-
 def _download_weights(config: JobConfig) -> None:
     """Download the weights of a model of the Hub once, before many tasks start and ask for them at the same time.
 
     Raises:
         JobError: they cannot be downloaded.
     """
-    if not _is_hub_id(config.resolve(config.model.path)):
+    if not config.is_on_hub(config.model.path):
         return
     try:
         download_model(config.model_settings)
@@ -138,7 +133,7 @@ def hub_environment(config: JobConfig) -> Mapping[str, str]:
     if config.input.path.startswith("hf://"):
         return {}  # rows are read from the Hub itself
     environment = {"HF_HUB_OFFLINE": "1"}
-    if any(_is_hub_id(config.resolve(path)) for path in (config.model.path, config.input.path)):
+    if any(map(config.is_on_hub, (config.model.path, config.input.path))):
         home = os.path.expanduser(os.environ.get("HF_HOME", "~/.cache/huggingface"))
         caches = {**os.environ, "HF_HOME": home}
         environment |= {name: os.path.abspath(caches[name]) for name in _HUB_CACHES if name in caches}

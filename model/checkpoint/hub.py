@@ -5,12 +5,13 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+# `org/name`.
+HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 
 
 def is_hub_id(path: str) -> bool:
     """Whether this is the id of a repository on the Hub, not a folder here."""
-    return not Path(path).is_dir() and bool(_HUB_ID.fullmatch(path)) and not path.startswith(".")
+    return not Path(path).is_dir() and bool(HUB_ID.fullmatch(path))
 
 
 def snapshot_folder(path: str, revision: str | None, files: Sequence[str]) -> Path | None:

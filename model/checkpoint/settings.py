@@ -7,7 +7,6 @@ import contextlib
 import dataclasses
 import json
 import logging
-import re
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from typing import Any
 
 from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
 
+from run_batch.model.checkpoint.hub import is_hub_id
 from run_batch.model.checkpoint.nearest_name import did_you_mean
 from run_batch.model.checkpoint.refused_settings import why_refused
 from run_batch.model.declaration import declaration_of, declared_classes
@@ -223,7 +223,7 @@ def _read_config(path: str) -> dict[str, Any] | None:
     """
     folder = Path(path)
     if not folder.is_dir():
-        if re.fullmatch(r"[\w.-]+/[\w.-]+", path) and not path.startswith("."):
+        if is_hub_id(path):
             return None
         raise SettingsError(f"model.path {path}: no such folder")
     try:

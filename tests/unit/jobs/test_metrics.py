@@ -1,4 +1,4 @@
-"""What a run tells of its stages."""
+"""Metrics: one line for each second of a run, and the stage that is its bottleneck."""
 
 import json
 import time
@@ -43,3 +43,20 @@ def test_the_bottleneck_is_the_stage_that_the_others_wait_for(tmp_path: Path) ->
     one_of_two = PoolCounts(9, 0.03, 0.0, rows_waiting=0, bytes_waiting=0, workers=2)
     assert interval(file, one_of_two, idle=True)["bottleneck"] == "mapping", "the last rows are with one worker"
     assert len(file.read_text().splitlines()) == 5
+
+
+def test_a_line_counts_its_own_interval_alone(tmp_path: Path) -> None:
+    metrics = Metrics(tmp_path / "metrics.jsonl")
+    for rows_mapped, seconds in ((30, 1.0), (70, 3.0)):
+        time.sleep(0.05)
+        metrics.lap("step")
+        metrics.add(20, 5)
+        pool = PoolCounts(rows_mapped, seconds, seconds, rows_waiting=1, bytes_waiting=9, workers=2)
+        metrics.write(pool, 0, 4, seconds, 0)
+    first, second = map(json.loads, (tmp_path / "metrics.jsonl").read_text().splitlines())
+    assert (first["rows_mapped"], second["rows_mapped"]) == (30, 40)
+    for name, value in (("rows_finished", 1), ("prompt_tokens", 20), ("generated_tokens", 5)):
+        assert first[name] == second[name] == value
+    assert (first["input_seconds"], second["input_seconds"]) == (1.0, 2.0)
+    assert (first["output_seconds"], second["output_seconds"]) == (1.0, 2.0)
+    assert second["step_seconds"] < first["step_seconds"] + 0.04, "the seconds of the first interval count again"
