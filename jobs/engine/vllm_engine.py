@@ -11,6 +11,7 @@ from typing import Any
 from run_batch.jobs.job.errors import JobError, RunError
 from run_batch.jobs.job.rows import Generation, MappedRow, RowFailure, TokenLogprob
 from run_batch.jobs.machine.processes import kill_tree
+from run_batch.model.checkpoint.missing_package import missing_packages_named
 from run_batch.model.checkpoint.settings import (
     ModelSettings,
     SettingsError,
@@ -57,7 +58,8 @@ class Engine:
         try:
             self._shared_params = build_sampling_params(sampling, output_kind=self._output_kind)
             engine_args = build_engine_args(settings)
-            vllm_config = engine_args.create_engine_config(UsageContext.LLM_CLASS)
+            with missing_packages_named(settings.path):
+                vllm_config = engine_args.create_engine_config(UsageContext.LLM_CLASS)
         except SettingsError as error:
             raise JobError(str(error)) from None
         except (VLLMValidationError, ValueError, TypeError, NotImplementedError) as error:
@@ -67,8 +69,9 @@ class Engine:
         self.max_num_seqs: int = vllm_config.scheduler_config.max_num_seqs
         self._reports = Reports()
         try:
-            self._engine = LLMEngine.from_vllm_config(vllm_config, UsageContext.LLM_CLASS, disable_log_stats=True)
-        except DeclarationError as error:
+            with missing_packages_named(settings.path):
+                self._engine = LLMEngine.from_vllm_config(vllm_config, UsageContext.LLM_CLASS, disable_log_stats=True)
+        except (DeclarationError, SettingsError) as error:
             raise JobError(str(error)) from None
         except Exception as error:
             report = self._reports.first()
