@@ -11,6 +11,7 @@ from typing import Any
 from run_batch.jobs.job.errors import JobError, RunError
 from run_batch.jobs.job.rows import Generation, MappedRow, RowFailure, RowResult, TokenLogprob
 from run_batch.jobs.machine.processes import kill_tree
+from run_batch.model.checkpoint.missing_package import missing_packages_named
 from run_batch.model.checkpoint.sampling_checks import check_reasoning_parser
 from run_batch.model.checkpoint.settings import (
     ModelSettings,
@@ -59,7 +60,7 @@ class Engine:
             config = _engine_config(settings)
         self.max_num_seqs: int = config.scheduler_config.max_num_seqs
         self._reports = Reports()
-        self._engine = _load(config, self._reports)
+        self._engine = _load(config, settings.path, self._reports)
 
         manager = getattr(getattr(self._engine.engine_core, "resources", None), "engine_manager", None)
         self._processes: list[Any] = list(getattr(manager, "processes", []))
@@ -187,10 +188,11 @@ def _engine_config(settings: ModelSettings) -> Any:
     engine_args = build_engine_args(settings)
     if engine_args.reasoning_parser:
         check_reasoning_parser(engine_args, cached_tokenizer_from_config(engine_args.create_model_config()))
-    return engine_args.create_engine_config(UsageContext.LLM_CLASS)
+    with missing_packages_named(settings.path):
+        return engine_args.create_engine_config(UsageContext.LLM_CLASS)
 
 
-def _load(config: Any, reports: Reports) -> Any:
+def _load(config: Any, model_path: str, reports: Reports) -> Any:
     from vllm import LLMEngine
     from vllm.usage.usage_lib import UsageContext
 
@@ -198,8 +200,9 @@ def _load(config: Any, reports: Reports) -> Any:
     # starts, which takes more than a second if these are not left out.
     gc.freeze()
     try:
-        return LLMEngine.from_vllm_config(config, UsageContext.LLM_CLASS, disable_log_stats=True)
-    except DeclarationError as error:
+        with missing_packages_named(model_path):
+            return LLMEngine.from_vllm_config(config, UsageContext.LLM_CLASS, disable_log_stats=True)
+    except (DeclarationError, SettingsError) as error:
         raise JobError(str(error)) from None
     except Exception as error:
         report = reports.first()

@@ -22,6 +22,7 @@ import pyarrow as pa
 from run_batch.io.inputs.source import RowBatch
 from run_batch.jobs.job.config import JobConfig
 from run_batch.jobs.job.errors import JobError
+from run_batch.model.checkpoint.settings import SettingsError
 from run_batch.model.declaration import DeclarationError
 from run_batch.model.plugin import PluginError, register
 
@@ -152,7 +153,7 @@ def serve(connection: Connection, others: Sequence[int]) -> None:
 
 
 def _problem(error: Exception, context: str) -> WorkerProblem:
-    if isinstance(error, JobError | PluginError | DeclarationError):
+    if isinstance(error, JobError | PluginError | DeclarationError | SettingsError):
         return WorkerProblem(str(error), bad_job=True)
     return WorkerProblem(context + traceback.format_exc(), bad_job=False)
 

@@ -13,6 +13,7 @@ from vllm.multimodal import MULTIMODAL_REGISTRY as VLLM_MULTIMODAL_REGISTRY
 from vllm.multimodal.processing import InputProcessingContext
 from vllm.tokenizers import cached_tokenizer_from_config
 
+from run_batch.model.checkpoint.missing_package import missing_packages_named
 from run_batch.model.checkpoint.sampling_checks import check_sampling
 from run_batch.model.checkpoint.settings import ModelSettings, SettingsError, build_engine_args, build_model_config
 from run_batch.model.declaration import RowError
@@ -62,20 +63,22 @@ class Renderer:
         scaled_jpeg_decoding: decode large JPEG files at a reduced size (see decode_image).
 
     Raises:
-        SettingsError: the model's settings are wrong.
+        SettingsError: the model's settings are wrong, or it needs a package that is not installed.
         DeclarationError: scaled decoding is asked for, and the model maps pixels by a function of its own.
     """
 
     def __init__(self, settings: ModelSettings, scaled_jpeg_decoding: bool = False) -> None:
-        self._engine_args = build_engine_args(settings)
-        self._model_config = build_model_config(settings, self._engine_args)
-        try:
-            tokenizer = cached_tokenizer_from_config(self._model_config)
-        except (ValueError, OSError) as error:
-            raise SettingsError(f"model.path {settings.path}: its tokenizer cannot be loaded: {error}") from error
+        self._path = settings.path
+        with missing_packages_named(settings.path):
+            self._engine_args = build_engine_args(settings)
+            self._model_config = build_model_config(settings, self._engine_args)
+            try:
+                tokenizer = cached_tokenizer_from_config(self._model_config)
+            except (ValueError, OSError) as error:
+                raise SettingsError(f"model.path {settings.path}: its tokenizer cannot be loaded: {error}") from error
+            self._renderer = _renderer_for(settings, self._model_config, tokenizer, scaled_jpeg_decoding)
         self.tokenizer = tokenizer
         self._prompt_tokenizer = PromptTokenizer(tokenizer)
-        self._renderer = _renderer_for(settings, self._model_config, tokenizer, scaled_jpeg_decoding)
 
     @property
     def max_model_len(self) -> int:
@@ -94,7 +97,8 @@ class Renderer:
             return None
         from vllm.model_executor.model_loader import get_model_architecture
 
-        model_cls, _ = get_model_architecture(self._model_config)
+        with missing_packages_named(self._path):
+            model_cls, _ = get_model_architecture(self._model_config)
         return model_cls.get_placeholder_str("image", 1)  # type: ignore[attr-defined]
 
     def check_sampling(self, sampling: Mapping[str, Any]) -> None:

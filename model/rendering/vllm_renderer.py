@@ -8,6 +8,8 @@ from PIL import Image
 from vllm.inputs.engine import tokens_input
 from vllm.multimodal.processing import ProcessorInputs, TimingContext
 
+from run_batch.model.checkpoint.missing_package import missing_package
+from run_batch.model.checkpoint.settings import SettingsError
 from run_batch.model.declaration import RowError
 from run_batch.model.images.row_image import EncodedImage, RowImage, decode_row_image
 from run_batch.model.rendering.engine_input import EngineInput
@@ -30,7 +32,11 @@ class VllmRenderer:
     def render(
         self, token_ids: Sequence[list[int]], images: Sequence[Sequence[RowImage]]
     ) -> list[EngineInput | RowError]:
-        """Render each row; one that the processor refuses gives a RowError."""
+        """Render each row; one that the processor refuses gives a RowError.
+
+        Raises:
+            SettingsError: the processor needs a package that is not installed.
+        """
         return [self._render_one(*row) for row in zip(token_ids, images, strict=True)]
 
     def _render_one(self, token_ids: list[int], images: Sequence[RowImage]) -> EngineInput | RowError:
@@ -44,6 +50,9 @@ class VllmRenderer:
             return error
         # The processors of vLLM and transformers raise exceptions of any type for images that they cannot take.
         except Exception as error:
+            missing = missing_package(error)
+            if missing is not None:
+                raise SettingsError(missing) from error
             return RowError("image_processing", f"{type(error).__name__}: {' '.join(str(error).split())}")
 
     def _decode_all(self, images: Sequence[RowImage]) -> list[Image.Image | torch.Tensor]:
