@@ -20,7 +20,7 @@ from run_batch.model.checkpoint.settings import (
     first_cause,
 )
 from run_batch.model.declaration import DeclarationError
-from run_batch.model.failure_reports import Reports, is_own_bug
+from run_batch.model.failure_reports import Fault, Report, Reports, is_own_bug
 
 # How a generation ends regularly, of vLLM's FINISH_REASON_STRINGS. `repetition` comes only where a job or a row sets
 # `repetition_detection`.
@@ -28,11 +28,27 @@ _REGULAR_ENDS = ("stop", "length", "repetition")
 
 
 class EngineDied(Exception):
-    """The engine cannot go on; the message is the cause, on one line. The rows in it may be to blame, or nobody."""
+    """The engine cannot go on; the message is the cause, on one line. The rows in it may be to blame, or nobody.
+
+    Attributes:
+        report: of the exception that ended it; None where a process is gone without one.
+    """
+
+    def __init__(self, message: str, report: Report | None = None) -> None:
+        super().__init__(message)
+        self.report = report
 
 
 class OwnBug(Exception):
-    """run-batch's own code failed in a process of the engine; the message is its traceback there."""
+    """run-batch's own code failed in a process of the engine; the message is its traceback there.
+
+    Attributes:
+        report: of that exception.
+    """
+
+    def __init__(self, report: Report) -> None:
+        super().__init__(report.trace)
+        self.report = report
 
 
 class Engine:
@@ -81,12 +97,11 @@ class Engine:
             raise JobError(str(error)) from None
         except Exception as error:
             report = self._reports.first()
-            if report is not None and not report.own_bug:
+            if report is not None and report.fault is Fault.DECLARATION:
                 raise JobError(report.text) from error
             # Whatever vLLM, torch and the model's own class raise: --verbose shows where.
-            raise RunError(
-                f"the engine does not start: {type(error).__name__}: {first_cause(error)} (--verbose tells more)"
-            ) from error
+            text = report.text if report is not None else _cause(error)
+            raise RunError(f"the engine does not start: {text} (--verbose tells more)") from error
 
         manager = getattr(getattr(self._engine.engine_core, "resources", None), "engine_manager", None)
         self._processes: list[Any] = list(getattr(manager, "processes", []))
@@ -154,10 +169,15 @@ class Engine:
 
     def _death(self, error: Exception) -> Exception:
         """What a failure of vLLM's means: a row may be to blame, unless the process that failed says otherwise."""
+        from vllm.v1.engine.exceptions import EngineDeadError
+
         report = self._reports.first()
-        if report is None:
-            return EngineDied(_cause(error))
-        return OwnBug(report.text) if report.own_bug else RunError(report.text)
+        if report is None and isinstance(error, EngineDeadError):
+            return EngineDied(f"{type(error).__name__}: {first_cause(error)}")  # its process keeps its error to itself
+        report = report or Report.of(error)
+        if report.fault is Fault.UNKNOWN:
+            return EngineDied(report.text, report)
+        return OwnBug(report) if report.fault is Fault.OWN_BUG else RunError(report.text)
 
     def kill(self) -> bool:
         """End the engine's processes where they are, from any thread; False where it runs in this process."""
@@ -186,8 +206,9 @@ class Engine:
 
 
 def _cause(error: Exception) -> str:
-    """The engine's process keeps its own error to itself: only its log has it."""
-    return f"{type(error).__name__}: {first_cause(error)}"
+    """An error on one line, with its place where that is in a plugin."""
+    report = Report.of(error)
+    return report.text if report.in_plugin else f"{type(error).__name__}: {first_cause(error)}"
 
 
 def _result(output: Any) -> RowResult:

@@ -21,7 +21,7 @@ from run_batch.jobs.machine.stop_signals import StopRequest
 from run_batch.jobs.results.commits import CommittedShards, read_commit
 from run_batch.jobs.runner.completion import complete_job, exit_code
 from run_batch.jobs.runner.finished_rows import FinishedRows
-from run_batch.jobs.runner.output import open_output
+from run_batch.jobs.runner.output import open_output, withdraw
 from run_batch.jobs.runner.pipeline import Pipeline
 from run_batch.jobs.runner.shard_assignment import next_work
 from run_batch.jobs.runner.share_lease import share_lease
@@ -110,6 +110,10 @@ class _Run:
                     if self._stop.requested:
                         break
                     self._stop.loading = True
+            except JobError:
+                claims.release_all()
+                withdraw(job.store)
+                raise
             finally:
                 claims.release_all()
         return self._end(rewritten=False)
