@@ -27,6 +27,7 @@ from run_batch.jobs.job.errors import (
 from run_batch.jobs.job.shares import WHOLE_JOB, Share
 from run_batch.jobs.machine.gpus import gpus_per_engine, take_own_gpus
 from run_batch.jobs.machine.slurm_environment import find_share
+from run_batch.model.failure_reports import Report
 
 _EXIT_CODES = """\b
 Exit codes:
@@ -227,14 +228,24 @@ def _exit_with(
         code = _complain(error, EXIT_RUN_FAILED, verbose)
     except (KeyboardInterrupt, Interrupted):
         code = EXIT_INTERRUPTED
-    except Exception:
+    except Exception as error:
         traceback.print_exc()
-        print("run-batch: this is a bug in run-batch; please report it with the lines above", file=sys.stderr)
+        print(f"run-batch: {_whose_bug(error)}; please report it with the lines above", file=sys.stderr)
         code = EXIT_RUN_FAILED
     summary.flush()
     sys.stderr.flush()
     # Everything is written; tearing down torch and vLLM would only take time.
     os._exit(code)
+
+
+def _whose_bug(error: Exception) -> str:
+    """An exception out of run-batch's own code; where a plugin's code or model class was running, that is named."""
+    report = getattr(error, "report", None) or Report.of(error)
+    return (
+        f"{report.text}; if not of the plugin, this is a bug in run-batch"
+        if report.in_plugin
+        else ("this is a bug in run-batch")
+    )
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

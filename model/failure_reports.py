@@ -1,33 +1,99 @@
 """Reports to the run why an engine process died; vLLM itself reports only that it did, and logs the rest.
 
 A failure of run-batch's own code, and a model that does not do what it declares, must not count as a death that a row
-may have caused. vLLM logs the exception that ends one of its processes, in that process, before the run learns of the
-death; a handler on vLLM's logger reads it there. It writes the report to an in-memory file (memfd) of the run's
-process, so nothing is left on disk, however the processes end.
+may have caused; of every other death the exception is kept, so that deaths of one cause are seen to be alike.
+
+vLLM logs the exception that ends one of its processes, in that process, before the run learns of the death; a handler
+on vLLM's logger reads it there. It writes the report to an in-memory file (memfd) of the run's process, so nothing is
+left on disk, however the processes end.
 """
 
+import contextlib
+import inspect
 import json
 import logging
 import os
+import sysconfig
 import traceback
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from enum import StrEnum
+from types import FrameType
 
 from run_batch.model.declaration import DeclarationError
 
 REPORT_VARIABLE = "RUN_BATCH_DEATH_REPORT"
 
 
+# Top-level names of the job's plugins, in this process.
+_plugins: set[str] = set()
+
+
+class Fault(StrEnum):
+    """Whose fault an exception is."""
+
+    OWN_BUG = "own bug"
+    DECLARATION = "declaration"  # the model does not do what it declares
+    UNKNOWN = "unknown"  # a row's, a plugin's, vLLM's or the machine's
+
+
 @dataclass(frozen=True, slots=True)
 class Report:
-    """The reason why a process ended.
+    """An exception that ended a process.
 
     Attributes:
-        own_bug: whether run-batch's own code failed; if not, the model's declaration is wrong.
-        text: the traceback of a bug, the message of a wrong declaration.
+        text: type, message and place, on one line; of a wrong declaration the message alone.
+        cause: type and place: equal for exceptions of one cause, whatever numbers their messages hold.
+        in_plugin: whether code of a plugin, or a model class of one, was running; `text` then names its file and line.
+        trace: the traceback.
     """
 
-    own_bug: bool
+    fault: Fault
     text: str
+    cause: str
+    in_plugin: bool
+    trace: str
+
+    @classmethod
+    def of(cls, error: BaseException) -> "Report":
+        """The report of an exception that was raised."""
+        steps = list(traceback.walk_tb(error.__traceback__))
+        own = [step for step in steps if _is_of_plugin(step[0])]
+        places = [(frame.f_code.co_filename, line) for frame, line in own] or _plugin_classes(steps)
+        fallback = [(frame.f_code.co_filename, line) for frame, line in steps]
+        place = "".join(f" ({file}, line {line})" for file, line in (places or fallback)[-1:])
+        name, message = type(error).__name__, " ".join(str(error).split())
+        trace = "".join(traceback.format_exception(error))
+        if isinstance(error, DeclarationError):
+            return cls(Fault.DECLARATION, str(error), name, bool(places), trace)
+        fault = Fault.OWN_BUG if is_own_bug(error) else Fault.UNKNOWN
+        return cls(fault, f"{name}: {message}{place}", f"{name}{place}", bool(places), trace)
+
+
+def name_plugins(modules: Iterable[str]) -> None:
+    """Tell which modules are the job's plugins."""
+    _plugins.update(module.partition(".")[0] for module in modules)
+
+
+def _plugin_classes(steps: Iterable[tuple[FrameType, int]]) -> list[tuple[str, int]]:
+    """File and line of the plugins' classes whose inherited methods run in these frames."""
+    places = []
+    for frame, _ in steps:
+        cls = type(frame.f_locals.get("self"))
+        if cls.__module__.partition(".")[0] in _plugins:
+            with contextlib.suppress(OSError, TypeError):
+                places.append((str(inspect.getsourcefile(cls)), inspect.getsourcelines(cls)[1]))
+    return places
+
+
+def _is_of_plugin(frame: FrameType) -> bool:
+    """Whether code of a plugin runs in a frame, or of a module that is not installed, as those beside a plugin."""
+    top = str(frame.f_globals.get("__name__", "")).partition(".")[0]
+    if top in _plugins:
+        return True
+    file = frame.f_code.co_filename
+    installed = tuple(sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib"))
+    return bool(_plugins) and top not in ("run_batch", "__main__") and not file.startswith((*installed, "<"))
 
 
 def is_own_bug(error: BaseException) -> bool:
@@ -49,16 +115,17 @@ class Reports:
         os.environ[REPORT_VARIABLE] = f"/proc/{os.getpid()}/fd/{self._file}"
 
     def first(self) -> Report | None:
-        """The first report; None where a row may be to blame, or no process could write one."""
-        line, _, _ = os.pread(self._file, os.fstat(self._file).st_size, 0).partition(b"\n")
-        return Report(**json.loads(line)) if line else None
+        """The first report, one of a known fault before others; None where no process could write one."""
+        lines = os.pread(self._file, os.fstat(self._file).st_size, 0).splitlines()
+        reports = [Report(**{**report, "fault": Fault(report["fault"])}) for report in map(json.loads, lines)]
+        return min(reports, key=lambda report: report.fault is Fault.UNKNOWN, default=None)
 
     def close(self) -> None:
         os.close(self._file)
 
 
 class DeathReporter(logging.Handler):
-    """Writes a report for each exception that vLLM logs and that no row is to blame for."""
+    """Writes a report for each exception that vLLM logs."""
 
     def __init__(self, path: str) -> None:
         super().__init__(logging.ERROR)
@@ -66,16 +133,12 @@ class DeathReporter(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         error = record.exc_info[1] if record.exc_info else None
-        if isinstance(error, DeclarationError):
-            report = Report(own_bug=False, text=str(error))
-        elif error is not None and is_own_bug(error):
-            report = Report(own_bug=True, text="".join(traceback.format_exception(error)))
-        else:
+        if error is None:
             return
         try:
             # One write, so that reports of several processes (tensor parallelism) do not mix.
             file = os.open(self._path, os.O_WRONLY | os.O_APPEND)
-            os.write(file, json.dumps(asdict(report)).encode() + b"\n")
+            os.write(file, json.dumps(asdict(Report.of(error))).encode() + b"\n")
             os.close(file)
         except OSError:  # the run has ended
             self.handleError(record)

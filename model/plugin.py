@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from run_batch.model.declaration import DeclarationError, declared_classes
-from run_batch.model.failure_reports import report_deaths
+from run_batch.model.failure_reports import name_plugins, report_deaths
 
 PLUGINS_VARIABLE = "RUN_BATCH_PLUGINS"
 OWN_MODELS = ("run_batch.model.families.llava", "run_batch.model.families.llava_next")
@@ -51,6 +51,7 @@ def register() -> None:
     plugins = json.loads(announced)
     if plugins["folder"] not in sys.path:
         sys.path.append(plugins["folder"])
+    name_plugins(plugins["modules"])
     for module in OWN_MODELS:
         importlib.import_module(module)
     for module in plugins["modules"]:

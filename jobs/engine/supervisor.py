@@ -2,20 +2,21 @@
 
 To the pipeline this looks like an engine that never dies: rows go in, and every row comes out as a Generation or a
 RowFailure. A row that kills the engine each time is found (see suspects.py) and fails with `engine_died`. What no row
-causes ends the run instead: an engine that does not start, or that dies of every row.
+causes ends the run instead: an engine that does not start, or that dies of every row (see first_deaths.py).
 """
 
 import contextlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from run_batch.jobs.engine.admission import rows_to_add
+from run_batch.jobs.engine.first_deaths import FirstDeaths
 from run_batch.jobs.engine.restartable_engine import RestartableEngine
 from run_batch.jobs.engine.row_places import Place, RowPlaces
 from run_batch.jobs.engine.running_rows import RunningRows
 from run_batch.jobs.engine.suspects import Suspects
 from run_batch.jobs.engine.vllm_engine import Engine, EngineDied
-from run_batch.jobs.job.errors import RunError, storage_errors
+from run_batch.jobs.job.errors import JobError, RunError, storage_errors
 from run_batch.jobs.job.rows import MappedRow, RowFailure, RowResult
 from run_batch.jobs.machine.stop_signals import StopRequest
 
@@ -50,18 +51,22 @@ class Supervisor:
         """
         self._engine = RestartableEngine(start, step_seconds, stop)
         self.max_num_seqs = self._engine.max_num_seqs
-        self._suspects, self._places = Suspects(), RowPlaces()
+        self._suspects, self._places, self._first_deaths = Suspects(), RowPlaces(), FirstDeaths()
         self._input_ended = False
 
-    def remember(self, suspects: Suspects, record: RunningRows, save: Callable[[], None]) -> None:
+    def remember(
+        self, suspects: Suspects, record: RunningRows, save: Callable[[], None], has_results: bool = False
+    ) -> None:
         """Set what outlives this process; called before the first row is added.
 
         Args:
+            has_results: earlier processes have generated rows of the job, so the model works.
             suspects: what earlier processes found out about rows that kill the engine.
             record: the file that tells the next process which rows are in the engine.
             save: makes finished rows durable, from any thread; called before a hanging engine ends this process.
         """
         self._suspects, self._engine.record, self._engine.save = suspects, record, save
+        self._first_deaths.works = has_results
 
     @property
     def unfinished(self) -> int:
@@ -87,6 +92,7 @@ class Supervisor:
         """Take one row; one that has failed already, or that vLLM refuses at once, is given back as its failure.
 
         Raises:
+            JobError: the code of a plugin fails whatever row it gets.
             RunError: the engine dies of every row or does not start again, or the output folder cannot be written to.
         """
         if isinstance(row, RowFailure):
@@ -96,7 +102,7 @@ class Supervisor:
             self._blame(row.row)
         elif self._suspects.is_suspect(row.row):
             self._places.put(row, Place.SUSPECT)
-        elif self._suspects.groups or self._places.count(Place.WAITING):
+        elif self._suspects.groups or self._places.count(Place.WAITING) or self._first_deaths.probe is not None:
             self._places.put(row, Place.WAITING)
         else:
             try:
@@ -113,7 +119,7 @@ class Supervisor:
         """Run the model once; the rows that this finished. After a death: none, and a new engine is started.
 
         Raises:
-            OwnBug, RunError: see `add` and Engine.step.
+            OwnBug, JobError, RunError: see `add` and Engine.step.
         """
         finished: list[RowResult] = []
         try:
@@ -122,6 +128,8 @@ class Supervisor:
                 finished += self._engine.step()
         except EngineDied as death:
             self._recover(death)
+        if finished:
+            self._first_deaths.finished_a_row()
         for result in finished:
             self._places.remove(result.row)
             self._suspects.clear(result.row)
@@ -140,12 +148,25 @@ class Supervisor:
         self._engine.close()
 
     def _fill_engine(self) -> None:
+        if self._first_deaths.probe is not None:
+            self._run_alone(self._first_deaths.probe)
+            return
         capacity = ROWS_IN_ENGINE * self.max_num_seqs
         is_proven = self._engine.finished >= _FINISHED_BEFORE_SUSPECTS * self.max_num_seqs
         for row in rows_to_add(self._places, self._suspects.groups, capacity, is_proven, self._input_ended):
             failure = self._add_to_engine(row)
             if failure is not None:
                 self._places.put(failure, Place.REFUSED)
+
+    def _run_alone(self, probe: int) -> None:
+        waiting = self._places.mapped_rows(Place.WAITING)
+        if self._places.count(Place.IN_ENGINE):
+            return
+        (row,) = (row for row in waiting if row.row == probe)
+        failure = self._add_to_engine(row)
+        if failure is not None:
+            self._places.put(failure, Place.REFUSED)
+            self._first_deaths.refused(probe, [row.row for row in waiting])
 
     def _add_to_engine(self, row: MappedRow) -> RowFailure | None:
         self._places.put(row, Place.IN_ENGINE)
@@ -160,29 +181,42 @@ class Supervisor:
         if self._engine.is_stopped_by_signal():
             return
         rows = self._places.mapped_rows(Place.IN_ENGINE)
-        print(f"the engine died ({death}); starting it again, {len(rows)} rows were in it", file=sys.stderr)
+        print(f"the engine died ({death}), {len(rows)} rows were in it", file=sys.stderr)
+        self._end_if_it_dies_of_every_row(death, rows)
         with storage_errors(_WHAT_FAILED):
             blamed = self._suspects.died([row.row for row in rows])
         self._engine.discard(row.row for row in rows)
         for row in rows:
             if row.row == blamed:
                 print(f"row {row.row} kills the engine each time, alone: it is set aside", file=sys.stderr)
-                self._blame(row.row)
+                self._blame(row.row, death)
             else:
                 self._places.put(row, Place.SUSPECT if self._suspects.is_suspect(row.row) else Place.WAITING)
+        self._first_deaths.choose_probe([row.row for row in self._places.mapped_rows(Place.WAITING)])
         self._engine.restart()
 
-    def _blame(self, row: int) -> None:
-        failure = RowFailure(row, "engine_died", "the engine dies each time that it runs this row, alone")
+    def _end_if_it_dies_of_every_row(self, death: EngineDied, rows: Sequence[MappedRow]) -> None:
+        try:
+            self._first_deaths.died(death, [row.row for row in rows])
+        except (JobError, RunError):
+            with storage_errors(_WHAT_FAILED):
+                self._suspects.forget()
+            self._engine.discard(row.row for row in rows)
+            raise
+
+    def _blame(self, row: int, death: EngineDied | None = None) -> None:
+        """Let a row fail; the death is not known where an earlier process has blamed it."""
+        why = f": {death}" if death is not None else ""
+        failure = RowFailure.of(row, "engine_died", f"the engine dies each time that it runs this row, alone{why}")
         self._places.put(failure, Place.BLAMED)
         if (count := self._places.count(Place.BLAMED)) > _BLAMED_IN_SUCCESSION:
             with storage_errors(_WHAT_FAILED):
                 self._suspects.forget()
-            raise _dies_of_every_row(count)
+            raise _dies_of_every_row(count, why)
 
 
-def _dies_of_every_row(count: int) -> RunError:
+def _dies_of_every_row(count: int, why: str) -> RunError:
     return RunError(
-        f"the engine dies whatever row it gets: {count} in succession, each of them alone. That is not the rows' "
+        f"the engine dies whatever row it gets: {count} in succession, each of them alone{why}. That is not the rows' "
         "fault: find the cause with --verbose, and run the same command again"
     )

@@ -21,7 +21,7 @@ from run_batch.model.checkpoint.settings import (
     first_cause,
 )
 from run_batch.model.declaration import DeclarationError
-from run_batch.model.failure_reports import Reports, is_own_bug
+from run_batch.model.failure_reports import Fault, Report, Reports, is_own_bug
 
 # How a generation ends regularly, of vLLM's FINISH_REASON_STRINGS. `repetition` comes only where a job or a row sets
 # `repetition_detection`.
@@ -29,11 +29,27 @@ _REGULAR_ENDS = ("stop", "length", "repetition")
 
 
 class EngineDied(Exception):
-    """The engine has failed, and a row in it may be the cause; the message says how, on one line."""
+    """The engine has failed, and a row in it may be the cause; the message says how, on one line.
+
+    Attributes:
+        report: of the exception that ended it; None if a process died without one.
+    """
+
+    def __init__(self, message: str, report: Report | None = None) -> None:
+        super().__init__(message)
+        self.report = report
 
 
 class OwnBug(Exception):
-    """run-batch's own code has failed in a process of the engine; the message is the traceback of that process."""
+    """run-batch's own code has failed in a process of the engine; the message is the traceback of that process.
+
+    Attributes:
+        report: of that exception.
+    """
+
+    def __init__(self, report: Report) -> None:
+        super().__init__(report.trace)
+        self.report = report
 
 
 class Engine:
@@ -132,10 +148,15 @@ class Engine:
 
     def _death(self, error: Exception) -> Exception:
         """The exception for a failure of vLLM: EngineDied, unless a process has reported a cause that is no row."""
+        from vllm.v1.engine.exceptions import EngineDeadError
+
         report = self._reports.first()
-        if report is None:
-            return EngineDied(_cause(error))
-        return OwnBug(report.text) if report.own_bug else RunError(report.text)
+        if report is None and isinstance(error, EngineDeadError):
+            return EngineDied(f"{type(error).__name__}: {first_cause(error)}")  # its process keeps its error to itself
+        report = report or Report.of(error)
+        if report.fault is Fault.UNKNOWN:
+            return EngineDied(report.text, report)
+        return OwnBug(report) if report.fault is Fault.OWN_BUG else RunError(report.text)
 
     def kill(self) -> bool:
         """Send SIGKILL to the engine's processes, from any thread; False if the engine runs in this process."""
@@ -206,17 +227,17 @@ def _load(config: Any, model_path: str, reports: Reports) -> Any:
         raise JobError(str(error)) from None
     except Exception as error:
         report = reports.first()
-        if report is not None and not report.own_bug:
+        if report is not None and report.fault is Fault.DECLARATION:
             raise JobError(report.text) from error
         # Whatever vLLM, torch and the model's own class raise: --verbose shows where.
-        raise RunError(
-            f"the engine does not start: {type(error).__name__}: {first_cause(error)} (--verbose tells more)"
-        ) from error
+        text = report.text if report is not None else _cause(error)
+        raise RunError(f"the engine does not start: {text} (--verbose tells more)") from error
 
 
 def _cause(error: Exception) -> str:
-    # The error of another process is in vLLM's log only; this one says no more than that the process is dead.
-    return f"{type(error).__name__}: {first_cause(error)}"
+    """An error on one line, with its place where that is in a plugin."""
+    report = Report.of(error)
+    return report.text if report.in_plugin else f"{type(error).__name__}: {first_cause(error)}"
 
 
 def _result(output: Any) -> RowResult:

@@ -19,7 +19,7 @@ from run_batch.jobs.job.errors import JobError
 from run_batch.jobs.job.plan import Plan
 
 JOB_FILE = "job.json"
-_INDEX_FILE = "input.json"
+INDEX_FILE = "input.json"
 
 
 def job_identity(config: JobConfig, source: Source) -> dict[str, Any]:
@@ -121,7 +121,7 @@ def _show(identity: dict[str, Any], name: str) -> str:
 def recorded_index(store: ShardStore) -> bytes:
     """What `record_job` has kept of the input's files; empty before that."""
     try:
-        return (store.run_folder / _INDEX_FILE).read_bytes()
+        return (store.run_folder / INDEX_FILE).read_bytes()
     except OSError:
         return b""
 
@@ -135,7 +135,7 @@ def record_job(store: ShardStore, identity: dict[str, Any], plan: Plan, source: 
     if (store.run_folder / JOB_FILE).exists():
         return
     if isinstance(source, ParquetSource):
-        replace_file(store.run_folder / _INDEX_FILE, source.index)
+        replace_file(store.run_folder / INDEX_FILE, source.index)
     content = {
         "job_hash": job_hash(identity),
         "identity": identity,

@@ -73,6 +73,11 @@ class FinishedRows:
         self.progress.truncated_open = self._writer.truncated_added - self._writer.truncated_committed
 
     @property
+    def has_texts(self) -> bool:
+        """Whether any row of the share has been generated, by this run or an earlier one."""
+        return self.progress.done > self.progress.failed
+
+    @property
     def rows_committed(self) -> int:
         """Rows that this run has taken and that are in committed shards."""
         return self._writer.rows_committed

@@ -113,11 +113,12 @@ class Pipeline:
     def _begin(self, engine: Supervisor, finished: FinishedRows) -> None:
         """Take what earlier runs left, before the first row of this one."""
         self._stop.save = finished.save_now
-        places = 2 * ROWS_IN_ENGINE * engine.max_num_seqs
-        with storage_errors(f"output.path {self._job.store.folder} cannot be written to"):
-            engine.remember(self._resumed.suspects, RunningRows(self._resumed.note_file, places), finished.save_now)
         finished.adopt(self._resumed.adopted)
         finished.take_recovered(self._resumed.results)
+        places = 2 * ROWS_IN_ENGINE * engine.max_num_seqs
+        with storage_errors(f"output.path {self._job.store.folder} cannot be written to"):
+            record = RunningRows(self._resumed.note_file, places)
+            engine.remember(self._resumed.suspects, record, finished.save_now, finished.has_texts)
 
     def _generate(
         self, pool: WorkerPool, engine: Supervisor, finished: FinishedRows, first: MappedRows | None, lease: Lease
@@ -140,7 +141,9 @@ class Pipeline:
                 finished.tell(pool, engine, self._assignment.rows_stolen)
                 lease.check()
         except JobError as error:  # found late, by a row that needs it: the rows before it are kept
-            raise RunError(str(error)) from None
+            if not finished.has_texts:
+                raise
+            raise RunError(str(error)) from error
         except LeaseLost as lost:
             raise RunError(f"output.path {self._job.store.folder}: {lost}; this run stops") from None
         finally:

@@ -22,7 +22,7 @@ from run_batch.jobs.results.shard_commits import CommittedShards, read_commit
 from run_batch.jobs.runner.finished_rows import FinishedRows
 from run_batch.jobs.runner.job_completion import complete_job, exit_code
 from run_batch.jobs.runner.pipeline import Pipeline
-from run_batch.jobs.runner.run_outputs import open_output
+from run_batch.jobs.runner.run_outputs import open_output, withdraw
 from run_batch.jobs.runner.shard_assignment import next_work
 from run_batch.jobs.runner.share_lease import share_lease
 from run_batch.jobs.runner.work_planning import failed_work
@@ -110,6 +110,10 @@ class _Run:
                     if self._stop.requested:
                         break
                     self._stop.loading = True
+            except JobError:
+                claims.release_all()
+                withdraw(job.store)
+                raise
             finally:
                 claims.release_all()
         return self._end(rewritten=False)

@@ -1,14 +1,16 @@
 """Opens what a run writes to: journal, shards, progress and metrics of a share, in its output folder."""
 
+import contextlib
 from collections.abc import Mapping
 
-from run_batch.io.coordination.claims import Claims
+from run_batch.io.coordination.claims import Claims, claimed
 from run_batch.io.outputs.journal import JournalWriter
+from run_batch.io.outputs.shards import ShardStore
 from run_batch.jobs.job.errors import storage_errors
-from run_batch.jobs.job.job_identity import job_hash, record_job
+from run_batch.jobs.job.job_identity import INDEX_FILE, JOB_FILE, job_hash, record_job
 from run_batch.jobs.job.prepare import PreparedJob
 from run_batch.jobs.job.work import Work
-from run_batch.jobs.results.journal_files import journal_folder, segment_name, writer_name
+from run_batch.jobs.results.journal_files import journal_folder, segment_name, segments, writer_name
 from run_batch.jobs.results.journal_rows import JournalRow, encode_rows
 from run_batch.jobs.results.result_table import ShardTables
 from run_batch.jobs.results.shard_commits import Commit, CommittedShards
@@ -66,3 +68,16 @@ def _open_journal(job: PreparedJob, writer: str) -> JournalWriter[JournalRow]:
         return segment_name(shards, job.share.label, writer)
 
     return JournalWriter[JournalRow](journal_folder(job.store), segment, job_hash(job.identity), encode_rows)
+
+
+def withdraw(store: ShardStore) -> None:
+    """Remove what a job that could not begin has written, so that the corrected job may take its folder.
+
+    Nothing is removed once there are results, or while other processes work on the job.
+    """
+    with contextlib.suppress(OSError):
+        if store.committed() or claimed(store.run_folder) or segments(store):
+            return
+        for name in (JOB_FILE, INDEX_FILE, PROGRESS_FILE, METRICS_FILE):
+            (store.own_folder / name).unlink(missing_ok=True)
+        journal_folder(store).rmdir()

@@ -14,6 +14,7 @@ from run_batch.jobs.engine.vllm_engine import OwnBug
 from run_batch.jobs.job.errors import RunError
 from run_batch.jobs.job.rows import MappedRow, RowFailure, RowResult
 from run_batch.jobs.machine.stop_signals import StopRequest
+from run_batch.model.failure_reports import Fault, Report
 
 
 @pytest.fixture(autouse=True)
@@ -67,7 +68,7 @@ def test_a_bug_in_a_process_of_the_engine_starts_no_other_engine() -> None:
     engines = Engines()
     supervisor = Supervisor(engines, 0, StopRequest())
     supervisor.add(row(0))
-    engines.started[0].raises = OwnBug("Traceback of the engine's process")
+    engines.started[0].raises = OwnBug(Report(Fault.OWN_BUG, "KeyError", "KeyError", False, "Traceback"))
     with pytest.raises(OwnBug):
         supervisor.step()
     assert len(engines.started) == 1
