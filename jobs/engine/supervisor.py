@@ -9,7 +9,7 @@ import contextlib
 import sys
 from collections.abc import Callable, Sequence
 
-from run_batch.jobs.engine.admission import rows_to_add
+from run_batch.jobs.engine.engine_feed import ROWS_IN_ENGINE, EngineFeed
 from run_batch.jobs.engine.first_deaths import FirstDeaths
 from run_batch.jobs.engine.restartable_engine import RestartableEngine
 from run_batch.jobs.engine.row_places import Place, RowPlaces
@@ -20,12 +20,6 @@ from run_batch.jobs.job.errors import JobError, RunError, storage_errors
 from run_batch.jobs.job.rows import MappedRow, RowFailure, RowResult
 from run_batch.jobs.machine.stop_signals import StopRequest
 
-# Rows added to the engine, as a multiple of max_num_seqs: the others wait inside it, so that the next step does not
-# lack a row when one has just finished.
-ROWS_IN_ENGINE = 2
-# Rows that a new engine finishes before suspects run, as a multiple of max_num_seqs: the more, the less likely is it
-# that kills from outside hit the same suspects again and again.
-_FINISHED_BEFORE_SUSPECTS = 10
 # After this many blamed rows in succession, with no row finished in between, the rows are not the cause.
 _BLAMED_IN_SUCCESSION = 8
 _WHAT_FAILED = "what is known of rows that kill the engine cannot be written down"
@@ -42,31 +36,28 @@ class Supervisor:
         """Start the first engine.
 
         Args:
-            start: starts an engine.
+            start: starts an engine; what it raises, this raises too.
             step_seconds: a step that takes longer counts as a death; 0 for no limit.
             stop: an engine that dies after a request to stop is not started again.
-
-        Raises:
-            JobError, RunError: what `start` raises.
         """
         self._engine = RestartableEngine(start, step_seconds, stop)
         self.max_num_seqs = self._engine.max_num_seqs
         self._suspects, self._places, self._first_deaths = Suspects(), RowPlaces(), FirstDeaths()
+        self._feed = EngineFeed(self._engine, self._places, self._suspects, self._first_deaths)
         self._input_ended = False
 
-    def remember(
-        self, suspects: Suspects, record: RunningRows, save: Callable[[], None], has_results: bool = False
-    ) -> None:
+    def remember(self, suspects: Suspects, record: RunningRows, save: Callable[[], None], works: bool = False) -> None:
         """Set what outlives this process; called before the first row is added.
 
         Args:
-            has_results: earlier processes have generated rows of the job, so the model works.
             suspects: what earlier processes found out about rows that kill the engine.
             record: the file that tells the next process which rows are in the engine.
             save: makes finished rows durable, from any thread; called before a hanging engine ends this process.
+            works: earlier processes have generated rows of the job, so the model does not fail on every row.
         """
-        self._suspects, self._engine.record, self._engine.save = suspects, record, save
-        self._first_deaths.works = has_results
+        self._suspects = self._feed.suspects = suspects
+        self._engine.record, self._engine.save = record, save
+        self._first_deaths.works = works
 
     @property
     def unfinished(self) -> int:
@@ -106,7 +97,7 @@ class Supervisor:
             self._places.put(row, Place.WAITING)
         else:
             try:
-                return self._add_to_engine(row)
+                return self._feed.add(row)
             except EngineDied as death:
                 self._recover(death)
         return None
@@ -123,7 +114,7 @@ class Supervisor:
         """
         finished: list[RowResult] = []
         try:
-            self._fill_engine()
+            self._feed.fill(self._input_ended)
             if self._places.count(Place.IN_ENGINE):
                 finished += self._engine.step()
         except EngineDied as death:
@@ -146,35 +137,6 @@ class Supervisor:
         with contextlib.suppress(OSError):  # costs the next run some restarts at most
             self._suspects.save()
         self._engine.close()
-
-    def _fill_engine(self) -> None:
-        if self._first_deaths.probe is not None:
-            self._run_alone(self._first_deaths.probe)
-            return
-        capacity = ROWS_IN_ENGINE * self.max_num_seqs
-        is_proven = self._engine.finished >= _FINISHED_BEFORE_SUSPECTS * self.max_num_seqs
-        for row in rows_to_add(self._places, self._suspects.groups, capacity, is_proven, self._input_ended):
-            failure = self._add_to_engine(row)
-            if failure is not None:
-                self._places.put(failure, Place.REFUSED)
-
-    def _run_alone(self, probe: int) -> None:
-        waiting = self._places.mapped_rows(Place.WAITING)
-        if self._places.count(Place.IN_ENGINE):
-            return
-        (row,) = (row for row in waiting if row.row == probe)
-        failure = self._add_to_engine(row)
-        if failure is not None:
-            self._places.put(failure, Place.REFUSED)
-            self._first_deaths.refused(probe, [row.row for row in waiting])
-
-    def _add_to_engine(self, row: MappedRow) -> RowFailure | None:
-        self._places.put(row, Place.IN_ENGINE)
-        failure = self._engine.add(row)
-        if failure is not None:
-            self._places.remove(row.row)
-            self._suspects.clear(row.row)
-        return failure
 
     def _recover(self, death: EngineDied) -> None:
         """Decide where the rows go that were in the dead engine, and start another one."""

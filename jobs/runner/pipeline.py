@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterator
 from run_batch.io.coordination.claims import Claims
 from run_batch.io.coordination.lease import Lease, LeaseLost
 from run_batch.io.inputs.source import RowBatch
+from run_batch.jobs.engine.engine_feed import ROWS_IN_ENGINE
 from run_batch.jobs.engine.running_rows import RunningRows
-from run_batch.jobs.engine.supervisor import ROWS_IN_ENGINE, Supervisor
+from run_batch.jobs.engine.supervisor import Supervisor
 from run_batch.jobs.engine.vllm_engine import Engine
 from run_batch.jobs.job.columns import needed_columns
 from run_batch.jobs.job.errors import Interrupted, JobError, RunError, storage_errors

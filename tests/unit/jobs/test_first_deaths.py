@@ -96,7 +96,7 @@ def test_deaths_without_an_exception_are_not_taken_for_one() -> None:
 def test_once_the_job_has_results_a_row_is_to_blame(tmp_path: Path) -> None:
     supervisor = Supervisor(Engines(lambda: FailingEngine(range(2))), 0, StopRequest())
     record = RunningRows(tmp_path / "running", 8)
-    supervisor.remember(Suspects(), record, lambda: None, has_results=True)
+    supervisor.remember(Suspects(), record, lambda: None, works=True)
     for row in range(2):
         supervisor.add(MappedRow(row, None, {}))
     supervisor.end_input()
