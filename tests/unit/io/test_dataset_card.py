@@ -110,7 +110,7 @@ def test_a_configuration_is_named_where_a_readme_declares_several(tmp_path: Path
 
 
 def test_a_readme_without_configurations_changes_nothing(tmp_path: Path) -> None:
-    write(tmp_path / "in", LAYOUTS["none"])
+    write(tmp_path / "in", ["a.parquet", "sub/b.parquet", "trained.parquet", "latest.parquet", "contest/c.parquet"])
     for text in ("# configs:", "---\nlicense: mit\n---\n", "---\nconfigs:\n---\n", "---\nno end\nconfigs: [a]"):
         (tmp_path / "in" / "README.md").write_text(text)
         assert ParquetSource(str(tmp_path / "in")).num_rows == 50
