@@ -167,6 +167,7 @@ class Declaration:
 
     Attributes:
         mappers: input mappers by what they take: `image_pixels`, `image_features` or `image` (either).
+        changes_text: whether the input processor may change tokens outside the placeholder ranges.
         own: what the class itself declares; the rest is inherited from its base class.
     """
 
@@ -174,6 +175,7 @@ class Declaration:
     mappers: dict[str, InputMapper] = field(default_factory=dict)
     input_processor: InputProcessor | None = None
     dummy_data: DummyDataFactory | None = None
+    changes_text: bool = False
     own: set[str] = field(default_factory=set)
 
     def claim(self, what: str) -> None:

@@ -126,15 +126,22 @@ class MultiModalRegistry:
 class InputRegistry:
     """Registers input processors and dummy data: how prompts get their placeholder tokens, and how large they get."""
 
-    def register_input_processor(self, fn: InputProcessor) -> Callable[[ModelClass], ModelClass]:
-        """Declare the input processor: `fn` takes (context, prompts) and returns the prompts expanded, in order."""
+    def register_input_processor(
+        self, fn: InputProcessor, changes_text: bool = False
+    ) -> Callable[[ModelClass], ModelClass]:
+        """Declare the input processor: `fn` takes (context, prompts) and returns the prompts expanded, in order.
+
+        Args:
+            changes_text: whether `fn` also changes, drops or adds tokens outside the placeholder ranges; without it,
+                that counts as a mistake and stops the job.
+        """
         _require_function(fn, "INPUT_REGISTRY.register_input_processor")
 
         def decorate(model_cls: ModelClass) -> ModelClass:
             _require_arguments(model_cls, "input processor", fn, "context, prompts")
             declaration = _declare(model_cls)
             declaration.claim("input processors")
-            declaration.input_processor = fn
+            declaration.input_processor, declaration.changes_text = fn, changes_text
             return model_cls
 
         return decorate

@@ -18,6 +18,8 @@ from run_batch.model.declaration import (
     place_of,
 )
 from run_batch.model.images.decode import DecodedImage
+from run_batch.model.rendering.finite_values import FiniteCheck
+from run_batch.model.rendering.kept_text import first_change
 
 Tensors = Mapping[str, torch.Tensor | Sequence[torch.Tensor]]
 
@@ -28,6 +30,7 @@ class DeclaredFunctions:
     def __init__(self, context: InputProcessingContext, declaration: Declaration) -> None:
         self._context = context
         self._declaration = declaration
+        self._finite = FiniteCheck()
 
     def map_pixels(self, images: Sequence[DecodedImage]) -> Tensors:
         """The model's keyword tensors, each with one entry per image, from images given as pixels.
@@ -51,7 +54,9 @@ class DeclaredFunctions:
 
     def _map(self, name: str, mapper: InputMapper, items: Sequence[Any]) -> Tensors:
         tensors = self._call(f"input mapper for {name}", mapper, list(items))
-        _check_batched(self._where(f"input mapper for {name}", mapper), tensors, len(items))
+        where = self._where(f"input mapper for {name}", mapper)
+        _check_batched(where, tensors, len(items))
+        self._finite.check(where, items, tensors)
         return tensors
 
     def expand(self, prompts: Sequence[TokenizedPrompt]) -> list[TokenizedPrompt]:
@@ -64,8 +69,29 @@ class DeclaredFunctions:
         """
         processor = self._declaration.input_processor
         expanded = list(prompts) if processor is None else self._call("input processor", processor, list(prompts))
-        _check_expanded(self._where("input processor", processor), prompts, expanded)
+        where = self._where("input processor", processor)
+        _check_expanded(where, prompts, expanded)
+        if processor is not None and not self._declaration.changes_text:
+            for before, after in zip(prompts, expanded, strict=True):
+                self._check_text(where, before.prompt_token_ids, after)
         return list(expanded)
+
+    def _check_text(self, where: str, before: list[int], after: TokenizedPrompt) -> None:
+        change = first_change(before, after.prompt_token_ids, after.placeholders)
+        if change is not None:
+            raise DeclarationError(
+                f"{where} changes the prompt's text: token {change[0]} of the prompt is "
+                f"{self._token(before, change[0])}, and token {change[1]} of what it gave, in the same place, is "
+                f"{self._token(after.prompt_token_ids, change[1])}. Tokens outside the placeholder ranges must stay; "
+                "if the change is meant, declare it: register_input_processor(..., changes_text=True)"
+            )
+
+    def _token(self, token_ids: Sequence[int], position: int) -> str:
+        if position >= len(token_ids):
+            return "missing"
+        tokenizer = getattr(self._context, "tokenizer", None)
+        text = "" if tokenizer is None else f" ({tokenizer.decode([token_ids[position]])!r})"
+        return f"{token_ids[position]}{text}"
 
     def _where(self, what: str, function: Callable[..., Any] | None) -> str:
         place = "" if function is None else f" ({place_of(function)})"
