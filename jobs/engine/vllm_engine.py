@@ -21,6 +21,7 @@ from run_batch.model.checkpoint.settings import (
 )
 from run_batch.model.declaration import DeclarationError
 from run_batch.model.failure_reports import Fault, Report, Reports, is_own_bug
+from run_batch.model.rendering.job_faults import describe, root_of
 
 # How a generation ends regularly, of vLLM's FINISH_REASON_STRINGS. `repetition` comes only where a job or a row sets
 # `repetition_detection`.
@@ -99,6 +100,8 @@ class Engine:
             report = self._reports.first()
             if report is not None and report.fault is Fault.DECLARATION:
                 raise JobError(report.text) from error
+            if isinstance(root_of(error), ImportError):
+                raise JobError(f"the engine does not start: {describe(root_of(error))}") from error
             # Whatever vLLM, torch and the model's own class raise: --verbose shows where.
             text = report.text if report is not None else _cause(error)
             raise RunError(f"the engine does not start: {text} (--verbose tells more)") from error

@@ -115,6 +115,8 @@ class Pipeline:
         self._stop.save = finished.save_now
         finished.adopt(self._resumed.adopted)
         finished.take_recovered(self._resumed.results)
+        if not self._work.retried:  # rows that have failed already may well fail again
+            finished.hold_first_failures(self._job.config.errors.min_rows)
         places = 2 * ROWS_IN_ENGINE * engine.max_num_seqs
         with storage_errors(f"output.path {self._job.store.folder} cannot be written to"):
             record = RunningRows(self._resumed.note_file, places)
@@ -130,6 +132,8 @@ class Pipeline:
             while not self._stop.requested:
                 is_idle = not engine.unfinished
                 self._feed(pool, engine, finished)
+                if not engine.unfinished:
+                    finished.check_first_failures()
                 metrics.lap("idle" if is_idle else "feed")
                 self._take_late(finished)
                 if engine.unfinished:
