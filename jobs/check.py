@@ -1,7 +1,7 @@
 """`run-batch check`: checks everything about a job that can be known without starting an engine."""
 
 from run_batch.jobs.job.columns import needed_columns
-from run_batch.jobs.job.errors import JobError
+from run_batch.jobs.job.errors import EXIT_COMPLETE, EXIT_TOO_MANY_FAILURES, JobError
 from run_batch.jobs.job.prepare import PreparedJob
 from run_batch.jobs.job.row_reader import read_rows
 from run_batch.jobs.job.rows import MappedRow, MappedRows, RowFailure
@@ -10,12 +10,16 @@ from run_batch.jobs.mapping.worker_pool import BATCH_ROWS
 from run_batch.jobs.results.shard_commits import CommittedShards
 from run_batch.model.checkpoint.generation_config import ResolvedSampling
 from run_batch.model.checkpoint.settings import SettingsError, build_engine_args, build_sampling_params
-from run_batch.model.declaration import DeclarationError
+from run_batch.model.declaration import DeclarationError, JobFault
+from run_batch.model.failure_reports import Report, is_own_bug
 from run_batch.model.plugin import PluginError, announce_plugins, register
 
 
-def check_job(job: PreparedJob) -> str:
-    """Map the first rows and describe the plan, for people.
+def check_job(job: PreparedJob) -> tuple[str, int]:
+    """Map the first rows and describe the plan.
+
+    Returns:
+        Lines for people, and the exit code.
 
     Raises:
         JobError: the job cannot start.
@@ -28,8 +32,14 @@ def check_job(job: PreparedJob) -> str:
         build_engine_args(job.config.model_settings)
         mapper = RowMapper(job.config, job.source.schema, job.media_root)
         results = _map_first_rows(job, mapper)
-    except (PluginError, SettingsError, DeclarationError) as error:
-        raise JobError(str(error)) from None
+    except (PluginError, SettingsError, DeclarationError, JobFault) as error:
+        raise JobError(str(error)) from error
+    except JobError:
+        raise
+    except Exception as error:
+        if is_own_bug(error):
+            raise
+        raise JobError(f"the first rows cannot be mapped: {Report.of(error).text}") from error
     missing = len(CommittedShards(job.store, job.plan, job.shards).missing())
     shards = job.plan.num_shards
     lines = [
@@ -39,7 +49,12 @@ def check_job(job: PreparedJob) -> str:
         *_describe_sampling(sampling),
         *_describe(results),
     ]
-    return "\n".join(lines)
+    failed = sum(isinstance(result, RowFailure) for result in results)
+    most = job.config.errors.max_fraction
+    if failed <= most * len(results):
+        return "\n".join(lines), EXIT_COMPLETE
+    lines.append(f"more of the first rows fail than errors.max_fraction = {most} allows")
+    return "\n".join(lines), EXIT_TOO_MANY_FAILURES
 
 
 def _describe_sampling(sampling: ResolvedSampling) -> list[str]:

@@ -106,8 +106,9 @@ def check(config_path: Path | None, overrides: tuple[str, ...], verbose: bool) -
         # This imports vLLM, which takes seconds: what can be refused without it is refused before.
         from run_batch.jobs.check import check_job
 
-        print(check_job(job), file=summary)
-        return 0
+        text, code = check_job(job)
+        print(text, file=summary)
+        return code
 
     _exit_with(run, config_path, overrides, verbose)
 

@@ -33,6 +33,10 @@ class RowError(Exception):
         self.kind, self.message = kind, message
 
 
+class JobFault(Exception):
+    """A failure that no row has caused: of the model's processor, of a library, or of the machine."""
+
+
 class DeclarationError(Exception):
     """A wrong declaration; the message names the model, the function and what to change."""
 

@@ -222,6 +222,12 @@ class ErrorsTable(Table):
         example=0.01,
         default=0.1,
     )
+    min_rows: Count = key(
+        "where so many first rows fail alike, and none is generated, the run stops: the job is at fault",
+        Effect.FREE,
+        example=200,
+        default=1000,
+    )
     step_seconds: Seconds = key(
         "an engine whose step takes longer counts as dead; 0 for no limit", Effect.FREE, example=1800, default=600.0
     )

@@ -27,6 +27,7 @@ from run_batch.model.images.features import features_tensor
 from run_batch.model.images.row_image import EncodedImage, RowImage
 from run_batch.model.prompts.tokenizer import Piece
 from run_batch.model.rendering.bad_row_isolation import isolate_bad_rows
+from run_batch.model.rendering.job_faults import raise_if_no_rows_fault
 from run_batch.model.rendering.renderer import Prompt, Renderer
 
 # Bytes of encoded images that are mapped at once: bounds the memory that a worker needs for rows with huge images.
@@ -57,12 +58,25 @@ class RowMapper:
             self._chat = self._model.chat_template() if config.prompt.chat else None
         except SettingsError as error:
             raise JobError(str(error)) from None
+        if self._chat is not None:
+            self._check_chat_template()
         placeholder = self._model.image_placeholder
         self._template = self._text_template = PromptTemplate([])
         if not config.prompt.chat:
             self._template = parse_template(config.prompt.template, config.input.prompt_column, schema)
             self._text_template = self._template.without(placeholder) if placeholder else self._template
             self._check_placeholder(placeholder)
+
+    def _check_chat_template(self) -> None:
+        """Render a plain message: a template that fails on that fails on every row."""
+        assert self._chat is not None
+        system = self._config.prompt.system
+        messages = [{"role": "system", "content": system}] if system is not None else []
+        messages.append({"role": "user", "content": "What is this?"})
+        try:
+            self._chat.pieces(messages, 1 if self._config.input.image_column else 0)
+        except RowError as error:
+            raise JobError(f"prompt.chat = true, but a plain message cannot be rendered: {error.message}") from error
 
     def _check_placeholder(self, placeholder: str | None) -> None:
         column = self._config.input.image_column
@@ -90,6 +104,7 @@ class RowMapper:
 
         Raises:
             DeclarationError: a function of a declared model breaks its contract.
+            JobFault: the model's processor, a library or the machine fails, whatever the row.
         """
         column = self._config.input.image_column
         rows = _rows(batch.records, column)
@@ -107,6 +122,7 @@ class RowMapper:
                 sampling = row_sampling(self._job_sampling, row_id, row.get(self._config.input.sampling_column or ""))
                 ready.append((index, self._prompt(row), sampling))
             except (RowError, MediaError) as error:
+                raise_if_no_rows_fault(error)
                 results.append(RowFailure.of(index, error.kind, error.message))
                 continue
             waiting += sum(map(_nbytes, ready[-1][1].images))
@@ -118,6 +134,9 @@ class RowMapper:
 
     def _map_ready(self, ready: Sequence[tuple[int, Prompt, Mapping[str, Any]]]) -> MappedRows:
         mapped = self._model.render([prompt for _, prompt, _ in ready], add_special_tokens=self._chat is None)
+        for result in mapped:
+            if isinstance(result, RowError):
+                raise_if_no_rows_fault(result)
         return [
             RowFailure.of(index, result.kind, result.message)
             if isinstance(result, RowError)

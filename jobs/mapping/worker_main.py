@@ -23,7 +23,8 @@ from run_batch.io.inputs.source import RowBatch
 from run_batch.jobs.job.config import JobConfig
 from run_batch.jobs.job.errors import JobError
 from run_batch.model.checkpoint.settings import SettingsError
-from run_batch.model.declaration import DeclarationError
+from run_batch.model.declaration import DeclarationError, JobFault
+from run_batch.model.failure_reports import Report, is_own_bug
 from run_batch.model.plugin import PluginError, register
 
 if TYPE_CHECKING:
@@ -89,11 +90,13 @@ class WorkerProblem:
 
     Attributes:
         message: what is wrong, for people.
-        bad_job: whether the job's configuration is at fault; else run-batch or a library is.
+        bad_job: whether the job or what it names is at fault; else run-batch or a library is.
+        trace: the traceback, for --verbose.
     """
 
     message: str
     bad_job: bool
+    trace: str
 
 
 def main(descriptor: int, *others: int) -> None:
@@ -136,7 +139,7 @@ def serve(connection: Connection, others: Sequence[int]) -> None:
     try:
         mapper = spec.load()
     except Exception as error:
-        shared_memory.send(connection, _problem(error, ""))
+        shared_memory.send(connection, _problem(error))
         return
     # Takes what is loaded out of later collections: it stays as long as the process.
     gc.freeze()
@@ -148,14 +151,22 @@ def serve(connection: Connection, others: Sequence[int]) -> None:
         try:
             shared_memory.send(connection, mapper.map(batch))
         except Exception as error:
-            shared_memory.send(connection, _problem(error, f"while mapping rows {batch.start} to {batch.stop - 1}:\n"))
+            shared_memory.send(connection, _problem(error, batch))
             return
 
 
-def _problem(error: Exception, context: str) -> WorkerProblem:
-    if isinstance(error, JobError | PluginError | DeclarationError | SettingsError):
-        return WorkerProblem(str(error), bad_job=True)
-    return WorkerProblem(context + traceback.format_exc(), bad_job=False)
+def _problem(error: Exception, batch: RowBatch | None = None) -> WorkerProblem:
+    """What a worker sends of an exception, while it loads or while it maps a batch."""
+    from run_batch.model.rendering.job_faults import describe, machine_fault
+
+    trace = traceback.format_exc()
+    if isinstance(error, JobError | PluginError | DeclarationError | JobFault | SettingsError):
+        return WorkerProblem(str(error), True, trace)
+    fault = machine_fault(error)
+    if fault is not None:
+        return WorkerProblem(describe(fault), True, trace)
+    rows = f"while mapping rows {batch.start} to {batch.stop - 1}" if batch is not None else "while it loaded"
+    return WorkerProblem(f"{rows}: {trace if is_own_bug(error) else Report.of(error).text}", False, trace)
 
 
 def _fork(connection: Connection, others: Sequence[int]) -> Connection:

@@ -26,6 +26,10 @@ _BATCHES_PER_WORKER = 2
 _STARTS_BEFORE_GIVING_UP = 3
 
 
+class WorkerTraceback(Exception):
+    """The traceback of an exception in a worker process, as text."""
+
+
 class WorkerPool:
     """Maps the rows of an iterator in worker processes."""
 
@@ -170,6 +174,7 @@ class WorkerPool:
 
 
 def _error_of(problem: WorkerProblem) -> Exception:
-    if problem.bad_job:
-        return JobError(problem.message)
-    return RunError(f"a worker process failed {problem.message}")
+    text = problem.message
+    error = JobError(text) if problem.bad_job else RunError(f"a worker process failed {text}")
+    error.__cause__ = WorkerTraceback(problem.trace)  # shown by --verbose
+    return error

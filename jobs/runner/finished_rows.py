@@ -12,6 +12,7 @@ from run_batch.jobs.mapping.worker_pool import WorkerPool
 from run_batch.jobs.results.journal_rows import JournalRow
 from run_batch.jobs.results.shard_commits import CommittedShards
 from run_batch.jobs.results.shard_writer import ShardWriter
+from run_batch.jobs.runner.first_failures import FirstFailures
 from run_batch.jobs.watch.metrics import Metrics
 from run_batch.jobs.watch.progress import Progress
 
@@ -25,6 +26,7 @@ class FinishedRows:
         self._work, self._journal, self._writer = work, journal, writer
         self.progress, self.metrics = progress, metrics
         self._rows = progress.total
+        self._first: FirstFailures | None = None
 
     def adopt(self, segments: Sequence[tuple[Path, Collection[int]]]) -> None:
         """Have journal files of earlier runs removed once these shards of theirs are committed."""
@@ -37,12 +39,29 @@ class FinishedRows:
             self.progress.add_recovered(isinstance(result, RowFailure), is_truncated(result))
             self._writer.add(result)
 
+    def hold_first_failures(self, min_rows: int) -> None:
+        """Record no failed row before a row is generated, or all is over: see FirstFailures."""
+        self._first = FirstFailures(min_rows, self.has_texts)
+
+    def check_first_failures(self) -> None:
+        """End the run if all rows so far fail alike; called while the engine has no row that may yet work.
+
+        Raises:
+            JobError, RunError: see FirstFailures.check.
+        """
+        if self._first is not None:
+            self._first.check()
+
     def add(self, result: RowResult) -> None:
         """Take one row.
 
         Raises:
             RunError: it cannot be written.
         """
+        for finished in self._first.pass_on(result) if self._first is not None else [result]:
+            self._record(finished)
+
+    def _record(self, result: RowResult) -> None:
         failed = isinstance(result, RowFailure)
         tokens = (0, 0) if isinstance(result, RowFailure) else (result.prompt_tokens, result.generated_tokens)
         self.progress.add(tokens[1], failed, is_truncated(result))
@@ -110,6 +129,8 @@ class FinishedRows:
             RunError: they cannot be written.
         """
         try:
+            for result in self._first.release() if self._first is not None else ():
+                self._record(result)
             self._writer.finish()
         finally:
             try:

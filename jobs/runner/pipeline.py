@@ -31,6 +31,9 @@ from run_batch.jobs.runner.resume import ShardRecovery, resume
 from run_batch.jobs.runner.shard_assignment import ShardAssignment
 from run_batch.model.plugin import announce_plugins
 
+# Rows that fail while they are mapped never fill the engine: between so many batches, progress is shown and checked.
+_BATCHES_AT_ONCE = 64
+
 StartEngine = Callable[[], Engine]
 OpenOutput = Callable[[], FinishedRows]
 
@@ -116,6 +119,8 @@ class Pipeline:
         self._stop.save = finished.save_now
         finished.adopt(self._resumed.adopted)
         finished.take_recovered(self._resumed.results)
+        if not self._work.retried:  # rows that have failed already may well fail again
+            finished.hold_first_failures(self._job.config.errors.min_rows)
         places = 2 * ROWS_IN_ENGINE * engine.max_num_seqs
         with storage_errors(f"output.path {self._job.store.folder} cannot be written to"):
             record = RunningRows(self._resumed.note_file, places)
@@ -131,6 +136,8 @@ class Pipeline:
             while not self._stop.requested:
                 is_idle = not engine.unfinished
                 self._feed(pool, engine, finished)
+                if not engine.unfinished:
+                    finished.check_first_failures()
                 metrics.lap("idle" if is_idle else "feed")
                 self._take_late(finished)
                 if engine.unfinished:
@@ -153,7 +160,9 @@ class Pipeline:
 
     def _feed(self, pool: WorkerPool, engine: Supervisor, finished: FinishedRows) -> None:
         """Add mapped rows to the engine until it holds enough; wait for some only when it has nothing to do."""
-        while not self._input_done and engine.wants_rows:
+        for _ in range(_BATCHES_AT_ONCE):
+            if self._input_done or not engine.wants_rows:
+                return
             try:
                 rows = pool.get(timeout=0 if engine.is_busy else 0.2)
             except queue.Empty:

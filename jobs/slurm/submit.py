@@ -53,7 +53,7 @@ def submit_job(
     if tasks is None:
         raise JobError("how many tasks? Say --tasks N, or slurm.tasks in job.toml")
     command = [*_this_program(), "--config", str(config_path.absolute()), *_set_arguments(overrides)]
-    print(check_job(job), file=sys.stderr)
+    print(check_job(job)[0], file=sys.stderr)
     left = len(CommittedShards(job.store, job.plan, job.shards).missing())
     if not left and not only_print:
         print(f"nothing to do: all {job.plan.num_rows} rows are done; nothing submitted", file=sys.stderr)

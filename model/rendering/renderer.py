@@ -4,7 +4,8 @@ The images of a declared model go through its own functions (declared_renderer.p
 vLLM's processor for it (vllm_renderer.py); callers need not know which.
 """
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
@@ -16,7 +17,7 @@ from vllm.tokenizers import cached_tokenizer_from_config
 from run_batch.model.checkpoint.missing_package import missing_packages_named
 from run_batch.model.checkpoint.sampling_checks import check_sampling
 from run_batch.model.checkpoint.settings import ModelSettings, SettingsError, build_engine_args, build_model_config
-from run_batch.model.declaration import RowError
+from run_batch.model.declaration import DeclarationError, RowError
 from run_batch.model.images.row_image import RowImage
 from run_batch.model.prompts.chat_template import ChatTemplate
 from run_batch.model.prompts.tokenizer import Piece, PromptTokenizer
@@ -24,6 +25,7 @@ from run_batch.model.rendering.bad_row_isolation import isolate_bad_rows
 from run_batch.model.rendering.declared_processor import DeclaredInfo
 from run_batch.model.rendering.declared_renderer import DeclaredRenderer
 from run_batch.model.rendering.engine_input import EngineInput
+from run_batch.model.rendering.job_faults import describe, root_of
 from run_batch.model.rendering.processor_kwargs import check_declared, check_no_processor, check_processor
 from run_batch.model.rendering.text_renderer import TextRenderer
 from run_batch.model.rendering.vllm_renderer import VllmRenderer
@@ -72,10 +74,8 @@ class Renderer:
         with missing_packages_named(settings.path):
             self._engine_args = build_engine_args(settings)
             self._model_config = build_model_config(settings, self._engine_args)
-            try:
+            with _loading("tokenizer", settings):
                 tokenizer = cached_tokenizer_from_config(self._model_config)
-            except (ValueError, OSError) as error:
-                raise SettingsError(f"model.path {settings.path}: its tokenizer cannot be loaded: {error}") from error
             self._renderer = _renderer_for(settings, self._model_config, tokenizer, scaled_jpeg_decoding)
         self.tokenizer = tokenizer
         self._prompt_tokenizer = PromptTokenizer(tokenizer)
@@ -164,13 +164,26 @@ class Renderer:
         return mapped
 
 
+@contextlib.contextmanager
+def _loading(part: str, settings: ModelSettings) -> Iterator[None]:
+    """Turn what libraries raise for a checkpoint's files, or for packages that they miss, into a SettingsError."""
+    try:
+        yield
+    except (SettingsError, DeclarationError):
+        raise
+    except Exception as error:
+        message = f"model.path {settings.path}: its {part} cannot be loaded: {describe(root_of(error))}"
+        raise SettingsError(message) from error
+
+
 def _renderer_for(
     settings: ModelSettings, model_config: Any, tokenizer: Any, scaled_jpeg_decoding: bool
 ) -> _TokensRenderer:
     if not model_config.is_multimodal_model:
         check_no_processor(settings.engine)
         return TextRenderer()
-    processor = VLLM_MULTIMODAL_REGISTRY.create_processor(model_config, tokenizer=tokenizer)
+    with _loading("processor", settings):
+        processor = VLLM_MULTIMODAL_REGISTRY.create_processor(model_config, tokenizer=tokenizer)
     info = processor.info
     if isinstance(info, DeclaredInfo):
         check_declared(settings.engine, info.declaration)

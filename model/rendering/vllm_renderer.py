@@ -1,6 +1,7 @@
 """Renders rows for a model that vLLM ships, with vLLM's own processor."""
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -9,10 +10,10 @@ from vllm.inputs.engine import tokens_input
 from vllm.multimodal.processing import ProcessorInputs, TimingContext
 
 from run_batch.model.checkpoint.missing_package import missing_package
-from run_batch.model.checkpoint.settings import SettingsError
-from run_batch.model.declaration import RowError
+from run_batch.model.declaration import JobFault, RowError
 from run_batch.model.images.row_image import EncodedImage, RowImage, decode_row_image
 from run_batch.model.rendering.engine_input import EngineInput
+from run_batch.model.rendering.job_faults import describe, raise_if_no_rows_fault, root_of
 from run_batch.model.rendering.lru_cache import LruCache
 
 # Of decoded images that are kept in case the next rows hold them too, per worker process.
@@ -20,6 +21,9 @@ _DECODED_BYTES = 64 << 20
 
 # In all images of one row together: vLLM's processors take a row's images decoded, all at once.
 _ROW_PIXELS = 200_000_000
+
+# A length of sequences that any model has; vLLM makes its dummy image no larger than fits.
+_DUMMY_TOKENS = 1024
 
 
 class VllmRenderer:
@@ -52,8 +56,22 @@ class VllmRenderer:
         except Exception as error:
             missing = missing_package(error)
             if missing is not None:
-                raise SettingsError(missing) from error
-            return RowError("image_processing", f"{type(error).__name__}: {' '.join(str(error).split())}")
+                raise JobFault(missing) from error
+            raise_if_no_rows_fault(error)
+            root = root_of(error)
+            if type(root) is type(self._failure_on_dummy_inputs):
+                raise JobFault(f"the model's processor fails on vLLM's own dummy image: {describe(root)}") from error
+            return RowError("image_processing", describe(root))
+
+    @cached_property
+    def _failure_on_dummy_inputs(self) -> BaseException | None:
+        """What the processor raises for the image that vLLM makes to profile memory; nothing is wrong with that."""
+        try:
+            inputs = self._processor.get_dummy_inputs(_DUMMY_TOKENS, {"image": 1}, {})
+            self._processor.apply(inputs, TimingContext(enabled=False))
+        except Exception as error:
+            return root_of(error)
+        return None
 
     def _decode_all(self, images: Sequence[RowImage]) -> list[Image.Image | torch.Tensor]:
         decoded: list[Image.Image | torch.Tensor] = []
