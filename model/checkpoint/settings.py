@@ -91,15 +91,18 @@ def build_model_config(settings: ModelSettings, engine_args: Any = None) -> Any:
         engine_args: of these settings, where they are built already.
 
     Raises:
-        SettingsError: as for build_engine_args, or vLLM refuses the combination.
+        SettingsError: as for build_engine_args, vLLM refuses the combination, or the model generates no text.
     """
     from vllm.exceptions import VLLMValidationError
 
     engine_args = engine_args or build_engine_args(settings)
     try:
-        return engine_args.create_model_config()
+        config = engine_args.create_model_config()
     except (VLLMValidationError, ValueError, OSError) as error:
         raise SettingsError(f"model.path {settings.path}: {first_cause(error)}") from error
+    if config.runner_type != "generate":
+        raise SettingsError(f"model.path {settings.path}: {', '.join(config.architectures)} generates no text")
+    return config
 
 
 def first_cause(error: Exception) -> str:
