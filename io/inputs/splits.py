@@ -6,6 +6,7 @@ Names follow `datasets.load_dataset`, so that a folder gives the same rows there
 import itertools
 import os
 import re
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 
 from run_batch.io.inputs.source import InputError
@@ -90,9 +91,9 @@ def choose_files(names: Sequence[str], splits: Mapping[str, Sequence[int]], spli
         raise no_splits(split)
     chosen = whole if split == ALL else {name: list(splits[name]) for name in asked_splits(split, splits)}
     files = [index for indices in chosen.values() for index in indices]
-    if len(set(files)) < len(files):
-        twice = next(names[index] for index in files if files.count(index) > 1)
-        raise InputError(f"input.split {split!r}: {twice} is in several of these splits")
+    twice = next((index for index, times in Counter(files).items() if times > 1), None)
+    if twice is not None:
+        raise InputError(f"input.split {split!r}: {names[twice]} is in several of these splits")
     return chosen
 
 
