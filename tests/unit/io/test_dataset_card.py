@@ -1,33 +1,14 @@
 """Configurations that the README.md of an input folder declares, as `datasets.load_dataset` reads them."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import datasets
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
+from numbered_files import numbers, write
 
 from run_batch.io.inputs.huggingface import HfSource
 from run_batch.io.inputs.parquet import ParquetSource
-from run_batch.io.inputs.source import InputError, Source
-
-
-def write(folder: Path, names: Sequence[str], rows: int = 10) -> Path:
-    """Files of `rows` rows each, whose column `n` counts on from one to the next."""
-    for i, name in enumerate(names):
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        pq.write_table(pa.table({"n": list(range(i * rows, (i + 1) * rows))}), folder / name, row_group_size=4)
-    return folder
-
-
-def numbers(source: Source, start: int = 0, stop: int | None = None) -> list[int]:
-    found: list[int] = []
-    for batch in source.read(start, source.num_rows if stop is None else stop, ["n"], 3):
-        assert batch.start == start + len(found)
-        found += batch.records["n"].to_pylist()
-    return found
-
+from run_batch.io.inputs.source import InputError
 
 CARD = """---
 license: mit

@@ -6,10 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import datasets
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from datasets.data_files import DataFilesDict, get_data_patterns
+from numbered_files import numbers, write
 
 from run_batch.io.inputs.huggingface import HfSource
 from run_batch.io.inputs.parquet import ParquetSource
@@ -32,22 +31,6 @@ LAYOUTS: Mapping[str, Sequence[str]] = {
     "in both": ["train/test/a.parquet", "train/b.parquet"],
     "none": ["a.parquet", "sub/b.parquet", "trained.parquet", "latest.parquet", "contest/c.parquet"],
 }
-
-
-def write(folder: Path, names: Sequence[str], rows: int = 10) -> Path:
-    """Files of `rows` rows each, whose column `n` counts on from one to the next."""
-    for i, name in enumerate(names):
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        pq.write_table(pa.table({"n": list(range(i * rows, (i + 1) * rows))}), folder / name, row_group_size=4)
-    return folder
-
-
-def numbers(source: Source, start: int = 0, stop: int | None = None) -> list[int]:
-    found: list[int] = []
-    for batch in source.read(start, source.num_rows if stop is None else stop, ["n"], 3):
-        assert batch.start == start + len(found)
-        found += batch.records["n"].to_pylist()
-    return found
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

@@ -6,9 +6,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from job_configs import job, make_inputs
 
 from run_batch.io.outputs.shards import ShardStore
-from run_batch.jobs.job.config import JobConfig, parse_config
 from run_batch.jobs.job.errors import JobError
 from run_batch.jobs.job.job_identity import check_same_job, job_identity, record_job
 from run_batch.jobs.job.open_input import open_source
@@ -19,16 +19,7 @@ from run_batch.jobs.watch.status import read_status
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    rows = {"uid": ["a", "b", "c", "b"], "image": [b"x"] * 4, "prompt": ["p"] * 4, "error": ["e"] * 4}
-    pq.write_table(pa.table(rows), tmp_path / "rows.parquet")
-    (tmp_path / "model").mkdir()
-    (tmp_path / "model" / "config.json").write_text("{}")
-    return tmp_path
-
-
-def job(folder: Path, **tables: dict[str, Any]) -> JobConfig:
-    base = {"input": {"path": "rows.parquet"}, "model": {"path": "model"}, "output": {"path": "out"}}
-    return parse_config({**base, **{k: {**base.get(k, {}), **v} for k, v in tables.items()}}, folder)
+    return make_inputs(tmp_path)
 
 
 def test_only_the_same_job_may_go_on_in_a_folder(folder: Path) -> None:
