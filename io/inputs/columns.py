@@ -6,22 +6,15 @@ only if the job uses it.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
 
 import pyarrow as pa
 
+from run_batch.io.arrow_types import is_bytes, is_list, is_text
 from run_batch.io.inputs.source import InputError
 
-_TEXT = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
-_BYTES = (
-    pa.types.is_binary,
-    pa.types.is_large_binary,
-    pa.types.is_binary_view,
-    pa.types.is_fixed_size_binary,
-)
-_LISTS = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
 # pyarrow finds the common type of these: the finer unit, the larger precision.
 _SCALED = (
     pa.types.is_decimal,
@@ -123,10 +116,10 @@ def _common_type(first: pa.DataType, second: pa.DataType) -> pa.DataType | None:
     first, second = _plain(first), _plain(second)
     if first == second:
         return first
-    for checks, larger in ((_TEXT, pa.large_string()), (_BYTES, pa.large_binary())):
-        if _is_any(first, checks) and _is_any(second, checks):
+    for check, larger in ((is_text, pa.large_string()), (is_bytes, pa.large_binary())):
+        if check(first) and check(second):
             return larger
-    if _is_any(first, _LISTS) and _is_any(second, _LISTS):
+    if is_list(first) and is_list(second):
         return _common_list(first, second)
     if pa.types.is_struct(first) and pa.types.is_struct(second):
         return _common_struct(first, second)
@@ -137,10 +130,6 @@ def _common_type(first: pa.DataType, second: pa.DataType) -> pa.DataType | None:
 
 def _common_or_none(first: pa.DataType | None, second: pa.DataType) -> pa.DataType | None:
     return None if first is None else common_type(first, second)
-
-
-def _is_any(kind: pa.DataType, checks: Sequence[Callable[[pa.DataType], bool]]) -> bool:
-    return any(check(kind) for check in checks)
 
 
 def _plain(kind: pa.DataType) -> pa.DataType:

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from run_batch.io.arrow_types import is_bytes, is_list, is_text
 from run_batch.io.media.errors import MediaError
 
 ACCEPTED = (
@@ -23,31 +24,17 @@ def can_hold_images(kind: pa.DataType) -> bool:
         kind = kind.storage_type
     if _features_depth(kind):
         return _features_depth(kind) in (2, 3)
-    return _is_image(kind.value_type if _is_list(kind) else kind)
+    return _is_image(kind.value_type if is_list(kind) else kind)
 
 
 def _is_image(kind: pa.DataType) -> bool:
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
     if pa.types.is_struct(kind):
-        forms = {"bytes": _is_bytes, "path": _is_text}
+        forms = {"bytes": is_bytes, "path": is_text}
         fields = [field for field in kind if field.name in forms]
         return bool(fields) and all(pa.types.is_null(f.type) or forms[f.name](f.type) for f in fields)
-    return pa.types.is_null(kind) or _is_bytes(kind) or _is_text(kind)
-
-
-def _is_bytes(kind: pa.DataType) -> bool:
-    is_type = pa.types
-    checks = (is_type.is_binary, is_type.is_large_binary, is_type.is_binary_view, is_type.is_fixed_size_binary)
-    return any(check(kind) for check in checks)
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
-
-
-def _is_list(kind: pa.DataType) -> bool:
-    return pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+    return pa.types.is_null(kind) or is_bytes(kind) or is_text(kind)
 
 
 def image_cells(column: pa.Array) -> list[Any]:
@@ -92,7 +79,7 @@ def content_of(item: Any) -> Any:
 def _features_depth(kind: pa.DataType) -> int:
     """Number of nested lists around the numbers of a column of features; 0 for any other column."""
     depth = 0
-    while _is_list(kind):
+    while is_list(kind):
         depth, kind = depth + 1, kind.value_type
     return depth if pa.types.is_floating(kind) or pa.types.is_integer(kind) else 0
 

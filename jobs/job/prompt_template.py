@@ -7,6 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from run_batch.io.arrow_types import is_text
 from run_batch.jobs.job.errors import JobError
 from run_batch.model.checkpoint.nearest_name import did_you_mean
 
@@ -96,9 +97,7 @@ def _can_fill_field(kind: pa.DataType) -> bool:
     return any(
         check(kind)
         for check in (
-            is_type.is_string,
-            is_type.is_large_string,
-            is_type.is_string_view,
+            is_text,
             is_type.is_integer,
             is_type.is_floating,
             is_type.is_boolean,

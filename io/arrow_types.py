@@ -1,0 +1,20 @@
+"""Kinds of Arrow types that hold the same values in different forms."""
+
+import pyarrow as pa
+
+
+def is_text(kind: pa.DataType) -> bool:
+    """Whether values of the type are text."""
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+
+
+def is_bytes(kind: pa.DataType) -> bool:
+    """Whether values of the type are bytes, of any length or of a fixed one."""
+    is_type = pa.types
+    checks = (is_type.is_binary, is_type.is_large_binary, is_type.is_binary_view, is_type.is_fixed_size_binary)
+    return any(check(kind) for check in checks)
+
+
+def is_list(kind: pa.DataType) -> bool:
+    """Whether values of the type are lists, of any length or of a fixed one."""
+    return pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
