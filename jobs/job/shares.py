@@ -5,11 +5,15 @@ ranges depend only on the number of shards and of shares: every process computes
 """
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from run_batch.jobs.job.errors import JobError
 
 SHARES_FOLDER = "shares"
+# Pause between two looks at the files of processes that run at the same time.
+LOOK_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,3 +57,12 @@ def share_of(label: str) -> Share | None:
         return WHOLE_JOB
     match = re.fullmatch(r"(\d+)-of-(\d+)", label)
     return Share(int(match[1]), int(match[2])) if match and int(match[1]) < int(match[2]) else None
+
+
+def files_of_shares(run_folder: Path, name: str) -> Iterator[Path]:
+    """The files of this name, which may be a glob, in the folders of all shares; not those of the whole job.
+
+    Args:
+        run_folder: the job's `.run_batch` folder.
+    """
+    return run_folder.glob(f"{SHARES_FOLDER}/*/{name}")

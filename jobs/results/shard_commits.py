@@ -18,7 +18,7 @@ import msgspec
 from run_batch.io.outputs.shards import ShardStore
 from run_batch.jobs.job.plan import Plan
 from run_batch.jobs.job.rows import RowFailure, RowResult, is_truncated
-from run_batch.jobs.job.shares import SHARES_FOLDER
+from run_batch.jobs.job.shares import files_of_shares
 
 _COMMITS_FILE = "commits.jsonl"
 # The footer's key for the Commit of its shard.
@@ -149,7 +149,7 @@ def read_commits(store: ShardStore, shards: Iterable[int]) -> dict[int, Commit]:
 def _commit_files(store: ShardStore) -> list[Path]:
     """The files of all processes that have ever committed a shard of the job."""
     folder = store.run_folder
-    return [folder / _COMMITS_FILE, *folder.glob(f"{SHARES_FOLDER}/*/{_COMMITS_FILE}")]
+    return [folder / _COMMITS_FILE, *files_of_shares(folder, _COMMITS_FILE)]
 
 
 def _latest(files: Iterable[Path]) -> dict[int, Commit]:

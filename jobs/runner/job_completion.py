@@ -15,12 +15,11 @@ from run_batch.io.files import replace_file
 from run_batch.io.outputs.shards import ShardStore
 from run_batch.jobs.job.errors import EXIT_COMPLETE, EXIT_TOO_MANY_FAILURES, storage_errors
 from run_batch.jobs.job.plan import Plan
-from run_batch.jobs.job.shares import SHARES_FOLDER
+from run_batch.jobs.job.shares import LOOK_SECONDS, files_of_shares
 from run_batch.jobs.results.journal_files import remove_journals
 from run_batch.jobs.results.shard_commits import CommittedShards, errors_by_kind, read_commits
 
 SUMMARY_FILE = "summary.json"
-_LOOK_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +91,7 @@ def _wait_for(lease: Lease) -> None:
             lease.take()
             return
         except LeaseHeldError:
-            time.sleep(_LOOK_SECONDS)
+            time.sleep(LOOK_SECONDS)
 
 
 def _summary(store: ShardStore, plan: Plan) -> JobSummary:
@@ -116,5 +115,5 @@ def _clean_up(store: ShardStore) -> None:
     with contextlib.suppress(OSError):
         remove_journals(store)
         remove_claims(store.run_folder)
-        for leftover in store.run_folder.glob(f"{SHARES_FOLDER}/*/part-*.tmp"):
+        for leftover in files_of_shares(store.run_folder, "part-*.tmp"):
             leftover.unlink(missing_ok=True)

@@ -8,13 +8,12 @@ from collections.abc import Iterator
 
 from run_batch.io.coordination.claims import Claims
 from run_batch.io.outputs.shards import ShardStore
-from run_batch.jobs.job.shares import Share
+from run_batch.jobs.job.shares import LOOK_SECONDS, Share
 from run_batch.jobs.job.work import Work
 from run_batch.jobs.results.shard_commits import CommittedShards
 from run_batch.jobs.runner.work_planning import missing_work, next_attempt
 from run_batch.jobs.runner.work_stealing import shards_to_steal
 
-_LOOK_SECONDS = 1.0
 # Give up after this many lists of shards to steal, of which other processes took every shard first.
 _LISTS_BEFORE_GIVING_UP = 3
 
@@ -92,4 +91,4 @@ def next_work(committed: CommittedShards, share: Share, store: ShardStore, claim
             return work
         if not work.shards:
             return None
-        time.sleep(_LOOK_SECONDS)
+        time.sleep(LOOK_SECONDS)

@@ -10,9 +10,7 @@ from run_batch.io.coordination.claims import remove_claims_folder
 from run_batch.io.coordination.lease import Lease, LeaseHeldError
 from run_batch.io.outputs.shards import ShardStore
 from run_batch.jobs.job.errors import RunError, storage_failed
-from run_batch.jobs.job.shares import Share
-
-_LOOK_SECONDS = 1.0
+from run_batch.jobs.job.shares import LOOK_SECONDS, Share
 
 
 @contextlib.contextmanager
@@ -67,4 +65,4 @@ def _take(lease: Lease, share: Share) -> str | None:
             if not told:
                 print(f"waiting for share {share.label}: {error}", file=sys.stderr, flush=True)
             told = True
-            time.sleep(_LOOK_SECONDS)
+            time.sleep(LOOK_SECONDS)

@@ -11,13 +11,12 @@ from run_batch.io.coordination.claims import claimed
 from run_batch.io.coordination.lease import is_held
 from run_batch.io.outputs.shards import ShardStore
 from run_batch.jobs.job.plan import Plan
-from run_batch.jobs.job.shares import SHARES_FOLDER, WHOLE_JOB, Share, share_of
+from run_batch.jobs.job.shares import LOOK_SECONDS, SHARES_FOLDER, WHOLE_JOB, Share, share_of
 
 # At most this many shares are asked whether they run: each question costs some file operations.
 _SHARES_TO_ASK = 16
 # Shares that are started together begin within this time of each other.
 _START_SECONDS = 5.0
-_LOOK_SECONDS = 1.0
 
 
 def shards_to_steal(store: ShardStore, plan: Plan, share: Share) -> list[int]:
@@ -55,7 +54,7 @@ def can_steal(store: ShardStore, plan: Plan, share: Share) -> bool:
             return True
         if time.monotonic() > until:
             break
-        time.sleep(_LOOK_SECONDS)
+        time.sleep(LOOK_SECONDS)
     return False
 
 

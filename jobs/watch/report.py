@@ -17,7 +17,7 @@ from run_batch.io.outputs.shards import ShardError, ShardStore
 from run_batch.jobs.job.config import JobConfig
 from run_batch.jobs.job.errors import JobError, RunError
 from run_batch.jobs.job.job_identity import read_recorded_job
-from run_batch.jobs.job.shares import SHARES_FOLDER
+from run_batch.jobs.job.shares import files_of_shares
 from run_batch.jobs.results.shard_commits import Commit, errors_by_kind, read_commits
 from run_batch.jobs.watch.metrics import METRICS_FILE
 from run_batch.jobs.watch.status import JobStatus, read_status
@@ -108,7 +108,7 @@ def _accuracy(commits: Sequence[Commit]) -> list[tuple[str, str]]:
 def _rates(store: ShardStore) -> list[tuple[float, float]]:
     """Seconds since the first run began, and rows per second of all processes then."""
     rows: defaultdict[int, int] = defaultdict(int)
-    files = [store.run_folder / METRICS_FILE, *store.run_folder.glob(f"{SHARES_FOLDER}/*/{METRICS_FILE}")]
+    files = [store.run_folder / METRICS_FILE, *files_of_shares(store.run_folder, METRICS_FILE)]
     for file in filter(Path.exists, files):
         for line in file.read_text().splitlines():
             try:

@@ -13,7 +13,7 @@ from run_batch.jobs.job.errors import RunError
 from run_batch.jobs.job.job_identity import read_recorded_job
 from run_batch.jobs.job.plan import Plan
 from run_batch.jobs.job.rows import RowFailure, RowResult, is_truncated
-from run_batch.jobs.job.shares import SHARES_FOLDER, WHOLE_JOB, Share, share_of
+from run_batch.jobs.job.shares import WHOLE_JOB, Share, files_of_shares, share_of
 from run_batch.jobs.results.journal_files import read_rows, segments
 from run_batch.jobs.results.shard_commits import read_commits
 from run_batch.jobs.watch.progress import PROGRESS_FILE, ProgressRecord, read_progress
@@ -177,7 +177,7 @@ def _job_state(store: ShardStore, running: bool, begun: bool) -> str:
 def _read_all_progress(store: ShardStore) -> dict[Share, ProgressRecord]:
     """The last progress of every share."""
     found = {WHOLE_JOB: read_progress(store.run_folder / PROGRESS_FILE)}
-    for path in store.run_folder.glob(f"{SHARES_FOLDER}/*/{PROGRESS_FILE}"):
+    for path in files_of_shares(store.run_folder, PROGRESS_FILE):
         share = share_of(path.parent.name)
         if share is not None:
             found[share] = read_progress(path)

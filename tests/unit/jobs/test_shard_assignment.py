@@ -55,7 +55,7 @@ def halves(tmp_path: Path) -> Iterator[list[Process]]:
 
 @pytest.fixture(autouse=True)
 def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shard_assignment, "_LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(shard_assignment, "LOOK_SECONDS", 0.01)
 
 
 def test_a_share_does_its_own_shards_and_then_half_of_what_another_has_not_begun(halves: list[Process]) -> None:
