@@ -106,6 +106,15 @@ def test_a_folder_without_splits_is_read_whole_and_takes_no_split(tmp_path: Path
             ParquetSource(str(tmp_path), split=split)
 
 
+def test_a_file_in_two_of_the_splits_that_a_job_names_is_refused(tmp_path: Path) -> None:
+    write(tmp_path, LAYOUTS["in both"])
+    assert numbers(ParquetSource(str(tmp_path), split="test")) == list(range(10))
+    with pytest.raises(
+        InputError, match=r"input\.split 'train\+test': train/test/a\.parquet is in several of these splits"
+    ):
+        ParquetSource(str(tmp_path), split="train+test")
+
+
 SLICES = {
     "train[:5]": range(5),
     "train[7:13]": range(7, 13),
