@@ -1,18 +1,17 @@
 """`run-batch check`: checks everything about a job that can be known without starting an engine."""
 
 from run_batch.jobs.job.columns import needed_columns
-from run_batch.jobs.job.errors import EXIT_COMPLETE, EXIT_TOO_MANY_FAILURES, JobError
+from run_batch.jobs.job.errors import EXIT_COMPLETE, EXIT_TOO_MANY_FAILURES
 from run_batch.jobs.job.prepare import PreparedJob
 from run_batch.jobs.job.row_reader import read_rows
 from run_batch.jobs.job.rows import MappedRow, MappedRows, RowFailure
+from run_batch.jobs.mapping.mapping_faults import mapping_faults
 from run_batch.jobs.mapping.row_mapper import RowMapper
 from run_batch.jobs.mapping.worker_pool import BATCH_ROWS
 from run_batch.jobs.results.shard_commits import CommittedShards
 from run_batch.model.checkpoint.generation_config import ResolvedSampling
-from run_batch.model.checkpoint.settings import SettingsError, build_engine_args, build_sampling_params
-from run_batch.model.declaration import DeclarationError, JobFault
-from run_batch.model.failure_reports import Report, is_own_bug
-from run_batch.model.plugin import PluginError, announce_plugins, register
+from run_batch.model.checkpoint.settings import build_engine_args, build_sampling_params
+from run_batch.model.plugin import announce_plugins, register
 
 
 def check_job(job: PreparedJob) -> tuple[str, int]:
@@ -23,8 +22,9 @@ def check_job(job: PreparedJob) -> tuple[str, int]:
 
     Raises:
         JobError: the job cannot start.
+        RunError: the input is damaged.
     """
-    try:
+    with mapping_faults():
         announce_plugins(job.config.model.plugins, job.config.folder)
         register()
         sampling = job.config.resolve_sampling()
@@ -32,14 +32,6 @@ def check_job(job: PreparedJob) -> tuple[str, int]:
         build_engine_args(job.config.model_settings)
         mapper = RowMapper(job.config, job.source.schema, job.media_root)
         results = _map_first_rows(job, mapper)
-    except (PluginError, SettingsError, DeclarationError, JobFault) as error:
-        raise JobError(str(error)) from error
-    except JobError:
-        raise
-    except Exception as error:
-        if is_own_bug(error):
-            raise
-        raise JobError(f"the first rows cannot be mapped: {Report.of(error).text}") from error
     missing = len(CommittedShards(job.store, job.plan, job.shards).missing())
     shards = job.plan.num_shards
     lines = [

@@ -1,33 +1,18 @@
-"""The command line: options and exit codes, nothing else."""
+"""The command line: commands and their options, nothing else."""
 
-import logging
 import os
-import signal
-import sys
 import time
-import traceback
-import warnings
-from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
-from types import FrameType
-from typing import Any, NoReturn
+from typing import Any
 
 import click
 
-from run_batch.jobs.job.config import JobConfig, load_config
-from run_batch.jobs.job.errors import (
-    EXIT_BAD_JOB,
-    EXIT_INTERRUPTED,
-    EXIT_RUN_FAILED,
-    Interrupted,
-    JobError,
-    RunError,
-)
+from run_batch.jobs.command import run_command
+from run_batch.jobs.job.config import JobConfig
 from run_batch.jobs.job.shares import WHOLE_JOB, Share
 from run_batch.jobs.machine.gpus import gpus_per_engine, take_own_gpus
 from run_batch.jobs.machine.slurm_environment import find_share
-from run_batch.model.failure_reports import Report
 
 _EXIT_CODES = """\b
 Exit codes:
@@ -87,7 +72,7 @@ def main(
         take_own_gpus(os.environ, gpus_per_engine(config))
         return run_job(prepare(config, share), quiet, summary, retry_failed=retry_failed)
 
-    _exit_with(run, config_path, overrides, verbose)
+    run_command(run, config_path, overrides, verbose)
 
 
 @main.command()
@@ -110,7 +95,53 @@ def check(config_path: Path | None, overrides: tuple[str, ...], verbose: bool) -
         print(text, file=summary)
         return code
 
-    _exit_with(run, config_path, overrides, verbose)
+    run_command(run, config_path, overrides, verbose)
+
+
+@main.command("try")
+@_config_option
+@_set_option
+@click.option("--rows", type=click.IntRange(1, 256), help="Try so many first rows; 8 without it.")
+@click.option(
+    "--row",
+    "row_ids",
+    multiple=True,
+    metavar="ID",
+    help="Try the row with this id instead, or several; the input's id column is read up to them.",
+)
+@click.option("--full", is_flag=True, help="Show long prompts and answers whole.")
+@click.option("--json", "as_json", is_flag=True, help="One line of JSON, texts whole.")
+@_verbose_option
+def try_rows(
+    config_path: Path | None,
+    overrides: tuple[str, ...],
+    rows: int | None,
+    row_ids: tuple[str, ...],
+    full: bool,
+    as_json: bool,
+    verbose: bool,
+) -> None:
+    """Generate a few rows, show all about them, and forecast the job; writes nothing.
+
+    Exit codes: 0, 1 (the engine fails), 2 (the job is at fault), 3 (more of the rows fail than errors.max_fraction
+    allows), 75 (interrupted).
+    """
+    if rows is not None and row_ids:
+        raise click.UsageError("--rows and --row exclude each other")
+
+    def run(config: JobConfig, summary: Any) -> int:
+        from run_batch.jobs.job.prepare import prepare
+
+        take_own_gpus(os.environ, gpus_per_engine(config))
+        job = prepare(config, writes=False)
+        # This imports vLLM, which takes seconds: what can be refused without it is refused before.
+        from run_batch.jobs.trial.try_job import Trial, try_job
+
+        text, code = try_job(job, Trial(rows or 8, row_ids, full, as_json))
+        print(text, file=summary)
+        return code
+
+    run_command(run, config_path, overrides, verbose)
 
 
 @main.command()
@@ -135,7 +166,7 @@ def status(config_path: Path | None, overrides: tuple[str, ...], as_json: bool, 
                 return 0
             time.sleep(2)
 
-    _exit_with(run, config_path, overrides, verbose=False)
+    run_command(run, config_path, overrides, verbose=False)
 
 
 @main.command()
@@ -151,7 +182,7 @@ def report(config_path: Path | None, overrides: tuple[str, ...], verbose: bool) 
         print(write_report(config), file=summary)
         return 0
 
-    _exit_with(run, config_path, overrides, verbose)
+    run_command(run, config_path, overrides, verbose)
 
 
 @main.command()
@@ -188,7 +219,7 @@ def submit(
         assert config_path is not None
         return submit_job(job, table, config_path, overrides, only_print, summary)
 
-    _exit_with(run, config_path, overrides, verbose)
+    run_command(run, config_path, overrides, verbose)
 
 
 def _share(index: int | None, count: int | None) -> Share:
@@ -200,90 +231,3 @@ def _share(index: int | None, count: int | None) -> Share:
     if index is not None and count is not None:
         return Share(index, count)
     return find_share(os.environ) or WHOLE_JOB
-
-
-def _exit_with(
-    action: Callable[[JobConfig, Any], int],
-    config_path: Path | None,
-    overrides: tuple[str, ...],
-    verbose: bool,
-) -> NoReturn:
-    """Run a command and end the process with its exit code, whatever happens in it."""
-    if config_path is None:
-        raise click.UsageError("--config job.toml is missing")
-    # Idle OpenMP threads spin, on the cores where images are mapped: let them sleep after microseconds. This has to be
-    # set before torch is imported.
-    os.environ.setdefault("GOMP_SPINCOUNT", "4000")
-    summary = _keep_stdout()
-    _show_own_warnings()
-    if not verbose:
-        _quiet_libraries()
-    try:
-        for number in (signal.SIGTERM, signal.SIGUSR1):
-            signal.signal(number, _interrupt)
-        config = load_config(config_path, overrides)
-        code = action(config, summary)
-    except JobError as error:
-        code = _complain(error, EXIT_BAD_JOB, verbose)
-    except RunError as error:
-        code = _complain(error, EXIT_RUN_FAILED, verbose)
-    except (KeyboardInterrupt, Interrupted):
-        code = EXIT_INTERRUPTED
-    except Exception as error:
-        traceback.print_exc()
-        print(f"run-batch: {_whose_bug(error)}; please report it with the lines above", file=sys.stderr)
-        code = EXIT_RUN_FAILED
-    summary.flush()
-    sys.stderr.flush()
-    # Everything is written; tearing down torch and vLLM would only take time.
-    os._exit(code)
-
-
-def _whose_bug(error: Exception) -> str:
-    """An exception out of run-batch's own code; where a plugin's code or model class was running, that is named."""
-    report = getattr(error, "report", None) or Report.of(error)
-    return (
-        f"{report.text}; if not of the plugin, this is a bug in run-batch"
-        if report.in_plugin
-        else ("this is a bug in run-batch")
-    )
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    """Handle a signal that comes before there is anything to save. Slurm, or a script that passes signals on, may send
-    more of them: these are ignored, so that the message still appears."""
-    for same in (signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(same, signal.SIG_IGN)
-    raise Interrupted
-
-
-def _keep_stdout() -> Any:
-    """Keep standard output for the summary line: what libraries print goes to standard error."""
-    summary = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
-    return summary
-
-
-def _show_own_warnings() -> None:
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("run-batch: %(message)s"))
-    logging.getLogger("run_batch").addHandler(handler)
-
-
-def _quiet_libraries() -> None:
-    """Keep the logs of torch and vLLM off the terminal, in this process and in all that it starts."""
-    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
-    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
-    os.environ.setdefault("TORCH_LOGS", "-torch._library")
-    os.environ.setdefault("PYTHONWARNINGS", "ignore")
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    warnings.simplefilter("ignore")
-    # vLLM logs a little before it has set its level; without any handler, Python would print that.
-    logging.getLogger().addHandler(logging.NullHandler())
-
-
-def _complain(error: Exception, code: int, verbose: bool) -> int:
-    if verbose:
-        traceback.print_exc()
-    print(f"run-batch: {error}", file=sys.stderr)
-    return code

@@ -52,6 +52,10 @@ class OwnBug(Exception):
         self.report = report
 
 
+class BrokenDeclaration(RunError):
+    """The model does not do what it declares, as a row has shown; the message says what."""
+
+
 class Engine:
     """One vLLM engine with the job's sampling settings.
 
@@ -134,12 +138,12 @@ class Engine:
             EngineDied: a process of the engine is dead, memory has run out, or vLLM or a plugin's model has failed.
             OwnBug: run-batch's own code has failed in a process of the engine. In this process, it raises its own
                 exception.
-            RunError: the model does not do what it declares.
+            BrokenDeclaration: the model does not do what it declares.
         """
         try:
             outputs = self._engine.step()
         except DeclarationError as error:
-            raise RunError(str(error)) from None
+            raise BrokenDeclaration(str(error)) from None
         except Exception as error:
             if is_own_bug(error):
                 raise
@@ -156,7 +160,17 @@ class Engine:
         report = report or Report.of(error)
         if report.fault is Fault.UNKNOWN:
             return EngineDied(report.text, report)
-        return OwnBug(report) if report.fault is Fault.OWN_BUG else RunError(report.text)
+        return OwnBug(report) if report.fault is Fault.OWN_BUG else BrokenDeclaration(report.text)
+
+    def forget_rows(self) -> bool:
+        """Empty the caches that earlier rows have filled, while no row is in the engine.
+
+        Returns:
+            Whether they are empty: the next rows then take as long as rows that the engine has not seen.
+        """
+        self._engine.reset_mm_cache()
+        self._engine.reset_encoder_cache()
+        return self._engine.reset_prefix_cache()
 
     def kill(self) -> bool:
         """Send SIGKILL to the engine's processes, from any thread; False if the engine runs in this process."""

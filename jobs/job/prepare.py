@@ -39,11 +39,13 @@ class PreparedJob:
         return self.source.folder if root is None else Path(self.config.resolve(root))
 
 
-def prepare(config: JobConfig, share: Share = WHOLE_JOB) -> PreparedJob:
+def prepare(config: JobConfig, share: Share = WHOLE_JOB, *, writes: bool = True) -> PreparedJob:
     """Check a job against its input and its output folder.
 
     Args:
         share: the part of the job that this process works on.
+        writes: whether results will be written. If not, the output folder is not looked at, whatever it holds; nor are
+            the ids of all rows, which are checked before a job is recorded there.
 
     Raises:
         JobError: the job cannot start.
@@ -59,9 +61,10 @@ def prepare(config: JobConfig, share: Share = WHOLE_JOB) -> PreparedJob:
         raise JobError(f"input.media_root {root}: no such folder")
     plan = make_plan(config, source)
     identity = job_identity(config, source)
-    is_recorded = check_same_job(store, identity)
-    if not store.is_writable():
-        raise JobError(f"output.path {config.output.path}: {store.folder} cannot be written to")
-    if not is_recorded:
-        check_ids(config, source, plan)
+    if writes:
+        is_recorded = check_same_job(store, identity)
+        if not store.is_writable():
+            raise JobError(f"output.path {config.output.path}: {store.folder} cannot be written to")
+        if not is_recorded:
+            check_ids(config, source, plan)
     return PreparedJob(config, source, plan, store, identity, share)

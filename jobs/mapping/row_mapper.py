@@ -67,6 +67,11 @@ class RowMapper:
             self._text_template = self._template.without(placeholder) if placeholder else self._template
             self._check_placeholder(placeholder)
 
+    @property
+    def tokenizer(self) -> Any:
+        """The model's tokenizer."""
+        return self._model.tokenizer
+
     def _check_chat_template(self) -> None:
         """Render a plain message: a template that fails on that fails on every row."""
         assert self._chat is not None

@@ -108,6 +108,16 @@ def decode_image(encoded: bytes, needed_size: Callable[[Size], Size] | None = No
             raise _row_error(error, encoded) from None
 
 
+def file_format(encoded: bytes) -> str:
+    """The format of an image file that `decode_image` decodes, as Pillow names it: `JPEG`, `PNG`, ..."""
+    with warnings.catch_warnings(), quiet_decoders():
+        warnings.simplefilter("ignore")
+        try:
+            return Image.open(io.BytesIO(encoded), formats=_FORMATS).format or ""
+        except Exception:  # a PNG that is decoded without its metadata
+            return "PNG" if encoded.startswith(png.SIGNATURE) else ""
+
+
 def _row_error(error: Exception, encoded: bytes) -> RowError:
     if isinstance(error, UnidentifiedImageError):
         return RowError("image_decode", f"not an image that can be read ({_first_bytes(encoded)})")

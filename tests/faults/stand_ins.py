@@ -26,7 +26,7 @@ import pyarrow as pa
 
 from run_batch.io.coordination import lease as lease
 from run_batch.io.inputs.source import RowBatch
-from run_batch.jobs import cli
+from run_batch.jobs import command
 from run_batch.jobs.engine import restartable_engine
 from run_batch.jobs.engine.vllm_engine import EngineDied
 from run_batch.jobs.job.config import JobConfig
@@ -251,4 +251,4 @@ def run_command(config_path: Path, log: Path, output: Path, speed: Speed, settin
             prepare(config, Share(*setting.share)), True, summary, start_engine, setting.retry_failed
         )
 
-    cli._exit_with(run, config_path, (), verbose=False)
+    command.run_command(run, config_path, (), verbose=False)

@@ -17,7 +17,10 @@ ROOMS: Mapping[str, Sequence[str]] = {
         *("declaration", "checkpoint", "images", "prompts", "rendering"),
         *("registry", "failure_reports", "families", "plugin"),
     ),
-    "jobs": ("job", "machine", "results", "watch", "mapping", "engine", "runner", "check", "slurm", "cli"),
+    "jobs": (
+        *("job", "machine", "results", "watch", "mapping", "engine", "runner"),
+        *("check", "trial", "slurm", "command", "cli"),
+    ),
 }
 
 

@@ -1,0 +1,113 @@
+"""The process of a command: signals, standard output, what libraries log, and the exit code at its end."""
+
+import logging
+import os
+import signal
+import sys
+import traceback
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn
+
+import click
+
+from run_batch.jobs.job.config import JobConfig, load_config
+from run_batch.jobs.job.errors import (
+    EXIT_BAD_JOB,
+    EXIT_INTERRUPTED,
+    EXIT_RUN_FAILED,
+    Interrupted,
+    JobError,
+    RunError,
+)
+from run_batch.model.failure_reports import Report
+
+
+def run_command(
+    action: Callable[[JobConfig, Any], int],
+    config_path: Path | None,
+    overrides: tuple[str, ...],
+    verbose: bool,
+) -> NoReturn:
+    """Run a command and end the process with its exit code, whatever happens in it."""
+    if config_path is None:
+        raise click.UsageError("--config job.toml is missing")
+    # Idle OpenMP threads spin, on the cores where images are mapped: let them sleep after microseconds. This has to be
+    # set before torch is imported.
+    os.environ.setdefault("GOMP_SPINCOUNT", "4000")
+    summary = _keep_stdout()
+    _show_own_warnings()
+    if not verbose:
+        _quiet_libraries()
+    try:
+        for number in (signal.SIGTERM, signal.SIGUSR1):
+            signal.signal(number, _interrupt)
+        config = load_config(config_path, overrides)
+        code = action(config, summary)
+    except JobError as error:
+        code = _complain(error, EXIT_BAD_JOB, verbose)
+    except RunError as error:
+        code = _complain(error, EXIT_RUN_FAILED, verbose)
+    except (KeyboardInterrupt, Interrupted):
+        code = EXIT_INTERRUPTED
+    except Exception as error:
+        traceback.print_exc()
+        print(f"run-batch: {_whose_bug(error)}; please report it with the lines above", file=sys.stderr)
+        code = EXIT_RUN_FAILED
+    summary.flush()
+    sys.stderr.flush()
+    # Everything is written; tearing down torch and vLLM would only take time.
+    os._exit(code)
+
+
+def _whose_bug(error: Exception) -> str:
+    """An exception out of run-batch's own code; where a plugin's code or model class was running, that is named."""
+    report = getattr(error, "report", None) or Report.of(error)
+    return (
+        f"{report.text}; if not of the plugin, this is a bug in run-batch"
+        if report.in_plugin
+        else ("this is a bug in run-batch")
+    )
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """Handle a signal that comes before there is anything to save. Slurm, or a script that passes signals on, may send
+    more of them: these are ignored, so that the message still appears."""
+    for same in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(same, signal.SIG_IGN)
+    raise Interrupted
+
+
+def _keep_stdout() -> Any:
+    """Keep standard output for the summary line: what libraries print goes to standard error."""
+    # What a terminal's encoding lacks is escaped: texts of the data are shown, too.
+    summary = os.fdopen(os.dup(1), "w", errors="backslashreplace")
+    os.dup2(2, 1)
+    return summary
+
+
+def _show_own_warnings() -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("run-batch: %(message)s"))
+    logging.getLogger("run_batch").addHandler(handler)
+
+
+def _quiet_libraries() -> None:
+    """Keep the logs of torch and vLLM off the terminal, in this process and in all that it starts."""
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    os.environ.setdefault("TORCH_LOGS", "-torch._library")
+    os.environ.setdefault("PYTHONWARNINGS", "ignore")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    warnings.simplefilter("ignore")
+    # vLLM logs a little before it has set its level; without any handler, Python would print that.
+    logging.getLogger().addHandler(logging.NullHandler())
+
+
+def _complain(error: Exception, code: int, verbose: bool) -> int:
+    if verbose:
+        traceback.print_exc()
+    print(f"run-batch: {error}", file=sys.stderr)
+    return code

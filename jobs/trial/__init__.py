@@ -1,0 +1,1 @@
+"""`run-batch try`: a few rows of a job from end to end, without results on disk."""
