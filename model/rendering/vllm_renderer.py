@@ -13,6 +13,7 @@ from run_batch.model.checkpoint.missing_package import missing_package
 from run_batch.model.declaration import JobFault, RowError
 from run_batch.model.images.row_image import EncodedImage, RowImage, decode_row_image
 from run_batch.model.rendering.engine_input import EngineInput
+from run_batch.model.rendering.finite_values import is_finite
 from run_batch.model.rendering.job_faults import describe, raise_if_no_rows_fault, root_of
 from run_batch.model.rendering.lru_cache import LruCache
 
@@ -49,7 +50,7 @@ class VllmRenderer:
         try:
             data: Mapping[str, Any] = {"image": self._decode_all(images)}
             items = self._processor.info.parse_mm_data(data)
-            return self._processor.apply(ProcessorInputs(token_ids, items), TimingContext(enabled=False))
+            return _finite(self._processor.apply(ProcessorInputs(token_ids, items), TimingContext(enabled=False)))
         except RowError as error:
             return error
         # The processors of vLLM and transformers raise exceptions of any type for images that they cannot take.
@@ -95,3 +96,24 @@ class VllmRenderer:
         # Pillow holds four bytes a pixel.
         self._decoded.put(image.digest, pil_image, 4 * pil_image.width * pil_image.height)
         return pil_image
+
+
+def _finite(rendered: EngineInput) -> EngineInput:
+    """What vLLM's processor gave, checked; a text from NaN looks like any other.
+
+    Raises:
+        RowError: `image_processing`, for NaN or infinite values.
+    """
+    for items in (rendered.get("mm_kwargs") or {}).values():
+        for item in items:
+            for name, element in item.items():
+                if not _all_finite(element.data):
+                    raise RowError("image_processing", f"vLLM's processor gave {name} with NaN or infinite values")
+    return rendered
+
+
+def _all_finite(data: Any) -> bool:
+    """Whether tensors, in lists at any depth, are finite."""
+    if isinstance(data, torch.Tensor):
+        return is_finite(data)
+    return not isinstance(data, list | tuple) or all(map(_all_finite, data))
