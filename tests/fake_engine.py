@@ -43,6 +43,9 @@ class FakeEngine:
             raise EngineDied("of a row")
         return [Generation(self._rows.pop(0), ("text",), "stop", 1, 1)]
 
+    def forget_rows(self) -> bool:
+        return True
+
     def close(self) -> None:
         pass
 

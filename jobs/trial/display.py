@@ -78,15 +78,19 @@ def _row_lines(row: TriedRow, full: bool) -> list[str]:
     lines = [f"row {escaped(row.row_id)} (number {row.row} of the input, counted from 0)"]
     if row.prompt is not None:
         lines += [f"  prompt, {row.prompt_tokens} tokens:", *_indented(row.prompt, full)]
-    lines += [f"    {escaped(name)} stands in it {n} times as text, not as token" for name, n in row.plain_text.items()]
+    if row.plain_text:
+        names = ", ".join(f"{escaped(name)} ({count} x)" for name, count in row.plain_text.items())
+        lines.append(f"    in it as plain text, not as tokens: {names}")
     lines += _image_lines(row)
     if isinstance(row.result, RowFailure):
         return [*lines, f"  error: {escaped(row.result.error)}"]
-    result, seconds = row.result, f"{row.seconds:.2f} s in the engine beside the other rows"
-    for index, text in enumerate(result.texts):
-        which = f"answer {index + 1} of {len(result.texts)}" if len(result.texts) > 1 else "answer"
-        tokens = f", {result.generated_tokens} tokens, ended by {result.finish_reason}, {seconds}" if not index else ""
-        lines += [f"  {which}{tokens}:", *_indented(text, full)]
+    result, count = row.result, len(row.result.texts)
+    how = f"ended by {result.finish_reason}, {row.seconds:.2f} s in the engine beside the other rows"
+    if count == 1:
+        return [*lines, f"  answer, {result.generated_tokens} tokens, {how}:", *_indented(result.texts[0], full)]
+    lines.append(f"  {count} answers, {result.generated_tokens} tokens together, the first {how}:")
+    for number, text in enumerate(result.texts, 1):
+        lines += [f"    answer {number}:", *_indented(text, full)]
     return lines
 
 

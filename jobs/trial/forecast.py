@@ -109,10 +109,9 @@ def forecast_lines(found: Forecast | None) -> list[str]:
     if found is None:
         return ["no forecast: no row was generated"]
     where = "on the same cores as the engine" if found.shares_cores else "beside the engine"
-    gpu_hours = f"about {_rounded(found.gpu_hours)} ({found.gpus} GPUs)" if found.gpus else "none (a CPU engine)"
+    gpu_hours = f"about {_rounded(found.gpu_hours)} ({found.gpus} GPU{'s' * (found.gpus > 1)})" if found.gpus else "none (a CPU engine)"
     return [
-        f"forecast for {found.rows:,} rows, if they are like the {found.based_on_rows} that were generated here; "
-        "every figure is an estimate from these",
+        f"forecast for {found.rows:,} rows, if they are like the {found.based_on_rows} that were generated here:",
         f"  engine: about {_rounded(found.engine_rows_per_second)} rows/s ({found.based_on_rows} rows in "
         f"{found.measured_seconds:.2f} s, {found.rows_at_once} at once; start-up, {found.start_seconds:.1f} s, not "
         "counted)",
@@ -130,8 +129,8 @@ def _on_few_rows(found: Forecast) -> list[str]:
     if found.rows_at_once >= found.most_rows_at_once:
         return []
     return [
-        f"    the job runs up to {found.most_rows_at_once} at once, which is usually faster: with so few rows this is "
-        "a low estimate, and the time a high one; more rows (--rows) measure it better"
+        f"    the job runs up to {found.most_rows_at_once} at once, which is usually faster: more rows (--rows) are "
+        "likely to show more, and less time",
     ]
 
 

@@ -87,4 +87,7 @@ def _of_values(name: str, one: Any, other: Any) -> str:
     bits = [tensor.cpu().contiguous().reshape(-1).view(torch.uint8) for tensor in (one, other)]
     if torch.equal(*bits):
         return ""
-    return f"other {name} ({int((one != other).sum()):,} of {one.numel():,} values)"
+    unlike = int((one != other).sum())
+    return (
+        f"other {name} ({unlike:,} of {one.numel():,} values)" if unlike else f"other bits of {name}, of equal values"
+    )

@@ -1,6 +1,5 @@
 """Generates the rows of a trial, and measures how long an engine takes that has done so before."""
 
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -99,7 +98,6 @@ def _generate(engine: Supervisor, rows: Sequence[MappedRow], stop: StopRequest) 
     engine.end_input()
     while engine.unfinished:
         if stop.requested:
-            print("interrupted", file=sys.stderr)
             raise Interrupted
         for result in engine.step():
             take(result)
