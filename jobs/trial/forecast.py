@@ -35,7 +35,7 @@ class Forecast:
         most_rows_at_once: that the engine runs.
         measured_seconds: that these rows took in the engine.
         start_seconds: of the engine; in no other figure.
-        engine_rows_per_second: measured.
+        engine_rows_per_second, engine_tokens_per_second: measured; of generated tokens.
         worker_rows_per_second: mapped by one worker process; measured.
         workers: of the job.
         shares_cores: engine and workers run on the same cores.
@@ -51,6 +51,7 @@ class Forecast:
     measured_seconds: float
     start_seconds: float
     engine_rows_per_second: float
+    engine_tokens_per_second: float
     worker_rows_per_second: float
     workers: int
     shares_cores: bool
@@ -87,6 +88,7 @@ def forecast(measured: Measured, rows: int, workers: int, gpus: int) -> Forecast
         measured_seconds=steady,
         start_seconds=run.start_seconds,
         engine_rows_per_second=engine,
+        engine_tokens_per_second=sum(generation.generated_tokens for generation in run.steady.generations) / steady,
         worker_rows_per_second=worker,
         workers=workers,
         shares_cores=not gpus,
@@ -109,10 +111,11 @@ def forecast_lines(found: Forecast | None) -> list[str]:
     if found is None:
         return ["no forecast: no row was generated"]
     where = "on the same cores as the engine" if found.shares_cores else "beside the engine"
-    gpu_hours = f"about {_rounded(found.gpu_hours)} ({found.gpus} GPU{'s' * (found.gpus > 1)})" if found.gpus else "none (a CPU engine)"
+    gpu_hours = f"about {_rounded(found.gpu_hours)}, by {found.gpus} at once" if found.gpus else "none (a CPU engine)"
     return [
         f"forecast for {found.rows:,} rows, if they are like the {found.based_on_rows} that were generated here:",
-        f"  engine: about {_rounded(found.engine_rows_per_second)} rows/s ({found.based_on_rows} rows in "
+        f"  engine: about {_rounded(found.engine_rows_per_second)} rows/s and "
+        f"{_rounded(found.engine_tokens_per_second)} generated tokens/s ({found.based_on_rows} rows in "
         f"{found.measured_seconds:.2f} s, {found.rows_at_once} at once; start-up, {found.start_seconds:.1f} s, not "
         "counted)",
         *_on_few_rows(found),

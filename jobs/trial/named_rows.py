@@ -44,13 +44,23 @@ def _ids(job: PreparedJob) -> Iterator[tuple[int, pa.Array]]:
     column, num_rows = job.config.input.id_column, job.plan.num_rows
     if column is not None:
         for batch in job.source.read(0, num_rows, [column], _BATCH_ROWS):
-            yield batch.start, id_bytes(batch.records.column(0))
+            yield batch.start, id_bytes(batch.records.column(0), column)
         return
     for start in range(0, num_rows, _BATCH_ROWS):
         names = job.source.row_names(start, min(start + _BATCH_ROWS, num_rows))
-        yield start, id_bytes(pa.array(names, pa.string()))
+        yield start, id_bytes(pa.array(names, pa.string()), None)
 
 
-def id_bytes(column: pa.Array) -> pa.Array:
-    """Ids as the results have them, as bytes: Arrow does not check that text from files is UTF-8."""
-    return column.cast(pa.string()).cast(pa.binary())
+def id_bytes(column: pa.Array, name: str | None) -> pa.Array:
+    """Ids as the results have them, as bytes: Arrow does not check that text from files is UTF-8.
+
+    Args:
+        name: of the column, for messages.
+
+    Raises:
+        JobError: no ids can be made of the column's values.
+    """
+    try:
+        return column.cast(pa.string()).cast(pa.binary())
+    except pa.ArrowException as error:
+        raise JobError(f"input.id_column {name}: {error}") from None

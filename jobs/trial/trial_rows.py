@@ -84,7 +84,7 @@ def _map_batch(
 ) -> None:
     rows = range(batch.start, batch.stop)
     images = _images(job, batch, media)
-    ids = batch.row_ids or [id_text(i) for i in id_bytes(_column(batch, job.config.input.id_column)).to_pylist()]
+    ids = batch.row_ids or _ids(batch, job.config.input.id_column)
     first = mappers[0].map(batch)
     begun = time.monotonic()
     second = mappers[1].map(batch)
@@ -100,6 +100,10 @@ def _map_batch(
     found.ids.update(zip(rows, ids, strict=True))
     found.images.update(zip(rows, images, strict=True))
     found.results += first
+
+
+def _ids(batch: RowBatch, column: str | None) -> list[str]:
+    return [id_text(row_id) for row_id in id_bytes(_column(batch, column), column).to_pylist()]
 
 
 def _column(batch: RowBatch, name: str | None) -> Any:

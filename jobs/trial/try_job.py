@@ -48,16 +48,18 @@ class Trial:
 @contextlib.contextmanager
 def _leaving_nothing() -> Iterator[None]:
     """Remove what libraries write beside results: compiled files of plugins, and vLLM's files for temporary use."""
-    sys.dont_write_bytecode = True
-    before = tempfile.tempdir
     with tempfile.TemporaryDirectory(prefix="run-batch-try-", ignore_cleanup_errors=True) as folder:
         # For this process, which may have looked the folder up already, and for those that it starts.
-        tempfile.tempdir = folder
-        os.environ |= {"TMPDIR": folder, "PYTHONDONTWRITEBYTECODE": "1"}
+        own, inherited = (sys.dont_write_bytecode, tempfile.tempdir), dict(os.environ)
+        sys.dont_write_bytecode, tempfile.tempdir = True, folder
+        os.environ.update(TMPDIR=folder, PYTHONDONTWRITEBYTECODE="1")
         try:
             yield
         finally:
-            tempfile.tempdir = before
+            sys.dont_write_bytecode, tempfile.tempdir = own
+            for name in ("TMPDIR", "PYTHONDONTWRITEBYTECODE"):
+                os.environ.pop(name)
+                os.environ.update({name: inherited[name]} if name in inherited else {})
 
 
 def try_job(

@@ -53,11 +53,11 @@ def test_the_lines_say_what_the_figures_are_based_on() -> None:
     text = "\n".join(forecast_lines(of(40_000_000, 8, 4)))
     for part in (
         "forecast for 40,000,000 rows, if they are like the 4 that were generated here:",
-        "engine: about 2.0 rows/s (4 rows in 2.00 s, 4 at once; start-up, 60.0 s, not counted)",
+        "engine: about 2.0 rows/s and 43 generated tokens/s (4 rows in 2.00 s, 4 at once; start-up, 60.0 s, not ",
         "the job runs up to 256 at once, which is usually faster",
         "mapping: about 10 rows/s by one worker process; the job has 8, beside the engine",
         "time: about 230 days with one engine (2.0 rows/s)",
-        "GPU hours: about 22,000 (4 GPUs)",
+        "GPU hours: about 22,000, by 4 at once",
         "tokens: about 20,000,000,000 of prompts and 860,000,000 generated",
         "results: about 8.0 GB before Parquet compresses them",
     ):

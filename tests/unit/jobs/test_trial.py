@@ -3,43 +3,26 @@
 import json
 import os
 import signal
-from collections.abc import Iterator, Mapping, Sequence
+import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from fake_engine import FakeEngine
 from pictures import encoded, picture
+from trials import COUNT, opened, shown, tried
 
 import jobs
-from run_batch.io.inputs.source import RowBatch
 from run_batch.jobs.engine.vllm_engine import BrokenDeclaration
-from run_batch.jobs.job.config import JobConfig, load_config
+from run_batch.jobs.job.config import JobConfig
 from run_batch.jobs.job.errors import Interrupted, JobError, RunError
-from run_batch.jobs.job.prepare import PreparedJob, prepare
 from run_batch.jobs.job.rows import Generation, RowFailure
-from run_batch.jobs.trial.named_rows import find_rows
 from run_batch.jobs.trial.try_job import Trial, try_job
 
-COUNT = 20
 TEXT_ONLY: Mapping[str, Any] = {"input": {"image_column": ""}, "prompt": {"template": "{prompt}"}}
-
-
-def opened(folder: Path, columns: Any = None, **tables: Any) -> PreparedJob:
-    path = jobs.write_job(folder, jobs.rows(COUNT) if columns is None else columns, **tables)
-    return prepare(load_config(path), writes=False)
-
-
-def tried(job: PreparedJob, engine: Any = None, **trial: Any) -> tuple[dict[str, Any], int]:
-    shown, code = try_job(job, Trial(**{"rows": 8, "as_json": True, **trial}), lambda config: engine or FakeEngine())
-    return json.loads(shown), code
-
-
-def shown(job: PreparedJob, engine: Any = None, **trial: Any) -> str:
-    return try_job(job, Trial(**{"rows": 8, **trial}), lambda config: engine or FakeEngine())[0]
 
 
 def test_the_first_rows_are_shown_with_what_the_model_got(tmp_path: Path) -> None:
@@ -54,54 +37,6 @@ def test_the_first_rows_are_shown_with_what_the_model_got(tmp_path: Path) -> Non
 
 def test_an_input_of_fewer_rows_is_tried_whole(tmp_path: Path) -> None:
     assert len(tried(opened(tmp_path, jobs.rows(2)))[0]["rows"]) == 2
-
-
-def test_rows_are_named_by_their_ids_or_by_file_and_row(tmp_path: Path) -> None:
-    found, _ = tried(opened(tmp_path / "a"), ids=("u00017", "u00003", "u00017"))
-    assert [row["row"] for row in found["rows"]] == [3, 17]
-    (tmp_path / "b" / "in").mkdir(parents=True)
-    table = pa.table(jobs.rows(COUNT))
-    pq.write_table(table.slice(0, 9), tmp_path / "b" / "in" / "x.parquet")
-    pq.write_table(table.slice(9), tmp_path / "b" / "in" / "y.parquet")
-    job = opened(tmp_path / "b", pa.table({"unused": [1]}), input={"path": "in", "id_column": None})
-    found, _ = tried(job, ids=("y.parquet:2", "x.parquet:8"))
-    assert [(row["row"], row["row_id"]) for row in found["rows"]] == [(8, "x.parquet:8"), (11, "y.parquet:2")]
-    assert jobs.QUESTIONS[11 % 3] in found["rows"][1]["prompt"]
-
-
-def test_ids_that_are_numbers_are_named_as_the_results_have_them(tmp_path: Path) -> None:
-    job = opened(tmp_path, {**jobs.rows(COUNT), "uid": list(range(100, 100 + COUNT))})
-    assert [row["row_id"] for row in tried(job, ids=("104",))[0]["rows"]] == ["104"]
-
-
-@pytest.mark.parametrize("ids", [("u00003", "no\x1b[2Jne"), ("u00019",), ("\udcff",)])
-def test_a_row_that_the_job_does_not_have_is_named(tmp_path: Path, ids: tuple[str, ...]) -> None:
-    job = opened(tmp_path, input={"limit": 10})
-    with pytest.raises(JobError, match=r"--row '.*': column uid has no row with this id; the first row's is 'u00000'"):
-        tried(job, ids=ids)
-
-
-class Spy:
-    """A source that notes what is read."""
-
-    def __init__(self, source: Any) -> None:
-        self._source, self.reads = source, list[tuple[list[str], int]]()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._source, name)
-
-    def read(self, start: int, stop: int, columns: Sequence[str], batch_rows: int) -> Iterator[RowBatch]:
-        for batch in self._source.read(start, stop, columns, 5):
-            self.reads.append((list(columns), batch.start))
-            yield batch
-
-
-def test_of_the_input_the_id_column_alone_is_read_up_to_the_row(tmp_path: Path) -> None:
-    job = opened(tmp_path)
-    spy = Spy(job.source)
-    job = PreparedJob(job.config, spy, job.plan, job.store, job.identity)
-    assert find_rows(job, ["u00007", "u00001"]) == [1, 7]
-    assert spy.reads == [(["uid"], 0), (["uid"], 5)]
 
 
 def test_hostile_text_is_shown_escaped_and_cannot_pass_for_other_lines(tmp_path: Path) -> None:
@@ -167,6 +102,13 @@ def test_rows_that_fail_are_shown_with_their_error_and_count_for_the_exit_code(t
     assert tried(opened(tmp_path / "b", columns, errors={"max_fraction": 0.25}), engine)[1] == 0
 
 
+def test_a_row_that_kills_the_engine_is_found_and_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    text, code = try_job(opened(tmp_path), Trial(4, as_json=True), lambda config: FakeEngine(poison=2))
+    errors = [row["error"] for row in json.loads(text)["rows"]]
+    assert code == 3 and errors[2].startswith("engine_died: ") and errors.count(None) == 3
+
+
 def test_where_no_row_can_be_mapped_no_engine_is_started(tmp_path: Path) -> None:
     job = opened(tmp_path, {**jobs.rows(3), "image": [b"x"] * 3})
 
@@ -192,6 +134,12 @@ def test_several_images_text_only_rows_and_features_are_shown_as_they_are(tmp_pa
     columns = {**jobs.rows(1), "image": [features.tolist()]}
     (row,) = tried(opened(tmp_path / "b", columns))[0]["rows"]
     assert row["error"] is None and row["images"][0]["what"] == "features" and row["images"][0]["shape"] == [16, 96]
+
+
+def test_the_process_is_left_as_it_was(tmp_path: Path) -> None:
+    before = {name: os.environ.get(name) for name in ("TMPDIR", "PYTHONDONTWRITEBYTECODE")}, tempfile.gettempdir()
+    tried(opened(tmp_path), rows=1)
+    assert ({name: os.environ.get(name) for name in before[0]}, tempfile.gettempdir()) == before
 
 
 def test_a_text_only_job_is_tried(tmp_path: Path) -> None:

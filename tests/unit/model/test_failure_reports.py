@@ -6,8 +6,7 @@ from typing import Any
 
 import pytest
 
-from run_batch.jobs.engine.vllm_engine import Engine, EngineDied, OwnBug
-from run_batch.jobs.job.errors import RunError
+from run_batch.jobs.engine.vllm_engine import BrokenDeclaration, Engine, EngineDied, OwnBug
 from run_batch.model.declaration import DeclarationError
 from run_batch.model.failure_reports import DeathReporter, Reports, report_deaths
 from run_batch.model.rendering.feature_counts import check_feature_counts
@@ -46,7 +45,7 @@ def fail_to_declare() -> None:
 
 FAILURES: list[tuple[Callable[[], None], type[Exception]]] = [
     (fail_in_own_code, OwnBug),
-    (fail_to_declare, RunError),
+    (fail_to_declare, BrokenDeclaration),
     (fail_in_a_plugin, EngineDied),
     (fail_for_lack_of_memory, EngineDied),
 ]
@@ -66,7 +65,7 @@ def test_only_what_a_row_may_have_caused_counts_as_the_engines_death(
     assert type(death) is expected
     if expected is OwnBug:
         assert "feature_counts.py" in str(death) and "TypeError" in str(death)
-    if expected is RunError:
+    if expected is BrokenDeclaration:
         assert str(death) == "Model gives 3 features"
 
 
