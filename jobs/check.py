@@ -1,5 +1,8 @@
 """`run-batch check`: checks everything about a job that can be known without starting an engine."""
 
+from collections.abc import Iterator, Sequence
+
+from run_batch.io.inputs.source import RowBatch
 from run_batch.jobs.job.columns import needed_columns
 from run_batch.jobs.job.errors import EXIT_COMPLETE, EXIT_TOO_MANY_FAILURES, JobError
 from run_batch.jobs.job.prepare import PreparedJob
@@ -30,8 +33,9 @@ def check_job(job: PreparedJob) -> tuple[str, int]:
         sampling = job.config.resolve_sampling()
         build_sampling_params(sampling.values)
         build_engine_args(job.config.model_settings)
-        mapper = RowMapper(job.config, job.source.schema, job.media_root)
-        results = _map_first_rows(job, mapper)
+        mapper = RowMapper(job.config, job.source.schema, job.media_root, job.prompt_column)
+        batches = list(_first_rows(job))
+        results = [result for batch in batches for result in mapper.map(batch)]
     except (PluginError, SettingsError, DeclarationError, JobFault) as error:
         raise JobError(str(error)) from error
     except JobError:
@@ -46,8 +50,10 @@ def check_job(job: PreparedJob) -> tuple[str, int]:
         f"input: {job.plan.num_rows} rows; columns {', '.join(job.source.schema.names)}",
         f"output: {shards} shards of {job.plan.rows_per_shard} rows in {job.store.folder}, {shards - missing} done, "
         f"{missing} to do",
+        *_describe_prompts(job),
         *_describe_sampling(sampling),
         *_describe(results),
+        *_describe_placeholders(job, mapper.image_placeholder, batches),
     ]
     failed = sum(isinstance(result, RowFailure) for result in results)
     most = job.config.errors.max_fraction
@@ -55,6 +61,13 @@ def check_job(job: PreparedJob) -> tuple[str, int]:
         return "\n".join(lines), EXIT_COMPLETE
     lines.append(f"more of the first rows fail than errors.max_fraction = {most} allows")
     return "\n".join(lines), EXIT_TOO_MANY_FAILURES
+
+
+def _describe_prompts(job: PreparedJob) -> list[str]:
+    """What the prompts are made of, where that was decided by looking at the input."""
+    if not job.config.prompt.chat or job.config.prompt.template != "{prompt}":
+        return []
+    return [f"prompts: column {job.config.input.prompt_column} holds {job.prompt_column.value}"]
 
 
 def _describe_sampling(sampling: ResolvedSampling) -> list[str]:
@@ -69,14 +82,32 @@ def _describe_sampling(sampling: ResolvedSampling) -> list[str]:
     return [*lines, "other sampling settings: vLLM's defaults"]
 
 
-def _map_first_rows(job: PreparedJob, mapper: RowMapper) -> MappedRows:
-    columns = needed_columns(job.config, job.source.schema)
+def _first_rows(job: PreparedJob) -> Iterator[RowBatch]:
     rows = min(BATCH_ROWS, job.plan.num_rows)
-    results: MappedRows = []
-    with_ids = job.config.input.id_column is None
-    for batch in read_rows(job.source, range(rows), columns, BATCH_ROWS, with_ids):
-        results += mapper.map(batch)
-    return results
+    columns = needed_columns(job.config, job.source.schema)
+    return read_rows(job.source, range(rows), columns, BATCH_ROWS, job.config.input.id_column is None)
+
+
+def _describe_placeholders(job: PreparedJob, placeholder: str | None, batches: Sequence[RowBatch]) -> list[str]:
+    """A note where rows hold the model's placeholder as text, as data made for training often does."""
+    table = job.config.input
+    if not placeholder or not table.image_column or job.config.prompt.image_marker is not None:
+        return []
+    others = {table.image_column, table.id_column, table.sampling_column}
+    texts = [
+        str(value)
+        for batch in batches
+        for name, column in zip(batch.records.schema.names, batch.records.columns, strict=True)
+        if name not in others
+        for value in column.to_pylist()
+    ]
+    count = sum(placeholder in text for text in texts)
+    if not count:
+        return []
+    return [
+        f"note: {count} of the first texts hold {placeholder}, which is text there; with prompt.image_marker = "
+        f'"{placeholder}" it stands for the row\'s next image'
+    ]
 
 
 def _describe(results: MappedRows) -> list[str]:

@@ -61,7 +61,9 @@ class PromptTemplate:
         return filled
 
 
-def parse_template(template: str, prompt_column: str, schema: pa.Schema) -> PromptTemplate:
+def parse_template(
+    template: str, prompt_column: str, schema: pa.Schema, key: str = "prompt.template"
+) -> PromptTemplate:
     """Parse prompt.template. `{prompt}` stands for the prompt column, any other field for the column of its name.
 
     Raises:
@@ -71,7 +73,7 @@ def parse_template(template: str, prompt_column: str, schema: pa.Schema) -> Prom
     try:
         parsed = list(string.Formatter().parse(template))
     except ValueError as error:
-        raise JobError(f"prompt.template: {error} (write {{{{ and }}}} for literal braces)") from None
+        raise JobError(f"{key}: {error} (write {{{{ and }}}} for literal braces)") from None
     for literal, name, spec, conversion in parsed:
         if literal and parts and isinstance(parts[-1], str):
             parts[-1] += literal  # an escaped brace ends one literal and starts the next
@@ -80,12 +82,12 @@ def parse_template(template: str, prompt_column: str, schema: pa.Schema) -> Prom
         if name is None:
             continue
         if spec or conversion:
-            raise JobError(f"prompt.template: field {{{name}}} takes no format or conversion")
+            raise JobError(f"{key}: field {{{name}}} takes no format or conversion")
         column = prompt_column if name == "prompt" else name
-        require_column("prompt.template", column, schema)
+        require_column(key, column, schema)
         kind = schema.field(column).type
         if not _can_fill_field(kind):
-            raise JobError(f"prompt.template: column {column} is {kind}; a field takes text, numbers or true/false")
+            raise JobError(f"{key}: column {column} is {kind}; a field takes text, numbers or true/false")
         parts.append(Field(column))
     return PromptTemplate(parts)
 
