@@ -1,6 +1,7 @@
 """`run-batch check`: checks everything about a job that can be known without starting an engine."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 
 from run_batch.io.inputs.source import RowBatch
 from run_batch.jobs.job.columns import needed_columns
@@ -94,14 +95,12 @@ def _describe_placeholders(job: PreparedJob, placeholder: str | None, batches: S
     if not placeholder or not table.image_column or job.config.prompt.image_marker is not None:
         return []
     others = {table.image_column, table.id_column, table.sampling_column}
-    texts = [
-        str(value)
-        for batch in batches
-        for name, column in zip(batch.records.schema.names, batch.records.columns, strict=True)
-        if name not in others
-        for value in column.to_pylist()
-    ]
-    count = sum(placeholder in text for text in texts)
+    count = 0
+    for batch in batches:
+        for name in set(batch.records.schema.names) - others:
+            # Rows with text that is not UTF-8 are errors of their own.
+            with suppress(UnicodeDecodeError):
+                count += sum(placeholder in str(value) for value in batch.records.column(name).to_pylist())
     if not count:
         return []
     return [

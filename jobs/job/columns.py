@@ -62,6 +62,11 @@ def check_columns(config: JobConfig, source: Source) -> None:
         "errors.expected_column": config.errors.expected_column,
         "input.prompt_column": table.prompt_column if _is_prompt(config) else None,
     }
+    if table.image_column not in schema.names and "image_column" not in table.model_fields_set:
+        raise JobError(
+            f"input.image_column: the input has no column {table.image_column!r}, but {', '.join(schema.names)}; name "
+            'the column of images, or set input.image_column = "" if there is none beside the prompts'
+        )
     for key, column in named.items():
         if column is not None:
             require_column(key, column, schema)

@@ -71,7 +71,8 @@ class WorkerSpec:
         from run_batch.jobs.mapping.row_mapper import RowMapper
 
         mapper = RowMapper(self.config, self.schema, self.media_root, self.prompt_column)
-        if self.config.input.image_column or self.config.prompt.chat:
+        may_hold_images = self.prompt_column is not PromptColumn.TEXTS or self.config.prompt.examples
+        if self.config.input.image_column or may_hold_images:
             compile_resize()
         return mapper
 
