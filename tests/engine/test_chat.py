@@ -27,7 +27,7 @@ from run_batch.jobs.mapping.row_mapper import RowMapper
 from run_batch.model import RowError
 from run_batch.model.checkpoint.settings import ModelSettings, SettingsError
 from run_batch.model.plugin import announce_plugins, register
-from run_batch.model.prompts.chat_template import ChatSettings
+from run_batch.model.prompts.chat_template import ChatSettings, ChatTemplate
 from run_batch.model.prompts.messages import parse_messages
 from run_batch.model.rendering.renderer import Renderer
 
@@ -80,6 +80,20 @@ def test_image_parts_of_the_messages_keep_their_places(model: tuple[str, Rendere
     content = [{"type": "text", "text": "left:"}, {"type": "image"}, {"type": "text", "text": "what?"}]
     expected = {"parts": "USER: left:<image>\nwhat?</s>ASSISTANT:", "text": "user: left:\n<image>\nwhat?</s>assistant:"}
     assert text_of(renderer, [{"role": "user", "content": content}]) == expected[form]
+
+
+def test_placeholders_with_numbers_are_counted_through_the_whole_conversation(model: tuple[str, Renderer]) -> None:
+    """As those of Phi-3-vision and Phi-4-multimodal."""
+    renderer = model[1]
+    chat = ChatTemplate(renderer._model_config, renderer._prompt_tokenizer, "<|image_{}|>".format, ChatSettings(TEXT))
+    image, ask = {"type": "image"}, {"type": "text", "text": "and now?"}
+    turns = [[image, image, ask], [ask], [image, ask]]
+    messages = [
+        {"role": role, "content": turn} for role, turn in zip(("user", "assistant", "user"), turns, strict=True)
+    ]
+    assert "".join(piece.text for piece in chat.pieces(parse_messages(messages))) == (
+        "user: <|image_1|>\n<|image_2|>\nand now?</s>assistant: and now?</s>user: <|image_3|>\nand now?</s>assistant:"
+    )
 
 
 def test_a_final_message_of_the_assistant_is_continued(model: tuple[str, Renderer]) -> None:
