@@ -7,7 +7,7 @@ from pathlib import Path
 from urllib.parse import quote_from_bytes
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pictures import encoded, picture
 
@@ -47,6 +47,7 @@ HEADERS = st.sampled_from(
 )
 
 
+@settings(deadline=None)
 @given(st.binary(), HEADERS, WRITERS)
 def test_a_data_url_in_base64_is_its_content_whoever_wrote_it(content: bytes, header: str, writer: dict) -> None:
     text = header + as_base64(content, **writer)
@@ -55,6 +56,7 @@ def test_a_data_url_in_base64_is_its_content_whoever_wrote_it(content: bytes, he
     assert read(text.replace("+", "%2b").replace("=", "%3D").replace("\r\n", "%0D%0A")) == [content]
 
 
+@settings(deadline=None)
 @given(st.binary(), st.sampled_from(["data:,", "data:image/png,", "Data:image/gif;charset=US-ASCII,"]))
 def test_a_data_url_in_percent_encoding_is_its_content(content: bytes, header: str) -> None:
     assert read(header + quote_from_bytes(content)) == [content]
@@ -69,6 +71,7 @@ def test_percent_encoding_of_any_length_is_decoded_whole(monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize("form", FORMATS)
+@settings(deadline=None)
 @given(writer=WRITERS)
 def test_base64_of_an_image_is_the_image_whoever_wrote_it(form: str, writer: dict) -> None:
     for image in (SMALL, picture(2)):
