@@ -190,7 +190,7 @@ def _nbytes(image: RowImage) -> int:
 
 
 def _rows(records: pa.RecordBatch, image_column: str) -> list[Mapping[str, Any] | RowError]:
-    """The rows by column name, as Python values; a row with text that is not UTF-8 is given as its RowError."""
+    """The rows by column name, as Python values; a row with a value that Python cannot hold is given as its RowError."""
 
     def values(rows: Sequence[int]) -> Iterator[Mapping[str, Any]]:
         return _values(records.slice(rows[0], len(rows)), image_column)
@@ -206,4 +206,6 @@ def _values(records: pa.RecordBatch, image_column: str) -> Iterator[Mapping[str,
         }
     except UnicodeDecodeError:
         raise RowError("text_encoding", "the row holds text that is not UTF-8") from None
+    except OverflowError:
+        raise RowError("column_value", "the row holds a date or time outside of the years 1 to 9999") from None
     return (dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True))
