@@ -1,6 +1,7 @@
 """How the value of a template's field is written: as people write it, or in a format of Python's that the field names.
 
 A format comes from job.toml and meets every value of a column, so it is checked against the column's type at the start.
+Of a dictionary-encoded column, the type here is that of its values.
 """
 
 import re
@@ -20,11 +21,6 @@ _NUMBER_OR_TEXT = re.compile(
 )
 # strftime's directives as Python documents them, without those that depend on the locale alone, and glibc's `-`.
 _DATE = re.compile(r"(?:[^%{}]|%(?:-?[dmHIMSjyUW]|[aAwbBYpfzZGuV%]))*", re.DOTALL)
-
-
-def plain_type(kind: pa.DataType) -> pa.DataType:
-    """The type of the values of a dictionary-encoded column; of any other, its own."""
-    return kind.value_type if pa.types.is_dictionary(kind) else kind
 
 
 def can_be_written(kind: pa.DataType) -> bool:
@@ -57,7 +53,6 @@ def write(value: Any, kind: pa.DataType, spec: str) -> str:
         value: as Arrow gives it, no null.
         spec: a format that `check_format` takes; empty for the value as it is.
     """
-    kind = plain_type(kind)
     if pa.types.is_float32(kind):
         value = float(str(np.float32(value)))
     elif pa.types.is_float16(kind):
@@ -67,7 +62,7 @@ def write(value: Any, kind: pa.DataType, spec: str) -> str:
 
 def _sample(kind: pa.DataType) -> Any:
     """Some value of a type, which takes the same formats as all the others; None for types that cannot be written."""
-    is_type, kind = pa.types, plain_type(kind)
+    is_type = pa.types
     samples = (
         (is_text, "text"),
         (is_type.is_integer, 1),

@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from run_batch.jobs.job.errors import JobError
-from run_batch.jobs.job.field_format import can_be_written, check_format, plain_type, write
+from run_batch.jobs.job.field_format import can_be_written, check_format, write
 from run_batch.model.checkpoint.nearest_name import did_you_mean
 
 
@@ -19,7 +19,7 @@ class Field:
     Attributes:
         column: name of the column.
         names: of the fields that lead to the value, from a struct to what is in it; empty for the column itself.
-        kind: type of the value.
+        kind: type of the value, not dictionary-encoded.
         spec: format of the value; empty for the value as it is.
     """
 
@@ -125,12 +125,17 @@ def _no_such_field(key: str, name: str, prompt_column: str, schema: pa.Schema) -
     column = prompt_column if first == "prompt" else first
     if column not in schema.names:
         require_column(key, prompt_column if first == "prompt" else name, schema)
-    kind = plain_type(schema.field(column).type)
+    kind = _plain_type(schema.field(column).type)
     if not pa.types.is_struct(kind):
         return JobError(f"{key}: field {{{name}}}: column {column} is {kind}, which has no fields")
     fields = list(_fields_in(kind))
     hint = did_you_mean(rest, fields)
     return JobError(f"{key}: field {{{name}}}: column {column} has no {rest}; it has: {', '.join(fields)}{hint}")
+
+
+def _plain_type(kind: pa.DataType) -> pa.DataType:
+    """The type of the values of a dictionary-encoded column; of any other, its own."""
+    return kind.value_type if pa.types.is_dictionary(kind) else kind
 
 
 def _readings(names: Sequence[str], prompt_column: str, schema: pa.Schema) -> Iterator[Field]:
@@ -143,7 +148,7 @@ def _readings(names: Sequence[str], prompt_column: str, schema: pa.Schema) -> It
 
 
 def _inside(kind: pa.DataType, names: Sequence[str]) -> Iterator[tuple[tuple[str, ...], pa.DataType]]:
-    kind = plain_type(kind)
+    kind = _plain_type(kind)
     if not names:
         yield (), kind
     elif pa.types.is_struct(kind):
@@ -157,7 +162,7 @@ def _inside(kind: pa.DataType, names: Sequence[str]) -> Iterator[tuple[tuple[str
 
 def _fields_in(kind: pa.DataType) -> Iterator[str]:
     """The names of all fields inside a struct, at any depth, with dots."""
-    kind = plain_type(kind)
+    kind = _plain_type(kind)
     if pa.types.is_struct(kind):
         for field in kind:
             inner = [f"{field.name}.{name}" for name in _fields_in(field.type)]

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from pictures import encoded, picture
 
 from run_batch.io.media import image_reader as media
+from run_batch.io.media.allowed_hosts import HostRules
 from run_batch.io.media.errors import MediaError
 from run_batch.io.media.image_reader import MediaReader
 
@@ -61,6 +62,18 @@ def test_a_data_url_in_base64_is_its_content_whoever_wrote_it(content: bytes, he
 def test_a_data_url_in_percent_encoding_is_its_content(content: bytes, header: str) -> None:
     assert read(header + quote_from_bytes(content)) == [content]
     assert read(header + "".join(f"%{byte:02x}" for byte in content) + "\n") == [content]
+
+
+def test_text_that_holds_its_image_is_never_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
+    fetched: list[str] = []
+    monkeypatch.setattr("run_batch.io.media.prefetch.fetch", lambda url, *_: fetched.append(url) or b"A")
+    reader = MediaReader(None, HostRules.of(["example.org"], False))
+    text = as_base64(encoded(SMALL))
+    cells = ["data:;base64," + text, [{"bytes": None, "path": "data://example.org/;base64," + text}], text]
+    cells.append("https://example.org/a.png")
+    reader.announce(cells)
+    assert [list(reader.read(cell)) for cell in cells] == [[encoded(SMALL)]] * 3 + [[b"A"]]
+    assert fetched == ["https://example.org/a.png"]
 
 
 def test_percent_encoding_of_any_length_is_decoded_whole(monkeypatch: pytest.MonkeyPatch) -> None:
