@@ -190,7 +190,7 @@ def _nbytes(image: RowImage) -> int:
 
 
 def _rows(records: pa.RecordBatch, image_column: str) -> list[Mapping[str, Any] | RowError]:
-    """The rows by column name, as Python values; a row with a value that Python cannot hold is given as its RowError."""
+    """The rows by column name, as Python values; one with a value that Python cannot hold is given as its RowError."""
 
     def values(rows: Sequence[int]) -> Iterator[Mapping[str, Any]]:
         return _values(records.slice(rows[0], len(rows)), image_column)
