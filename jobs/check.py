@@ -1,5 +1,9 @@
 """`run-batch check`: checks everything about a job that can be known without starting an engine."""
 
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+
+from run_batch.io.inputs.source import RowBatch
 from run_batch.jobs.job.columns import needed_columns
 from run_batch.jobs.job.errors import EXIT_COMPLETE, EXIT_TOO_MANY_FAILURES
 from run_batch.jobs.job.prepare import PreparedJob
@@ -30,16 +34,19 @@ def check_job(job: PreparedJob) -> tuple[str, int]:
         sampling = job.config.resolve_sampling()
         build_sampling_params(sampling.values)
         build_engine_args(job.config.model_settings)
-        mapper = RowMapper(job.config, job.source.schema, job.media_root)
-        results = _map_first_rows(job, mapper)
+        mapper = RowMapper(job.config, job.source.schema, job.media_root, job.prompt_column)
+        batches = list(_first_rows(job))
+        results = [result for batch in batches for result in mapper.map(batch)]
     missing = len(CommittedShards(job.store, job.plan, job.shards).missing())
     shards = job.plan.num_shards
     lines = [
         f"input: {job.plan.num_rows} rows; columns {', '.join(job.source.schema.names)}",
         f"output: {shards} shards of {job.plan.rows_per_shard} rows in {job.store.folder}, {shards - missing} done, "
         f"{missing} to do",
+        *_describe_prompts(job),
         *_describe_sampling(sampling),
         *_describe(results),
+        *_describe_placeholders(job, mapper.image_placeholder, batches),
     ]
     failed = sum(isinstance(result, RowFailure) for result in results)
     most = job.config.errors.max_fraction
@@ -47,6 +54,13 @@ def check_job(job: PreparedJob) -> tuple[str, int]:
         return "\n".join(lines), EXIT_COMPLETE
     lines.append(f"more of the first rows fail than errors.max_fraction = {most} allows")
     return "\n".join(lines), EXIT_TOO_MANY_FAILURES
+
+
+def _describe_prompts(job: PreparedJob) -> list[str]:
+    """What the prompts are made of, where that was decided by looking at the input."""
+    if not job.config.prompt.chat or job.config.prompt.template != "{prompt}":
+        return []
+    return [f"prompts: column {job.config.input.prompt_column} holds {job.prompt_column.value}"]
 
 
 def _describe_sampling(sampling: ResolvedSampling) -> list[str]:
@@ -61,14 +75,30 @@ def _describe_sampling(sampling: ResolvedSampling) -> list[str]:
     return [*lines, "other sampling settings: vLLM's defaults"]
 
 
-def _map_first_rows(job: PreparedJob, mapper: RowMapper) -> MappedRows:
-    columns = needed_columns(job.config, job.source.schema)
+def _first_rows(job: PreparedJob) -> Iterator[RowBatch]:
     rows = min(BATCH_ROWS, job.plan.num_rows)
-    results: MappedRows = []
-    with_ids = job.config.input.id_column is None
-    for batch in read_rows(job.source, range(rows), columns, BATCH_ROWS, with_ids):
-        results += mapper.map(batch)
-    return results
+    columns = needed_columns(job.config, job.source.schema)
+    return read_rows(job.source, range(rows), columns, BATCH_ROWS, job.config.input.id_column is None)
+
+
+def _describe_placeholders(job: PreparedJob, placeholder: str | None, batches: Sequence[RowBatch]) -> list[str]:
+    """A note where rows hold the model's placeholder as text, as data made for training often does."""
+    table = job.config.input
+    if not placeholder or not table.image_column or job.config.prompt.image_marker is not None:
+        return []
+    others = {table.image_column, table.id_column, table.sampling_column}
+    count = 0
+    for batch in batches:
+        for name in set(batch.records.schema.names) - others:
+            # Rows with text that is not UTF-8 are errors of their own.
+            with suppress(UnicodeDecodeError):
+                count += sum(placeholder in str(value) for value in batch.records.column(name).to_pylist())
+    if not count:
+        return []
+    return [
+        f"note: {count} of the first texts hold {placeholder}, which is text there; with prompt.image_marker = "
+        f'"{placeholder}" it stands for the row\'s next image'
+    ]
 
 
 def _describe(results: MappedRows) -> list[str]:

@@ -1,7 +1,7 @@
 """The cells of the image column: which images a cell holds, and in which form.
 
-An image is bytes, a path, a URL, or a struct of bytes and path as in Hugging Face datasets; a list holds several. A
-column of nested lists of numbers holds precomputed image features instead.
+An image is bytes, text (a path, a URL, a data: URL or base64), or a struct of bytes and path as in Hugging Face
+datasets; a list holds several. A column of nested lists of numbers holds precomputed image features instead.
 """
 
 from typing import Any
@@ -14,7 +14,8 @@ from run_batch.io.arrow_types import is_bytes, is_list, is_text
 from run_batch.io.media.errors import MediaError
 
 ACCEPTED = (
-    "bytes, text (paths or URLs), a struct of bytes and path, a list of these, or lists of lists of numbers (features)"
+    "bytes, text (paths, URLs, data: URLs or base64), a struct of bytes and path, a list of these, or lists of lists "
+    "of numbers (features)"
 )
 
 
@@ -59,7 +60,7 @@ def images_in(cell: Any) -> list[Any]:
 
 
 def content_of(item: Any) -> Any:
-    """Unwrap an image to bytes, a path or a URL; of a struct, bytes come before the path.
+    """Unwrap an image to bytes or text; of a struct, bytes come before the path.
 
     Returns:
         None for null and for a struct whose `bytes` and `path` are null; a struct that holds its image in any other way

@@ -24,7 +24,7 @@ MAX_REDIRECTS = 3
 _REDIRECTS = {301, 302, 303, 307, 308}
 _BUFFER_BYTES = 1 << 18
 _MAX_URL_CHARACTERS = 8192
-_SCHEME = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*://|data:")
+_SCHEME = re.compile(r"(?!data:)[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 # Characters on which URL parsers disagree: white space, control characters, backslashes.
 _AMBIGUOUS = re.compile(r"[\x00-\x20\x7f\\]")
 
@@ -44,7 +44,7 @@ class _Target:
 
 
 def is_url(text: str) -> bool:
-    """Whether a string is a URL of any scheme, and no path."""
+    """Whether a string is a URL, of any scheme but data:, and no path."""
     return _SCHEME.match(text) is not None
 
 

@@ -1,6 +1,7 @@
 """Reads the images of rows, in whichever form the image column holds them (see image_column.py).
 
-Paths are read below the media root only (media_root.py), URLs from allowed hosts only (image_download.py).
+Paths are read below the media root only (media_root.py), URLs from allowed hosts only (image_download.py). Images that
+are written into text (inline_images.py) need neither.
 """
 
 import os
@@ -15,11 +16,20 @@ from run_batch.io.media.allowed_hosts import HostRules
 from run_batch.io.media.errors import MediaError
 from run_batch.io.media.image_column import content_of, images_in, read_features
 from run_batch.io.media.image_download import is_url
-from run_batch.io.media.media_root import read_below
+from run_batch.io.media.inline_images import (
+    begins_as_base64_image,
+    is_base64,
+    is_data_url,
+    read_base64,
+    read_data_url,
+)
+from run_batch.io.media.media_root import MAX_PATH_CHARACTERS, exists_below, read_below
 from run_batch.io.media.prefetch import UrlFetcher
 
 # Limit of all images of a row together. Far above any photograph; bounds the memory that a hostile row can take.
 MAX_BYTES = 128 << 20
+# As many bytes as tell whether they are text of an image.
+_TEXT_IN_BYTES = 128
 
 
 class MediaReader:
@@ -54,6 +64,7 @@ class MediaReader:
         total = 0
         for item in images_in(cell):
             encoded = self._read_one(item)
+            _check_is_no_text(encoded)
             total += len(encoded)
             if total > MAX_BYTES:
                 raise MediaError(
@@ -66,12 +77,49 @@ class MediaReader:
         if isinstance(content, bytes):
             return content
         if isinstance(content, str):
-            return self._urls.read(content) if is_url(content) else read_below(self._root, content, MAX_BYTES)
+            return self._read_text(content)
         if content is None:
             raise MediaError("image_null", "the list of images holds a null")
         if isinstance(content, dict):
             raise MediaError("image_form", f"a struct of {', '.join(content)}: its image is not in bytes or path")
         raise MediaError("image_form", f"an image cannot be a {type(content).__name__}")
+
+    def _read_text(self, text: str) -> bytes:
+        if not _is_utf8(text):
+            raise MediaError("text_encoding", "the image's path or URL is text that is not UTF-8")
+        if is_data_url(text):
+            return read_data_url(text, MAX_BYTES)
+        if is_url(text):
+            return self._urls.read(text)
+        if self._is_base64_image(text):
+            return read_base64(text, MAX_BYTES)
+        return read_below(self._root, text, MAX_BYTES)
+
+    def _is_base64_image(self, text: str) -> bool:
+        """Whether text is base64 of an image and no path; a file that has such a name is one."""
+        if not begins_as_base64_image(text):
+            return False
+        return len(text) > MAX_PATH_CHARACTERS or (is_base64(text) and not exists_below(self._root, text))
+
+
+def _check_is_no_text(encoded: bytes) -> None:
+    """Refuse bytes that hold an image as text, which a decoder would only call no image."""
+    beginning = encoded[:_TEXT_IN_BYTES]
+    if beginning[:8].isascii():
+        text = beginning.decode("latin-1")
+        if is_data_url(text) or begins_as_base64_image(text):
+            raise MediaError(
+                "image_decode",
+                f"the image's bytes are text of an image, {text[:40]!r}…: make the column text, or decode it",
+            )
+
+
+def _is_utf8(text: str) -> bool:
+    """Whether text can be encoded: JSON may hold halves of surrogate pairs."""
+    try:
+        return text.isascii() or bool(text.encode())
+    except UnicodeEncodeError:
+        return False
 
 
 def _is_url(content: Any) -> bool:

@@ -1,13 +1,24 @@
 """Reads files below the media root and no others, whatever `..`, absolute paths or symbolic links say."""
 
+import errno
 import os
 import stat
 from pathlib import Path
 
 from run_batch.io.media.errors import MediaError
 
+# No system call takes a longer path (Linux's PATH_MAX, with the NUL byte at its end).
+MAX_PATH_CHARACTERS = 4095
 # Error messages show no more of a path.
 _SHOWN_CHARACTERS = 200
+# What is longer than any file name is rarely meant to be a path.
+_MAX_NAME_CHARACTERS = 255
+
+
+def exists_below(root: Path | None, text: str) -> bool:
+    """Whether there is something of this name below `root`, a file or not."""
+    path = _resolve(root, text)
+    return path is not None and os.path.lexists(path)
 
 
 def read_below(root: Path | None, text: str, max_bytes: int) -> bytes:
@@ -21,13 +32,15 @@ def read_below(root: Path | None, text: str, max_bytes: int) -> bytes:
     Raises:
         MediaError: `path_not_allowed`, `image_not_found`, `image_unreadable` or `image_too_large`.
     """
-    shown = text[:_SHOWN_CHARACTERS]
+    shown = _shown(text)
     if root is None:
-        raise MediaError("path_not_allowed", "the input is not on a local file system: set input.media_root")
+        raise MediaError("path_not_allowed", f"{shown}: the input is not on a local file system: set input.media_root")
     if not text or "\0" in text:
         raise MediaError("image_not_found", "the image path is empty or holds a NUL character")
-    path = os.path.realpath(root / text)
-    if os.path.commonpath([path, root]) != str(root):
+    if len(text) > MAX_PATH_CHARACTERS:
+        raise MediaError("image_unreadable", f"{shown}: {os.strerror(errno.ENAMETOOLONG)}")
+    path = _resolve(root, text)
+    if path is None:
         raise MediaError("path_not_allowed", f"{shown} leads out of input.media_root")
     try:
         return _read_regular_file(_open_below(root, path), shown, max_bytes)
@@ -35,6 +48,23 @@ def read_below(root: Path | None, text: str, max_bytes: int) -> bytes:
         raise MediaError("image_not_found", f"no file {shown} in input.media_root") from None
     except OSError as error:
         raise MediaError("image_unreadable", f"{shown}: {error.strerror}") from None
+
+
+def _resolve(root: Path | None, text: str) -> str | None:
+    """The path of a file without symbolic links; None where it leads out of `root`, or `text` cannot be a path."""
+    if root is None or not text or "\0" in text or len(text) > MAX_PATH_CHARACTERS:
+        return None
+    path = os.path.realpath(root / text)
+    return path if os.path.commonpath([path, root]) == str(root) else None
+
+
+def _shown(text: str) -> str:
+    if len(text) <= _MAX_NAME_CHARACTERS:
+        return text[:_SHOWN_CHARACTERS]
+    return (
+        f"{text[:_SHOWN_CHARACTERS]}… ({len(text):,} characters: if this is an image in base64, put data:;base64, "
+        "before it)"
+    )
 
 
 def _open_below(root: Path, path: str) -> int:

@@ -16,11 +16,23 @@ def needed_columns(config: JobConfig, schema: pa.Schema) -> list[str]:
     """The input columns that mapping reads."""
     table = config.input
     columns = [table.image_column, table.id_column, table.sampling_column]
-    if config.prompt.chat:
-        columns.append(table.prompt_column)
-    else:
-        columns += parse_template(config.prompt.template, table.prompt_column, schema).columns
+    columns += _prompt_columns(config, schema)
     return list(dict.fromkeys(column for column in columns if column))
+
+
+def _is_prompt(config: JobConfig) -> bool:
+    """Whether the prompt column is all that the rows' messages are made of."""
+    return config.prompt.chat and config.prompt.template == "{prompt}"
+
+
+def _prompt_columns(config: JobConfig, schema: pa.Schema) -> list[str]:
+    """The columns that prompts are made of."""
+    prompt, column = config.prompt, config.input.prompt_column
+    # The column may hold conversations, which no field of a template takes.
+    columns = [column] if _is_prompt(config) else parse_template(prompt.template, column, schema).columns
+    if prompt.prefill is not None:
+        columns += parse_template(prompt.prefill, column, schema, key="prompt.prefill").columns
+    return columns
 
 
 RESULT_COLUMNS = (
@@ -48,11 +60,17 @@ def check_columns(config: JobConfig, source: Source) -> None:
         "input.id_column": table.id_column,
         "input.sampling_column": table.sampling_column,
         "errors.expected_column": config.errors.expected_column,
-        "input.prompt_column": table.prompt_column if config.prompt.chat else None,
+        "input.prompt_column": table.prompt_column if _is_prompt(config) else None,
     }
+    if table.image_column not in schema.names and "image_column" not in table.model_fields_set:
+        raise JobError(
+            f"input.image_column: the input has no column {table.image_column!r}, but {', '.join(schema.names)}; name "
+            'the column of images, or set input.image_column = "" if there is none beside the prompts'
+        )
     for key, column in named.items():
         if column is not None:
             require_column(key, column, schema)
+    _check_used(config, schema)
     _check_carried(config.output.columns, schema)
     used = [*needed_columns(config, schema), config.errors.expected_column, *config.output.columns]
     for column in used:
@@ -60,6 +78,15 @@ def check_columns(config: JobConfig, source: Source) -> None:
             raise JobError(f"input.path: column {column} {source.unusable[column]}")
     if table.image_column:
         _check_images(table.image_column, schema)
+
+
+def _check_used(config: JobConfig, schema: pa.Schema) -> None:
+    """Refuse keys that concern columns which the prompt does not hold."""
+    table, columns = config.input, _prompt_columns(config, schema)
+    if "prompt_column" in table.model_fields_set and table.prompt_column not in columns:
+        raise JobError(f'input.prompt_column = "{table.prompt_column}" is not read: prompt.template has no {{prompt}}')
+    if config.prompt.image_marker is not None and not columns:
+        raise JobError("prompt.image_marker stands for images in columns' texts, and prompt.template holds no column")
 
 
 def _check_images(column: str, schema: pa.Schema) -> None:

@@ -151,6 +151,7 @@ def _shown(value: Any) -> str:
 
 _ACCEPTED = {
     "bool_type": "true or false",
+    "dict_type": "a table",
     "float_type": "a number",
     "int_type": "a whole number",
     "list_type": "a list of strings",
@@ -175,15 +176,24 @@ def _accepted(error: Mapping[str, Any], field: FieldInfo) -> str:
 
 
 def _check_contradictions(config: JobConfig) -> None:
-    if config.prompt.chat and "template" in config.prompt.model_fields_set:
-        raise JobError("prompt.template and prompt.chat = true contradict each other: keep one")
-    if config.prompt.system is not None and not config.prompt.chat:
-        raise JobError("prompt.system needs prompt.chat = true (in prompt.template, write the system text yourself)")
+    _check_prompt(config)
     refused = find_refused(config.engine, config.sampling, config.input.sampling_column is not None)
     if refused is not None:
         raise JobError(refused)
     if len(set(config.output.columns)) < len(config.output.columns):
         raise JobError(f"output.columns = {config.output.columns}: a column is named twice")
+
+
+def _check_prompt(config: JobConfig) -> None:
+    """Refuse keys of [prompt] that would do nothing."""
+    prompt = config.prompt
+    for name in ("system", "chat_template", "chat_template_kwargs", "prefill", "tools", "examples"):
+        if name in prompt.model_fields_set and not prompt.chat:
+            raise JobError(
+                f"prompt.{name} needs prompt.chat = true (in prompt.template, write the whole prompt yourself)"
+            )
+    if prompt.image_marker is not None and not config.input.image_column:
+        raise JobError('prompt.image_marker stands for images of input.image_column, which is ""')
 
 
 def _apply_override(tables: dict[str, Any], override: str) -> None:

@@ -4,15 +4,24 @@ Checks, error messages, a job's identity and the JSON Schema are made from these
 and [slurm] take is declared by vLLM and by sbatch.
 """
 
-import re
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 from pydantic.fields import FieldInfo
 
-from run_batch.io.media.allowed_hosts import is_host_entry
+from run_batch.jobs.job.config_values import (
+    Count,
+    Examples,
+    Fraction,
+    Hosts,
+    LocalPath,
+    Marker,
+    PathText,
+    Seconds,
+    Tools,
+)
 
 
 class Effect(StrEnum):
@@ -40,49 +49,6 @@ def effect_of(field: FieldInfo) -> Effect:
     declared = field.json_schema_extra
     assert isinstance(declared, dict), "declare the keys of a table with key()"
     return Effect(str(declared["effect"]))
-
-
-def _check_path(value: str) -> str:
-    if not value or "\0" in value:
-        raise ValueError("a path, neither empty nor with a NUL character")
-    parts = [] if "://" in value else value.encode(errors="surrogatepass").split(b"/")
-    if len(value) > 4000 or any(len(part) > 255 for part in parts):
-        raise ValueError("a path that a file system can take: 255 bytes a name, 4000 characters in all")
-    return value
-
-
-def _check_local_path(value: str) -> str:
-    if _is_url(_check_path(value)):
-        raise ValueError(
-            "a path on a local or shared file system, not a URL: mount the storage, or copy the files before or after "
-            "the run"
-        )
-    return value
-
-
-def _is_url(path: str) -> bool:
-    scheme, colon, rest = path.partition(":")
-    if not colon or "/" in scheme:
-        return "://" in path
-    if re.fullmatch(r"[\w.+-]*", scheme) and rest.startswith(("/", ":")):
-        return True
-    import fsspec
-
-    return scheme.lower() in fsspec.available_protocols()
-
-
-def _check_hosts(values: list[str]) -> list[str]:
-    if not all(map(is_host_entry, values)):
-        raise ValueError('host names such as "images.example.org" or "localhost:8000"')
-    return values
-
-
-PathText = Annotated[str, AfterValidator(_check_path)]
-LocalPath = Annotated[str, AfterValidator(_check_local_path)]
-Hosts = Annotated[list[str], AfterValidator(_check_hosts)]
-Count = Annotated[int, Field(ge=1)]
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Seconds = Annotated[float, Field(ge=0)]
 
 
 class Table(BaseModel):
@@ -155,16 +121,49 @@ class PromptTable(Table):
     """The prompt of a row, made of its columns."""
 
     template: str = key(
-        "text with {prompt}, {other_column} and the model's image placeholder",
+        "text with {prompt}, {other_column} and the model's image placeholder; with prompt.chat, the user's message",
         Effect.ANOTHER_JOB,
         example="USER: <image>\n{prompt} ASSISTANT:",
         default="{prompt}",
     )
     chat: bool = key(
-        "use the tokenizer's chat template instead of prompt.template", Effect.ANOTHER_JOB, example=True, default=False
+        "make conversations of the rows, by the model's chat template", Effect.ANOTHER_JOB, example=True, default=False
     )
     system: str | None = key(
         "system message, with prompt.chat", Effect.ANOTHER_JOB, example="Answer in one word.", default=None
+    )
+    chat_template: str | None = key(
+        "file or text of another chat template, or the name of one of the tokenizer's",
+        Effect.ANOTHER_JOB,
+        example="{% for message in messages %}{{ message['content'] }}{% endfor %}",
+        default=None,
+    )
+    chat_template_kwargs: dict[str, Any] = key(
+        "variables that the chat template reads", Effect.ANOTHER_JOB, example={"enable_thinking": False}, default={}
+    )
+    prefill: str | None = key(
+        "how the answer begins, with {fields}; the result holds what follows it",
+        Effect.ANOTHER_JOB,
+        example="The image shows",
+        default=None,
+    )
+    tools: Tools = key(
+        "tools that the chat template describes to the model: JSON objects, or a JSON file of them",
+        Effect.ANOTHER_JOB,
+        example="tools.json",
+        default=[],
+    )
+    examples: Examples = key(
+        "turns before the row's own: tables of image (a path, or several), text and answer",
+        Effect.ANOTHER_JOB,
+        example=[{"text": "What is 2 + 2?", "answer": "4"}],
+        default=[],
+    )
+    image_marker: Marker | None = key(
+        "text in column values that stands for the row's next image",
+        Effect.ANOTHER_JOB,
+        example="<image>",
+        default=None,
     )
 
 

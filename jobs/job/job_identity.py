@@ -13,22 +13,29 @@ from run_batch.io.inputs.parquet import ParquetSource
 from run_batch.io.inputs.source import Source
 from run_batch.io.outputs.shards import ShardStore
 from run_batch.io.secrets import hide_secrets
+from run_batch.jobs.job.chat_settings import chat_content
 from run_batch.jobs.job.config import JobConfig, result_keys
 from run_batch.jobs.job.content import model_content, plugins_source, vllm_version
 from run_batch.jobs.job.errors import JobError
 from run_batch.jobs.job.plan import Plan
+from run_batch.jobs.job.prompt_column import PromptColumn
 
 JOB_FILE = "job.json"
 INDEX_FILE = "input.json"
 
+# How names of the identity end whose values are digests, which tell people nothing.
+_CONTENTS = ("(its files)", "(their source)", "(its text)", "(their text)", "(their images)")
 
-def job_identity(config: JobConfig, source: Source) -> dict[str, Any]:
+
+def job_identity(config: JobConfig, source: Source, prompt_column: PromptColumn = PromptColumn.TEXTS) -> dict[str, Any]:
     """What makes two runs the same job: all keys that can change results, and the content behind them.
 
     Raises:
-        JobError: a generation config cannot be read.
+        JobError: a generation config, or a file that prompt names, cannot be read.
     """
-    identity = result_keys(config)
+    identity = {**result_keys(config), **chat_content(config)}
+    if prompt_column is not PromptColumn.TEXTS:
+        identity["input.prompt_column (holds)"] = prompt_column.value
     sampling = config.resolve_sampling()
     identity |= {f"sampling.{name}": value for name, value in sampling.values.items()}
     identity["generation_config.eos_token_id"] = list(sampling.eos_token_ids)
@@ -115,7 +122,7 @@ def check_same_job(store: ShardStore, identity: dict[str, Any]) -> bool:
 def _show(identity: dict[str, Any], name: str) -> str:
     if name not in identity:
         return "(not set)"
-    return "(other content)" if name.endswith(("(its files)", "(their source)")) else repr(identity[name])
+    return "(other content)" if name.endswith(_CONTENTS) else repr(identity[name])
 
 
 def recorded_index(store: ShardStore) -> bytes:

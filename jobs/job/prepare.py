@@ -12,6 +12,7 @@ from run_batch.jobs.job.errors import JobError
 from run_batch.jobs.job.job_identity import check_same_job, job_identity, recorded_index
 from run_batch.jobs.job.open_input import open_source
 from run_batch.jobs.job.plan import Plan, make_plan
+from run_batch.jobs.job.prompt_column import PromptColumn, find_prompt_column
 from run_batch.jobs.job.row_ids import check_ids
 from run_batch.jobs.job.shares import WHOLE_JOB, Share
 
@@ -26,6 +27,7 @@ class PreparedJob:
     store: ShardStore
     identity: dict[str, Any]
     share: Share = WHOLE_JOB
+    prompt_column: PromptColumn = PromptColumn.TEXTS
 
     @property
     def shards(self) -> range:
@@ -60,11 +62,12 @@ def prepare(config: JobConfig, share: Share = WHOLE_JOB, *, writes: bool = True)
     if root is not None and not Path(config.resolve(root)).is_dir():
         raise JobError(f"input.media_root {root}: no such folder")
     plan = make_plan(config, source)
-    identity = job_identity(config, source)
+    prompt_column = find_prompt_column(config, source)
+    identity = job_identity(config, source, prompt_column)
     if writes:
         is_recorded = check_same_job(store, identity)
         if not store.is_writable():
             raise JobError(f"output.path {config.output.path}: {store.folder} cannot be written to")
         if not is_recorded:
             check_ids(config, source, plan)
-    return PreparedJob(config, source, plan, store, identity, share)
+    return PreparedJob(config, source, plan, store, identity, share, prompt_column)

@@ -1,22 +1,48 @@
 """prompt.template: literal text written by the job's author, and fields that a row's columns fill."""
 
 import string
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 
-from run_batch.io.arrow_types import is_text
+from run_batch.io.arrow_types import is_list
 from run_batch.jobs.job.errors import JobError
+from run_batch.jobs.job.field_format import can_be_written, check_format, write
 from run_batch.model.checkpoint.nearest_name import did_you_mean
 
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """A field of a template, filled with the value of a column."""
+    """A field of a template, filled with the value of a column or of a field inside it.
+
+    Attributes:
+        column: name of the column.
+        names: of the fields that lead to the value, from a struct to what is in it; empty for the column itself.
+        kind: type of the value, not dictionary-encoded.
+        spec: format of the value; empty for the value as it is.
+    """
 
     column: str
+    names: tuple[str, ...]
+    kind: pa.DataType
+    spec: str = ""
+
+    def fill(self, row: Mapping[str, Any]) -> str:
+        """The value in a row, as text.
+
+        Raises:
+            ValueError: the column, the value or a struct around it is null; the message says which.
+        """
+        value = row[self.column]
+        for depth, name in enumerate(self.names):
+            if value is None:
+                raise ValueError(f"{_place(self.column, self.names[:depth])} is null")
+            value = value[name]
+        if value is None:
+            raise ValueError(f"{_place(self.column, self.names)} is null")
+        return write(value, self.kind, self.spec)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,39 +65,32 @@ class PromptTemplate:
         """Its literal text; a NUL character stands where fields were, so that no text spans a field."""
         return "\0".join(part for part in self.parts if isinstance(part, str))
 
-    def without(self, placeholder: str) -> "PromptTemplate":
-        """The template without the model's image placeholder, for rows without images."""
-        return PromptTemplate([p.replace(placeholder, "") if isinstance(p, str) else p for p in self.parts])
-
     def fill(self, row: Mapping[str, Any]) -> list[tuple[str, bool]]:
         """The prompt of a row, in parts: (text, whether it is the template's literal text and not the row's data).
 
         Raises:
             ValueError: a column is null; the message names the column.
         """
-        filled = []
-        for part in self.parts:
-            if isinstance(part, str):
-                filled.append((part, True))
-                continue
-            value = row[part.column]
-            if value is None:
-                raise ValueError(f"column {part.column} is null")
-            filled.append((str(value), False))
-        return filled
+        return [(part, True) if isinstance(part, str) else (part.fill(row), False) for part in self.parts]
 
 
-def parse_template(template: str, prompt_column: str, schema: pa.Schema) -> PromptTemplate:
-    """Parse prompt.template. `{prompt}` stands for the prompt column, any other field for the column of its name.
+def parse_template(
+    template: str, prompt_column: str, schema: pa.Schema, key: str = "prompt.template"
+) -> PromptTemplate:
+    """Parse a template. `{prompt}` stands for the prompt column, any other field for the column of its name.
+
+    Args:
+        key: the key of job.toml that holds the template, for messages.
 
     Raises:
-        JobError: bad syntax, or a field that names no column of text, numbers, booleans or dates.
+        JobError: bad syntax, a field that names no column of text, numbers, booleans or dates, or a format that its
+            values do not take.
     """
     parts: list[str | Field] = []
     try:
         parsed = list(string.Formatter().parse(template))
     except ValueError as error:
-        raise JobError(f"prompt.template: {error} (write {{{{ and }}}} for literal braces)") from None
+        raise JobError(f"{key}: {error} (write {{{{ and }}}} for literal braces)") from None
     for literal, name, spec, conversion in parsed:
         if literal and parts and isinstance(parts[-1], str):
             parts[-1] += literal  # an escaped brace ends one literal and starts the next
@@ -79,33 +98,94 @@ def parse_template(template: str, prompt_column: str, schema: pa.Schema) -> Prom
             parts.append(literal)
         if name is None:
             continue
-        if spec or conversion:
-            raise JobError(f"prompt.template: field {{{name}}} takes no format or conversion")
-        column = prompt_column if name == "prompt" else name
-        require_column("prompt.template", column, schema)
-        kind = schema.field(column).type
-        if not _can_fill_field(kind):
-            raise JobError(f"prompt.template: column {column} is {kind}; a field takes text, numbers or true/false")
-        parts.append(Field(column))
+        if conversion:
+            raise JobError(f"{key}: field {{{name}!{conversion}}} has a conversion, which is not taken; leave it out")
+        parts.append(_checked(_field(key, name, prompt_column, schema), key, name, spec or ""))
     return PromptTemplate(parts)
 
 
-def _can_fill_field(kind: pa.DataType) -> bool:
-    is_type = pa.types
-    if is_type.is_dictionary(kind):
-        return _can_fill_field(kind.value_type)
-    return any(
-        check(kind)
-        for check in (
-            is_text,
-            is_type.is_integer,
-            is_type.is_floating,
-            is_type.is_boolean,
-            is_type.is_decimal,
-            is_type.is_date,
-            is_type.is_timestamp,
-        )
-    )
+def _field(key: str, name: str, prompt_column: str, schema: pa.Schema) -> Field:
+    """The field that a name with dots leads to; where it can be read in several ways, none is."""
+    if not name:
+        raise JobError(f"{key}: a field without a name; write {{prompt}}, {{COLUMN}}, or {{{{}}}} for literal braces")
+    readings = list(_readings(name.split("."), prompt_column, schema))
+    if len(readings) > 1:
+        places = " or ".join(_place(reading.column, reading.names) for reading in readings)
+        raise JobError(f"{key}: field {{{name}}} can be {places}; rename one of them in the input")
+    if readings:
+        return readings[0]
+    raise _no_such_field(key, name, prompt_column, schema)
+
+
+def _no_such_field(key: str, name: str, prompt_column: str, schema: pa.Schema) -> JobError:
+    first, _, rest = name.partition(".")
+    column = prompt_column if first == "prompt" else first
+    if column not in schema.names:
+        require_column(key, prompt_column if first == "prompt" else name, schema)
+    kind = _plain_type(schema.field(column).type)
+    if not pa.types.is_struct(kind):
+        return JobError(f"{key}: field {{{name}}}: column {column} is {kind}, which has no fields")
+    fields = list(_fields_in(kind))
+    hint = did_you_mean(rest, fields)
+    return JobError(f"{key}: field {{{name}}}: column {column} has no {rest}; it has: {', '.join(fields)}{hint}")
+
+
+def _plain_type(kind: pa.DataType) -> pa.DataType:
+    """The type of the values of a dictionary-encoded column; of any other, its own."""
+    return kind.value_type if pa.types.is_dictionary(kind) else kind
+
+
+def _readings(names: Sequence[str], prompt_column: str, schema: pa.Schema) -> Iterator[Field]:
+    """Every way to read names that dots separate: columns and fields may have dots in their own names."""
+    for count in range(1, len(names) + 1):
+        column = prompt_column if names[:count] == ["prompt"] else ".".join(names[:count])
+        if column in schema.names:
+            for inner, kind in _inside(schema.field(column).type, names[count:]):
+                yield Field(column, inner, kind)
+
+
+def _inside(kind: pa.DataType, names: Sequence[str]) -> Iterator[tuple[tuple[str, ...], pa.DataType]]:
+    kind = _plain_type(kind)
+    if not names:
+        yield (), kind
+    elif pa.types.is_struct(kind):
+        for count in range(1, len(names) + 1):
+            field = ".".join(names[:count])
+            place = kind.get_field_index(field)
+            if place >= 0:
+                for inner, leaf in _inside(kind.field(place).type, names[count:]):
+                    yield (field, *inner), leaf
+
+
+def _fields_in(kind: pa.DataType) -> Iterator[str]:
+    """The names of all fields inside a struct, at any depth, with dots."""
+    kind = _plain_type(kind)
+    if pa.types.is_struct(kind):
+        for field in kind:
+            inner = [f"{field.name}.{name}" for name in _fields_in(field.type)]
+            yield from inner or [field.name]
+
+
+def _checked(field: Field, key: str, name: str, spec: str) -> Field:
+    place = _place(field.column, field.names)
+    if pa.types.is_struct(field.kind):
+        fields = ", ".join(f"{{{name}.{inner}}}" for inner in _fields_in(field.kind))
+        raise JobError(f"{key}: {place} is a struct; name a field of it: {fields}")
+    if not can_be_written(field.kind):
+        hint = "; messages are taken by prompt.chat = true, as {prompt} alone" if is_list(field.kind) else ""
+        raise JobError(f"{key}: {place} is {field.kind}; a field takes text, numbers, true/false or dates{hint}")
+    try:
+        check_format(field.kind, spec)
+    except ValueError as error:
+        written = f"{{{name}:{spec[:100]}}}"
+        raise JobError(
+            f"{key}: field {written}: {place} is {field.kind}, which the format does not fit: {error}"
+        ) from None
+    return Field(field.column, field.names, field.kind, spec)
+
+
+def _place(column: str, names: Sequence[str]) -> str:
+    return f"field {'.'.join(names)} of column {column}" if names else f"column {column}"
 
 
 def require_column(key: str, column: str, schema: pa.Schema) -> None:

@@ -3,6 +3,7 @@
 Runs in the worker processes. A row that cannot be mapped becomes a RowFailure and leaves the other rows as they are.
 """
 
+import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,17 +16,19 @@ from run_batch.io.inputs.source import RowBatch
 from run_batch.io.media.allowed_hosts import HostRules
 from run_batch.io.media.errors import MediaError
 from run_batch.io.media.image_column import image_cells
-from run_batch.io.media.image_reader import MediaReader
+from run_batch.io.media.image_reader import MAX_BYTES, MediaReader
 from run_batch.jobs.job.config import JobConfig
 from run_batch.jobs.job.errors import JobError
-from run_batch.jobs.job.prompt_template import PromptTemplate, parse_template
+from run_batch.jobs.job.prompt_column import PromptColumn
 from run_batch.jobs.job.rows import MappedRow, MappedRows, RowFailure
+from run_batch.jobs.mapping.chat_prompts import ChatPrompts
+from run_batch.jobs.mapping.prompt_draft import PromptDraft
 from run_batch.jobs.mapping.row_sampling import row_sampling
+from run_batch.jobs.mapping.template_prompts import TemplatePrompts
 from run_batch.model.checkpoint.settings import SettingsError
 from run_batch.model.declaration import RowError
 from run_batch.model.images.features import features_tensor
 from run_batch.model.images.row_image import EncodedImage, RowImage
-from run_batch.model.prompts.tokenizer import Piece
 from run_batch.model.rendering.bad_row_isolation import isolate_bad_rows
 from run_batch.model.rendering.job_faults import raise_if_no_rows_fault
 from run_batch.model.rendering.renderer import Prompt, Renderer
@@ -37,13 +40,20 @@ _READY_BYTES = 256 << 20
 class RowMapper:
     """Maps the rows of one job."""
 
-    def __init__(self, config: JobConfig, schema: pa.Schema, media_root: Path | None) -> None:
+    def __init__(
+        self,
+        config: JobConfig,
+        schema: pa.Schema,
+        media_root: Path | None,
+        prompt_column: PromptColumn = PromptColumn.TEXTS,
+    ) -> None:
         """Load the model's configs and tokenizer, and check the prompt settings against them.
 
         Args:
             config: the job's configuration.
             schema: of the whole input.
             media_root: the folder that image paths must stay inside; None when paths are not allowed.
+            prompt_column: what the prompt column holds.
 
         Raises:
             JobError: the model cannot be loaded, or a prompt setting does not fit it.
@@ -55,48 +65,32 @@ class RowMapper:
         try:
             self._model = Renderer(config.model_settings, config.preprocess.scaled_jpeg_decoding)
             self._model.check_sampling(self._job_sampling)
-            self._chat = self._model.chat_template() if config.prompt.chat else None
         except SettingsError as error:
             raise JobError(str(error)) from None
-        if self._chat is not None:
-            self._check_chat_template()
-        placeholder = self._model.image_placeholder
-        self._template = self._text_template = PromptTemplate([])
-        if not config.prompt.chat:
-            self._template = parse_template(config.prompt.template, config.input.prompt_column, schema)
-            self._text_template = self._template.without(placeholder) if placeholder else self._template
-            self._check_placeholder(placeholder)
+        self._check_takes_images()
+        self._prompts = (
+            ChatPrompts(config, schema, self._model, prompt_column)
+            if config.prompt.chat
+            else TemplatePrompts(config, schema, self._model)
+        )
 
     @property
     def tokenizer(self) -> Any:
         """The model's tokenizer."""
         return self._model.tokenizer
 
-    def _check_chat_template(self) -> None:
-        """Render a plain message: a template that fails on that fails on every row."""
-        assert self._chat is not None
-        system = self._config.prompt.system
-        messages = [{"role": "system", "content": system}] if system is not None else []
-        messages.append({"role": "user", "content": "What is this?"})
-        try:
-            self._chat.pieces(messages, 1 if self._config.input.image_column else 0)
-        except RowError as error:
-            raise JobError(f"prompt.chat = true, but a plain message cannot be rendered: {error.message}") from error
-
-    def _check_placeholder(self, placeholder: str | None) -> None:
+    def _check_takes_images(self) -> None:
         column = self._config.input.image_column
-        if not column:
-            return
-        if not self._model.takes_images:
+        if column and not self._model.takes_images:
             raise JobError(
                 f"input.image_column is {column!r}, but {self._config.model.path} takes no images; "
                 'set input.image_column = "" for a text-only job'
             )
-        if placeholder is not None and placeholder not in self._template.literal_text:
-            raise JobError(
-                f"prompt.template has no {placeholder}, the model's image placeholder, so the images of column "
-                f"{column} would not be seen; add it where the image belongs"
-            )
+
+    @property
+    def image_placeholder(self) -> str | None:
+        """The text that stands for a prompt's first image; None where the model needs none."""
+        return self._model.image_placeholder(1)
 
     def map(self, batch: RowBatch) -> MappedRows:
         """Map the rows of a batch.
@@ -111,21 +105,21 @@ class RowMapper:
             DeclarationError: a function of a declared model breaks its contract.
             JobFault: the model's processor, a library or the machine fails, whatever the row.
         """
-        column = self._config.input.image_column
-        rows = _rows(batch.records, column)
-        if column:
-            self._media.announce(row[column] for row in rows if not isinstance(row, RowError))
+        rows = _rows(batch.records, self._config.input.image_column)
+        drafts = [self._draft(row) for row in rows]
+        self._announce(rows, drafts)
         results: MappedRows = []
         ready: list[tuple[int, Prompt, Mapping[str, Any]]] = []
         waiting = 0
-        for offset, row in enumerate(rows):
+        for offset, (row, draft) in enumerate(zip(rows, drafts, strict=True)):
             index = batch.start + offset
             try:
-                if isinstance(row, RowError):
-                    raise row
+                if isinstance(draft, RowError):
+                    raise draft
+                assert not isinstance(row, RowError), "its draft is its error"
                 row_id = batch.row_ids[offset] if batch.row_ids else str(row[str(self._config.input.id_column)])
                 sampling = row_sampling(self._job_sampling, row_id, row.get(self._config.input.sampling_column or ""))
-                ready.append((index, self._prompt(row), sampling))
+                ready.append((index, self._prompt(row, draft), sampling))
             except (RowError, MediaError) as error:
                 raise_if_no_rows_fault(error)
                 results.append(RowFailure.of(index, error.kind, error.message))
@@ -137,37 +131,75 @@ class RowMapper:
         results += self._map_ready(ready)
         return sorted(results, key=lambda result: result.row)
 
+    def images(self, batch: RowBatch) -> list[Sequence[RowImage]]:
+        """Read the images of each row of a batch, in the order of its prompt; none of a row that has no prompt.
+
+        Args:
+            batch: see `map`.
+        """
+        rows = _rows(batch.records, self._config.input.image_column)
+        found: list[Sequence[RowImage]] = []
+        for row, draft in zip(rows, [self._draft(row) for row in rows], strict=True):
+            found.append(())
+            if not isinstance(row, RowError) and not isinstance(draft, RowError):
+                with contextlib.suppress(RowError, MediaError):
+                    found[-1] = self._prompt(row, draft).images
+        return found
+
+    def _draft(self, row: Mapping[str, Any] | RowError) -> PromptDraft | RowError:
+        if isinstance(row, RowError):
+            return row
+        try:
+            return self._prompts.draft(row)
+        except RowError as error:
+            return error
+
+    def _announce(self, rows: Sequence[Mapping[str, Any] | RowError], drafts: Sequence[PromptDraft | RowError]) -> None:
+        """Start to download the images of all rows, in the order in which they will be read."""
+        column = self._config.input.image_column
+        cells: list[Any] = []
+        for row, draft in zip(rows, drafts, strict=True):
+            if not isinstance(row, RowError) and not isinstance(draft, RowError):
+                cells += [*([row[column]] if column else []), *draft.cells]
+        self._media.announce(cells)
+
     def _map_ready(self, ready: Sequence[tuple[int, Prompt, Mapping[str, Any]]]) -> MappedRows:
-        mapped = self._model.render([prompt for _, prompt, _ in ready], add_special_tokens=self._chat is None)
+        prompts = [prompt for _, prompt, _ in ready]
+        mapped = self._model.render(prompts, add_special_tokens=self._prompts.add_special_tokens)
         for result in mapped:
             if isinstance(result, RowError):
                 raise_if_no_rows_fault(result)
         return [
-            RowFailure.of(index, result.kind, result.message)
+            RowFailure.of(index, result.kind, result.message + self._hint(prompt, result))
             if isinstance(result, RowError)
             else MappedRow(index, result, sampling)
-            for (index, _, sampling), result in zip(ready, mapped, strict=True)
+            for (index, prompt, sampling), result in zip(ready, mapped, strict=True)
         ]
 
-    def _prompt(self, row: Mapping[str, Any]) -> Prompt:
+    def _hint(self, prompt: Prompt, error: RowError) -> str:
+        """What to do where the data holds the model's placeholder as text, and images have no place."""
+        placeholder = self.image_placeholder
+        if error.kind != "placeholders" or not placeholder:
+            return ""
+        if not any(placeholder in piece.text for piece in prompt.pieces if not piece.trusted):
+            return ""
+        return f'; {placeholder} in the data is text: with prompt.image_marker = "{placeholder}" it stands for an image'
+
+    def _prompt(self, row: Mapping[str, Any], draft: PromptDraft) -> Prompt:
         column = self._config.input.image_column
         images = [_as_row_image(image) for image in self._media.read(row[column])] if column else []
-        if self._chat is not None:
-            return Prompt(self._chat.pieces(self._messages(row), len(images)), images)
-        template = self._template if images or not column else self._text_template
-        try:
-            return Prompt([Piece(text, trusted) for text, trusted in template.fill(row)], images)
-        except ValueError as error:
-            raise RowError("prompt_null", str(error)) from None
+        held = [self._read_one(cell) for cell in draft.cells]
+        nbytes = sum(map(_nbytes, [*images, *held]))
+        if held and nbytes > MAX_BYTES:
+            raise RowError("image_too_large", f"{nbytes:,} bytes in all images of the row; the limit is {MAX_BYTES:,}")
+        return draft.finish(images, held)
 
-    def _messages(self, row: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-        value = row[self._config.input.prompt_column]
-        if value is None:
-            raise RowError("prompt_null", f"column {self._config.input.prompt_column} is null")
-        messages = value if isinstance(value, list) else [{"role": "user", "content": str(value)}]
-        if self._config.prompt.system is not None:
-            messages = [{"role": "system", "content": self._config.prompt.system}, *messages]
-        return messages
+    def _read_one(self, cell: Any) -> RowImage:
+        """The image that a message holds."""
+        images = [_as_row_image(image) for image in self._media.read(cell)]
+        if len(images) != 1:
+            raise RowError("image_form", f"a part of type image holds {len(images)} images; expected one")
+        return images[0]
 
 
 def _as_row_image(image: bytes | np.ndarray) -> RowImage:
@@ -179,7 +211,7 @@ def _nbytes(image: RowImage) -> int:
 
 
 def _rows(records: pa.RecordBatch, image_column: str) -> list[Mapping[str, Any] | RowError]:
-    """The rows by column name, as Python values; a row with text that is not UTF-8 is given as its RowError."""
+    """The rows by column name, as Python values; one with a value that Python cannot hold is given as its RowError."""
 
     def values(rows: Sequence[int]) -> Iterator[Mapping[str, Any]]:
         return _values(records.slice(rows[0], len(rows)), image_column)
@@ -195,4 +227,6 @@ def _values(records: pa.RecordBatch, image_column: str) -> Iterator[Mapping[str,
         }
     except UnicodeDecodeError:
         raise RowError("text_encoding", "the row holds text that is not UTF-8") from None
+    except OverflowError:
+        raise RowError("column_value", "the row holds a date or time outside of the years 1 to 9999") from None
     return (dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True))

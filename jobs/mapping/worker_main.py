@@ -22,6 +22,7 @@ import pyarrow as pa
 from run_batch.io.inputs.source import RowBatch
 from run_batch.jobs.job.config import JobConfig
 from run_batch.jobs.job.errors import JobError
+from run_batch.jobs.job.prompt_column import PromptColumn
 from run_batch.model.checkpoint.settings import SettingsError
 from run_batch.model.declaration import DeclarationError, JobFault
 from run_batch.model.failure_reports import Report, is_own_bug
@@ -42,11 +43,13 @@ class WorkerSpec:
         config: the job's configuration.
         schema: of the whole input.
         media_root: the folder that image paths must stay inside; None when paths are not allowed.
+        prompt_column: what the prompt column holds.
     """
 
     config: JobConfig
     schema: pa.Schema
     media_root: Path | None
+    prompt_column: PromptColumn = PromptColumn.TEXTS
 
     def load(self) -> "RowMapper":
         """Load the model's configs and tokenizer, in the worker process.
@@ -67,8 +70,9 @@ class WorkerSpec:
         register()
         from run_batch.jobs.mapping.row_mapper import RowMapper
 
-        mapper = RowMapper(self.config, self.schema, self.media_root)
-        if self.config.input.image_column:
+        mapper = RowMapper(self.config, self.schema, self.media_root, self.prompt_column)
+        may_hold_images = self.prompt_column is not PromptColumn.TEXTS or self.config.prompt.examples
+        if self.config.input.image_column or may_hold_images:
             compile_resize()
         return mapper
 

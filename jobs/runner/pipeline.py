@@ -76,7 +76,7 @@ class Pipeline:
             Interrupted: a signal came before the first row was generated.
         """
         config = self._job.config
-        spec = WorkerSpec(config, self._job.source.schema, self._job.media_root)
+        spec = WorkerSpec(config, self._job.source.schema, self._job.media_root, self._job.prompt_column)
         announce_plugins(config.model.plugins, config.folder)
         pool = WorkerPool(spec, self._batches(), config.preprocess.workers or usable_cores())
         try:

@@ -23,7 +23,7 @@ class TriedRow:
         prompt: as the model got it; None where the row was not mapped.
         prompt_tokens: with image tokens.
         plain_text: names of special tokens that stand in the prompt as plain text, and how often.
-        images: of the row's image column.
+        images: of the prompt; of a row that fails, those that it has.
         image_tokens: of each image in the prompt.
         seconds: in the engine, beside the other rows; None where it did not get there.
     """
@@ -103,9 +103,9 @@ def _image_lines(row: TriedRow) -> list[str]:
     if len(images) == len(tokens):
         pairs = zip(images, tokens, strict=True)
         return [f"  image {i}: {image}, {count} tokens" for i, (image, count) in enumerate(pairs, 1)]
-    # The prompt's own images, such as those of examples, are in no cell; a row that fails has no tokens.
-    lines = [f"  image {i} of the row: {image}" for i, image in enumerate(images, 1)]
-    return lines + [f"  image {i} of the prompt: {count} tokens" for i, count in enumerate(tokens, 1)]
+    # A row that fails has no tokens.
+    lines = [f"  image {i}: {image}" for i, image in enumerate(images, 1)]
+    return lines + [f"  placeholders {i}: {count} tokens" for i, count in enumerate(tokens, 1)]
 
 
 def as_json(rows: Sequence[TriedRow], found: Forecast | None) -> str:

@@ -1,24 +1,19 @@
-"""What the images of a row are, before a model's mapper makes tensors of them."""
+"""What the images of a prompt are, before a model's mapper makes tensors of them."""
 
-import contextlib
 from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
-import pyarrow as pa
-from blake3 import blake3
+import torch
+from PIL import Image
 
-from run_batch.io.media.errors import MediaError
-from run_batch.io.media.image_column import image_cells
-from run_batch.io.media.image_reader import MediaReader
 from run_batch.model.declaration import RowError
 from run_batch.model.images.decode import DecodedImage, file_format
-from run_batch.model.images.row_image import EncodedImage, decode_row_image
+from run_batch.model.images.row_image import RowImage, decode_row_image
+from run_batch.model.rendering.image_mapper import hash_tensors
 
 
 @dataclass(frozen=True, slots=True)
 class ImageFacts:
-    """One image of a row.
+    """One image of a prompt.
 
     Attributes:
         what: file format such as `JPEG`; `features` for precomputed features; "" for a file that cannot be decoded.
@@ -37,31 +32,16 @@ class ImageFacts:
         return f"{size} {self.what}, {self.nbytes:,} bytes" if self.what else f"{self.nbytes:,} bytes, not decoded"
 
 
-def image_facts(media: MediaReader, column: pa.Array) -> list[list[ImageFacts]]:
-    """The images of each row, up to one that cannot be read: why it cannot be is the row's error.
-
-    Args:
-        column: cells of the image column.
-    """
-    return [_of_cell(media, column.slice(row, 1)) for row in range(len(column))]
-
-
-def _of_cell(media: MediaReader, cell: pa.Array) -> list[ImageFacts]:
-    facts: list[ImageFacts] = []
-    with contextlib.suppress(MediaError, UnicodeDecodeError):
-        for image in media.read(image_cells(cell)[0]):
-            facts.append(_of_image(image))
-    return facts
-
-
-def _of_image(image: bytes | np.ndarray) -> ImageFacts:
-    if isinstance(image, np.ndarray):
-        return ImageFacts("features", image.shape, image.nbytes, blake3(image.tobytes()).hexdigest())
-    digest = blake3(image)
+def image_facts(image: RowImage) -> ImageFacts:
+    """Look at one image."""
+    assert not isinstance(image, Image.Image), "rows of an input hold none"
+    if isinstance(image, torch.Tensor):
+        return ImageFacts("features", tuple(image.shape), image.nbytes, hash_tensors({"": image}))
+    encoded, digest = image.encoded, image.digest.hex()
     try:
-        decoded: Any = decode_row_image(EncodedImage(image, digest.digest()))
-    except RowError:
-        return ImageFacts("", (), len(image), digest.hexdigest())
+        decoded = decode_row_image(image)
+    except RowError:  # the row's own error says why
+        return ImageFacts("", (), len(encoded), digest)
     if isinstance(decoded, DecodedImage):
-        return ImageFacts(file_format(image), (decoded.width, decoded.height), len(image), digest.hexdigest())
-    return ImageFacts("features", tuple(decoded.shape), len(image), digest.hexdigest())
+        return ImageFacts(file_format(encoded), (decoded.width, decoded.height), len(encoded), digest)
+    return ImageFacts("features", tuple(decoded.shape), len(encoded), digest)

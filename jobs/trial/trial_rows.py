@@ -10,8 +10,6 @@ import cv2
 import torch
 
 from run_batch.io.inputs.source import RowBatch
-from run_batch.io.media.allowed_hosts import HostRules
-from run_batch.io.media.image_reader import MediaReader
 from run_batch.jobs.job.columns import needed_columns
 from run_batch.jobs.job.errors import JobError
 from run_batch.jobs.job.prepare import PreparedJob
@@ -33,7 +31,7 @@ class TrialRows:
     Attributes:
         tokenizer: the model's.
         ids: of each row, by its index in the input; as text.
-        images: of each row.
+        images: of each row, in the order of its prompt.
         results: one for each row, in their order.
         seconds: that mapping them took, in one thread, when what is done once was done.
     """
@@ -64,13 +62,12 @@ def map_rows(job: PreparedJob, rows: Sequence[int]) -> TrialRows:
     with mapping_faults():
         announce_plugins(config.model.plugins, config.folder)
         register()
-        media = MediaReader(job.media_root, HostRules.of(config.input.allowed_hosts, config.input.allow_private_hosts))
         with _one_thread():
             # A mapper keeps what it has mapped lately: only another one maps the same rows again.
-            mappers = [RowMapper(config, job.source.schema, job.media_root) for _ in range(2)]
+            mappers = [RowMapper(config, job.source.schema, job.media_root, job.prompt_column) for _ in range(2)]
             found = TrialRows(mappers[0].tokenizer)
             for batch in _read(job, rows):
-                _map_batch(job, batch, mappers, media, found)
+                _map_batch(job, batch, mappers, found)
     return found
 
 
@@ -79,11 +76,9 @@ def _read(job: PreparedJob, rows: Sequence[int]) -> Iterator[RowBatch]:
     return read_rows(job.source, rows, columns, BATCH_ROWS, with_ids=job.config.input.id_column is None)
 
 
-def _map_batch(
-    job: PreparedJob, batch: RowBatch, mappers: Sequence[RowMapper], media: MediaReader, found: TrialRows
-) -> None:
+def _map_batch(job: PreparedJob, batch: RowBatch, mappers: Sequence[RowMapper], found: TrialRows) -> None:
     rows = range(batch.start, batch.stop)
-    images = _images(job, batch, media)
+    images = _images(mappers[0], batch)
     ids = batch.row_ids or _ids(batch, job.config.input.id_column)
     first = mappers[0].map(batch)
     begun = time.monotonic()
@@ -91,7 +86,7 @@ def _map_batch(
     found.seconds += time.monotonic() - begun
     for row, what in differences(first, second).items():
         offset = row - batch.start
-        if _digests(images[offset]) != _digests(_images(job, batch.slice(offset, 1), media)[0]):
+        if _digests(images[offset]) != _digests(_images(mappers[0], batch.slice(offset, 1))[0]):
             raise JobError(f"row {ids[offset]!r}: its image is another one each time that it is read")
         raise JobError(
             f"row {ids[offset]!r}: mapping it twice gives {what}. What a job's mappers and input processors give must "
@@ -110,9 +105,8 @@ def _column(batch: RowBatch, name: str | None) -> Any:
     return batch.records.column(batch.records.schema.names.index(str(name)))
 
 
-def _images(job: PreparedJob, batch: RowBatch, media: MediaReader) -> list[list[ImageFacts]]:
-    name = job.config.input.image_column
-    return image_facts(media, _column(batch, name)) if name else [[] for _ in range(batch.records.num_rows)]
+def _images(mapper: RowMapper, batch: RowBatch) -> list[list[ImageFacts]]:
+    return [[image_facts(image) for image in images] for images in mapper.images(batch)]
 
 
 def _digests(images: Sequence[ImageFacts]) -> list[str]:

@@ -25,7 +25,7 @@ class PromptTokenizer:
     """Tokenizes prompts as the model's own tokenizer does, except that data never becomes a special token."""
 
     def __init__(self, tokenizer: Any) -> None:
-        self._tokenizer = tokenizer
+        self.hf_tokenizer = self._tokenizer = tokenizer
         added = sorted((t.content for t in tokenizer.added_tokens_decoder.values()), key=len, reverse=True)
         self._special = re.compile("|".join(map(re.escape, added)) or r"(?!)")
 
@@ -48,6 +48,15 @@ class PromptTokenizer:
             if spans:
                 token_ids[index] = self._encode_guarded(texts[index], spans, add_special_tokens)
         return token_ids
+
+    def may_hold_special(self, text: str) -> bool:
+        """Whether `text` holds what reads like a special token, alone or with what may stand beside it."""
+        return self._special.search(text) is not None
+
+    def special_tokens(self, text: str) -> list[int]:
+        """The special tokens that a text holds, in order."""
+        ids = self._tokenizer(text, add_special_tokens=False, return_attention_mask=False)["input_ids"]
+        return [token_id for token_id in ids if token_id in self._tokenizer.added_tokens_decoder]
 
     def _data_specials(self, prompt: Sequence[Piece]) -> list[tuple[int, int]]:
         """Spans (start, end) of text that looks like a special token, but is not wholly within a trusted piece."""

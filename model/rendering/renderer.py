@@ -19,7 +19,7 @@ from run_batch.model.checkpoint.sampling_checks import check_sampling
 from run_batch.model.checkpoint.settings import ModelSettings, SettingsError, build_engine_args, build_model_config
 from run_batch.model.declaration import DeclarationError, RowError
 from run_batch.model.images.row_image import RowImage
-from run_batch.model.prompts.chat_template import ChatTemplate
+from run_batch.model.prompts.chat_template import ChatSettings, ChatTemplate
 from run_batch.model.prompts.tokenizer import Piece, PromptTokenizer
 from run_batch.model.rendering.bad_row_isolation import isolate_bad_rows
 from run_batch.model.rendering.declared_processor import DeclaredInfo
@@ -90,16 +90,19 @@ class Renderer:
         """Whether the model takes images besides text."""
         return self._model_config.is_multimodal_model
 
-    @property
-    def image_placeholder(self) -> str | None:
-        """The text that stands for one image in a prompt; None where the model needs none, or takes no images."""
+    def image_placeholder(self, number: int) -> str | None:
+        """The text that stands for one image in a prompt; None where the model needs none, or takes no images.
+
+        Args:
+            number: which of the prompt's images, from 1.
+        """
         if not self.takes_images:
             return None
         from vllm.model_executor.model_loader import get_model_architecture
 
         with missing_packages_named(self._path):
             model_cls, _ = get_model_architecture(self._model_config)
-        return model_cls.get_placeholder_str("image", 1)  # type: ignore[attr-defined]
+        return model_cls.get_placeholder_str("image", number)  # type: ignore[attr-defined]
 
     def check_sampling(self, sampling: Mapping[str, Any]) -> None:
         """Check a job's sampling settings against the model.
@@ -109,13 +112,13 @@ class Renderer:
         """
         check_sampling(self._engine_args, sampling, self._model_config, self.tokenizer)
 
-    def chat_template(self) -> ChatTemplate:
-        """The model's chat template.
+    def chat_template(self, settings: ChatSettings) -> ChatTemplate:
+        """The chat template of the job or the model.
 
         Raises:
-            SettingsError: it has none.
+            SettingsError: there is none, or it does not read what the job sets for it.
         """
-        return ChatTemplate(self._model_config, self.tokenizer, self.image_placeholder)
+        return ChatTemplate(self._model_config, self._prompt_tokenizer, self.image_placeholder, settings)
 
     def render(self, prompts: Sequence[Prompt], add_special_tokens: bool = True) -> list[EngineInput | RowError]:
         """Tokenize and render all rows.

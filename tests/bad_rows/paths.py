@@ -1,8 +1,10 @@
-"""Paths and URLs that lead nowhere, or where they must not."""
+"""Paths and URLs that lead nowhere, or where they must not; images in text."""
 
 import os
 import socket
+from base64 import b64encode, encodebytes
 from pathlib import Path
+from urllib.parse import quote_from_bytes
 
 from pictures import encoded, picture
 
@@ -35,10 +37,22 @@ def _paths() -> None:
         ("URL of a loopback address", "http://127.0.0.1:1/a.png", "url_not_allowed"),
         ("URL of cloud metadata", "http://169.254.169.254/latest/meta-data/", "url_not_allowed"),
         ("file URL", "file:///etc/hostname", "url_not_allowed"),
-        ("data URL", "data:image/png;base64,iVBORw0KGgo=", "url_not_allowed"),
+        ("data: URL of a signature alone", "data:image/png;base64,iVBORw0KGgo=", "image_decode"),
+        ("data: URL of text", "data:text/plain,no%20image", "image_decode"),
+        ("data: URL of nothing", "data:image/png;base64,", "image_empty"),
+        ("data: URL without data", "data:image/png;base64", "image_form"),
+        ("data: URL of damaged base64", "data:image/png;base64,iVBORw0K*Ggo=", "image_decode"),
+        ("base64 that is cut off", b64encode(encoded(picture(4))).decode()[:5000], "image_decode"),
+        ("base64 of an SVG", b64encode(b"<svg xmlns='http://www.w3.org/2000/svg'/>").decode(), "image_not_found"),
         ("URL of a bucket", "s3://key:s3cret@bucket/a.png", "url_not_allowed"),
     ]:
         case(name, lambda rng, path=path, kind=kind: BadRow((kind,), of_path(path)))  # type: ignore[misc]
+    for name, text in {
+        "image in a data: URL": "data:image/png;base64," + b64encode(encoded(picture(4))).decode(),
+        "image in a data: URL with escapes": "data:," + quote_from_bytes(encoded(picture(4))),
+        "image in base64": encodebytes(encoded(picture(4))).decode(),
+    }.items():
+        case(name, lambda rng, text=text: BadRow((), of_path(text), same_as=picture(4)))  # type: ignore[misc]
     case("null in the list", lambda rng: BadRow(("image_null",), [*of_bytes(good_image(rng)), None]))
     case("struct of nulls", lambda rng: BadRow(("image_null",), [{"bytes": None, "path": None}]))
     case("more images than placeholders", lambda rng: BadRow(("placeholders",), 2 * of_bytes(good_image(rng))))

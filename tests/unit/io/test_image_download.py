@@ -258,7 +258,7 @@ def test_images_of_a_batch_are_fetched_at_the_same_time_and_once_each(
 
 
 def test_without_allowed_hosts_no_url_is_fetched(tmp_path: Path) -> None:
-    for text in ("https://example.org/a.png", "file:///etc/passwd", "s3://key:s3cret@bucket/a.png", "data:image/png,"):
+    for text in ("https://example.org/a.png", "file:///etc/passwd", "s3://key:s3cret@bucket/a.png"):
         with pytest.raises(MediaError, match="url_not_allowed: ") as caught:
             list(MediaReader(tmp_path).read(text))
         assert "s3cret" not in str(caught.value)

@@ -124,8 +124,13 @@ def test_of_several_mistakes_the_one_behind_the_others_is_reported() -> None:
 
 
 def test_contradictions_are_refused() -> None:
-    assert "contradict" in refusal(prompt={"chat": True, "template": "{prompt}"})
-    assert "prompt.chat" in refusal(prompt={"system": "Be brief."})
+    for name, value in {
+        "system": "Be brief.",
+        "prefill": "It",
+        "chat_template_kwargs": {"a": 1},
+        "examples": [],
+    }.items():
+        assert "prompt.chat" in refusal(prompt={name: value})
 
 
 def test_a_file_that_is_no_toml_is_refused_with_its_name(tmp_path: Path) -> None:
@@ -187,7 +192,7 @@ def test_every_key_has_a_meaning_and_an_example_that_it_takes(table: str, name: 
     field = TABLES[table].model_fields[name]
     assert field.description and "\n" not in field.description
     assert field.examples and field.examples[0] != field.default
-    needed = {"chat": True} if (table, name) == ("prompt", "system") else {}
+    needed = {"chat": True} if table == "prompt" else {}
     tables = {**MINIMAL, table: {**MINIMAL.get(table, {}), **needed, name: field.examples[0]}}
     assert getattr(getattr(parse_config(tables, Path("/job")), table), name) == field.examples[0]
 

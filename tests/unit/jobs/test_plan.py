@@ -90,8 +90,8 @@ def test_an_image_column_whose_type_is_never_an_image_is_refused_with_what_is_ac
         check_columns(job(folder), open_source(job(folder)))
     assert str(caught.value) == (
         "input.image_column: column image is struct<data: binary, name: string>, which cannot hold images; expected "
-        "bytes, text (paths or URLs), a struct of bytes and path, a list of these, or lists of lists of numbers "
-        "(features)"
+        "bytes, text (paths, URLs, data: URLs or base64), a struct of bytes and path, a list of these, or lists of "
+        "lists of numbers (features)"
     )
 
 

@@ -12,7 +12,7 @@ from pictures import encoded, picture
 import jobs
 from run_batch.io.inputs.source import RowBatch
 from run_batch.jobs.job.config import load_config
-from run_batch.jobs.job.rows import MappedRow
+from run_batch.jobs.job.rows import MappedRow, RowFailure
 from run_batch.jobs.mapping import row_mapper
 from run_batch.jobs.mapping.row_mapper import RowMapper
 from run_batch.model.plugin import announce_plugins, register
@@ -105,6 +105,18 @@ def test_log_probabilities_of_a_row_need_the_column_of_the_job(tmp_path: Path) -
     for sampling, kinds in [({}, ["sampling", "sampling", None]), ({"logprobs": 1}, [None] * 3)]:
         mapped = mapper(tmp_path, sampling, sampling_column="own").map(rows)
         assert [getattr(row, "kind", None) for row in mapped] == kinds
+
+
+def test_a_date_that_python_cannot_hold_is_an_error_of_its_row(tmp_path: Path) -> None:
+    announce_plugins([], tmp_path)
+    register()
+    days = pa.array([0, 10**7, 1], pa.date32())
+    records = pa.record_batch({"uid": ["a", "b", "c"], "day": days})
+    prompt = {"template": "What was on {day:%d %B %Y}?"}
+    path = jobs.write_job(tmp_path, None, input={"image_column": ""}, prompt=prompt)
+    results = RowMapper(load_config(path), records.schema, None).map(RowBatch(0, records))
+    assert [type(result) for result in results] == [MappedRow, RowFailure, MappedRow]
+    assert results[1].error.startswith("column_value: ")  # type: ignore[union-attr]
 
 
 def test_the_images_of_a_batch_are_mapped_in_parts_when_they_are_large(

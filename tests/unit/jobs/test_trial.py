@@ -98,7 +98,7 @@ def test_rows_that_fail_are_shown_with_their_error_and_count_for_the_exit_code(t
     assert errors.count(None) == 6 and found["rows"][2]["prompt"] is None
     assert found["rows"][2]["images"] == [{"what": "", "shape": [], "bytes": 6}]
     assert found["rows"][5]["images"] == [] and "[" not in found["rows"][5]["prompt"]
-    assert "image 1 of the row: 6 bytes, not decoded\n  error: image_decode: " in shown(job)
+    assert "image 1: 6 bytes, not decoded\n  error: image_decode: " in shown(job)
     assert tried(opened(tmp_path / "b", columns, errors={"max_fraction": 0.25}), engine)[1] == 0
 
 

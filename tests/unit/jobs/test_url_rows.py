@@ -1,8 +1,10 @@
-"""Rows with image URLs, mapped as job.toml's allowed hosts permit."""
+"""Rows with image URLs, mapped as job.toml's allowed hosts permit, and with images in the text itself."""
 
+from base64 import b64encode
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 from bad_rows import BadRow, columns, of_bytes
 from pictures import encoded, picture
 from servers import file_server
@@ -46,3 +48,17 @@ def test_an_image_by_url_is_the_image_and_a_row_whose_url_fails_fails_alone(tmp_
     for refused in (*private[1:], *unlisted[1:]):
         assert isinstance(refused, RowFailure) and refused.error.startswith("url_not_allowed: ")
     assert "private or reserved" in private[1].error and "input.allowed_hosts" in unlisted[1].error  # type: ignore[union-attr]
+
+
+def test_an_image_in_the_text_itself_is_the_image_and_needs_no_host_or_folder(tmp_path: Path) -> None:
+    announce_plugins([], tmp_path)
+    register()
+    text = b64encode(PICTURE).decode()
+    cells = ["data:image/png;base64," + text, text, "data:image/png;base64,?", "a.png"]
+    records = pa.record_batch({"uid": list("abcd"), "image": cells, "prompt": ["is it even?"] * 4})
+    mapper = RowMapper(load_config(jobs.write_job(tmp_path, None)), records.schema, None)
+    data_url, base64, *bad = mapper.map(RowBatch(0, records))
+    by_bytes = records.set_column(1, "image", pa.array([PICTURE] * 4))
+    (expected, *_) = RowMapper(load_config(tmp_path / "job.toml"), by_bytes.schema, None).map(RowBatch(0, by_bytes))
+    assert content_hash(data_url) == content_hash(base64) == content_hash(expected)
+    assert [row.kind for row in bad if isinstance(row, RowFailure)] == ["image_decode", "path_not_allowed"]

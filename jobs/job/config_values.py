@@ -1,0 +1,83 @@
+"""The types of values in job.toml, each with the check that its value has to pass and what it says of others."""
+
+import re
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, Field
+
+from run_batch.io.media.allowed_hosts import is_host_entry
+
+
+def _check_path(value: str) -> str:
+    if not value or "\0" in value:
+        raise ValueError("a path, neither empty nor with a NUL character")
+    parts = [] if "://" in value else value.encode(errors="surrogatepass").split(b"/")
+    if len(value) > 4000 or any(len(part) > 255 for part in parts):
+        raise ValueError("a path that a file system can take: 255 bytes a name, 4000 characters in all")
+    return value
+
+
+def _check_local_path(value: str) -> str:
+    if _is_url(_check_path(value)):
+        raise ValueError(
+            "a path on a local or shared file system, not a URL: mount the storage, or copy the files before or after "
+            "the run"
+        )
+    return value
+
+
+def _is_url(path: str) -> bool:
+    scheme, colon, rest = path.partition(":")
+    if not colon or "/" in scheme:
+        return "://" in path
+    if re.fullmatch(r"[\w.+-]*", scheme) and rest.startswith(("/", ":")):
+        return True
+    import fsspec
+
+    return scheme.lower() in fsspec.available_protocols()
+
+
+def _check_hosts(values: list[str]) -> list[str]:
+    if not all(map(is_host_entry, values)):
+        raise ValueError('host names such as "images.example.org" or "localhost:8000"')
+    return values
+
+
+def _check_tools(value: Any) -> Any:
+    if isinstance(value, str):
+        return _check_path(value)
+    if not isinstance(value, list) or not all(isinstance(tool, dict) for tool in value):
+        raise ValueError("a list of JSON objects, or the path of a JSON file of them")
+    return value
+
+
+def _check_examples(value: Any) -> Any:
+    accepted = "tables of text and answer, both text, and image: the path of a file, or a list of paths"
+    if not isinstance(value, list) or not all(isinstance(example, dict) for example in value):
+        raise ValueError(f"a list of {accepted}")
+    for example in value:
+        image = example.get("image", [])
+        paths = [image] if isinstance(image, str) else image
+        texts = [example.get("text"), example.get("answer"), *(paths if isinstance(paths, list) else [None])]
+        if not set(example) <= {"image", "text", "answer"} or not all(isinstance(text, str) for text in texts):
+            raise ValueError(f"{accepted}")
+        for path in paths:
+            _check_local_path(path)
+    return value
+
+
+def _check_marker(value: str) -> str:
+    if not value.strip():
+        raise ValueError("text that is not empty")
+    return value
+
+
+PathText = Annotated[str, AfterValidator(_check_path)]
+LocalPath = Annotated[str, AfterValidator(_check_local_path)]
+Hosts = Annotated[list[str], AfterValidator(_check_hosts)]
+Tools = Annotated[Any, AfterValidator(_check_tools)]
+Examples = Annotated[Any, AfterValidator(_check_examples)]
+Marker = Annotated[str, AfterValidator(_check_marker)]
+Count = Annotated[int, Field(ge=1)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Seconds = Annotated[float, Field(ge=0)]

@@ -1,0 +1,205 @@
+"""Prompts by a chat template: conversations of the data, or made of prompt.template and the job's own messages."""
+
+from collections.abc import Mapping, Sequence
+from itertools import chain
+from typing import Any
+
+import pyarrow as pa
+from blake3 import blake3
+
+from run_batch.jobs.job.chat_settings import read_chat_settings, read_example_images
+from run_batch.jobs.job.config import JobConfig
+from run_batch.jobs.job.errors import JobError
+from run_batch.jobs.job.prompt_column import PromptColumn, parse_json_messages, reads_like_messages
+from run_batch.jobs.job.prompt_template import PromptTemplate, parse_template
+from run_batch.jobs.mapping.prompt_draft import Images, PromptDraft, find_images, refuse_needless_placeholder
+from run_batch.model.checkpoint.settings import SettingsError
+from run_batch.model.declaration import RowError
+from run_batch.model.images.row_image import EncodedImage, decode_row_image
+from run_batch.model.prompts.messages import Message, MessageImage, Part, parse_messages
+from run_batch.model.prompts.tokenizer import Piece
+from run_batch.model.rendering.renderer import Prompt, Renderer
+
+
+class ChatPrompts:
+    """Makes the conversations of one job, and renders them."""
+
+    # Chat templates write BOS and the like themselves.
+    add_special_tokens = False
+
+    def __init__(self, config: JobConfig, schema: pa.Schema, model: Renderer, holds: PromptColumn) -> None:
+        """Check template and messages of the job against the input's columns and the model.
+
+        Args:
+            holds: what the prompt column holds.
+
+        Raises:
+            JobError: they do not fit.
+        """
+        self._config, self._holds, self._model = config, holds, model
+        try:
+            self._chat = model.chat_template(read_chat_settings(config))
+        except SettingsError as error:
+            raise JobError(str(error)) from None
+        self._template: PromptTemplate | None = None
+        if holds is PromptColumn.TEXTS:
+            self._template = parse_template(config.prompt.template, config.input.prompt_column, schema)
+            refuse_needless_placeholder(config, model.image_placeholder(1), self._template.literal_text)
+        self._prefill: PromptTemplate | None = None
+        if config.prompt.prefill is not None:
+            self._prefill = parse_template(
+                config.prompt.prefill, config.input.prompt_column, schema, key="prompt.prefill"
+            )
+        self._first = self._messages_of_the_job()
+        self._first_images = list(chain(*self._example_images()))
+        self._check()
+
+    def draft(self, row: Mapping[str, Any]) -> PromptDraft:
+        """Begin the prompt of a row.
+
+        Raises:
+            RowError: `prompt_null` or `prompt_messages`.
+        """
+        if self._template is not None:
+            filled = _fill(self._template, row)
+            self._refuse_messages(row)
+            return PromptDraft((), lambda images, _: self._finish(row, [self._user_message(filled, images)], images))
+        messages = [self._with_markers(message) for message in self._conversation(row)]
+        held = [image.cell for message in messages for image in message.images() if image.cell is not None]
+        return PromptDraft(held, lambda images, held_images: self._finish(row, messages, images, held_images))
+
+    def _refuse_messages(self, row: Mapping[str, Any]) -> None:
+        """Refuse a conversation in a column of texts: as text, the model would answer something else."""
+        value = row[self._config.input.prompt_column] if self._config.prompt.template == "{prompt}" else None
+        if isinstance(value, str) and reads_like_messages(value):
+            raise RowError(
+                "prompt_messages",
+                f"the row holds a conversation, and column {self._config.input.prompt_column} holds texts",
+            )
+
+    def _conversation(self, row: Mapping[str, Any]) -> list[Message]:
+        column = self._config.input.prompt_column
+        value = row[column]
+        if value is None:
+            raise RowError("prompt_null", f"column {column} is null")
+        if self._holds is PromptColumn.JSON_CONVERSATIONS:
+            try:
+                value = parse_json_messages(value)
+            except ValueError as error:
+                raise RowError("prompt_messages", str(error)) from None
+        return parse_messages(value)
+
+    def _with_markers(self, message: Message) -> Message:
+        if self._config.prompt.image_marker is None:
+            return message
+        parts: list[Part] = []
+        for part in message.parts:
+            items: list[Piece | MessageImage] = []
+            for item in part:
+                items += self._find_images([(item.text, item.trusted)]) if isinstance(item, Piece) else [item]
+            parts.append(items)
+        return Message(message.role, parts, message.fields)
+
+    def _find_images(self, filled: Sequence[tuple[str, bool]], has_images: bool = True) -> list[Piece | MessageImage]:
+        return find_images(filled, self._model.image_placeholder, self._config.prompt.image_marker, has_images)
+
+    def _user_message(self, filled: Sequence[tuple[str, bool]], images: Images) -> Message:
+        return Message("user", [self._find_images(filled, bool(images))])
+
+    def _finish(
+        self, row: Mapping[str, Any], messages: Sequence[Message], images: Images, held_images: Images = ()
+    ) -> Prompt:
+        messages, order = _place(messages, images, held_images)
+        return Prompt(self._chat.pieces(self._around(row, messages)), [*self._first_images, *order])
+
+    def _around(self, row: Mapping[str, Any], messages: Sequence[Message]) -> list[Message]:
+        """The row's messages between the job's first ones and its prefill."""
+        own_system = messages[:1] if messages[0].role == "system" else []
+        if own_system and self._config.prompt.system is not None:
+            raise RowError("prompt_messages", "the row has a system message of its own, and prompt.system is set")
+        found = [*own_system, *self._first, *messages[len(own_system) :]]
+        if self._prefill is None:
+            return found
+        if found[-1].role == "assistant":
+            raise RowError("prompt_messages", "the row ends with a message of the assistant, and prompt.prefill is set")
+        return [*found, Message("assistant", [[Piece(*part) for part in _fill(self._prefill, row)]])]
+
+    def _messages_of_the_job(self) -> list[Message]:
+        """prompt.system, and the turns of prompt.examples."""
+        prompt = self._config.prompt
+        found = [] if prompt.system is None else [Message("system", [[Piece(prompt.system, trusted=True)]])]
+        for example in prompt.examples:
+            found.append(Message("user", [self._find_images([(example["text"], True)])]))
+            found.append(Message("assistant", [[Piece(example["answer"], trusted=True)]]))
+        return found
+
+    def _example_images(self) -> list[list[EncodedImage]]:
+        """The images of prompt.examples; puts those that its texts have no placeholder for before the texts."""
+        found = []
+        questions = [number for number, message in enumerate(self._first) if message.role == "user"]
+        for number, contents in zip(questions, read_example_images(self._config), strict=True):
+            images = [EncodedImage(content, blake3(content).digest()) for content in contents]
+            try:
+                for image in images:
+                    decode_row_image(image)
+                (self._first[number],), _ = _place([self._first[number]], images, ())
+            except RowError as error:
+                raise JobError(f"prompt.examples: {error.message}") from None
+            found.append(images)
+        return found
+
+    def _check(self) -> None:
+        """Render a plain message: a template that fails on that fails on every row."""
+        image: Part = [MessageImage()] if self._config.input.image_column else []
+        message = Message("user", [image, [Piece("What is this?", trusted=True)]])
+        try:
+            self._chat.pieces([*self._first, message])
+        except RowError as error:
+            raise JobError(f"prompt.chat = true, but a plain message cannot be rendered: {error.message}") from error
+
+
+def _fill(template: PromptTemplate, row: Mapping[str, Any]) -> list[tuple[str, bool]]:
+    try:
+        return template.fill(row)
+    except ValueError as error:
+        raise RowError("prompt_null", str(error)) from None
+
+
+def _place(messages: Sequence[Message], images: Images, held_images: Images) -> tuple[list[Message], list[Any]]:
+    """Give each place for an image in messages its image.
+
+    Args:
+        images: of the row's image column. If no message has a place for them, they stand before the first user message.
+        held_images: those that the messages hold themselves, in order.
+
+    Returns:
+        The messages, and all images in the order of their places.
+
+    Raises:
+        RowError: `placeholders` or `prompt_messages`, if the images do not fit the places.
+    """
+    messages = list(messages)
+    places = [image for message in messages for image in message.images()]
+    if images and all(place.cell is not None for place in places):
+        first = next((number for number, message in enumerate(messages) if message.role == "user"), None)
+        if first is None:
+            raise RowError("prompt_messages", "the row has images, but no user message to put them in")
+        before: list[Part] = [[MessageImage()] for _ in images]
+        messages[first] = Message("user", [*before, *messages[first].parts], messages[first].fields)
+        places = [image for message in messages for image in message.images()]
+    unused = list(range(len(images)))
+    held = iter(held_images)
+    order = [next(held) if place.cell is not None else _take(place, unused, images) for place in places]
+    if unused or len([place for place in places if place.cell is None]) != len(images):
+        count = sum(place.cell is None for place in places)
+        raise RowError("placeholders", f"the messages have {count} places for images, the row has {len(images)}")
+    return messages, order
+
+
+def _take(place: MessageImage, unused: list[int], images: Images) -> Any:
+    """The image for a place; None where there is none."""
+    wanted = place.index if place.index is not None else next(iter(unused), None)
+    if wanted not in unused:
+        return None
+    unused.remove(wanted)
+    return images[wanted]

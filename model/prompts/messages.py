@@ -1,0 +1,216 @@
+"""Chat messages as people write them, brought to one form: OpenAI's, ShareGPT's, and parts with or without types.
+
+What cannot be brought to that form is an error of its row that names the key or type: a message that is answered
+without one of its parts would be answered wrongly.
+"""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+from run_batch.model.declaration import RowError
+from run_batch.model.prompts.tokenizer import Piece
+
+_ROLE = re.compile(r"[A-Za-z][A-Za-z_-]{0,31}")
+_SHAREGPT_ROLES = {
+    "human": "user",
+    "user": "user",
+    "gpt": "assistant",
+    "chatgpt": "assistant",
+    "assistant": "assistant",
+    "system": "system",
+}
+_TEXT_TYPES = ("text", "input_text", "output_text")
+_IMAGE_TYPES = ("image", "image_url", "input_image")
+_IMAGE_KEYS = ("image", "image_url", "url", "base64", "source")
+# Keys of messages that hold what the model is meant to see, in forms that are not taken here.
+_REFUSED_KEYS = (
+    "images",
+    "image",
+    "image_url",
+    "audio",
+    "video",
+    "videos",
+    "files",
+    "attachments",
+    "tools",
+    "function_call",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class MessageImage:
+    """An image in a message.
+
+    Attributes:
+        cell: the image, where the message itself holds it: bytes, text or a struct, as in a column of images.
+        index: which of the row's other images it is, from 0; None for the next one.
+    """
+
+    cell: Any = None
+    index: int | None = None
+
+
+Part: TypeAlias = Sequence[Piece | MessageImage]
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A message of a conversation.
+
+    Attributes:
+        role: `user`, `assistant`, `system`, or another one that the chat template knows.
+        parts: what the message says. Texts and images within one part belong on one line.
+        fields: what else chat templates read of a message, by the names in which vLLM gives it to them.
+    """
+
+    role: str
+    parts: Sequence[Part]
+    fields: Mapping[str, Any] = field(default_factory=dict)
+
+    def images(self) -> list[MessageImage]:
+        """The images of all parts, in order."""
+        return [item for part in self.parts for item in part if isinstance(item, MessageImage)]
+
+
+def text_message(role: str, text: str, trusted: bool = False) -> Message:
+    """A message of one text."""
+    return Message(role, [[Piece(text, trusted)]])
+
+
+def parse_messages(value: Sequence[Any]) -> list[Message]:
+    """Bring a conversation to one form.
+
+    Args:
+        value: messages with `role` and `content` (a text, or parts), or with `from` and `value` as in ShareGPT's data;
+            or the parts of one user message.
+
+    Raises:
+        RowError: `prompt_messages`.
+    """
+    if not value:
+        raise _refusal("the row has no messages")
+    if all(isinstance(item, Mapping) and "type" in item and "role" not in item for item in value):
+        return [Message("user", [_part(item) for item in value])]
+    return [_message(item) for item in value]
+
+
+def _refusal(message: str) -> RowError:
+    return RowError("prompt_messages", message)
+
+
+def _message(value: Any) -> Message:
+    if not isinstance(value, Mapping):
+        raise _refusal(f"a chat message cannot be a {type(value).__name__}; it needs a role and a content")
+    given = {key: item for key, item in value.items() if item is not None}
+    for key in _REFUSED_KEYS:
+        if given.get(key):
+            raise _refusal(
+                f"a message has the key {key!r}, which is not taken: images belong in the parts of its content, as "
+                "type image, and tools in prompt.tools"
+            )
+    if "role" not in given and "from" in given:
+        return _sharegpt_message(given)
+    role, content = given.get("role"), given.get("content")
+    if not isinstance(role, str):
+        raise _refusal("a chat message needs a role and a content")
+    # The role is rendered as trusted text, where special tokens count: it has to be a name.
+    if not _ROLE.fullmatch(role):
+        raise _refusal(f"a message has the role {role[:40]!r}; expected user or the like")
+    fields = _fields(role, given)
+    if content is None and "tool_calls" not in fields:
+        raise _refusal(f"a message of role {role} has no content")
+    return Message(role, _parts(content), fields)
+
+
+def _sharegpt_message(given: Mapping[str, Any]) -> Message:
+    role, text = _SHAREGPT_ROLES.get(str(given["from"])), given.get("value")
+    if role is None:
+        raise _refusal(f"a message is from {str(given['from'])[:40]!r}; expected one of {', '.join(_SHAREGPT_ROLES)}")
+    if not isinstance(text, str):
+        raise _refusal("a message with from needs a value that is text")
+    return text_message(role, text)
+
+
+def _parts(content: Any) -> list[Part]:
+    if content is None:
+        return []
+    if isinstance(content, str):
+        return [[Piece(content, trusted=False)]]
+    if not isinstance(content, Sequence) or isinstance(content, bytes):
+        raise _refusal(f"the content of a message cannot be a {type(content).__name__}")
+    return [_part(part) for part in content]
+
+
+def _part(part: Any) -> Part:
+    if isinstance(part, str):
+        return [Piece(part, trusted=False)]
+    if not isinstance(part, Mapping):
+        raise _refusal(f"a part of a message cannot be a {type(part).__name__}")
+    given = {key: item for key, item in part.items() if item is not None}
+    kind = given.get("type", next((key for key in ("text", "image", "image_url") if key in given), None))
+    if kind in _TEXT_TYPES and isinstance(given.get("text"), str):
+        return [Piece(given["text"], trusted=False)]
+    if kind in _IMAGE_TYPES:
+        return [_image(given)]
+    if kind in _TEXT_TYPES:
+        raise _refusal(f"a part of type {kind} has no text")
+    raise _refusal(f"a part of a message has type {kind!r}; expected text or image")
+
+
+def _image(part: Mapping[str, Any]) -> MessageImage:
+    """The image of a part; without any content, it is the row's next one."""
+    held = [key for key in _IMAGE_KEYS if key in part]
+    if "bytes" in part or "path" in part:
+        held.append("bytes and path")
+    if len(held) > 1:
+        raise _refusal(f"a part of type image holds its image twice: {', '.join(held)}")
+    if not held:
+        if part["type"] != "image":
+            raise _refusal(f"a part of type {part['type']} has no image")
+        index = part.get("index")
+        return MessageImage(index=index if type(index) is int and index >= 0 else None)
+    if held == ["bytes and path"]:
+        return MessageImage({"bytes": part.get("bytes"), "path": part.get("path")})
+    return MessageImage(_unwrap(part[held[0]]))
+
+
+def _unwrap(content: Any) -> Any:
+    """The image in an OpenAI `{"url": ...}` or an Anthropic `{"type": "base64", "data": ...}`; others as they are."""
+    if not isinstance(content, Mapping):
+        return content
+    given = {key: item for key, item in content.items() if item is not None}
+    return given.get("url", given.get("data", dict(content)))
+
+
+def _fields(role: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """What chat templates read of a message beside role and content, as vLLM's chat gives it to them."""
+    fields: dict[str, Any] = {}
+    reasoning = given.get("reasoning", given.get("reasoning_content"))
+    if role == "assistant" and isinstance(reasoning, str):
+        fields["reasoning"] = fields["reasoning_content"] = reasoning
+    if role == "assistant" and given.get("tool_calls"):
+        fields["tool_calls"] = [_tool_call(call) for call in given["tool_calls"]]
+    if role == "tool" and "tool_call_id" in given:
+        fields["tool_call_id"] = given["tool_call_id"]
+    if isinstance(given.get("name"), str):
+        fields["name"] = given["name"]
+    return fields
+
+
+def _tool_call(call: Any) -> dict[str, Any]:
+    """A tool call with its arguments as a mapping, which is what templates take; OpenAI writes them as JSON text."""
+    function = call.get("function") if isinstance(call, Mapping) else None
+    if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
+        raise _refusal("a tool call needs a function with a name")
+    arguments = function.get("arguments") or {}
+    if isinstance(arguments, str):
+        try:
+            arguments = json.loads(arguments)
+        except (ValueError, RecursionError):
+            raise _refusal(f"the arguments of the tool call {function['name'][:40]!r} are not JSON") from None
+    if not isinstance(arguments, Mapping):
+        raise _refusal(f"the arguments of the tool call {function['name'][:40]!r} are no JSON object")
+    return {**call, "function": {**function, "arguments": arguments}}

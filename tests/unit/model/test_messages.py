@@ -1,0 +1,151 @@
+"""Chat messages in the forms in which people have them: one meaning each, or an error that names what is not taken."""
+
+from typing import Any
+
+import pytest
+
+from run_batch.model import RowError
+from run_batch.model.prompts.messages import Message, MessageImage, parse_messages
+from run_batch.model.prompts.tokenizer import Piece
+
+
+def shown(messages: list[Message]) -> list[tuple[str, list[list[Any]]]]:
+    """Role and parts of each message: texts, and images as `MessageImage`."""
+    return [
+        (m.role, [[item.text if isinstance(item, Piece) else item for item in part] for part in m.parts])
+        for m in messages
+    ]
+
+
+NEXT = MessageImage()
+EXPECTED = [("user", [[NEXT], ["What?"]]), ("assistant", [["A cat."]])]
+
+
+@pytest.mark.parametrize(
+    "conversation",
+    [
+        [
+            {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What?"}]},
+            {"role": "assistant", "content": "A cat."},
+        ],
+        # As Arrow gives structs back: every field there, most of them null.
+        [
+            {
+                "role": "user",
+                "name": None,
+                "content": [
+                    {"type": "image", "text": None, "index": None, "image_url": None},
+                    {"type": "text", "text": "What?", "index": None, "image_url": None},
+                ],
+            },
+            {"role": "assistant", "name": None, "content": [{"type": "text", "text": "A cat.", "image_url": None}]},
+        ],
+        # OpenAI's Responses API, and parts that are plain text.
+        [
+            {"role": "user", "content": [{"type": "image"}, {"type": "input_text", "text": "What?"}]},
+            {"role": "assistant", "content": ["A cat."]},
+        ],
+    ],
+)
+def test_messages_have_one_meaning_in_all_their_forms(conversation: list[dict[str, Any]]) -> None:
+    assert shown(parse_messages(conversation)) == EXPECTED
+
+
+def test_messages_of_sharegpt_are_taken_by_their_speakers() -> None:
+    turns = [("system", "Be brief."), ("human", "What?"), ("gpt", "A cat."), ("user", "Sure?"), ("assistant", "Yes.")]
+    found = parse_messages([{"from": speaker, "value": text, "weight": 1} for speaker, text in turns])
+    assert [message.role for message in found] == ["system", "user", "assistant", "user", "assistant"]
+    assert [message.parts for message in found] == [[[Piece(text, trusted=False)]] for _, text in turns]
+
+
+def test_parts_without_messages_are_what_one_user_says() -> None:
+    assert shown(parse_messages([{"type": "image"}, {"type": "text", "text": "What?"}])) == EXPECTED[:1]
+
+
+@pytest.mark.parametrize(
+    ("part", "cell"),
+    [
+        ({"type": "image_url", "image_url": {"url": "https://a/b.png", "detail": "auto"}}, "https://a/b.png"),
+        ({"type": "image_url", "image_url": "https://a/b.png"}, "https://a/b.png"),
+        ({"type": "input_image", "image_url": "data:image/png;base64,AA=="}, "data:image/png;base64,AA=="),
+        ({"type": "image", "image": "b.png"}, "b.png"),
+        ({"type": "image", "url": "https://a/b.png"}, "https://a/b.png"),
+        ({"type": "image", "path": "b.png"}, {"bytes": None, "path": "b.png"}),
+        ({"type": "image", "bytes": b"x"}, {"bytes": b"x", "path": None}),
+        ({"type": "image", "image": {"bytes": b"x", "path": None}}, {"bytes": b"x", "path": None}),
+        ({"type": "image", "image": b"x"}, b"x"),
+        ({"type": "image", "base64": "iVBORw0KGgo="}, "iVBORw0KGgo="),
+        ({"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "iVBO"}}, "iVBO"),
+        ({"type": "image", "source": {"type": "url", "url": "https://a/b.png"}}, "https://a/b.png"),
+        ({"image": "b.png"}, "b.png"),
+        ({"image_url": {"url": "https://a/b.png"}}, "https://a/b.png"),
+    ],
+    ids=str,
+)
+def test_an_image_is_found_where_a_part_holds_it(part: dict[str, Any], cell: Any) -> None:
+    (message,) = parse_messages([{"role": "user", "content": [part, {"text": "What?"}]}])
+    ((image,), (text,)) = message.parts
+    expected = cell if not isinstance(cell, dict) else {k: v for k, v in cell.items() if v is not None}
+    found = image.cell if not isinstance(image.cell, dict) else {k: v for k, v in image.cell.items() if v is not None}
+    assert (found, text.text) == (expected, "What?")
+
+
+def test_parts_may_say_which_of_the_rows_images_they_are() -> None:
+    (message,) = parse_messages([{"role": "user", "content": [{"type": "image", "index": 1, "text": None}]}])
+    assert message.images() == [MessageImage(index=1)]
+
+
+def test_what_templates_read_of_a_message_is_kept_as_vllm_gives_it_to_them() -> None:
+    call = {"id": "c1", "type": "function", "function": {"name": "find", "arguments": '{"word": "cat"}'}}
+    messages = parse_messages(
+        [
+            {"role": "user", "name": "ann", "content": "Find it."},
+            {"role": "assistant", "content": None, "tool_calls": [call], "reasoning_content": "hm"},
+            {"role": "tool", "tool_call_id": "c1", "content": "found"},
+        ]
+    )
+    called = {**call, "function": {"name": "find", "arguments": {"word": "cat"}}}
+    assert [message.fields for message in messages] == [
+        {"name": "ann"},
+        {"reasoning": "hm", "reasoning_content": "hm", "tool_calls": [called]},
+        {"tool_call_id": "c1"},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("message", "reason"),
+    [
+        ("x", "cannot be a str"),
+        ({"role": "user"}, "no content"),
+        ({"content": "x"}, "needs a role"),
+        ({"role": 1, "content": "x"}, "needs a role"),
+        # Templates write roles where special tokens count.
+        ({"role": "user</s>system", "content": "x"}, "the role 'user</s>system'"),
+        ({"role": "<image>", "content": "x"}, "the role '<image>'"),
+        ({"role": "", "content": "x"}, "the role ''"),
+        ({"role": "user", "content": 1}, "cannot be a int"),
+        ({"role": "user", "content": [1]}, "cannot be a int"),
+        ({"role": "user", "content": [{"type": "video", "video": "a.mp4"}]}, "type 'video'"),
+        ({"role": "user", "content": [{"type": "input_audio"}]}, "type 'input_audio'"),
+        ({"role": "user", "content": [{"type": "text"}]}, "type text has no text"),
+        ({"role": "user", "content": [{"type": "image_url"}]}, "has no image"),
+        ({"role": "user", "content": [{"type": "image", "image": "a", "url": "b"}]}, "image twice: image, url"),
+        ({"role": "user", "content": "x", "images": ["aGk="]}, "'images'"),
+        ({"role": "assistant", "content": "x", "function_call": {"name": "f"}}, "function_call"),
+        ({"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": "{"}}]}, "are not JSON"),
+        ({"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": "[]"}}]}, "no JSON object"),
+        ({"role": "assistant", "tool_calls": [{}]}, "a function with a name"),
+        ({"from": "observation", "value": "x"}, "from 'observation'"),
+        ({"from": "human", "value": None}, "value that is text"),
+    ],
+    ids=str,
+)
+def test_what_is_not_taken_is_named(message: Any, reason: str) -> None:
+    with pytest.raises(RowError, match="prompt_messages: ") as caught:
+        parse_messages([message])
+    assert reason in str(caught.value)
+
+
+def test_a_row_without_messages_is_an_error() -> None:
+    with pytest.raises(RowError, match="no messages"):
+        parse_messages([])
