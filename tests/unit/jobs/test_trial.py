@@ -1,5 +1,6 @@
 """`run-batch try` without vLLM's engine: which rows it takes, what it shows of them, what it finds out."""
 
+import base64
 import json
 import os
 import signal
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from checkpoints import save_llava
 from fake_engine import FakeEngine
 from pictures import encoded, picture
 from trials import COUNT, opened, shown, tried
@@ -134,6 +136,30 @@ def test_several_images_text_only_rows_and_features_are_shown_as_they_are(tmp_pa
     columns = {**jobs.rows(1), "image": [features.tolist()]}
     (row,) = tried(opened(tmp_path / "b", columns))[0]["rows"]
     assert row["error"] is None and row["images"][0]["what"] == "features" and row["images"][0]["shape"] == [16, 96]
+
+
+CHAT = """{% for message in messages %}{{ message['role'] | upper }}: {% for part in message['content'] %}\
+{% if part['type'] == 'image' %}<image>{% else %}{{ part['text'] }}{% endif %}{% endfor %}</s>{% endfor %}ASSISTANT:"""
+
+
+def test_images_of_examples_and_messages_are_shown_in_their_places(tmp_path: Path) -> None:
+    save_llava(tmp_path / "model")
+    (tmp_path / "model" / "chat_template.jinja").write_text(CHAT)
+    (tmp_path / "example.png").write_bytes(encoded(picture(1, (11, 12))))
+    data = "data:image/png;base64," + base64.b64encode(encoded(picture(2, (21, 22)))).decode()
+    content = [{"type": "image_url", "image_url": {"url": data}}, {"type": "text", "text": "or "}, {"type": "image"}]
+    columns = {**jobs.rows(1), "prompt": [json.dumps([{"role": "user", "content": content}])]}
+    columns["image"] = [encoded(picture(3, (31, 32)), "JPEG")]
+    prompt = {
+        "template": None,
+        "chat": True,
+        "examples": [{"image": "example.png", "text": "like this?", "answer": "yes"}],
+    }
+    job = opened(tmp_path, columns, model={"path": str(tmp_path / "model")}, prompt=prompt)
+    (row,) = tried(job)[0]["rows"]
+    assert [image["shape"] for image in row["images"]] == [[11, 12], [21, 22], [31, 32]]
+    assert row["error"] is None and row["image_tokens"] == [16] * 3 and row["prompt"].count("[<image> x 16]") == 3
+    assert row["prompt"].startswith("USER:Ġ[<image> x 16]likeĠthis?</s>ASSISTANT:Ġyes</s>USER:Ġ[<image> x 16]orĠ[")
 
 
 def test_the_process_is_left_as_it_was(tmp_path: Path) -> None:
