@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from tokenizers import Tokenizer
 
 from run_batch.model.checkpoint.settings import SettingsError
+from run_batch.model.prompts.added_tokens import is_control
 from run_batch.model.prompts.fast_guard import FastGuard
 from run_batch.model.prompts.slow_guard import SlowGuard
 
@@ -81,8 +82,8 @@ class PromptTokenizer:
     def special_tokens(self, text: str) -> list[int]:
         """The special tokens that a trusted text holds, in order."""
         ids = self.hf_tokenizer(text, add_special_tokens=False, return_attention_mask=False)["input_ids"]
-        special = self.hf_tokenizer.added_tokens_decoder
-        return [token_id for token_id in ids if token_id in special]
+        added = self.hf_tokenizer.added_tokens_decoder
+        return [token_id for token_id in ids if token_id in added and is_control(added[token_id])]
 
 
 def _guard_for(tokenizer: Any) -> _Guard:
