@@ -111,7 +111,7 @@ def test_placeholders_images_and_their_numbers_have_to_fit(llava: tuple[Path, An
 def features_of(model: Any, folder: Path, image: Any) -> torch.Tensor:
     from transformers import AutoImageProcessor
 
-    pixels = AutoImageProcessor.from_pretrained(folder)([image], return_tensors="pt")["pixel_values"]
+    pixels = AutoImageProcessor.from_pretrained(folder, backend="pil")([image], return_tensors="pt")["pixel_values"]
     config = model.config
     return model.get_image_features(
         pixels,
