@@ -68,6 +68,8 @@ class ImagePlaceholders:
             return
         text = self.text(1)
         hint = f"{text} stands for an image" if text else "in prompts of this model nothing stands for an image"
+        if not self._targets_are_special:
+            hint += ", also where it is text of the row"
         raise RowError(
             "placeholders", f"the prompt has {found} image placeholders, the row has {images} images; {hint}"
         )
@@ -79,7 +81,9 @@ class ImagePlaceholders:
         if not replaced.targets:
             # Models that replace nothing, but need a place, compare the expanded placeholders with the images.
             return images if bare and images and replaced.needs_place else bare
-        if self._are_numbered:
+        if not images and not self._targets_are_special:
+            found = 0  # in a row without images, what is plain text stays text
+        elif self._are_numbered:
             found = self._numbered(token_ids, images)
         elif self._targets_are_special:
             found = sum(len(list(iter_token_matches(token_ids, target))) for target in replaced.targets)

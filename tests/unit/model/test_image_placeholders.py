@@ -110,5 +110,7 @@ def test_placeholders_that_are_plain_text_are_found_whatever_tokens_they_fall_in
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend)
     target = replacing(tokenizer, tokenizer.encode("[img]"))
     placeholders = ImagePlaceholders(Processor(tokenizer, target), lambda modality, number: "[img]")
-    assert errors(placeholders, tokenizer, "[img] and [img].", 0, 1, 2) == [counts(2, 0), counts(2, 1), None]
+    assert errors(placeholders, tokenizer, "[img] and [img].", 1, 2, 3) == [counts(2, 1), None, counts(2, 3)]
     assert errors(placeholders, tokenizer, "[img] <image>", 1) == [counts(2, 1)]
+    # Nothing can tell it from text of the row, which is harmless where no image is put in its place.
+    assert errors(placeholders, tokenizer, "[img]", 0) == [None]
