@@ -5,11 +5,12 @@ PYTHON ?= python3
 BIN := .venv/bin
 PACKAGES := run_batch.jobs run_batch.model run_batch.io
 
-.PHONY: help setup demo test slurm-test faults bench bench-ray lint
+.PHONY: help setup demo test models slurm-test faults bench bench-ray lint
 
 help:
 	@echo 'make demo    run a small job from start to end and show what came out'
 	@echo 'make test    lint, then all tests'
+	@echo 'make models  ten families of vision models that vLLM ships, against vLLM itself; some minutes'
 	@echo 'make slurm-test  arrays, requeues and dead nodes on a Slurm of its own; as root, it installs that'
 	@echo 'make faults  kills, dying engines, bad rows and full disks by the hundred; about an hour'
 	@echo 'make bench   run-batch and its peers side by side; an hour, on a machine that does nothing else'
@@ -26,6 +27,10 @@ demo: setup
 
 test: setup lint
 	@$(BIN)/python -m pytest
+
+# `make test` generates with three of these families.
+models: setup
+	@$(BIN)/python -m pytest tests/engine/test_built_in_models.py -m 'long or not long'
 
 # Debian's slurm-wlm and munge, several nodes on this machine, all in a temporary folder; `-m 'long or not long'` for more.
 slurm-test: setup

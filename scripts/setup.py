@@ -23,9 +23,10 @@ COMMAND = os.path.join(VENV, "bin", "run-batch")
 LOCK = os.path.join(ROOT, "scripts", "cpu-lock.txt")
 STAMP = os.path.join(VENV, "set-up")
 LOG = os.path.join(VENV, "set-up.log")
+ON_CPU = os.path.join(ROOT, "scripts", "torchvision_on_cpu.py")
 
 ACCEPTED = ("3.11", "3.12", "3.13")  # in the order of preference: the lock was made on the first
-TORCH_INDEX = "https://download.pytorch.org/whl/cpu"  # PyPI has no CPU build of torch
+TORCH_INDEX = "https://download.pytorch.org/whl/cpu"  # PyPI has no CPU builds of torch and torchvision
 
 # Pattern in pip's output -> hint for the user.
 HINTS = (
@@ -68,9 +69,9 @@ def this_python():
 
 
 def fingerprint():
-    """Digest of what .venv depends on: two files, and its location, since a moved .venv refers to the old one."""
+    """Digest of what .venv depends on: some files, and its location, since a moved .venv refers to the old one."""
     digest = hashlib.sha256(ROOT.encode())
-    for path in (LOCK, os.path.join(ROOT, "pyproject.toml")):
+    for path in (LOCK, os.path.join(ROOT, "pyproject.toml"), ON_CPU):
         with open(path, "rb") as file:
             digest.update(file.read())
     return digest.hexdigest()
@@ -148,6 +149,7 @@ def set_up(python, version):
     forget(LOG)
     say("  torch ...")
     install_torch()
+    let_torchvision_import(version)
     say("  vLLM and the rest ...")
     pip("-r", LOCK)
     say("  run-batch ...")
@@ -195,15 +197,26 @@ def runs(*command):
 
 
 def install_torch():
-    """Install torch from pip's configured index, or from PyTorch's own index if that one has no CPU build."""
+    """Install torch and torchvision from pip's configured indexes, or from PyTorch's own if those have no CPU torch.
+
+    Of torchvision's pinned version pip prefers a CPU build, and takes the one on PyPI where no index has that.
+    """
     with open(LOCK) as file:
-        pin = next(line.strip() for line in file if line.startswith("torch=="))
+        pins = [line.strip() for line in file if re.match("torch(vision)?==", line)]
     try:
-        pip(pin)
+        pip(*pins)
     except SetupError:
-        if "No matching distribution found for torch" not in read(LOG):
+        if "No matching distribution found for torch==" not in read(LOG):
             raise
-        pip("--extra-index-url", TORCH_INDEX, pin)
+        pip("--extra-index-url", TORCH_INDEX, *pins)
+
+
+def let_torchvision_import(version):
+    """Have each process of .venv prepare for a torchvision that is built for CUDA, as PyPI's is."""
+    packages = os.path.join(VENV, "lib", "python" + version, "site-packages")
+    shutil.copy(ON_CPU, packages)
+    with open(os.path.join(packages, "torchvision_on_cpu.pth"), "w") as file:
+        file.write("import torchvision_on_cpu\n")
 
 
 def pip(*arguments):

@@ -8,6 +8,8 @@ from typing import Any
 os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
 os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
 
+import torch
+
 from run_batch.jobs.engine.vllm_engine import Engine
 from run_batch.jobs.job.rows import Generation, MappedRow
 from run_batch.model.checkpoint.settings import ModelSettings
@@ -42,3 +44,16 @@ def generate(engine: Engine, renderer: Renderer, prompts: list[Prompt]) -> list[
     while engine.unfinished:
         finished += engine.step()
     return sorted(finished, key=lambda generation: generation.row)
+
+
+def plain_values(value: Any) -> Any:
+    """An engine input, or a part of it, as plain values that can be compared."""
+    if isinstance(value, torch.Tensor):
+        return (value.dtype, tuple(value.shape), value.numpy().tobytes())
+    if isinstance(value, dict) or hasattr(value, "items"):
+        return {key: plain_values(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain_values(item) for item in value]
+    if hasattr(value, "offset"):
+        return (value.offset, value.length, plain_values(value.is_embed))
+    return plain_values(value.data) if hasattr(value, "data") and hasattr(value, "field") else value

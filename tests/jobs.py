@@ -66,11 +66,15 @@ def _toml(value: Any) -> str:
     return json.dumps(value)
 
 
-def run(job: Path, *arguments: str, command: str | None = None) -> subprocess.CompletedProcess[str]:
+def run(
+    job: Path, *arguments: str, command: str | None = None, without_torchvision: bool = False
+) -> subprocess.CompletedProcess[str]:
     """`run-batch [command] --config job [arguments]`, from another folder than the job's."""
     words = [str(COMMAND), *([command] if command else []), "--config", str(job), *arguments]
     # Nothing here may need a hub, and what asks for one shall be told at once that there is none.
     environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    if without_torchvision:
+        environment["PYTHONPATH"] = str(ROOT / "tests" / "without_torchvision")
     return subprocess.run(words, capture_output=True, text=True, timeout=240, cwd="/", env=environment)
 
 

@@ -21,6 +21,8 @@ from run_batch.model.rendering.image_mapper import ImageMapper
 class DeclaredRenderer:
     """Renders rows for one declared model, many at once."""
 
+    adds_special_tokens = True
+
     def __init__(
         self, context: InputProcessingContext, declaration: Declaration, scaled_jpeg_decoding: bool = False
     ) -> None:

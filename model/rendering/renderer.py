@@ -5,10 +5,10 @@ vLLM's processor for it (vllm_renderer.py); callers need not know which.
 """
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 from vllm.multimodal import MULTIMODAL_REGISTRY as VLLM_MULTIMODAL_REGISTRY
 from vllm.multimodal.processing import InputProcessingContext
@@ -25,6 +25,7 @@ from run_batch.model.rendering.bad_row_isolation import isolate_bad_rows
 from run_batch.model.rendering.declared_processor import DeclaredInfo
 from run_batch.model.rendering.declared_renderer import DeclaredRenderer
 from run_batch.model.rendering.engine_input import EngineInput
+from run_batch.model.rendering.image_placeholders import ImagePlaceholders
 from run_batch.model.rendering.job_faults import describe, root_of
 from run_batch.model.rendering.processor_kwargs import check_declared, check_no_processor, check_processor
 from run_batch.model.rendering.text_renderer import TextRenderer
@@ -33,6 +34,9 @@ from run_batch.model.rendering.vllm_renderer import VllmRenderer
 # Limits on a prompt's characters, higher than those of any prompt that fits into a model's context.
 _PROMPT_CHARACTERS = 100_000
 _CHARACTERS_PER_TOKEN = 64
+
+# The text that stands for the image of a number, counted from 1; None where the model needs none.
+_Placeholder: TypeAlias = Callable[[int], str | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +53,13 @@ class Prompt:
 
 
 class _TokensRenderer(Protocol):
-    """Renders rows after tokenization: a DeclaredRenderer, VllmRenderer or TextRenderer."""
+    """Renders rows after tokenization: a DeclaredRenderer, VllmRenderer or TextRenderer.
+
+    Attributes:
+        adds_special_tokens: whether the tokenizer's own BOS and the like belong to a prompt that is no chat.
+    """
+
+    adds_special_tokens: bool
 
     def render(
         self, token_ids: Sequence[list[int]], images: Sequence[Sequence[RowImage]]
@@ -70,13 +80,14 @@ class Renderer:
     """
 
     def __init__(self, settings: ModelSettings, scaled_jpeg_decoding: bool = False) -> None:
-        self._path = settings.path
         with missing_packages_named(settings.path):
             self._engine_args = build_engine_args(settings)
             self._model_config = build_model_config(settings, self._engine_args)
             with _loading("tokenizer", settings):
                 tokenizer = cached_tokenizer_from_config(self._model_config)
-            self._renderer = _renderer_for(settings, self._model_config, tokenizer, scaled_jpeg_decoding)
+            self._renderer, self._placeholder = _renderer_for(
+                settings, self._model_config, tokenizer, scaled_jpeg_decoding
+            )
         self.tokenizer = tokenizer
         self._prompt_tokenizer = PromptTokenizer(tokenizer)
 
@@ -88,7 +99,7 @@ class Renderer:
     @property
     def takes_images(self) -> bool:
         """Whether the model takes images besides text."""
-        return self._model_config.is_multimodal_model
+        return self._placeholder is not None
 
     def image_placeholder(self, number: int) -> str | None:
         """The text that stands for one image in a prompt; None where the model needs none, or takes no images.
@@ -96,13 +107,7 @@ class Renderer:
         Args:
             number: which of the prompt's images, from 1.
         """
-        if not self.takes_images:
-            return None
-        from vllm.model_executor.model_loader import get_model_architecture
-
-        with missing_packages_named(self._path):
-            model_cls, _ = get_model_architecture(self._model_config)
-        return model_cls.get_placeholder_str("image", number)  # type: ignore[attr-defined]
+        return None if self._placeholder is None else self._placeholder(number)
 
     def check_sampling(self, sampling: Mapping[str, Any]) -> None:
         """Check a job's sampling settings against the model.
@@ -124,7 +129,7 @@ class Renderer:
         """Tokenize and render all rows.
 
         Args:
-            add_special_tokens: see PromptTokenizer.encode.
+            add_special_tokens: see PromptTokenizer.encode; some models never want them.
 
         Returns:
             For each row what the engine takes, or the RowError of a row that cannot be rendered.
@@ -132,6 +137,7 @@ class Renderer:
         Raises:
             DeclarationError: a declared function breaks its contract.
         """
+        add_special_tokens = add_special_tokens and self._renderer.adds_special_tokens
         encoded = self._encode([prompt.pieces for prompt in prompts], add_special_tokens)
         images = [p.images for p, ids in zip(prompts, encoded, strict=True) if not isinstance(ids, RowError)]
         rendered = iter(self._renderer.render([ids for ids in encoded if not isinstance(ids, RowError)], images))
@@ -181,20 +187,31 @@ def _loading(part: str, settings: ModelSettings) -> Iterator[None]:
 
 def _renderer_for(
     settings: ModelSettings, model_config: Any, tokenizer: Any, scaled_jpeg_decoding: bool
-) -> _TokensRenderer:
+) -> tuple[_TokensRenderer, _Placeholder | None]:
+    """The renderer for a model, and its placeholders; None for a model that takes no images."""
     if not model_config.is_multimodal_model:
         check_no_processor(settings.engine)
-        return TextRenderer()
+        return TextRenderer(), None
+    from vllm.model_executor.model_loader import get_model_architecture
+
     with _loading("processor", settings):
         processor = VLLM_MULTIMODAL_REGISTRY.create_processor(model_config, tokenizer=tokenizer)
+        model_cls, _ = get_model_architecture(model_config)
     info = processor.info
     if isinstance(info, DeclaredInfo):
         check_declared(settings.engine, info.declaration)
-        return DeclaredRenderer(InputProcessingContext(model_config, tokenizer), info.declaration, scaled_jpeg_decoding)
+        context = InputProcessingContext(model_config, tokenizer)
+        renderer = DeclaredRenderer(context, info.declaration, scaled_jpeg_decoding)
+        return renderer, partial(model_cls.get_placeholder_str, "image")
     if scaled_jpeg_decoding:
         raise SettingsError(
             "preprocess.scaled_jpeg_decoding = true, but the model goes through vLLM's own processor, which takes "
             "whole images"
         )
     check_processor(settings.engine, processor)
-    return VllmRenderer(processor)
+    if "image" not in info.supported_mm_limits:
+        return TextRenderer(), None
+    placeholders = ImagePlaceholders(processor, model_cls.get_placeholder_str)
+    with _loading("processor", settings):
+        placeholders.text(1)  # which may have to ask the processor
+    return VllmRenderer(processor, placeholders), placeholders.text

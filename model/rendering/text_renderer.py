@@ -12,6 +12,8 @@ from run_batch.model.rendering.engine_input import EngineInput
 class TextRenderer:
     """Renders rows without images."""
 
+    adds_special_tokens = True
+
     def render(
         self, token_ids: Sequence[list[int]], images: Sequence[Sequence[RowImage]]
     ) -> list[EngineInput | RowError]:

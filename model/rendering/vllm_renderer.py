@@ -14,8 +14,10 @@ from run_batch.model.declaration import JobFault, RowError
 from run_batch.model.images.row_image import EncodedImage, RowImage, decode_row_image
 from run_batch.model.rendering.engine_input import EngineInput
 from run_batch.model.rendering.finite_values import is_finite
+from run_batch.model.rendering.image_placeholders import ImagePlaceholders
 from run_batch.model.rendering.job_faults import describe, raise_if_no_rows_fault, root_of
 from run_batch.model.rendering.lru_cache import LruCache
+from run_batch.model.rendering.retokenized_text import new_special_token
 
 # Of decoded images that are kept in case the next rows hold them too, per worker process.
 _DECODED_BYTES = 64 << 20
@@ -30,8 +32,12 @@ _DUMMY_TOKENS = 1024
 class VllmRenderer:
     """Renders rows for one model by vLLM's processor, one row at a time."""
 
-    def __init__(self, processor: Any) -> None:
+    def __init__(self, processor: Any, placeholders: ImagePlaceholders) -> None:
         self._processor = processor
+        self._placeholders = placeholders
+        self._tokenizer = processor.info.get_tokenizer()
+        # Some models' processors put the BOS where it belongs themselves, or their templates do.
+        self.adds_special_tokens: bool = processor.info.default_tok_params.add_special_tokens
         self._decoded: LruCache[Image.Image] = LruCache(_DECODED_BYTES)
 
     def render(
@@ -45,12 +51,15 @@ class VllmRenderer:
         return [self._render_one(*row) for row in zip(token_ids, images, strict=True)]
 
     def _render_one(self, token_ids: list[int], images: Sequence[RowImage]) -> EngineInput | RowError:
-        if not images:
-            return tokens_input(token_ids)
         try:
+            self._placeholders.check(token_ids, len(images))
+            if not images:
+                return tokens_input(token_ids)
             data: Mapping[str, Any] = {"image": self._decode_all(images)}
             items = self._processor.info.parse_mm_data(data)
-            return _finite(self._processor.apply(ProcessorInputs(token_ids, items), TimingContext(enabled=False)))
+            rendered = self._processor.apply(ProcessorInputs(token_ids, items), TimingContext(enabled=False))
+            self._check_text(token_ids, rendered)
+            return _finite(rendered)
         except RowError as error:
             return error
         # The processors of vLLM and transformers raise exceptions of any type for images that they cannot take.
@@ -63,6 +72,16 @@ class VllmRenderer:
             if type(root) is type(self._failure_on_dummy_inputs):
                 raise JobFault(f"the model's processor fails on vLLM's own dummy image: {describe(root)}") from error
             return RowError("image_processing", describe(root))
+
+    def _check_text(self, token_ids: list[int], rendered: Any) -> None:
+        ranges = sorted(
+            rendered.get("mm_placeholders", {}).get("image", ()), key=lambda placeholder: placeholder.offset
+        )
+        found = new_special_token(self._tokenizer, token_ids, rendered["prompt_token_ids"], ranges)
+        if found is not None:
+            raise RowError(
+                "image_processing", f"the model's processor would take text of the row for the special token {found}"
+            )
 
     @cached_property
     def _failure_on_dummy_inputs(self) -> BaseException | None:

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pytest
 import torch
 from checkpoints import save_llava
+from engines import plain_values
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pictures import encoded, picture, random_picture
@@ -44,19 +45,6 @@ def next_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def rendered(value: Any) -> Any:
-    """An engine input as plain values that can be compared."""
-    if isinstance(value, torch.Tensor):
-        return (value.dtype, tuple(value.shape), value.numpy().tobytes())
-    if isinstance(value, dict) or hasattr(value, "items"):
-        return {key: rendered(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [rendered(item) for item in value]
-    if hasattr(value, "offset"):
-        return (value.offset, value.length, rendered(value.is_embed))
-    return rendered(value.data) if hasattr(value, "data") and hasattr(value, "field") else value
-
-
 @given(seed=st.integers(0, 1 << 20), counts=st.lists(st.integers(0, 3), min_size=1, max_size=5))
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @pytest.mark.parametrize("model", ["llava", "next"])
@@ -81,7 +69,7 @@ def test_bulk_gives_what_vllms_own_path_gives(
         assert not isinstance(bulk, RowError)
         data = processor.info.parse_mm_data({"image": list(row.images)} if row.images else {})
         inputs = ProcessorInputs(tokenizer(row.pieces[0].text)["input_ids"], data)
-        assert rendered(bulk) == rendered(processor.apply(inputs, TimingContext(enabled=False)))
+        assert plain_values(bulk) == plain_values(processor.apply(inputs, TimingContext(enabled=False)))
 
 
 _RENDERERS: dict[str, Renderer] = {}
@@ -111,7 +99,7 @@ def test_placeholders_images_and_their_numbers_have_to_fit(llava: tuple[Path, An
 def features_of(model: Any, folder: Path, image: Any) -> torch.Tensor:
     from transformers import AutoImageProcessor
 
-    pixels = AutoImageProcessor.from_pretrained(folder)([image], return_tensors="pt")["pixel_values"]
+    pixels = AutoImageProcessor.from_pretrained(folder, backend="pil")([image], return_tensors="pt")["pixel_values"]
     config = model.config
     return model.get_image_features(
         pixels,

@@ -38,7 +38,8 @@ class Oracle:
     def __init__(self, folder: Path, model: Any) -> None:
         self.model = model
         self.tokenizer = AutoTokenizer.from_pretrained(folder)
-        self.processor = AutoImageProcessor.from_pretrained(folder)
+        # The mappers resize as Pillow does, to which torchvision is only similar.
+        self.processor = AutoImageProcessor.from_pretrained(folder, backend="pil")
         self.is_next = hasattr(model.config, "image_grid_pinpoints")
 
     @torch.inference_mode()

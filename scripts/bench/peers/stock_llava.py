@@ -1,6 +1,6 @@
 """The benchmark's model as used with plain vLLM: with a vLLM processor that calls transformers' image processor.
 
-vLLM's llava module needs torchvision, which has no CPU build for this torch. So the peers use the same layers with the
+vLLM's llava module needs torchvision, and resizes with it, not with Pillow. So the peers use the same layers with the
 three processor classes that vLLM requires, which work like those of vLLM's own LLaVA: tokenizer and image processor of
 the checkpoint, one prompt at a time. Listed as a plugin, this module registers the model in every process.
 """
@@ -41,7 +41,7 @@ class StockDummyInputs(BaseDummyInputsBuilder[StockInfo]):
 class StockProcessor(BaseMultiModalProcessor[StockInfo]):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._image_processor = AutoImageProcessor.from_pretrained(self.info.ctx.model_config.model)
+        self._image_processor = AutoImageProcessor.from_pretrained(self.info.ctx.model_config.model, backend="pil")
 
     def _call_hf_processor(self, hf_data: Mapping[str, Any], hf_kwargs: Mapping[str, object]) -> BatchFeature:
         return self._image_processor(hf_data["images"], return_tensors="pt")

@@ -1,6 +1,7 @@
 """Every kind of trouble that a row can hold, without an engine: what each one gives, and that it stays alone."""
 
 import random
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
@@ -106,11 +107,15 @@ def test_images_of_hostile_size_are_refused_before_vllms_own_processors_see_them
 
     class Processor:
         class info:
+            default_tok_params = SimpleNamespace(add_special_tokens=True)
+            get_tokenizer = staticmethod(lambda: None)
+
             @staticmethod
             def parse_mm_data(data: Any) -> Any:
                 raise KeyError("what only this processor knows")
 
+    placeholders: Any = SimpleNamespace(check=lambda token_ids, images: None)
     image = EncodedImage(encoded(picture(1)), b"1")
-    fits, too_many = VllmRenderer(Processor()).render([[1], [1]], [[image] * 3, [image] * 4])
+    fits, too_many = VllmRenderer(Processor(), placeholders).render([[1], [1]], [[image] * 3, [image] * 4])
     assert str(fits) == "image_processing: KeyError: 'what only this processor knows'"
     assert str(too_many).startswith("image_too_large: 76,800 pixels in all images of the row")

@@ -19,7 +19,10 @@ class Processor:
 
     def __init__(self, error: BaseException, always: bool) -> None:
         self._error, self._always = error, always
-        self.info = SimpleNamespace(parse_mm_data=lambda data: data)
+        params = SimpleNamespace(add_special_tokens=True)
+        self.info = SimpleNamespace(
+            parse_mm_data=lambda data: data, default_tok_params=params, get_tokenizer=lambda: None
+        )
         self.dummies = 0
 
     def get_dummy_inputs(self, length: int, counts: Any, options: Any) -> Any:
@@ -37,7 +40,8 @@ class Processor:
 
 def render(processor: Processor) -> Any:
     image: Any = Image.new("RGB", (4, 4))
-    renderer = VllmRenderer(processor)
+    fitting: Any = SimpleNamespace(check=lambda token_ids, images: None)
+    renderer = VllmRenderer(processor, fitting)
     renderer._decode = lambda _: image  # type: ignore[method-assign,assignment]
     renderer.render([[1]], [[image]])
     return renderer.render([[1]], [[image]])[0]

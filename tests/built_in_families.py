@@ -1,0 +1,291 @@
+"""Small checkpoints with random weights of families that vLLM ships, as transformers saves them.
+
+Each family has a function that makes its model and processor; `save_family` writes them. All have the same byte-level
+tokenizer but for their special tokens, and the same chat template but for what stands for an image. Their texts are
+letters and digits, which differ from image to image.
+"""
+
+import string
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from checkpoints import rename_weights
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
+from transformers import PreTrainedTokenizerFast
+
+TURNS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+CHAT_TEMPLATE = """{{ bos_token if bos_token is defined and bos_token else '' }}{% for message in messages %}\
+<|im_start|>{{ message['role'] }}
+{% if message['content'] is string %}{{ message['content'] }}{% else %}{% for part in message['content'] %}\
+{% if part['type'] == 'image' %}IMAGE{% else %}{{ part['text'] }}{% endif %}{% endfor %}{% endif %}<|im_end|>
+{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant
+{% endif %}"""
+
+Family = tuple[Any, Any, str]
+
+
+def _tokenizer(special: list[str], plain: tuple[str, ...] = (), bos: str | None = None, **named: Any) -> Any:
+    """Tokenizes bytes, except for the special tokens, and for the `plain` ones, which a text may hold, too."""
+    vocab = {token: i for i, token in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
+    tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    names = [*TURNS, *([bos] if bos else []), *special]
+    tokenizer.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in names])
+    tokenizer.add_tokens([AddedToken(name, special=False, normalized=False) for name in plain])
+    if bos:
+        added = [(bos, tokenizer.token_to_id(bos))]
+        tokenizer.post_processor = processors.TemplateProcessing(single=f"{bos} $A", special_tokens=added)
+        named["bos_token"] = bos
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|endoftext|>", extra_special_tokens=named
+    )
+
+
+def _text(tokenizer: Any, **fields: Any) -> dict[str, Any]:
+    return dict(
+        vocab_size=len(tokenizer),
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        max_position_embeddings=8192,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        **fields,
+    )
+
+
+def _vision(side: int, **fields: Any) -> dict[str, Any]:
+    size = dict(hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=2)
+    return {**size, "image_size": side, "patch_size": 14, **fields}
+
+
+def _positions(*section: int, **fields: Any) -> dict[str, Any]:
+    """Rotary positions in three dimensions, which Qwen and GLM give to images."""
+    return dict(rope_parameters=dict(rope_type="default", rope_theta=1e6, mrope_section=list(section), **fields))
+
+
+QWEN_TOKENS = ["<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"]
+QWEN_IMAGE = "<|vision_start|><|image_pad|><|vision_end|>"
+
+
+def _qwen(kind: str, text: Mapping[str, Any], vision: Mapping[str, Any], image_processor: Any) -> Family:
+    tokenizer = _tokenizer(QWEN_TOKENS)
+    names = ("vision_start", "vision_end", "image", "video")
+    ids = {f"{name}_token_id": tokenizer.convert_tokens_to_ids(t) for name, t in zip(names, QWEN_TOKENS, strict=True)}
+    config = getattr(transformers, f"{kind}Config")(
+        text_config=_text(tokenizer, **text), vision_config=dict(depth=2, hidden_size=64, num_heads=2, **vision), **ids
+    )
+    video = {"Qwen2_5_VL": "Qwen2VL"}.get(kind, kind)
+    video_processor = getattr(transformers, f"{video}VideoProcessor")()
+    processor = getattr(transformers, f"{kind}Processor")(image_processor, tokenizer, video_processor)
+    return getattr(transformers, f"{kind}ForConditionalGeneration")(config), processor, QWEN_IMAGE
+
+
+def qwen2_vl() -> Family:
+    image_processor = transformers.Qwen2VLImageProcessor(min_pixels=3136, max_pixels=12845056)
+    return _qwen("Qwen2VL", _positions(4, 6, 6), dict(embed_dim=64, mlp_ratio=2), image_processor)
+
+
+def qwen2_5_vl() -> Family:
+    image_processor = transformers.Qwen2VLImageProcessor(min_pixels=3136, max_pixels=12845056)
+    vision = dict(out_hidden_size=64, intermediate_size=128, fullatt_block_indexes=[1])
+    return _qwen("Qwen2_5_VL", _positions(4, 6, 6), vision, image_processor)
+
+
+def qwen3_vl() -> Family:
+    half = [0.5] * 3
+    image_processor = transformers.Qwen2VLImageProcessor(
+        size=dict(shortest_edge=65536, longest_edge=16777216), patch_size=16, image_mean=half, image_std=half
+    )
+    vision = dict(out_hidden_size=64, intermediate_size=128, num_position_embeddings=2304, deepstack_visual_indexes=[0])
+    text = dict(**_positions(6, 5, 5, mrope_interleaved=True), head_dim=32)
+    return _qwen("Qwen3VL", text, vision, image_processor)
+
+
+def internvl() -> Family:
+    named = dict(start_image_token="<img>", end_image_token="</img>", context_image_token="<IMG_CONTEXT>")
+    tokenizer = _tokenizer([*named.values(), "<video>"], **named, video_token="<video>")
+    config = transformers.InternVLConfig(
+        text_config=dict(model_type="qwen2", **_text(tokenizer)),
+        vision_config=_vision(0, image_size=[112, 112], patch_size=[14, 14]),
+        image_token_id=tokenizer.convert_tokens_to_ids("<IMG_CONTEXT>"),
+        image_seq_length=16,
+        tie_word_embeddings=False,
+    )
+    image_processor = transformers.GotOcr2ImageProcessor(
+        size=dict(height=112, width=112), crop_to_patches=True, min_patches=1, max_patches=12
+    )
+    video_processor = transformers.InternVLVideoProcessor()
+    processor = transformers.InternVLProcessor(image_processor, tokenizer, video_processor, image_seq_length=16)
+    return transformers.InternVLForConditionalGeneration(config), processor, "<IMG_CONTEXT>\n"
+
+
+def gemma3() -> Family:
+    named = dict(boi_token="<start_of_image>", eoi_token="<end_of_image>", image_token="<image_soft_token>")
+    tokenizer = _tokenizer([*named.values()], plain=("\n", "\n\n", "\n\n\n", "\n\n\n\n"), bos="<bos>", **named)
+    config = transformers.Gemma3Config(
+        text_config=_text(tokenizer, head_dim=32, query_pre_attn_scalar=32, sliding_window=512),
+        vision_config=_vision(112, vision_use_head=False),
+        mm_tokens_per_image=16,
+        boi_token_index=tokenizer.convert_tokens_to_ids("<start_of_image>"),
+        eoi_token_index=tokenizer.convert_tokens_to_ids("<end_of_image>"),
+        image_token_index=tokenizer.convert_tokens_to_ids("<image_soft_token>"),
+    )
+    image_processor = transformers.Gemma3ImageProcessor(size=dict(height=112, width=112), image_seq_length=16)
+    processor = transformers.Gemma3Processor(image_processor, tokenizer, image_seq_length=16)
+    return transformers.Gemma3ForConditionalGeneration(config), processor, "<start_of_image>"
+
+
+def idefics3() -> Family:
+    tiles = [f"<row_{row}_col_{column}>" for row in range(1, 7) for column in range(1, 7)]
+    tokenizer = _tokenizer(["<end_of_utterance>", "<fake_token_around_image>", "<image>", "<global-img>", *tiles])
+    config = transformers.Idefics3Config(
+        text_config=dict(model_type="llama", **_text(tokenizer)),
+        vision_config=_vision(128, patch_size=16),
+        image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
+        scale_factor=2,
+        pad_token_id=tokenizer.pad_token_id,
+        tie_word_embeddings=False,
+    )
+    image_processor = transformers.Idefics3ImageProcessor(
+        size=dict(longest_edge=512), max_image_size=dict(longest_edge=128)
+    )
+    processor = transformers.Idefics3Processor(image_processor, tokenizer, image_seq_len=16)
+    return transformers.Idefics3ForConditionalGeneration(config), processor, "<image>"
+
+
+def llava_onevision() -> Family:
+    tokenizer = _tokenizer(["<image>", "<video>"])
+    pinpoints = [[112 * rows, 112 * columns] for rows in range(1, 4) for columns in range(1, 4)]
+    settings = dict(vision_feature_select_strategy="full", vision_aspect_ratio="anyres_max_9")
+    config = transformers.LlavaOnevisionConfig(
+        text_config=dict(model_type="qwen2", **_text(tokenizer)),
+        vision_config=_vision(112, model_type="siglip_vision_model", vision_use_head=False),
+        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
+        video_token_index=tokenizer.convert_tokens_to_ids("<video>"),
+        image_grid_pinpoints=pinpoints,
+        vision_feature_layer=-1,
+        tie_word_embeddings=False,
+        **settings,
+    )
+    size = dict(height=112, width=112)
+    processor = transformers.LlavaOnevisionProcessor(
+        transformers.LlavaOnevisionImageProcessor(size=size, image_grid_pinpoints=pinpoints),
+        tokenizer,
+        transformers.LlavaOnevisionVideoProcessor(size=size),
+        num_image_tokens=64,
+        **settings,
+    )
+    return transformers.LlavaOnevisionForConditionalGeneration(config), processor, "<image>\n"
+
+
+def mistral3() -> Family:
+    tokenizer = _tokenizer(["[IMG]", "[IMG_BREAK]", "[IMG_END]"], bos="<s>")
+    config = transformers.Mistral3Config(
+        text_config=dict(model_type="mistral", **_text(tokenizer, head_dim=32)),
+        vision_config=_vision(448, model_type="pixtral", head_dim=32),
+        image_token_index=tokenizer.convert_tokens_to_ids("[IMG]"),
+        spatial_merge_size=2,
+        vision_feature_layer=-1,
+        tie_word_embeddings=False,
+    )
+    image_processor = transformers.PixtralImageProcessor(
+        size=dict(longest_edge=448), patch_size=dict(height=14, width=14)
+    )
+    processor = transformers.PixtralProcessor(image_processor, tokenizer, patch_size=14, spatial_merge_size=2)
+    return transformers.Mistral3ForConditionalGeneration(config), processor, "[IMG]"
+
+
+def paligemma() -> Family:
+    tokenizer = _tokenizer(["<image>"], plain=("\n",), bos="<bos>")
+    image_processor = transformers.SiglipImageProcessor(size=dict(height=112, width=112))
+    image_processor.image_seq_length = 64
+    processor = transformers.PaliGemmaProcessor(image_processor, tokenizer)  # which adds tokens to the tokenizer
+    config = transformers.PaliGemmaConfig(
+        text_config=dict(model_type="gemma", **_text(tokenizer, head_dim=32)),
+        vision_config=_vision(112, model_type="siglip_vision_model", vision_use_head=False, projection_dim=64),
+        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
+        projection_dim=64,
+        hidden_size=64,
+    )
+    return transformers.PaliGemmaForConditionalGeneration(config), processor, ""
+
+
+def glm4v() -> Family:
+    tokens = [f"<|{edge}_{kind}|>" for kind in ("image", "video") for edge in ("begin_of", "end_of")]
+    tokenizer = _tokenizer([*tokens, "<|image|>", "<|video|>"])
+    ids = dict(
+        zip(
+            ("image_start", "image_end", "video_start", "video_end", "image", "video"),
+            map(tokenizer.convert_tokens_to_ids, [*tokens, "<|image|>", "<|video|>"]),
+            strict=True,
+        )
+    )
+    config = transformers.Glm4vConfig(
+        text_config=_text(tokenizer, **_positions(2, 3, 3, partial_rotary_factor=0.5)),
+        vision_config=dict(depth=2, hidden_size=64, num_heads=2, out_hidden_size=64, intermediate_size=128),
+        **{f"{name}_token_id": token for name, token in ids.items()},
+    )
+    processor = transformers.Glm4vProcessor(
+        transformers.Glm4vImageProcessor(), tokenizer, transformers.Glm4vVideoProcessor()
+    )
+    image = "<|begin_of_image|><|image|><|end_of_image|>"
+    return transformers.Glm4vForConditionalGeneration(config), processor, image
+
+
+FAMILIES: Mapping[str, Callable[[], Family]] = {
+    family.__name__: family
+    for family in (
+        qwen2_vl,
+        qwen2_5_vl,
+        qwen3_vl,
+        internvl,
+        gemma3,
+        idefics3,
+        llava_onevision,
+        mistral3,
+        paligemma,
+        glm4v,
+    )
+}
+
+
+def save_family(folder: Path, name: str, seed: int = 0) -> None:
+    """Write a checkpoint of a family into `folder`."""
+    model, processor, image = FAMILIES[name]()
+    _randomize(model, processor.tokenizer, seed)
+    tokenizer = processor.tokenizer
+    model.generation_config = transformers.GenerationConfig(
+        eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id
+    )
+    model.save_pretrained(folder)
+    processor.chat_template = CHAT_TEMPLATE.replace("IMAGE", image)
+    processor.save_pretrained(folder)
+    if name in ("gemma3", "llava_onevision", "paligemma"):
+        rename_weights(folder, "hub")  # vLLM 0.32 does not load what transformers 5 calls the tower
+
+
+@torch.no_grad()
+def _randomize(model: Any, tokenizer: Any, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    # Gemma's language models keep the scales of their norms as differences from one.
+    differences = "gemma" in type(model).__name__.lower()
+    for name, parameter in model.named_parameters():
+        if parameter.ndim == 1:
+            is_scale = ("norm" in name or "ln_" in name) and name.endswith("weight")
+            center, scale = float(is_scale and not (differences and "language" in name)), 0.1
+        else:
+            center, scale = 0.0, 0.2 * min(1.0, (64 / parameter[0].numel()) ** 0.5)
+            scale *= 1.6 if "embed" in name or "lm_head" in name else 1.0
+        parameter.copy_(center + scale * torch.randn(parameter.shape, generator=generator))
+    letters = tokenizer.convert_tokens_to_ids(list(string.ascii_letters + string.digits))
+    others = torch.ones(model.get_output_embeddings().weight.shape[0], dtype=torch.bool)
+    others[letters] = False
+    model.get_output_embeddings().weight[others] *= 0.02
