@@ -7,6 +7,7 @@ from run_batch.io.inputs.source import RowBatch
 from run_batch.jobs.job.columns import needed_columns
 from run_batch.jobs.job.errors import EXIT_COMPLETE, EXIT_TOO_MANY_FAILURES
 from run_batch.jobs.job.prepare import PreparedJob
+from run_batch.jobs.job.prompt_column import is_message
 from run_batch.jobs.job.row_reader import read_rows
 from run_batch.jobs.job.rows import MappedRow, MappedRows, RowFailure
 from run_batch.jobs.mapping.mapping_faults import mapping_faults
@@ -57,10 +58,12 @@ def check_job(job: PreparedJob) -> tuple[str, int]:
 
 
 def _describe_prompts(job: PreparedJob) -> list[str]:
-    """What the prompts are made of, where that was decided by looking at the input."""
-    if not job.config.prompt.chat or job.config.prompt.template != "{prompt}":
-        return []
-    return [f"prompts: column {job.config.input.prompt_column} holds {job.prompt_column.value}"]
+    """What the prompts are made of."""
+    if not job.config.prompt.chat:
+        return ["prompts: prompt.template alone"]
+    if not is_message(job.config):
+        return ["prompts: prompt.template as the user's message, in the chat template"]
+    return [f"prompts: column {job.config.input.prompt_column} holds {job.prompt_column.value}, for the chat template"]
 
 
 def _describe_sampling(sampling: ResolvedSampling) -> list[str]:

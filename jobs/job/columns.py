@@ -9,6 +9,7 @@ from run_batch.io.inputs.source import Source
 from run_batch.io.media import image_column
 from run_batch.jobs.job.config import JobConfig
 from run_batch.jobs.job.errors import JobError
+from run_batch.jobs.job.prompt_column import is_message
 from run_batch.jobs.job.prompt_template import parse_template, require_column
 
 
@@ -20,16 +21,11 @@ def needed_columns(config: JobConfig, schema: pa.Schema) -> list[str]:
     return list(dict.fromkeys(column for column in columns if column))
 
 
-def _is_prompt(config: JobConfig) -> bool:
-    """Whether the prompt column is all that the rows' messages are made of."""
-    return config.prompt.chat and config.prompt.template == "{prompt}"
-
-
 def _prompt_columns(config: JobConfig, schema: pa.Schema) -> list[str]:
     """The columns that prompts are made of."""
     prompt, column = config.prompt, config.input.prompt_column
     # The column may hold conversations, which no field of a template takes.
-    columns = [column] if _is_prompt(config) else parse_template(prompt.template, column, schema).columns
+    columns = [column] if is_message(config) else parse_template(prompt.template, column, schema).columns
     if prompt.prefill is not None:
         columns += parse_template(prompt.prefill, column, schema, key="prompt.prefill").columns
     return columns
@@ -60,7 +56,7 @@ def check_columns(config: JobConfig, source: Source) -> None:
         "input.id_column": table.id_column,
         "input.sampling_column": table.sampling_column,
         "errors.expected_column": config.errors.expected_column,
-        "input.prompt_column": table.prompt_column if _is_prompt(config) else None,
+        "input.prompt_column": table.prompt_column if is_message(config) else None,
     }
     if table.image_column not in schema.names and "image_column" not in table.model_fields_set:
         raise JobError(
@@ -71,6 +67,11 @@ def check_columns(config: JobConfig, source: Source) -> None:
         if column is not None:
             require_column(key, column, schema)
     _check_used(config, schema)
+    if not needed_columns(config, schema):
+        raise JobError(
+            "prompt.template names no column, and the rows have no images: all rows have the same prompt. Name a "
+            "column in it, or the column of images in input.image_column"
+        )
     _check_carried(config.output.columns, schema)
     used = [*needed_columns(config, schema), config.errors.expected_column, *config.output.columns]
     for column in used:

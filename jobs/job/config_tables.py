@@ -17,7 +17,7 @@ from run_batch.jobs.job.config_values import (
     Fraction,
     Hosts,
     LocalPath,
-    Marker,
+    NonEmpty,
     PathText,
     Seconds,
     Tools,
@@ -132,7 +132,7 @@ class PromptTable(Table):
     system: str | None = key(
         "system message, with prompt.chat", Effect.ANOTHER_JOB, example="Answer in one word.", default=None
     )
-    chat_template: str | None = key(
+    chat_template: NonEmpty | None = key(
         "file or text of another chat template, or the name of one of the tokenizer's",
         Effect.ANOTHER_JOB,
         example="{% for message in messages %}{{ message['content'] }}{% endfor %}",
@@ -159,7 +159,7 @@ class PromptTable(Table):
         example=[{"text": "What is 2 + 2?", "answer": "4"}],
         default=[],
     )
-    image_marker: Marker | None = key(
+    image_marker: NonEmpty | None = key(
         "text in column values that stands for the row's next image",
         Effect.ANOTHER_JOB,
         example="<image>",

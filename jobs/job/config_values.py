@@ -66,7 +66,7 @@ def _check_examples(value: Any) -> Any:
     return value
 
 
-def _check_marker(value: str) -> str:
+def _check_non_empty(value: str) -> str:
     if not value.strip():
         raise ValueError("text that is not empty")
     return value
@@ -77,7 +77,7 @@ LocalPath = Annotated[str, AfterValidator(_check_local_path)]
 Hosts = Annotated[list[str], AfterValidator(_check_hosts)]
 Tools = Annotated[Any, AfterValidator(_check_tools)]
 Examples = Annotated[Any, AfterValidator(_check_examples)]
-Marker = Annotated[str, AfterValidator(_check_marker)]
+NonEmpty = Annotated[str, AfterValidator(_check_non_empty)]
 Count = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Seconds = Annotated[float, Field(ge=0)]

@@ -53,9 +53,11 @@ def write(value: Any, kind: pa.DataType, spec: str) -> str:
         value: as Arrow gives it, no null.
         spec: a format that `check_format` takes; empty for the value as it is.
     """
-    if pa.types.is_float32(kind):
+    if isinstance(value, Decimal) and not spec:
+        spec = "f"  # Python writes a zero of many digits as 0E-18
+    elif pa.types.is_float32(kind) and not value.is_integer():
         value = float(str(np.float32(value)))
-    elif pa.types.is_float16(kind):
+    elif pa.types.is_float16(kind) and not value.is_integer():
         value = float(str(np.float16(value)))
     return format(value, spec)
 

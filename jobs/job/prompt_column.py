@@ -19,9 +19,15 @@ from run_batch.jobs.job.errors import JobError
 
 # Of texts, those of the first rows tell whether the column holds conversations as JSON.
 _ROWS_LOOKED_AT = 256
-_LOOKS_LIKE_MESSAGES = re.compile(
-    r"""\s*(\[\s*)?\{\s*["'](role|content|from|value|type|messages|conversations)["']\s*:"""
+# Text that is no JSON, but was a conversation once: as Python or NumPy writes it, or cut off.
+_OPENING = ("[", "{", "(", '"', "array(")
+_ROLE_IN_TEXT = re.compile(
+    r"""["'](role|from)["']\s*:\s*["'](user|human|system|developer|assistant|gpt|model|tool)["']"""
 )
+_CHARACTERS_LOOKED_AT = 4000
+_ROLES = {"user", "human", "system", "developer", "assistant", "gpt", "model", "tool"}
+# How deep conversations are looked for in other JSON, such as lines of batch files.
+_DEPTH = 3
 _ACCEPTED = (
     "text, messages as a list of structs of role and content (or of from and value, as in ShareGPT's data), or such a "
     "list as JSON text"
@@ -36,6 +42,12 @@ class PromptColumn(StrEnum):
     JSON_CONVERSATIONS = "conversations as JSON text"
 
 
+def is_message(config: JobConfig) -> bool:
+    """Whether the prompt column alone is what a chat is about: its text is the message, or it holds conversations."""
+    template = config.prompt.template.strip()
+    return config.prompt.chat and template in ("{prompt}", f"{{{config.input.prompt_column}}}")
+
+
 def find_prompt_column(config: JobConfig, source: Source) -> PromptColumn:
     """Decide what the prompt column holds.
 
@@ -45,7 +57,7 @@ def find_prompt_column(config: JobConfig, source: Source) -> PromptColumn:
         JobError: the column can hold neither texts nor conversations.
     """
     column = config.input.prompt_column
-    if not config.prompt.chat or config.prompt.template != "{prompt}":
+    if not is_message(config):
         return PromptColumn.TEXTS
     kind = source.schema.field(column).type
     if pa.types.is_dictionary(kind):
@@ -54,31 +66,33 @@ def find_prompt_column(config: JobConfig, source: Source) -> PromptColumn:
         return _of_texts(column, source)
     if not (pa.types.is_struct(kind) or is_list(kind) or pa.types.is_map(kind)):
         return PromptColumn.TEXTS
-    if is_list(kind) and pa.types.is_struct(kind.value_type) and _is_message({f.name: "" for f in kind.value_type}):
-        return PromptColumn.CONVERSATIONS
+    if is_list(kind) and pa.types.is_struct(kind.value_type):
+        fields = {field.name for field in kind.value_type}
+        if _is_message(dict.fromkeys(fields)) or "type" in fields or fields <= {"text", "image", "image_url"}:
+            return PromptColumn.CONVERSATIONS
     raise JobError(f"input.prompt_column: column {column} is {kind}; prompt.chat = true takes {_ACCEPTED}")
 
 
 def reads_like_messages(text: str) -> bool:
-    """Whether a text is a conversation as JSON, or nearly so: as Python writes it, or truncated."""
-    if not text.lstrip().startswith(("[", "{")):
+    """Whether a text is a conversation as JSON, or nearly so: as Python writes it, cut off, or inside other JSON."""
+    text = text.lstrip("\ufeff \t\r\n")
+    if not text.startswith(_OPENING):
         return False
-    if _LOOKS_LIKE_MESSAGES.match(text):
-        return True
     try:
-        return _is_conversation(json.loads(text))
+        return _holds_conversation(json.loads(text), _DEPTH)
     except (ValueError, RecursionError):
-        return False
+        return _ROLE_IN_TEXT.search(text[:_CHARACTERS_LOOKED_AT]) is not None
 
 
 def parse_json_messages(text: str) -> list[Any]:
     """The messages of a conversation as JSON text: a list of them, or an object that holds such a list.
 
     Raises:
+        UnicodeEncodeError: it holds text that is no UTF-8.
         ValueError: the text is none; the message says what is wrong.
     """
     try:
-        value = json.loads(text)
+        value = json.loads(text.lstrip("\ufeff"))
     except RecursionError:
         raise ValueError("the messages are nested too deeply") from None
     except ValueError as error:
@@ -94,31 +108,57 @@ def parse_json_messages(text: str) -> list[Any]:
         value = value[names[0]]
     if not isinstance(value, list):
         raise ValueError(f"expected a list of messages as JSON, found a {type(value).__name__}")
+    if "\\u" in text:  # escapes may be halves of surrogate pairs
+        json.dumps(value, ensure_ascii=False).encode()
     return value
 
 
 def _of_texts(column: str, source: Source) -> PromptColumn:
     try:
         batch = next(source.read(0, min(_ROWS_LOOKED_AT, source.num_rows), [column], _ROWS_LOOKED_AT), None)
-        values = [] if batch is None else batch.records.column(0).to_pylist()
-    except UnicodeDecodeError:
-        values = []
     except InputError as error:
         raise JobError(str(error)) from None
-    texts = [value for value in values if value is not None]
+    texts = [] if batch is None else _texts_in(batch.records.column(0))
     conversations = sum(map(reads_like_messages, texts))
     return PromptColumn.JSON_CONVERSATIONS if 2 * conversations > len(texts) else PromptColumn.TEXTS
 
 
-def _is_conversation(value: Any) -> bool:
+def _texts_in(column: pa.Array) -> list[str]:
+    """The texts that are there; one that is not UTF-8 says nothing of the others."""
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    values = column.cast(pa.large_string()).cast(pa.large_binary()).to_pylist()
+    return [value.decode(errors="replace") for value in values if value is not None]
+
+
+def _holds_conversation(value: Any, depth: int) -> bool:
+    """Whether JSON is a conversation, or holds one."""
+    if isinstance(value, str):
+        return depth == _DEPTH and reads_like_messages(value)
     if isinstance(value, Mapping):
-        value = next((value[name] for name in ("messages", "conversations") if name in value), [value])
-    return isinstance(value, list) and bool(value) and all(map(_is_message, value))
+        return _is_message(value) or (depth > 0 and any(_holds_conversation(v, depth - 1) for v in value.values()))
+    if not isinstance(value, list):
+        return False
+    if not value:
+        return depth == _DEPTH
+    return all(map(_is_message, value)) or all(map(_is_part, value)) or all(map(_is_pair, value))
 
 
 def _is_message(value: Any) -> bool:
-    """Whether a value is a message in one of the forms that `parse_messages` takes, or a part of one."""
+    """Whether a value is a message in one of the forms that `parse_messages` takes."""
     if not isinstance(value, Mapping):
         return False
-    forms = ({"role", "content"}, {"role", "tool_calls"}, {"from", "value"}, {"type", "text"}, {"type", "image_url"})
-    return any(form <= set(value) for form in forms)
+    return any(form <= set(value) for form in ({"role", "content"}, {"role", "tool_calls"}, {"from", "value"}))
+
+
+def _is_part(value: Any) -> bool:
+    """Whether a value is a part of a message."""
+    if not isinstance(value, Mapping):
+        return False
+    by_type = value.get("type") in ("text", "image", "image_url", "input_text", "input_image")
+    return by_type or (bool(value) and set(value) <= {"text", "image", "image_url"})
+
+
+def _is_pair(value: Any) -> bool:
+    """Whether a value is a role with what it says, which is not taken."""
+    return isinstance(value, list) and len(value) == 2 and value[0] in _ROLES

@@ -10,7 +10,7 @@ from blake3 import blake3
 from run_batch.jobs.job.chat_settings import read_chat_settings, read_example_images
 from run_batch.jobs.job.config import JobConfig
 from run_batch.jobs.job.errors import JobError
-from run_batch.jobs.job.prompt_column import PromptColumn, parse_json_messages, reads_like_messages
+from run_batch.jobs.job.prompt_column import PromptColumn, is_message, parse_json_messages, reads_like_messages
 from run_batch.jobs.job.prompt_template import PromptTemplate, parse_template
 from run_batch.jobs.mapping.prompt_draft import Images, PromptDraft, find_images, refuse_needless_placeholder
 from run_batch.model.checkpoint.settings import SettingsError
@@ -19,6 +19,9 @@ from run_batch.model.images.row_image import EncodedImage, decode_row_image
 from run_batch.model.prompts.messages import Message, MessageImage, Part, parse_messages
 from run_batch.model.prompts.tokenizer import Piece
 from run_batch.model.rendering.renderer import Prompt, Renderer
+
+# A text that no template holds or changes.
+_PROBE = "ProbeOfRunBatch"
 
 
 class ChatPrompts:
@@ -43,7 +46,8 @@ class ChatPrompts:
             raise JobError(str(error)) from None
         self._template: PromptTemplate | None = None
         if holds is PromptColumn.TEXTS:
-            self._template = parse_template(config.prompt.template, config.input.prompt_column, schema)
+            key = "input.prompt_column" if is_message(config) else "prompt.template"
+            self._template = parse_template(config.prompt.template, config.input.prompt_column, schema, key)
             refuse_needless_placeholder(config, model.image_placeholder(1), self._template.literal_text)
         self._prefill: PromptTemplate | None = None
         if config.prompt.prefill is not None:
@@ -52,7 +56,7 @@ class ChatPrompts:
             )
         self._first = self._messages_of_the_job()
         self._first_images = list(chain(*self._example_images()))
-        self._check()
+        self._check("" if self._prefill is None else self._prefill.literal_text.replace("\0", "x") or "x")
 
     def draft(self, row: Mapping[str, Any]) -> PromptDraft:
         """Begin the prompt of a row.
@@ -70,11 +74,12 @@ class ChatPrompts:
 
     def _refuse_messages(self, row: Mapping[str, Any]) -> None:
         """Refuse a conversation in a column of texts: as text, the model would answer something else."""
-        value = row[self._config.input.prompt_column] if self._config.prompt.template == "{prompt}" else None
+        value = row[self._config.input.prompt_column] if is_message(self._config) else None
         if isinstance(value, str) and reads_like_messages(value):
             raise RowError(
                 "prompt_messages",
-                f"the row holds a conversation, and column {self._config.input.prompt_column} holds texts",
+                f"the row reads like a conversation, and column {self._config.input.prompt_column} holds texts; a "
+                "template such as 'Read this: {prompt}' takes all of it as text",
             )
 
     def _conversation(self, row: Mapping[str, Any]) -> list[Message]:
@@ -85,8 +90,13 @@ class ChatPrompts:
         if self._holds is PromptColumn.JSON_CONVERSATIONS:
             try:
                 value = parse_json_messages(value)
+            except UnicodeEncodeError:
+                raise RowError("text_encoding", "a message holds half of a surrogate pair, which is no text") from None
             except ValueError as error:
-                raise RowError("prompt_messages", str(error)) from None
+                raise RowError(
+                    "prompt_messages",
+                    f"{error}; a template such as 'Read this: {{prompt}}' takes the column as text",
+                ) from None
         return parse_messages(value)
 
     def _with_markers(self, message: Message) -> Message:
@@ -114,7 +124,7 @@ class ChatPrompts:
 
     def _around(self, row: Mapping[str, Any], messages: Sequence[Message]) -> list[Message]:
         """The row's messages between the job's first ones and its prefill."""
-        own_system = messages[:1] if messages[0].role == "system" else []
+        own_system = messages[:1] if messages[0].role in ("system", "developer") else []
         if own_system and self._config.prompt.system is not None:
             raise RowError("prompt_messages", "the row has a system message of its own, and prompt.system is set")
         found = [*own_system, *self._first, *messages[len(own_system) :]]
@@ -148,14 +158,35 @@ class ChatPrompts:
             found.append(images)
         return found
 
-    def _check(self) -> None:
-        """Render a plain message: a template that fails on that fails on every row."""
+    def _check(self, prefill: str) -> None:
+        """Render a plain conversation of this job: a template that fails on it, or drops of it, does so on every row.
+
+        Args:
+            prefill: prompt.prefill with something in its fields.
+        """
         image: Part = [MessageImage()] if self._config.input.image_column else []
-        message = Message("user", [image, [Piece("What is this?", trusted=True)]])
+        ask = Message("user", [image, [Piece("What is this?", trusted=True)]])
+        begun = [Message("assistant", [[Piece(prefill, trusted=True)]])] if prefill else []
         try:
-            self._chat.pieces([*self._first, message])
+            self._chat.pieces([*self._first, ask, *begun])
+            for key, message in (*self._keys(), ("prompt.template", ask), *(("prompt.prefill", m) for m in begun)):
+                self._check_is_written(key, message, [*self._first, ask, *begun])
         except RowError as error:
             raise JobError(f"prompt.chat = true, but a plain message cannot be rendered: {error.message}") from error
+
+    def _keys(self) -> list[tuple[str, Message]]:
+        """The messages of the job, each with the key that it comes from."""
+        return [
+            ("prompt.system" if message.role == "system" else "prompt.examples", message) for message in self._first
+        ]
+
+    def _check_is_written(self, key: str, message: Message, conversation: Sequence[Message]) -> None:
+        """Refuse a template that leaves a message out, by giving it a text that nothing else has."""
+        images = [part for part in message.parts if any(isinstance(item, MessageImage) for item in part)]
+        probe = Message(message.role, [*([MessageImage()] for _ in images), [Piece(_PROBE, trusted=True)]])
+        changed = [probe if other is message else other for other in conversation]
+        if not any(_PROBE in piece.text for piece in self._chat.pieces(changed)):
+            raise JobError(f"{key}: the chat template does not write the text of this message into the prompt")
 
 
 def _fill(template: PromptTemplate, row: Mapping[str, Any]) -> list[tuple[str, bool]]:
@@ -187,19 +218,24 @@ def _place(messages: Sequence[Message], images: Images, held_images: Images) -> 
         before: list[Part] = [[MessageImage()] for _ in images]
         messages[first] = Message("user", [*before, *messages[first].parts], messages[first].fields)
         places = [image for message in messages for image in message.images()]
-    unused = list(range(len(images)))
-    held = iter(held_images)
-    order = [next(held) if place.cell is not None else _take(place, unused, images) for place in places]
-    if unused or len([place for place in places if place.cell is None]) != len(images):
-        count = sum(place.cell is None for place in places)
-        raise RowError("placeholders", f"the messages have {count} places for images, the row has {len(images)}")
-    return messages, order
+    own = [place for place in places if place.cell is None]
+    chosen = _choose(own, len(images))
+    held, rest = iter(held_images), iter(chosen)
+    return messages, [next(held) if place.cell is not None else images[next(rest)] for place in places]
 
 
-def _take(place: MessageImage, unused: list[int], images: Images) -> Any:
-    """The image for a place; None where there is none."""
-    wanted = place.index if place.index is not None else next(iter(unused), None)
-    if wanted not in unused:
-        return None
-    unused.remove(wanted)
-    return images[wanted]
+def _choose(places: Sequence[MessageImage], count: int) -> list[int]:
+    """Which of a row's `count` images goes to each place; every one has to go somewhere.
+
+    Raises:
+        RowError: `placeholders`.
+    """
+    indices = {place.index for place in places if place.index is not None}
+    beyond = [index for index in indices if index >= count]
+    if beyond:
+        raise RowError("placeholders", f"a part has index {beyond[0]}, counted from 0; the row has {count} images")
+    others = iter([number for number in range(count) if number not in indices])
+    chosen = [next(others, None) if place.index is None else place.index for place in places]
+    if None in chosen or next(others, None) is not None:
+        raise RowError("placeholders", f"the messages have {len(places)} places for images, the row has {count}")
+    return [number for number in chosen if number is not None]

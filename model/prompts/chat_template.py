@@ -62,6 +62,7 @@ class ChatTemplate:
         self._tools = [dict(tool) for tool in settings.tools] or None
         hf_tokenizer = tokenizer.hf_tokenizer
         _check_renderer(model_config)
+        _check_name(settings.template, hf_tokenizer)
         try:
             template = resolve_chat_template(hf_tokenizer, settings.template, self._tools, model_config=model_config)
         except ValueError as error:
@@ -77,6 +78,7 @@ class ChatTemplate:
             template, self._tools, "auto", hf_tokenizer, model_config=model_config
         )
         self._takes_parts = content_format == "openai"
+        self._knows_developer = "developer" in template
 
     def pieces(self, messages: Sequence[Message]) -> list[Piece]:
         """The prompt of one conversation. One that ends with a message of the assistant is to be continued.
@@ -112,6 +114,7 @@ class ChatTemplate:
         from vllm.exceptions import VLLMValidationError
         from vllm.renderers.hf import safe_apply_chat_template
 
+        self._check_developer(messages)
         numbers = count(1)
         conversation = [
             {
@@ -139,6 +142,16 @@ class ChatTemplate:
         except VLLMValidationError as error:
             raise RowError("prompt_messages", f"the chat template refuses the messages: {error}") from None
 
+    def _check_developer(self, messages: Sequence[Message]) -> None:
+        """Refuse what vLLM loses: several system messages that it merges for templates without developer messages."""
+        systems = [number for number, message in enumerate(messages) if message.role in ("system", "developer")]
+        has_developer = any(message.role == "developer" for message in messages)
+        if has_developer and self._takes_parts and not self._knows_developer and systems != [0]:
+            raise RowError(
+                "prompt_messages",
+                "the chat template has no developer messages, and the messages have others than one at their beginning",
+            )
+
     def _content(self, message: Message, write: Callable[[str], str], numbers: Iterator[int]) -> Any:
         def text_of(item: Piece | MessageImage) -> str:
             if isinstance(item, MessageImage):
@@ -164,6 +177,14 @@ def _check_renderer(model_config: Any) -> None:
             f"prompt.chat = true, but vLLM renders the conversations of {model_config.model} by code of its own for "
             f"tokenizer_mode {mode}, and by no template; write prompt.template with prompt.chat = false"
         )
+
+
+def _check_name(template: str | None, tokenizer: Any) -> None:
+    """Refuse a word that names none of the tokenizer's templates: as a template, it would be every row's prompt."""
+    named = tokenizer.chat_template if isinstance(tokenizer.chat_template, dict) else {}
+    if template is not None and "{" not in template and template not in named:
+        known = f"the tokenizer has {', '.join(named)}" if named else "the tokenizer has none with names"
+        raise SettingsError(f"prompt.chat_template = {template!r}: no such file, nor a template of that name; {known}")
 
 
 def _check_variables(template: str, settings: ChatSettings, tokenizer: Any) -> None:

@@ -14,29 +14,24 @@ from run_batch.model.declaration import RowError
 from run_batch.model.prompts.tokenizer import Piece
 
 _ROLE = re.compile(r"[A-Za-z][A-Za-z_-]{0,31}")
-_SHAREGPT_ROLES = {
+# Names that data sets have for the roles that chat templates know.
+_ROLES = {
     "human": "user",
     "user": "user",
     "gpt": "assistant",
     "chatgpt": "assistant",
+    "model": "assistant",
     "assistant": "assistant",
     "system": "system",
 }
 _TEXT_TYPES = ("text", "input_text", "output_text")
 _IMAGE_TYPES = ("image", "image_url", "input_image")
-_IMAGE_KEYS = ("image", "image_url", "url", "base64", "source")
-# Keys of messages that hold what the model is meant to see, in forms that are not taken here.
-_REFUSED_KEYS = (
-    "images",
-    "image",
-    "image_url",
-    "audio",
-    "video",
-    "videos",
-    "files",
-    "attachments",
-    "tools",
-    "function_call",
+_IMAGE_KEYS = ("image", "image_url", "url", "base64", "data", "source")
+# What a part of type image may have beside its image, or beside nothing if it stands for one of the row.
+_KEYS_OF_NO_IMAGE = {"type", "index", "text", "detail", "cache_control"}
+# Names of keys by which messages hold what the model is meant to see, in forms that are not taken here.
+_REFUSED_KEY = re.compile(
+    r"(.*_)?(images?|imgs?|audios?|videos?|media|files?|attachments?)(_.*)?|tools|function_call", re.IGNORECASE
 )
 
 
@@ -92,9 +87,17 @@ def parse_messages(value: Sequence[Any]) -> list[Message]:
     """
     if not value:
         raise _refusal("the row has no messages")
-    if all(isinstance(item, Mapping) and "type" in item and "role" not in item for item in value):
+    if all(map(_is_part, value)):
         return [Message("user", [_part(item) for item in value])]
     return [_message(item) for item in value]
+
+
+def _is_part(item: Any) -> bool:
+    """Whether an item of a conversation is a part of a message without a role."""
+    if not isinstance(item, Mapping):
+        return False
+    given = {key for key, value in item.items() if value is not None}
+    return not given & {"role", "from"} and bool(given & {"type", "text", "image", "image_url"})
 
 
 def _refusal(message: str) -> RowError:
@@ -105,8 +108,8 @@ def _message(value: Any) -> Message:
     if not isinstance(value, Mapping):
         raise _refusal(f"a chat message cannot be a {type(value).__name__}; it needs a role and a content")
     given = {key: item for key, item in value.items() if item is not None}
-    for key in _REFUSED_KEYS:
-        if given.get(key):
+    for key, item in given.items():
+        if item and _REFUSED_KEY.fullmatch(str(key)):
             raise _refusal(
                 f"a message has the key {key!r}, which is not taken: images belong in the parts of its content, as "
                 "type image, and tools in prompt.tools"
@@ -119,6 +122,7 @@ def _message(value: Any) -> Message:
     # The role is rendered as trusted text, where special tokens count: it has to be a name.
     if not _ROLE.fullmatch(role):
         raise _refusal(f"a message has the role {role[:40]!r}; expected user or the like")
+    role = _ROLES.get(role.lower(), role)
     fields = _fields(role, given)
     if content is None and "tool_calls" not in fields:
         raise _refusal(f"a message of role {role} has no content")
@@ -126,9 +130,9 @@ def _message(value: Any) -> Message:
 
 
 def _sharegpt_message(given: Mapping[str, Any]) -> Message:
-    role, text = _SHAREGPT_ROLES.get(str(given["from"])), given.get("value")
+    role, text = _ROLES.get(str(given["from"]).lower()), given.get("value")
     if role is None:
-        raise _refusal(f"a message is from {str(given['from'])[:40]!r}; expected one of {', '.join(_SHAREGPT_ROLES)}")
+        raise _refusal(f"a message is from {str(given['from'])[:40]!r}; expected one of {', '.join(_ROLES)}")
     if not isinstance(text, str):
         raise _refusal("a message with from needs a value that is text")
     return text_message(role, text)
@@ -138,10 +142,22 @@ def _parts(content: Any) -> list[Part]:
     if content is None:
         return []
     if isinstance(content, str):
+        if _holds_json_parts(content):
+            raise _refusal("the content of a message is a list of parts as JSON text; write them as a list")
         return [[Piece(content, trusted=False)]]
     if not isinstance(content, Sequence) or isinstance(content, bytes):
         raise _refusal(f"the content of a message cannot be a {type(content).__name__}")
     return [_part(part) for part in content]
+
+
+def _holds_json_parts(content: str) -> bool:
+    if not content.lstrip().startswith("[{") or '"type"' not in content:
+        return False
+    try:
+        parts = json.loads(content)
+    except (ValueError, RecursionError):
+        return False
+    return all(isinstance(part, dict) and part.get("type") in (*_TEXT_TYPES, *_IMAGE_TYPES) for part in parts)
 
 
 def _part(part: Any) -> Part:
@@ -150,31 +166,55 @@ def _part(part: Any) -> Part:
     if not isinstance(part, Mapping):
         raise _refusal(f"a part of a message cannot be a {type(part).__name__}")
     given = {key: item for key, item in part.items() if item is not None}
-    kind = given.get("type", next((key for key in ("text", "image", "image_url") if key in given), None))
-    if kind in _TEXT_TYPES and isinstance(given.get("text"), str):
-        return [Piece(given["text"], trusted=False)]
-    if kind in _IMAGE_TYPES:
-        return [_image(given)]
+    held = [key for key in _IMAGE_KEYS if _holds_something(given.get(key))]
+    if _holds_something(given.get("bytes")) or _holds_something(given.get("path")):
+        held.append("bytes and path")
+    text = given.get("text")
+    kind = given.get("type", "text" if "text" in given and not held else "image" if held else None)
+    if text and held:
+        raise _refusal(f"a part holds both text and an image ({held[0]}): write a part for each")
     if kind in _TEXT_TYPES:
-        raise _refusal(f"a part of type {kind} has no text")
+        if not isinstance(text, str) or held:
+            raise _refusal(f"a part of type {kind} has no text")
+        return [Piece(text, trusted=False)]
+    if kind in _IMAGE_TYPES:
+        if text:
+            raise _refusal(f"a part of type {kind} holds a text: write a part for each")
+        return [_image(kind, given, held)]
     raise _refusal(f"a part of a message has type {kind!r}; expected text or image")
 
 
-def _image(part: Mapping[str, Any]) -> MessageImage:
-    """The image of a part; without any content, it is the row's next one."""
-    held = [key for key in _IMAGE_KEYS if key in part]
-    if "bytes" in part or "path" in part:
-        held.append("bytes and path")
+def _holds_something(content: Any) -> bool:
+    """Whether the value of a key holds an image; writers of tables fill keys up that a part does not have."""
+    if isinstance(content, Mapping):
+        return any(item is not None and item != "" for item in content.values())
+    return content is not None and content != ""
+
+
+def _image(kind: str, part: Mapping[str, Any], held: Sequence[str]) -> MessageImage:
+    """The image of a part; without any content, it is one of the row's."""
     if len(held) > 1:
-        raise _refusal(f"a part of type image holds its image twice: {', '.join(held)}")
-    if not held:
-        if part["type"] != "image":
-            raise _refusal(f"a part of type {part['type']} has no image")
-        index = part.get("index")
-        return MessageImage(index=index if type(index) is int and index >= 0 else None)
+        raise _refusal(f"a part of type {kind} holds its image twice: {', '.join(held)}")
     if held == ["bytes and path"]:
         return MessageImage({"bytes": part.get("bytes"), "path": part.get("path")})
-    return MessageImage(_unwrap(part[held[0]]))
+    if held:
+        return MessageImage(_unwrap(part[held[0]]))
+    if kind != "image":
+        raise _refusal(f"a part of type {kind} has no image")
+    others = [key for key, item in part.items() if key not in _KEYS_OF_NO_IMAGE and _holds_something(item)]
+    if others:
+        raise _refusal(f"a part of type image has the key {others[0]!r}, and no image that is known")
+    return MessageImage(index=_index(part.get("index")))
+
+
+def _index(index: Any) -> int | None:
+    """Which image a part is; data frames make floating point numbers of integers beside nulls, and NaN of null."""
+    if index is None or index != index:
+        return None
+    is_whole = type(index) is int or (isinstance(index, float) and index.is_integer())
+    if not is_whole or index < 0:
+        raise _refusal(f"a part of type image has index {str(index)[:40]}; expected a whole number from 0 on")
+    return int(index)
 
 
 def _unwrap(content: Any) -> Any:
@@ -191,8 +231,11 @@ def _fields(role: str, given: Mapping[str, Any]) -> dict[str, Any]:
     reasoning = given.get("reasoning", given.get("reasoning_content"))
     if role == "assistant" and isinstance(reasoning, str):
         fields["reasoning"] = fields["reasoning_content"] = reasoning
-    if role == "assistant" and given.get("tool_calls"):
-        fields["tool_calls"] = [_tool_call(call) for call in given["tool_calls"]]
+    calls = given.get("tool_calls")
+    if calls is not None and not isinstance(calls, list):
+        raise _refusal(f"tool_calls cannot be a {type(calls).__name__}; expected a list")
+    if role == "assistant" and calls:
+        fields["tool_calls"] = [_tool_call(call) for call in calls]
     if role == "tool" and "tool_call_id" in given:
         fields["tool_call_id"] = given["tool_call_id"]
     if isinstance(given.get("name"), str):

@@ -365,7 +365,7 @@ def test_a_conversation_in_a_column_of_texts_is_an_error_of_its_row(
     job = ChatJob(tmp_path, checkpoint("parts"), {"image": [image()] * 5, "prompt": texts})
     shown = job.rows()
     assert shown[0] == "USER: <image>\nWhat?</s>ASSISTANT:"
-    assert all(error.startswith("prompt_messages: the row holds a conversation") for error in shown[1:3])
+    assert all(error.startswith("prompt_messages: the row reads like a conversation") for error in shown[1:3])
     assert shown[3] == "USER: <image>\n[1, 2]</s>ASSISTANT:"
     assert shown[4] == "prompt_null: column prompt is null"
 
@@ -388,6 +388,18 @@ def test_messages_bring_their_own_images(tmp_path: Path, checkpoint: Callable[[s
     assert shown[2].startswith("path_not_allowed: ")
 
 
+def test_parts_that_name_images_which_are_not_there_say_so(tmp_path: Path, checkpoint: Callable[[str], Path]) -> None:
+    rows = [[{"type": "image", "index": 5}], [{"type": "image", "index": 0}] * 2, [{"type": "image", "index": 1}]]
+    texts = [json.dumps([{"role": "user", "content": [*content, {"text": "?"}]}]) for content in rows]
+    columns = {"image": [[image(2)], [image(2)], [image(2), image(3)]], "prompt": texts}
+    shown = ChatJob(tmp_path, checkpoint("parts"), columns).rows(PromptColumn.JSON_CONVERSATIONS)
+    assert shown == [
+        "placeholders: a part has index 5, counted from 0; the row has 1 images",
+        "USER: <image>\n<image>\n?</s>ASSISTANT:",
+        "placeholders: the messages have 1 places for images, the row has 2",
+    ]
+
+
 def test_contradictions_between_a_row_and_its_job_are_errors_of_the_row(
     tmp_path: Path, checkpoint: Callable[[str], Path]
 ) -> None:
@@ -397,6 +409,84 @@ def test_contradictions_between_a_row_and_its_job_are_errors_of_the_row(
     assert shown[0] == "SYSTEM: Be brief.</s>USER: <image>\nWhat?</s>ASSISTANT: It is"
     assert "prompt.system is set" in shown[1]
     assert "prompt.prefill is set" in shown[2]
+
+
+def test_special_tokens_do_not_arise_where_texts_meet(tmp_path: Path, checkpoint: Callable[[str], Path]) -> None:
+    apart = [{"type": "text", "text": "is it </"}, {"type": "text", "text": "s> even?"}]
+    columns = {
+        "image": [None],
+        "prompt": [json.dumps([{"role": "user", "content": apart}])],
+        "a": ["</"],
+        "b": ["s>"],
+        "tag": ["s"],
+    }
+    job = ChatJob(tmp_path / "parts", checkpoint("parts"), columns)
+    assert ids_of(job, PromptColumn.JSON_CONVERSATIONS).count(2) == 1
+    for number, template in enumerate(("{a}{b}", "<{tag}>no</{tag}>", "</{b}", "{a}s>")):
+        job = ChatJob(tmp_path / str(number), checkpoint("parts"), columns, prompt={"template": template})
+        assert ids_of(job).count(2) == 1, template
+        assert ids_of(job).count(1) == 0, template
+
+
+def ids_of(job: ChatJob, holds: PromptColumn = PromptColumn.TEXTS) -> list[int]:
+    """The token ids of the prompt of a job's only row."""
+    mapper = RowMapper(job.config, job.table.schema, job.config.folder, holds)
+    used = job.table.select(needed_columns(job.config, job.table.schema)).to_batches()[0]
+    (row,) = mapper.map(RowBatch(0, used, ["r"]))
+    assert isinstance(row, MappedRow), row
+    return row.engine_input["prompt_token_ids"]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "reason"),
+    [
+        ({"chat_template": "llava"}, r"prompt\.chat_template = 'llava': no such file, nor a template of that name"),
+        ({"chat_template": "Hello, you.\n"}, r"no such file"),
+        ({"chat_template": "{% for m in talk %}{{ m.content }}{% endfor %}"}, r"prompt\.template: .* does not write"),
+        ({"chat_template": "{{ messages[-1].content }}", "system": "Be brief."}, r"prompt\.system: .* does not write"),
+        (
+            {"chat_template": "{{ messages[-1].content }}", "examples": [{"text": "a", "answer": "b"}]},
+            r"prompt\.examples: .* does not write",
+        ),
+        (
+            {
+                "chat_template": "{% for m in messages %}{{ m.content.split('</s>')[-1] }}{% endfor %}",
+                "prefill": "<s></s>It is",
+            },
+            r"a plain message cannot be rendered: .*",
+        ),
+        (
+            {"chat_template": "{% for m in messages if m.role == 'user' %}{{ m.content }}{% endfor %}", "prefill": "A"},
+            r"a plain message cannot be rendered: .*",
+        ),
+    ],
+    ids=str,
+)
+def test_a_template_that_drops_what_the_job_says_is_refused(
+    tmp_path: Path, checkpoint: Callable[[str], Path], prompt: dict[str, Any], reason: str
+) -> None:
+    job = ChatJob(tmp_path, checkpoint("text"), {"image": [None], "prompt": ["hi"]}, prompt=prompt)
+    with pytest.raises(JobError, match=reason):
+        job.rows()
+
+
+def test_half_of_a_surrogate_pair_is_an_error_of_its_row(tmp_path: Path, checkpoint: Callable[[str], Path]) -> None:
+    texts = [json.dumps([{"role": "user", "content": text}]) for text in ("\ud83d hi", "\U0001f600 hi")]
+    job = ChatJob(tmp_path, checkpoint("text"), {"image": [None, None], "prompt": texts})
+    broken, whole = job.rows(PromptColumn.JSON_CONVERSATIONS)
+    assert broken.startswith("text_encoding: ")
+    assert whole.startswith("user: ")
+
+
+def test_a_developer_among_system_messages_is_not_lost(tmp_path: Path, checkpoint: Callable[[str], Path]) -> None:
+    turns = [{"role": "developer", "content": "Be brief."}, {"role": "user", "content": "What?"}]
+    texts = [json.dumps(turns), json.dumps([{"role": "system", "content": "Hm."}, *turns])]
+    columns = {"image": [None, None], "prompt": texts}
+    alone, merged = ChatJob(tmp_path / "a", checkpoint("parts"), columns).rows(PromptColumn.JSON_CONVERSATIONS)
+    assert alone == "SYSTEM: Be brief.</s>USER: What?</s>ASSISTANT:"
+    assert merged.startswith("prompt_messages: the chat template has no developer messages")
+    job = ChatJob(tmp_path / "b", checkpoint("parts"), columns, prompt={"system": "Hm."})
+    assert all("prompt.system is set" in error for error in job.rows(PromptColumn.JSON_CONVERSATIONS))
 
 
 @pytest.mark.engine

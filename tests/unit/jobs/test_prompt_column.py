@@ -48,6 +48,16 @@ def holds(folder: Path, column: pa.Array | list[Any], **prompt: Any) -> PromptCo
         ([[{"type": "text", "text": "hi"}]], STRUCTS),
         ([[{"role": "user", "content": [{"type": "text", "text": "hi"}]}]], STRUCTS),
         ([None, json.dumps(MESSAGES), json.dumps(MESSAGES, indent=2)], JSON),
+        ([json.dumps({"custom_id": "a", "body": {"messages": MESSAGES}})], JSON),
+        ([json.dumps({"prompt": MESSAGES, "completion": MESSAGES})], JSON),
+        ([json.dumps({"conversation": MESSAGES})], JSON),
+        ([json.dumps(json.dumps(MESSAGES))], JSON),
+        (["\ufeff" + json.dumps(MESSAGES)], JSON),
+        (["array([{'content': 'hi', 'role': 'user'}])", "({'role': 'user', 'content': 'hi'},)"], JSON),
+        (["[{'weight': 1, 'role': 'user', 'content': 'hi'}]"], JSON),
+        (['[["user", "hi"], ["assistant", "ho"]]', '[{"image": "a.png"}, {"text": "hi"}]', "[]"], JSON),
+        (['{"type": "Feature", "geometry": 1}', '{"value": 1}', '{"from": "a"}', '{"content": "x"}'], TEXT),
+        (['{"name": "a"}', "[1]", "[[1, 2]]", '["a"]', '"a"', "(a, b)", '[{"text": "a", "label": 1}]'], TEXT),
         ([json.dumps({"messages": MESSAGES})], JSON),
         ([json.dumps([{"from": "human", "value": "hi"}])], JSON),
         ([json.dumps([{"content": "hi", "id": 1, "role": "user"}])], JSON),
@@ -84,6 +94,17 @@ def test_columns_of_neither_are_refused(tmp_path: Path, column: Any) -> None:
 
 def test_a_template_of_its_own_makes_texts_of_all_columns(tmp_path: Path) -> None:
     assert holds(tmp_path, [json.dumps(MESSAGES)], template="Is this polite? {prompt}") is TEXT
+
+
+def test_text_that_is_not_utf8_says_nothing_of_the_other_rows(tmp_path: Path) -> None:
+    texts = [json.dumps(MESSAGES).encode(), b"\xff\xfe", json.dumps(MESSAGES).encode()]
+    column = pa.Array.from_buffers(pa.string(), 3, pa.array(texts).buffers())
+    assert holds(tmp_path, column) is JSON
+
+
+@pytest.mark.parametrize("template", ["{prompt}\n", " {prompt}"])
+def test_white_space_around_the_column_is_no_template_of_its_own(tmp_path: Path, template: str) -> None:
+    assert holds(tmp_path, [json.dumps(MESSAGES)], template=template) is JSON
 
 
 def test_only_the_first_rows_are_looked_at(tmp_path: Path) -> None:
@@ -123,9 +144,12 @@ def test_a_prompt_column_that_no_template_reads_is_refused(tmp_path: Path) -> No
     config = job(tmp_path, {"template": "Describe it.", "image_marker": "<i>"}, input={"image_column": "image"})
     with pytest.raises(JobError, match=r"prompt\.image_marker stands for images in columns' texts"):
         check_columns(config, open_source(config))
-    config = job(tmp_path, {"template": "Describe it."})
+    config = job(tmp_path, {"template": "Describe it."}, input={"image_column": "image"})
     check_columns(config, open_source(config))
-    assert needed_columns(config, open_source(config).schema) == []
+    assert needed_columns(config, open_source(config).schema) == ["image"]
+    config = job(tmp_path, {"template": "Describe it."})
+    with pytest.raises(JobError, match="all rows have the same prompt"):
+        check_columns(config, open_source(config))
 
 
 def test_prefill_reads_its_columns(tmp_path: Path) -> None:

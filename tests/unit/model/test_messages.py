@@ -90,9 +90,24 @@ def test_an_image_is_found_where_a_part_holds_it(part: dict[str, Any], cell: Any
     assert (found, text.text) == (expected, "What?")
 
 
-def test_parts_may_say_which_of_the_rows_images_they_are() -> None:
-    (message,) = parse_messages([{"role": "user", "content": [{"type": "image", "index": 1, "text": None}]}])
-    assert message.images() == [MessageImage(index=1)]
+@pytest.mark.parametrize(("index", "expected"), [(1, 1), (1.0, 1), (0.0, 0), (None, None), (float("nan"), None)])
+def test_parts_may_say_which_of_the_rows_images_they_are(index: Any, expected: int | None) -> None:
+    (message,) = parse_messages([{"role": "user", "content": [{"type": "image", "index": index, "text": None}]}])
+    assert message.images() == [MessageImage(index=expected)]
+
+
+def test_names_of_roles_in_data_sets_are_those_of_chat_templates() -> None:
+    names = ["human", "gpt", "User", "model", "SYSTEM", "Assistant", "critic"]
+    roles = [message.role for message in parse_messages([{"role": name, "content": "x"} for name in names])]
+    assert roles == ["user", "assistant", "user", "assistant", "system", "assistant", "critic"]
+
+
+def test_what_fills_up_the_columns_of_a_table_is_no_content() -> None:
+    filled = {"type": "text", "text": "What?", "image": "", "image_url": {"url": ""}, "bytes": None}
+    image = {"type": "image", "text": "", "image": "a.png", "image_url": {"url": None}}
+    assert shown(parse_messages([{"role": "user", "content": [filled, image], "images": []}])) == [
+        ("user", [["What?"], [MessageImage("a.png")]])
+    ]
 
 
 def test_what_templates_read_of_a_message_is_kept_as_vllm_gives_it_to_them() -> None:
@@ -130,6 +145,22 @@ def test_what_templates_read_of_a_message_is_kept_as_vllm_gives_it_to_them() -> 
         ({"role": "user", "content": [{"type": "text"}]}, "type text has no text"),
         ({"role": "user", "content": [{"type": "image_url"}]}, "has no image"),
         ({"role": "user", "content": [{"type": "image", "image": "a", "url": "b"}]}, "image twice: image, url"),
+        ({"role": "user", "content": [{"text": "x", "image": b"x"}]}, "both text and an image"),
+        ({"role": "user", "content": [{"type": "text", "text": "x", "image": b"x"}]}, "both text and an image"),
+        ({"role": "user", "content": [{"type": "image", "image": b"x", "text": "x"}]}, "both text and an image"),
+        ({"role": "user", "content": [{"type": "image", "text": "x"}]}, "holds a text"),
+        ({"role": "user", "content": [{"type": "image", "file_id": "f1"}]}, "the key 'file_id'"),
+        ({"role": "user", "content": [{"type": "image", "index": "1"}]}, "index 1;"),
+        ({"role": "user", "content": [{"type": "image", "index": -1}]}, "index -1"),
+        ({"role": "user", "content": [{"type": "image", "index": True}]}, "index True"),
+        ({"role": "user", "content": [{"type": "image", "index": 0.5}]}, "index 0.5"),
+        ({"role": "user", "content": [{"type": "image_url", "image_url": {}}]}, "has no image"),
+        ({"role": "user", "content": '[{"type": "text", "text": "hi"}]'}, "a list of parts as JSON text"),
+        ({"role": "user", "content": "x", "image_urls": ["a"]}, "'image_urls'"),
+        ({"role": "user", "content": "x", "img": "a"}, "'img'"),
+        ({"role": "user", "content": "x", "media_files": ["a"]}, "'media_files'"),
+        ({"role": "assistant", "content": "", "tool_calls": 5}, "tool_calls cannot be a int"),
+        ({"role": "assistant", "content": "", "tool_calls": {"function": {}}}, "tool_calls cannot be a dict"),
         ({"role": "user", "content": "x", "images": ["aGk="]}, "'images'"),
         ({"role": "assistant", "content": "x", "function_call": {"name": "f"}}, "function_call"),
         ({"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": "{"}}]}, "are not JSON"),
