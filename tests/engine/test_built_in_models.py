@@ -103,7 +103,8 @@ def test_inputs_are_those_of_vllms_own_renderer(family: str, tmp_path: Path, fol
 def refused(folder: Path, model: Path, prompt: str, *images: int) -> list[str]:
     """The errors of rows with the same prompt and so many images."""
     rows = [(IMAGES[:number], "what?") for number in images]
-    found = mapped(folder, model, rows, chat=True, chat_template=prompt + "{{ messages[0]['role'] }}")
+    texts = "{% for m in messages %}{% for part in m['content'] %}{{ part['text'] }}{% endfor %}{% endfor %}"
+    found = mapped(folder, model, rows, chat=True, chat_template=prompt + texts)
     errors = [row.error for row in found if isinstance(row, RowFailure)]
     assert len(errors) == len(images), f"{prompt!r} is rendered for a row with other images"
     return errors
