@@ -9,7 +9,7 @@ shard of its row is not committed.
 import socket
 from collections import Counter, deque
 
-from run_batch.jobs.job.errors import RunError
+from run_batch.jobs.job.errors import RunError, are_too_many
 from run_batch.jobs.job.rows import RowFailure
 
 # docs/errors.md names them too: a test compares.
@@ -89,8 +89,7 @@ class PlaceFailures:
         return held
 
     def _are_too_many(self, rows: int) -> bool:
-        # A quotient: the product of 0.29 and 100 is less than 29.
-        return bool(self._held) and len(self._held) / rows > self._max_fraction
+        return are_too_many(len(self._held), rows, self._max_fraction)
 
     def _error(self) -> PlaceError:
         rows, (_, first) = min(self._rows, self._min_rows), self._held[0]
