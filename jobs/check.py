@@ -5,7 +5,7 @@ from contextlib import suppress
 
 from run_batch.io.inputs.source import RowBatch
 from run_batch.jobs.job.columns import needed_columns
-from run_batch.jobs.job.errors import EXIT_COMPLETE, EXIT_TOO_MANY_FAILURES
+from run_batch.jobs.job.errors import EXIT_COMPLETE, EXIT_TOO_MANY_FAILURES, are_too_many
 from run_batch.jobs.job.prepare import PreparedJob
 from run_batch.jobs.job.prompt_column import is_message
 from run_batch.jobs.job.row_reader import read_rows
@@ -51,7 +51,7 @@ def check_job(job: PreparedJob) -> tuple[str, int]:
     ]
     failed = sum(isinstance(result, RowFailure) for result in results)
     most = job.config.errors.max_fraction
-    if failed <= most * len(results):
+    if not are_too_many(failed, len(results), most):
         return "\n".join(lines), EXIT_COMPLETE
     lines.append(f"more of the first rows fail than errors.max_fraction = {most} allows")
     return "\n".join(lines), EXIT_TOO_MANY_FAILURES

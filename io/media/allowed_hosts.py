@@ -110,7 +110,7 @@ def _look_up(host: str, port: int, seconds: float) -> list[str]:
         raise MediaError("url_failed", f"{host}: its address was not found in time") from None
     if isinstance(found, list):
         return found
-    raise MediaError("url_failed", f"{host} has no address that can be found")
+    raise MediaError("url_failed", f"{host} has no address that can be found") from found
 
 
 def is_public(address: IpAddress) -> bool:

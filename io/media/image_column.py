@@ -38,6 +38,19 @@ def _is_image(kind: pa.DataType) -> bool:
     return pa.types.is_null(kind) or is_bytes(kind) or is_text(kind)
 
 
+def can_hold_paths(kind: pa.DataType) -> bool:
+    """Whether a column of this type can hold images by their paths."""
+    if isinstance(kind, pa.BaseExtensionType):
+        kind = kind.storage_type
+    if is_list(kind):
+        kind = kind.value_type
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    if pa.types.is_struct(kind):
+        return any(field.name == "path" and is_text(field.type) for field in kind)
+    return is_text(kind)
+
+
 def image_cells(column: pa.Array) -> list[Any]:
     """Convert the image column to the cells that `MediaReader` reads.
 

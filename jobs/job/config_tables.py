@@ -216,13 +216,15 @@ class ErrorsTable(Table):
     """What counts as a failure, and how many of them a job may have."""
 
     max_fraction: Fraction = key(
-        "share of failed rows, and of unexpected texts, above which the job ends with exit code 3",
+        "share of failed rows, and of unexpected texts, above which the job ends with exit code 3; a process stops "
+        "with 1 where more of errors.min_rows rows fail by what its machine can cause",
         Effect.FREE,
         example=0.01,
         default=0.1,
     )
     min_rows: Count = key(
-        "where so many first rows fail alike, and none is generated, the run stops: the job is at fault",
+        "so many first rows that all fail alike stop the run: the job is at fault; so many rows are also judged at a "
+        "time for failures that the machine can cause",
         Effect.FREE,
         example=200,
         default=1000,

@@ -32,6 +32,12 @@ class Interrupted(BaseException):
     """SIGTERM or SIGINT before any row was generated. Not an Exception: no library may swallow it."""
 
 
+def are_too_many(failed: int, rows: int, max_fraction: float) -> bool:
+    """Whether more than a fraction of some rows failed; none of none are not too many."""
+    # A quotient: the product of 0.29 and 100 is less than 29.
+    return failed > 0 and failed / rows > max_fraction
+
+
 def storage_failed(what: str, error: OSError) -> RunError:
     """The error of a run whose output folder cannot be written to; `what` says what was to be written."""
     return RunError(

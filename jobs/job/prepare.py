@@ -1,14 +1,16 @@
 """A job that can start: its configuration checked against its input and its output folder."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from run_batch.io.inputs.source import Source
+from run_batch.io.media.image_column import can_hold_paths
 from run_batch.io.outputs.shards import ShardStore
 from run_batch.jobs.job.columns import check_columns
 from run_batch.jobs.job.config import JobConfig
-from run_batch.jobs.job.errors import JobError
+from run_batch.jobs.job.errors import JobError, RunError, storage_errors
 from run_batch.jobs.job.job_identity import check_same_job, job_identity, recorded_index
 from run_batch.jobs.job.open_input import open_source
 from run_batch.jobs.job.plan import Plan, make_plan
@@ -58,16 +60,44 @@ def prepare(config: JobConfig, share: Share = WHOLE_JOB, *, writes: bool = True)
     # looks at the files that it reads.
     source = open_source(config, recorded_index(store) if share.count > 1 else b"")
     check_columns(config, source)
-    root = config.input.media_root
-    if root is not None and not Path(config.resolve(root)).is_dir():
-        raise JobError(f"input.media_root {root}: no such folder")
     plan = make_plan(config, source)
     prompt_column = find_prompt_column(config, source)
+    _check_media_root(config, source, prompt_column)
     identity = job_identity(config, source, prompt_column)
     if writes:
-        is_recorded = check_same_job(store, identity)
+        with storage_errors(f"output.path {store.folder} cannot be read"):
+            is_recorded = check_same_job(store, identity)
         if not store.is_writable():
             raise JobError(f"output.path {config.output.path}: {store.folder} cannot be written to")
         if not is_recorded:
             check_ids(config, source, plan)
     return PreparedJob(config, source, plan, store, identity, share, prompt_column)
+
+
+def _check_media_root(config: JobConfig, source: Source, prompt_column: PromptColumn) -> None:
+    """Refuse a folder of images that is not there, or is empty, as where a file system is not mounted.
+
+    Raises:
+        JobError: it is missing, or has no file where rows can name some.
+        RunError: it cannot be read.
+    """
+    root = config.input.media_root
+    if root is None:
+        return
+    shown = f"input.media_root {root}"
+    try:
+        with os.scandir(config.resolve(root)) as entries:
+            is_empty = next(entries, None) is None
+    except (FileNotFoundError, NotADirectoryError):
+        raise JobError(f"{shown}: no such folder") from None
+    except OSError as error:
+        raise RunError(f"{shown} cannot be read: {error.strerror}") from None
+    column = config.input.image_column
+    names_files = prompt_column is not PromptColumn.TEXTS or (
+        bool(column) and can_hold_paths(source.schema.field(column).type)
+    )
+    if is_empty and names_files:
+        raise JobError(
+            f"{shown}: the folder is empty, and the input can name files in it. Mount or fill it; if all images are in "
+            "the input itself or behind URLs, remove the key"
+        )

@@ -15,10 +15,12 @@ class PendingBatches:
 
     Attributes:
         input_seconds: time spent waiting for the iterator.
+        is_paused: whether the iterator gave None when it was asked last: it has no batch now, and may have one later.
     """
 
-    def __init__(self, batches: Iterator[RowBatch]) -> None:
+    def __init__(self, batches: Iterator[RowBatch | None]) -> None:
         self.input_seconds = 0.0
+        self.is_paused = False
         self._input = batches
         self._input_ended = False
         self._retries: collections.deque[RowBatch] = collections.deque()
@@ -33,10 +35,12 @@ class PendingBatches:
         if self._retries:
             return self._retries.popleft()
         started = time.monotonic()
-        batch = next(self._input, None)
+        try:
+            batch = next(self._input)
+        except StopIteration:
+            batch, self._input_ended = None, True
         self.input_seconds += time.monotonic() - started
-        if batch is None:
-            self._input_ended = True
+        self.is_paused = batch is None and not self._input_ended
         return batch
 
     def retry(self, batches: Iterable[RowBatch]) -> None:

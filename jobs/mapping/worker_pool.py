@@ -24,6 +24,8 @@ BATCH_ROWS = 16
 # One that is being mapped and one behind it, so that a worker never waits for the next.
 _BATCHES_PER_WORKER = 2
 _STARTS_BEFORE_GIVING_UP = 3
+# An input that has no batch now is asked again after so long.
+_PAUSE_SECONDS = 0.05
 
 
 class WorkerTraceback(Exception):
@@ -34,12 +36,12 @@ class WorkerPool:
     """Maps the rows of an iterator in worker processes."""
 
     def __init__(
-        self, spec: WorkerSpec, batches: Iterator[RowBatch], count: int, start: StartWorkers = start_workers
+        self, spec: WorkerSpec, batches: Iterator[RowBatch | None], count: int, start: StartWorkers = start_workers
     ) -> None:
         """Start `count` workers; they load the model's tokenizer and configs while the caller does other things.
 
         Args:
-            batches: read by the pool's thread.
+            batches: read by the pool's thread; None stands for one that is not there yet.
             start: starts worker processes.
         """
         self._spec = spec
@@ -105,7 +107,8 @@ class WorkerPool:
                 self._mapped.end()
                 return
             connections = [worker.connection for worker in self._workers]
-            for connection in wait([*connections, self._wake_read], timeout=1):
+            seconds = _PAUSE_SECONDS if self._pending.is_paused else 1
+            for connection in wait([*connections, self._wake_read], timeout=seconds):
                 if connection is self._wake_read:
                     self._wake_read.recv_bytes()
                 else:

@@ -13,7 +13,7 @@ from run_batch.io.coordination.claims import remove_claims
 from run_batch.io.coordination.lease import Lease, LeaseHeldError
 from run_batch.io.files import replace_file
 from run_batch.io.outputs.shards import ShardStore
-from run_batch.jobs.job.errors import EXIT_COMPLETE, EXIT_TOO_MANY_FAILURES, storage_errors
+from run_batch.jobs.job.errors import EXIT_COMPLETE, EXIT_TOO_MANY_FAILURES, are_too_many, storage_errors
 from run_batch.jobs.job.plan import Plan
 from run_batch.jobs.job.shares import LOOK_SECONDS, files_of_shares
 from run_batch.jobs.results.journal_files import remove_journals
@@ -63,7 +63,7 @@ def complete_job(store: ShardStore, plan: Plan, again: bool) -> None:
 def exit_code(committed: CommittedShards, max_fraction: float) -> int:
     """The exit code of a complete share, by the fraction of its rows that failed or have an unexpected text."""
     failed, mismatching = committed.rows_failed, committed.rows_mismatching
-    if failed + mismatching <= max_fraction * committed.rows:
+    if not are_too_many(failed + mismatching, committed.rows, max_fraction):
         return EXIT_COMPLETE
     found = [(failed, "failed (column error says why)"), (mismatching, "have another text than is expected of them")]
     counts = " and ".join(f"{count} of {committed.rows} rows {what}" for count, what in found if count)

@@ -27,6 +27,7 @@ from run_batch.jobs.machine.stop_signals import StopRequest
 from run_batch.jobs.mapping.worker_main import WorkerSpec
 from run_batch.jobs.mapping.worker_pool import BATCH_ROWS, WorkerPool
 from run_batch.jobs.runner.finished_rows import FinishedRows
+from run_batch.jobs.runner.place_failures import PlaceFailures
 from run_batch.jobs.runner.resume import ShardRecovery, resume
 from run_batch.jobs.runner.shard_assignment import ShardAssignment
 from run_batch.model.plugin import announce_plugins
@@ -45,18 +46,25 @@ class Pipeline:
         rows_stolen: rows of other shares that it has taken over so far.
     """
 
-    def __init__(self, job: PreparedJob, work: Work, claims: Claims, stop: StopRequest) -> None:
+    def __init__(
+        self, job: PreparedJob, work: Work, claims: Claims, stop: StopRequest, place_failures: PlaceFailures
+    ) -> None:
         """Read what earlier runs left of the work.
+
+        Args:
+            place_failures: of the process; they go on from what it did before.
 
         Raises:
             RunError: the output folder cannot be read or written.
         """
         self._job = job
         self._stop = stop
+        self._place_failures = place_failures
         self._resumed = resume(job, work, claims)
         self._assignment = ShardAssignment(work, job.share, job.store, claims)
         self._recovery = ShardRecovery(job, work, claims, self._resumed.results)
         self._work = work
+        self._rows_read = self._rows_taken = 0
         self._input_done = False
 
     def run(self, start_engine: StartEngine, open_output: OpenOutput, lease: Lease) -> tuple[FinishedRows, int]:
@@ -92,20 +100,31 @@ class Pipeline:
             pool.close()
         return finished, self._assignment.rows_assigned - finished.rows_committed
 
-    def _batches(self) -> Iterator[RowBatch]:
-        """The rows to map, shard after shard, without those that are finished already."""
+    def _batches(self) -> Iterator[RowBatch | None]:
+        """The rows to map: of this share, then of others; None while it is not known yet whether to help others."""
+        yield from self._rows_of(self._assignment.own())
+        while self._rows_taken < self._rows_read:
+            yield None
+        # A process that cannot read the images of its own rows would fail those of others, too.
+        if not self._place_failures.are_too_many:
+            yield from self._rows_of(self._assignment.stolen())
+
+    def _rows_of(self, shards: Iterator[int]) -> Iterator[RowBatch]:
+        """The rows of shards, one shard after the other, without those that are finished already."""
         config, source = self._job.config, self._job.source
         columns = needed_columns(config, source.schema)
         with_ids = config.input.id_column is None
-        for shard in self._shards():
+        for shard in self._checked(shards):
             rows = self._work.rows(shard)
             done = self._recovery.rows(shard)
             left = [row for row in rows if row not in done] if done else rows
-            yield from read_rows(source, left, columns, BATCH_ROWS, with_ids)
+            for batch in read_rows(source, left, columns, BATCH_ROWS, with_ids):
+                self._rows_read += batch.records.num_rows
+                yield batch
 
-    def _shards(self) -> Iterator[int]:
+    def _checked(self, shards: Iterator[int]) -> Iterator[int]:
         with storage_errors(f"output.path {self._job.store.folder} cannot be read or written"):
-            yield from self._assignment
+            yield from shards
 
     def _first_rows(self, pool: WorkerPool) -> MappedRows | None:
         """Wait for the first mapped rows: only then is it known that the workers accept the job."""
@@ -119,6 +138,7 @@ class Pipeline:
         self._stop.save = finished.save_now
         finished.adopt(self._resumed.adopted)
         finished.take_recovered(self._resumed.results)
+        self._place_failures.count_finished(finished.progress.done)
         if not self._work.retried:  # rows that have failed already may well fail again
             finished.hold_first_failures(self._job.config.errors.min_rows)
         places = 2 * ROWS_IN_ENGINE * engine.max_num_seqs
@@ -145,6 +165,7 @@ class Pipeline:
                         finished.add(result)
                     metrics.lap("step")
                 elif self._input_done:
+                    self._place_failures.check()
                     break
                 finished.tell(pool, engine, self._assignment.rows_stolen)
                 lease.check()
@@ -171,12 +192,19 @@ class Pipeline:
 
     def _take(self, rows: MappedRows | None, engine: Supervisor, finished: FinishedRows) -> None:
         if rows is None:
-            self._input_done = True
-            engine.end_input()
+            self._end_input(engine, finished)
             return
         for row in rows:
-            failure = engine.add(row)
-            if failure is not None:
+            for failure in self._place_failures.pass_on(engine.add(row)):
+                finished.add(failure)
+        self._rows_taken += len(rows)
+
+    def _end_input(self, engine: Supervisor, finished: FinishedRows) -> None:
+        self._input_done = True
+        engine.end_input()
+        # If too many have failed, the run ends once the engine has finished its rows.
+        if not self._place_failures.are_too_many:
+            for failure in self._place_failures.release():
                 finished.add(failure)
 
     def _take_late(self, finished: FinishedRows) -> None:

@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from typing import TextIO
 
 from run_batch.io.coordination.claims import Claims
@@ -13,7 +14,7 @@ from run_batch.io.coordination.lease import Lease
 from run_batch.io.outputs.shards import ShardError
 from run_batch.jobs.engine.vllm_engine import Engine
 from run_batch.jobs.job.config import JobConfig
-from run_batch.jobs.job.errors import EXIT_INTERRUPTED, Interrupted, JobError, RunError
+from run_batch.jobs.job.errors import EXIT_INTERRUPTED, Interrupted, JobError, RunError, storage_errors
 from run_batch.jobs.job.job_identity import job_hash
 from run_batch.jobs.job.prepare import PreparedJob
 from run_batch.jobs.job.work import Work
@@ -22,6 +23,7 @@ from run_batch.jobs.results.shard_commits import CommittedShards, read_commit
 from run_batch.jobs.runner.finished_rows import FinishedRows
 from run_batch.jobs.runner.job_completion import complete_job, exit_code
 from run_batch.jobs.runner.pipeline import Pipeline
+from run_batch.jobs.runner.place_failures import PlaceError, PlaceFailures
 from run_batch.jobs.runner.run_outputs import open_output, withdraw
 from run_batch.jobs.runner.shard_assignment import next_work
 from run_batch.jobs.runner.share_lease import share_lease
@@ -55,8 +57,9 @@ def run_job(
         RunError: the run failed; the same command resumes it.
     """
     try:
-        committed = CommittedShards(job.store, job.plan, job.shards)
-        run = _Run(job, committed, start_engine or start_vllm, quiet, summary)
+        with _reading(job):
+            committed = CommittedShards(job.store, job.plan, job.shards)
+        run = _Run(job, committed, start_engine or start_vllm, quiet, summary, retry_failed)
         return run.retry() if retry_failed else run.resume()
     except Interrupted:
         print("interrupted; run the same command again to go on", file=sys.stderr)
@@ -89,28 +92,39 @@ class _Run:
     """One run of a share: what stays the same while it does one piece of work after another."""
 
     def __init__(
-        self, job: PreparedJob, committed: CommittedShards, start_engine: EngineFactory, quiet: bool, summary: TextIO
+        self,
+        job: PreparedJob,
+        committed: CommittedShards,
+        start_engine: EngineFactory,
+        quiet: bool,
+        summary: TextIO,
+        retry_failed: bool,
     ) -> None:
         self._job, self._committed = job, committed
         self._start_engine, self._quiet, self._summary = start_engine, quiet, summary
         self._stop = StopRequest()
+        # Rows that have failed already may well fail again: that tells nothing of the place of a retry.
+        max_fraction = 1.0 if retry_failed else job.config.errors.max_fraction
+        self._place_failures = PlaceFailures(job.config.errors.min_rows, max_fraction)
 
     def resume(self) -> int:
         """Generate what is missing, then help other shares, until nothing is left."""
         job, committed = self._job, self._committed
-        if not committed.missing() and not can_steal(job.store, job.plan, job.share):
+        with _reading(job):
+            has_work = bool(committed.missing()) or can_steal(job.store, job.plan, job.share)
+        if not has_work:
             return self._nothing_to_do(f"all {committed.rows} rows are done already")
         with self._stop.listening(), share_lease(job.store, job.share) as lease:
             claims = Claims(job.store.run_folder, lease)
             try:
-                while work := next_work(committed, job.share, job.store, claims):
+                while work := self._next_work(claims):
                     is_done = self._do(work, claims, lease)
                     if not is_done or (self._stop.requested and committed.missing()):
                         raise Interrupted
                     if self._stop.requested:
                         break
                     self._stop.loading = True
-            except JobError:
+            except (JobError, PlaceError):
                 claims.release_all()
                 withdraw(job.store)
                 raise
@@ -134,17 +148,22 @@ class _Run:
                 claims.release_all()
         return self._end(rewritten=True)
 
+    def _next_work(self, claims: Claims) -> Work | None:
+        with _reading(self._job):
+            return next_work(self._committed, self._job.share, self._job.store, claims)
+
     def _do(self, work: Work, claims: Claims, lease: Lease) -> bool:
         """Do some work; False if a signal came first."""
         job = self._job
-        pipeline = Pipeline(job, work, claims, self._stop)
+        pipeline = Pipeline(job, work, claims, self._stop, self._place_failures)
         start_engine = functools.partial(self._start_engine, job.config)
 
         def open_own_output() -> FinishedRows:
             return open_output(job, work, self._committed, claims, result_metadata(job), self._quiet)
 
         finished, left = pipeline.run(start_engine, open_own_output, lease)
-        self._committed.refresh()  # other processes may have committed some of the share's shards
+        with _reading(job):
+            self._committed.refresh()  # other processes may have committed some of the share's shards
         print(finished.conclude(self._committed, job.store.folder), file=self._summary, flush=True)
         if left and not self._stop.requested:
             raise RunError(
@@ -165,6 +184,11 @@ class _Run:
     def _end(self, rewritten: bool) -> int:
         complete_job(self._job.store, self._job.plan, again=rewritten)
         return exit_code(self._committed, self._job.config.errors.max_fraction)
+
+
+def _reading(job: PreparedJob) -> AbstractContextManager[None]:
+    """Around what lists the files of other processes in the output folder."""
+    return storage_errors(f"output.path {job.store.folder} cannot be read")
 
 
 def result_metadata(job: PreparedJob) -> dict[str, str]:

@@ -31,8 +31,8 @@ class ShardAssignment:
         self._own = share.shards(work.plan.num_shards)
         self.rows_assigned = self.rows_stolen = 0
 
-    def __iter__(self) -> Iterator[int]:
-        """Claim shard after shard; each that is given out is to be finished.
+    def own(self) -> Iterator[int]:
+        """Claim the shards of the work, one after the other; each that is given out is to be finished.
 
         Raises:
             OSError: the output folder cannot be read or written.
@@ -41,11 +41,16 @@ class ShardAssignment:
         for shard in self._work.shards:
             if self._claim(shard):
                 yield shard
-        # A retry rewrites shards of its own share alone.
-        if not self._work.retried:
-            yield from self._steal()
 
-    def _steal(self) -> Iterator[int]:
+    def stolen(self) -> Iterator[int]:
+        """Claim shards of other shares, one after the other; each that is given out is to be finished.
+
+        Raises:
+            OSError: the output folder cannot be read or written.
+            ShardError: a shard cannot be read.
+        """
+        if self._work.retried:
+            return  # a retry rewrites shards of its own share alone
         failed_lists = 0
         while failed_lists < _LISTS_BEFORE_GIVING_UP:
             shards = shards_to_steal(self._store, self._work.plan, self._share)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from run_batch.jobs.engine.vllm_engine import Engine
 from run_batch.jobs.job.config import JobConfig
-from run_batch.jobs.job.errors import EXIT_COMPLETE, EXIT_TOO_MANY_FAILURES
+from run_batch.jobs.job.errors import EXIT_COMPLETE, EXIT_TOO_MANY_FAILURES, are_too_many
 from run_batch.jobs.job.prepare import PreparedJob
 from run_batch.jobs.job.rows import RowFailure, RowResult
 from run_batch.jobs.machine.cores import usable_cores
@@ -94,7 +94,7 @@ def try_job(
 
 def _exit_code(config: JobConfig, tried: Sequence[TriedRow]) -> int:
     failed, most = sum(isinstance(row.result, RowFailure) for row in tried), config.errors.max_fraction
-    if failed <= most * len(tried):
+    if not are_too_many(failed, len(tried), most):
         return EXIT_COMPLETE
     print(f"{failed} of {len(tried)} rows failed: more than errors.max_fraction = {most} allows", file=sys.stderr)
     return EXIT_TOO_MANY_FAILURES

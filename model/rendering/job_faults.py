@@ -4,8 +4,8 @@ import errno
 
 from run_batch.model.declaration import JobFault
 
-# The process may open no more files, or has no memory or space left.
-_EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.EDQUOT}
+# The process may open no more files, or has no memory or space left, or a file system was exchanged below it.
+_OF_THE_MACHINE = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.EDQUOT, errno.ESTALE}
 
 
 def root_of(error: BaseException) -> BaseException:
@@ -16,14 +16,14 @@ def root_of(error: BaseException) -> BaseException:
 
 
 def machine_fault(error: BaseException) -> BaseException | None:
-    """The missing package, or the lack of memory, files or space, behind an exception; None for others.
+    """The missing package, the lack of memory, files or space, or the stale file handle behind an exception, if any.
 
     Args:
         error: also one that was raised, as the error of a row, while such an exception was handled.
     """
     behind = (error, error.__cause__ or error.__context__)
     for root in (root_of(found) for found in behind if found is not None):
-        if isinstance(root, ImportError | MemoryError) or (isinstance(root, OSError) and root.errno in _EXHAUSTED):
+        if isinstance(root, ImportError | MemoryError) or (isinstance(root, OSError) and root.errno in _OF_THE_MACHINE):
             return root
     return None
 

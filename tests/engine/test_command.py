@@ -183,6 +183,29 @@ def test_too_many_failed_rows_give_exit_code_3_and_keep_the_others(tmp_path: Pat
     assert (tmp_path / "out" / "_SUCCESS").exists()
 
 
+def test_images_that_are_out_of_reach_fail_no_row_and_are_generated_once_they_are_back(
+    tmp_path: Path, good: pa.Table
+) -> None:
+    columns = jobs.rows(60)
+    images: list[Any] = [{"bytes": image, "path": None} for image in columns["image"]]
+    (tmp_path / "unmounted").mkdir()
+    for row in range(30, 40):
+        (tmp_path / "unmounted" / f"{row}.img").write_bytes(columns["image"][row])
+        images[row] = {"bytes": None, "path": f"images/{row}.img"}
+    job = jobs.write_job(tmp_path, {**columns, "image": images}, output={"rows_per_shard": 25})
+    finished = jobs.run(job)
+    assert finished.returncode == 1 and "10 of the first 60 rows failed" in finished.stderr, finished.stderr
+    assert "image_not_found: 10" in finished.stderr and "Traceback" not in finished.stderr
+    assert [path.name for path in jobs.shards(job)] == ["part-000000.parquet", "part-000002.parquet"]
+    status = json.loads(jobs.run(job, "--json", command="status").stdout)
+    assert (status["state"], status["done"], status["failed"], status["left"]) == ("unfinished", 50, 0, 10)
+
+    (tmp_path / "unmounted").rename(tmp_path / "images")
+    finished = jobs.run(job)
+    assert finished.returncode == 0 and "this run: 10 rows" in finished.stdout, finished.stderr
+    assert jobs.results(job)["text"].equals(good["text"][:60])
+
+
 def test_an_unexpected_text_is_kept_and_counts_for_the_exit_code(tmp_path: Path, good: pa.Table) -> None:
     columns = {**jobs.rows(12), "answer": [None, *good["text"].to_pylist()[1:11], "another text"]}
     job = jobs.write_job(tmp_path, columns, errors={"expected_column": "answer", "max_fraction": 0.0})

@@ -2,6 +2,7 @@
 no rows: the table of each shard is ready.
 """
 
+import itertools
 import json
 import os
 import time
@@ -71,7 +72,7 @@ def commit_shards(job: PreparedJob, assignment: ShardAssignment, claims: Claims,
 
     journal = JournalWriter[JournalRow](folder, segment, job_hash(job.identity), encode_rows)
     done = 0
-    for shard in assignment:
+    for shard in itertools.chain(assignment.own(), assignment.stolen()):
         rows = job.plan.rows(shard)
         journal.append(shard, (0, Generation(rows.start, ("text",), "stop", 1, 1)))
         if done == dies_after:

@@ -2,8 +2,8 @@
 hundred. Both are real processes; all else is the product: the pipeline, the pool, journal, shards, lease, supervisor.
 
 Prompts steer the engine: `poison` kills it, `crash` kills the whole run, `hang` keeps it from ever answering, `bug`
-lets run-batch's own code fail, and `bad` fails while it is mapped. `deadly N FILE` kills its worker N times, one byte
-of FILE for each.
+lets run-batch's own code fail, and `bad` and `missing` fail while they are mapped. `deadly N FILE` kills its worker N
+times, one byte of FILE for each.
 """
 
 import contextlib
@@ -91,13 +91,23 @@ class Forked:
 
 @dataclass(frozen=True)
 class PromptSpec:
-    """Stands in for WorkerSpec: a row's prompt is all that the engine takes."""
+    """Stands in for WorkerSpec: a row's prompt is all that the engine takes.
+
+    Attributes:
+        lost_images: where set, no row finds its image; each row is logged there.
+    """
+
+    lost_images: Path | None = None
 
     def load(self) -> "PromptSpec":
         return self
 
     def map(self, batch: RowBatch) -> list[MappedRow | RowFailure]:
         prompts = batch.records.column("prompt").to_pylist()
+        if self.lost_images is not None:
+            with open(self.lost_images, "a") as log:
+                log.writelines(f"{row}\n" for row in range(batch.start, batch.stop))
+            return [no_image(row) for row in range(batch.start, batch.stop)]
         return [map_row(row, prompt) for row, prompt in enumerate(prompts, batch.start)]
 
 
@@ -109,7 +119,13 @@ def map_row(row: int, prompt: str) -> MappedRow | RowFailure:
                 deaths.write(b".")
                 deaths.flush()
                 os._exit(9)
+    if prompt == "missing":
+        return no_image(row)
     return RowFailure(row, "bad_row", "it says so") if prompt == "bad" else MappedRow(row, prompt, {})
+
+
+def no_image(row: int) -> RowFailure:
+    return RowFailure(row, "image_not_found", f"no file {row}.jpg in input.media_root")
 
 
 def fork_workers(spec: Any, count: int) -> list[WorkerProcess]:
@@ -122,7 +138,12 @@ def fork_workers(spec: Any, count: int) -> list[WorkerProcess]:
     return workers
 
 
-ForkedPool = functools.partial(WorkerPool, start=lambda spec, count: fork_workers(PromptSpec(), count))
+def forked_pool(spec: PromptSpec) -> Any:
+    """What makes a WorkerPool whose workers are forks that map by `spec`, whatever job it is made for."""
+    return functools.partial(WorkerPool, start=lambda _, count: fork_workers(spec, count))
+
+
+ForkedPool = forked_pool(PromptSpec())
 
 
 class StandInEngine:
@@ -209,6 +230,8 @@ class Setting:
         rows_ahead: mapped rows that may wait for the engine.
         quota: bytes that the output folder may take.
         file_bytes: the largest file that the process may write.
+        lost_images: see PromptSpec.
+        load_seconds: how long the engine loads.
     """
 
     retry_failed: bool = False
@@ -219,6 +242,8 @@ class Setting:
     rows_ahead: int = backpressure.MAX_WAITING_ROWS
     quota: int | None = None
     file_bytes: int | None = None
+    lost_images: Path | None = None
+    load_seconds: float = 0.0
 
 
 def run_command(config_path: Path, log: Path, output: Path, speed: Speed, setting: Setting) -> None:
@@ -236,7 +261,7 @@ def run_command(config_path: Path, log: Path, output: Path, speed: Speed, settin
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
     sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w", buffering=1)
-    pipeline.WorkerPool = ForkedPool  # type: ignore[misc,assignment]
+    pipeline.WorkerPool = forked_pool(PromptSpec(setting.lost_images))  # type: ignore[misc]
     run_job.result_metadata = lambda job: {}
     backpressure.MAX_WAITING_ROWS = setting.rows_ahead
     # Nothing here hangs on how long these are: the stand-ins ignore signals, and leases are of this machine.
@@ -244,6 +269,7 @@ def run_command(config_path: Path, log: Path, output: Path, speed: Speed, settin
     kind = InProcessEngine if setting.in_process else StandInEngine
 
     def start_engine(config: JobConfig) -> Any:
+        time.sleep(setting.load_seconds)
         return kind(log, speed)
 
     def run(config: JobConfig, summary: Any) -> int:

@@ -8,6 +8,8 @@ from pathlib import Path
 import bad_rows
 import pytest
 
+from run_batch.jobs.runner.place_failures import PLACE_KINDS
+
 ROOT = Path(__file__).parents[2]
 # Which argument is the kind.
 RAISED_BY = {"RowError": 0, "MediaError": 0, "RowFailure": 1, "RowFailure.of": 1}
@@ -36,6 +38,12 @@ def test_every_kind_of_error_is_documented_and_no_other() -> None:
     table = documented()
     assert len(table) == len(set(table))
     assert kinds_in_code() == set(table)
+
+
+def test_the_kinds_that_a_machine_can_cause_are_documented_as_such() -> None:
+    text = (ROOT / "docs" / "errors.md").read_text()
+    named = re.search(r"^((?:`\w+`(?:, | and )?)+) may be the fault of the machine", text, re.MULTILINE)
+    assert named is not None and set(re.findall(r"\w+_\w+", named[1])) == PLACE_KINDS <= set(documented())
 
 
 def test_every_kind_that_the_tests_expect_is_documented() -> None:

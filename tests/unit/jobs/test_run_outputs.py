@@ -1,6 +1,9 @@
 """What a run writes: a row is in the journal, then in its shard, and then nothing else is left of it."""
 
+import errno
+import io
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +15,7 @@ import pytest
 
 from run_batch.io.coordination.claims import Claims, claimed
 from run_batch.jobs.job.config import parse_config
+from run_batch.jobs.job.errors import RunError
 from run_batch.jobs.job.prepare import PreparedJob, prepare
 from run_batch.jobs.job.rows import Generation, RowFailure, RowResult
 from run_batch.jobs.job.work import Work
@@ -19,6 +23,7 @@ from run_batch.jobs.results.journal_files import read_rows, segments
 from run_batch.jobs.results.shard_commits import CommittedShards, read_commit
 from run_batch.jobs.runner.finished_rows import FinishedRows
 from run_batch.jobs.runner.job_completion import exit_code
+from run_batch.jobs.runner.run_job import run_job
 from run_batch.jobs.runner.run_outputs import open_output
 from run_batch.jobs.runner.share_lease import share_lease
 from run_batch.jobs.runner.work_planning import failed_work, missing_work
@@ -42,6 +47,26 @@ def prepared(tmp_path: Path, columns: dict[str, Any], **more: dict[str, Any]) ->
         **more,
     }
     return prepare(parse_config(tables, tmp_path))
+
+
+@pytest.mark.parametrize("calls", [0, 1, 2])
+def test_an_output_folder_that_cannot_be_listed_ends_the_run_with_its_cause(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, calls: int
+) -> None:
+    job = prepared(tmp_path, {"prompt": ["p"]})
+    job.store.create()
+    left, scandir = calls, os.scandir
+
+    def fail(path: Any = ".") -> Any:
+        nonlocal left
+        left -= str(path) == str(job.store.folder)
+        if left < 0:
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", fail)
+    with pytest.raises(RunError, match=r"^output\.path .* cannot be read: .*Stale file handle"):
+        run_job(prepare(job.config), True, io.StringIO(), lambda config: pytest.fail("it goes on"))
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """Which shards a process gets: each once, none that another one works on, and all that a dead one has left."""
 
+import itertools
 import threading
 import time
 from collections.abc import Iterator
@@ -38,6 +39,10 @@ class Process:
     def assignment(self, work: Work) -> ShardAssignment:
         return ShardAssignment(work, self.share, self.store, self.claims)
 
+    def shards(self, work: Work) -> Iterator[int]:
+        assignment = self.assignment(work)
+        return itertools.chain(assignment.own(), assignment.stolen())
+
     def commit(self, shard: int) -> None:
         rows = len(PLAN.rows(shard))
         self.store.commit(shard, pa.table({"n": range(rows)}), footer_of(Commit(shard, 0, rows, 0, 0)))
@@ -65,7 +70,7 @@ def test_a_share_does_its_own_shards_and_then_half_of_what_another_has_not_begun
     assert work is not None and list(work.shards) == [0, 1, 2, 3]
     assignment = first.assignment(work)
     given = []
-    for shard in assignment:
+    for shard in itertools.chain(assignment.own(), assignment.stolen()):
         given.append(shard)
         first.commit(shard)
     assert given[:4] == [0, 1, 2, 3] and 4 not in given
@@ -79,7 +84,7 @@ def test_a_shard_that_is_claimed_or_committed_meanwhile_is_given_to_nobody_else(
     assert work is not None
     assert second.claims.take(1)
     second.commit(2)
-    assert [shard for shard in first.assignment(work) if shard < 4] == [0, 3]
+    assert [shard for shard in first.shards(work) if shard < 4] == [0, 3]
 
 
 def test_a_share_waits_while_others_work_on_all_that_it_misses(tmp_path: Path) -> None:
@@ -109,7 +114,7 @@ def test_a_share_that_was_never_started_keeps_its_shards(tmp_path: Path) -> None
     work = alone.next_work()
     assert work is not None
     given = []
-    for shard in alone.assignment(work):
+    for shard in alone.shards(work):
         given.append(shard)
         alone.commit(shard)
     assert given == [0, 1, 2, 3] and alone.next_work() is None
@@ -119,4 +124,4 @@ def test_a_run_of_the_whole_job_gets_every_shard_once(tmp_path: Path) -> None:
     whole = Process(tmp_path / "out", WHOLE_JOB)
     work = whole.next_work()
     assert work is not None
-    assert list(whole.assignment(work)) == list(range(8))
+    assert list(whole.shards(work)) == list(range(8))

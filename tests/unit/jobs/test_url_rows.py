@@ -1,10 +1,14 @@
 """Rows with image URLs, mapped as job.toml's allowed hosts permit, and with images in the text itself."""
 
+import errno
+import os
+import socket
 from base64 import b64encode
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pytest
 from bad_rows import BadRow, columns, of_bytes
 from pictures import encoded, picture
 from servers import file_server
@@ -14,6 +18,7 @@ from run_batch.io.inputs.source import RowBatch
 from run_batch.jobs.job.config import load_config
 from run_batch.jobs.job.rows import MappedRow, RowFailure
 from run_batch.jobs.mapping.row_mapper import RowMapper
+from run_batch.model.declaration import JobFault
 from run_batch.model.plugin import announce_plugins, register
 
 PICTURE = encoded(picture(5))
@@ -48,6 +53,17 @@ def test_an_image_by_url_is_the_image_and_a_row_whose_url_fails_fails_alone(tmp_
     for refused in (*private[1:], *unlisted[1:]):
         assert isinstance(refused, RowFailure) and refused.error.startswith("url_not_allowed: ")
     assert "private or reserved" in private[1].error and "input.allowed_hosts" in unlisted[1].error  # type: ignore[union-attr]
+
+
+def test_a_look_up_without_open_files_left_is_no_rows_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any, **__: Any) -> Any:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(socket, "getaddrinfo", fail)
+    with pytest.raises(JobFault, match="Too many open files"):
+        map_rows(
+            tmp_path, [BadRow((), [{"bytes": None, "path": "http://images.test/a.png"}])], allowed_hosts=["images.test"]
+        )
 
 
 def test_an_image_in_the_text_itself_is_the_image_and_needs_no_host_or_folder(tmp_path: Path) -> None:

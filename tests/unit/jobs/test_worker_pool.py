@@ -40,7 +40,7 @@ class Input:
 
 @contextlib.contextmanager
 def pool_of(
-    spec: Any, batches: Iterator[RowBatch], start: Any = fork_workers, workers: int = WORKERS
+    spec: Any, batches: Iterator[RowBatch | None], start: Any = fork_workers, workers: int = WORKERS
 ) -> Iterator[WorkerPool]:
     pool = WorkerPool(spec, batches, workers, start)
     try:
@@ -65,6 +65,24 @@ def all_rows(pool: WorkerPool) -> list[MappedRow | RowFailure]:
 
 def indices(rows: list[MappedRow | RowFailure]) -> list[int]:
     return sorted(row.row for row in rows)
+
+
+def test_an_input_that_pauses_is_asked_again_and_has_not_ended() -> None:
+    taken = 0
+
+    def batches() -> Iterator[RowBatch | None]:
+        yield batch(0)
+        while taken < BATCH_ROWS:
+            yield None
+        yield batch(1)
+
+    with pool_of(LightSpec(), batches()) as pool:
+        first = pool.get(timeout=30)
+        with pytest.raises(queue.Empty):
+            pool.get(timeout=0.3)
+        assert first is not None
+        taken = len(first)
+        assert indices(first + all_rows(pool)) == list(range(2 * BATCH_ROWS))
 
 
 def test_the_input_is_read_no_further_while_enough_mapped_rows_wait() -> None:

@@ -81,7 +81,13 @@ def test_a_machine_fault_is_seen_behind_the_error_of_a_row() -> None:
         except RowError as error:
             return error
 
-    assert isinstance(machine_fault(wrapped(OSError(errno.EMFILE, "x"))), OSError)
+    for number in (errno.EMFILE, errno.ESTALE):
+        assert isinstance(machine_fault(wrapped(OSError(number, "x"))), OSError)
     assert isinstance(machine_fault(wrapped(MemoryError())), MemoryError)
-    for error in (OSError(errno.EACCES, "x"), FileNotFoundError(errno.ENOENT, "x"), ValueError("damaged")):
+    for error in (
+        OSError(errno.EACCES, "x"),
+        OSError(errno.EIO, "x"),
+        FileNotFoundError(errno.ENOENT, "x"),
+        ValueError("damaged"),
+    ):
         assert machine_fault(wrapped(error)) is None
