@@ -6,6 +6,7 @@ held back until as many rows have come after it as are judged together. Until th
 shard of its row is not committed.
 """
 
+import re
 import socket
 from collections import Counter, deque
 
@@ -14,6 +15,14 @@ from run_batch.jobs.job.rows import RowFailure
 
 # docs/errors.md names them too: a test compares.
 PLACE_KINDS = frozenset({"image_not_found", "image_unreadable", "url_failed"})
+
+
+# A server that answers so has been reached: the link is dead, from wherever it is asked for.
+_DEAD_LINK = re.compile(r"HTTP status (404|410)\b")
+
+
+def _is_of_place(failure: RowFailure) -> bool:
+    return failure.kind in PLACE_KINDS and _DEAD_LINK.search(failure.message) is None
 
 
 class PlaceError(RunError):
@@ -60,7 +69,7 @@ class PlaceFailures:
             passed.append(self._held.popleft()[1])
         if failure is None:
             return passed
-        if failure.kind not in PLACE_KINDS or self._max_fraction >= 1.0:
+        if not _is_of_place(failure) or self._max_fraction >= 1.0:
             return [*passed, failure]
         self._held.append((self._rows, failure))
         # Before there are so many rows, too: those that follow cannot make the failures fewer.

@@ -32,6 +32,13 @@ def test_failures_of_the_rows_themselves_are_passed_on_at_once_and_any_number_of
     place.check()
 
 
+@pytest.mark.parametrize(("status", "is_dead"), [(404, True), (410, True), (403, False), (503, False)])
+def test_a_link_that_its_server_calls_dead_is_dead_from_everywhere(status: int, is_dead: bool) -> None:
+    place = PlaceFailures(10, 0.1)
+    failure = RowFailure(0, "url_failed", f"https://a/b.png: HTTP status {status}")
+    assert (place.pass_on(failure) == [failure]) is is_dead
+
+
 @pytest.mark.parametrize(
     ("rows", "most", "allowed"), [(10, 0.1, 1), (100, 0.29, 29), (1000, 0.1, 100), (7, 0.0, 0), (3, 0.99, 2)]
 )
