@@ -43,6 +43,7 @@ class ShardStore:
         folder: the results folder; holds the shards and `_SUCCESS`.
         run_folder: the folder of all other files, shared by all processes that work on the job.
         own_folder: the folder that unfinished shards are written to: `run_folder`, or one below it for each share.
+        journal_folder: the folder of the journals of all processes; made with the first one.
     """
 
     def __init__(self, folder: Path, own: str = "") -> None:
@@ -54,6 +55,7 @@ class ShardStore:
         self.folder = folder
         self.run_folder = folder / RUN_FOLDER
         self.own_folder = self.run_folder / own
+        self.journal_folder = self.run_folder / "journal"
 
     def is_writable(self) -> bool:
         """Whether `create` is likely to succeed; tried with a temporary file that has no name."""

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from run_batch.io.coordination.lease import is_held
 from run_batch.jobs.job.errors import JobError
 
 SHARES_FOLDER = "shares"
@@ -57,6 +58,19 @@ def share_of(label: str) -> Share | None:
         return WHOLE_JOB
     match = re.fullmatch(r"(\d+)-of-(\d+)", label)
     return Share(int(match[1]), int(match[2])) if match and int(match[1]) < int(match[2]) else None
+
+
+def is_running(run_folder: Path, share: Share) -> bool:
+    """Whether a process works on a share, as far as can be told.
+
+    Args:
+        run_folder: the job's `.run_batch` folder.
+
+    Raises:
+        OSError: the folder cannot be read.
+    """
+    folder = run_folder / share.folder
+    return folder.is_dir() and is_held(folder, share.label)
 
 
 def files_of_shares(run_folder: Path, name: str) -> Iterator[Path]:

@@ -163,7 +163,7 @@ class _Run:
         return self._end(rewritten=False)
 
     def _end(self, rewritten: bool) -> int:
-        complete_job(self._job.store, self._job.plan, again=rewritten)
+        complete_job(self._job, again=rewritten)
         return exit_code(self._committed, self._job.config.errors.max_fraction)
 
 

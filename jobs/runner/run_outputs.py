@@ -10,7 +10,7 @@ from run_batch.jobs.job.errors import storage_errors
 from run_batch.jobs.job.job_identity import INDEX_FILE, JOB_FILE, job_hash, record_job
 from run_batch.jobs.job.prepare import PreparedJob
 from run_batch.jobs.job.work import Work
-from run_batch.jobs.results.journal_files import journal_folder, segment_name, segments, writer_name
+from run_batch.jobs.results.journal_files import segment_name, segments, writer_name
 from run_batch.jobs.results.journal_rows import JournalRow, encode_rows
 from run_batch.jobs.results.result_table import ShardTables
 from run_batch.jobs.results.shard_commits import Commit, CommittedShards
@@ -42,8 +42,8 @@ def open_output(
     store, writer = job.store, writer_name()
     with storage_errors(f"output.path {store.folder} cannot be written to"):
         store.discard_unfinished()
-        if not journal_folder(store).is_dir():  # asked first: a thousand shares need not try to make it
-            journal_folder(store).mkdir(exist_ok=True)
+        if not store.journal_folder.is_dir():  # asked first: a thousand shares need not try to make it
+            store.journal_folder.mkdir(exist_ok=True)
         record_job(store, job.identity, job.plan, job.source)
     journal = _open_journal(job, writer)
 
@@ -67,7 +67,7 @@ def _open_journal(job: PreparedJob, writer: str) -> JournalWriter[JournalRow]:
         shards = job.shards if shard in job.shards else range(shard, shard + 1)
         return segment_name(shards, job.share.label, writer)
 
-    return JournalWriter[JournalRow](journal_folder(job.store), segment, job_hash(job.identity), encode_rows)
+    return JournalWriter[JournalRow](job.store.journal_folder, segment, job_hash(job.identity), encode_rows)
 
 
 def withdraw(store: ShardStore) -> None:
@@ -80,4 +80,4 @@ def withdraw(store: ShardStore) -> None:
             return
         for name in (JOB_FILE, INDEX_FILE, PROGRESS_FILE, METRICS_FILE):
             (store.own_folder / name).unlink(missing_ok=True)
-        journal_folder(store).rmdir()
+        store.journal_folder.rmdir()

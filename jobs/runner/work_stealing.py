@@ -8,10 +8,9 @@ import random
 import time
 
 from run_batch.io.coordination.claims import claimed
-from run_batch.io.coordination.lease import is_held
 from run_batch.io.outputs.shards import ShardStore
 from run_batch.jobs.job.plan import Plan
-from run_batch.jobs.job.shares import LOOK_SECONDS, SHARES_FOLDER, WHOLE_JOB, Share, share_of
+from run_batch.jobs.job.shares import LOOK_SECONDS, SHARES_FOLDER, WHOLE_JOB, Share, is_running, share_of
 
 # At most this many shares are asked whether they run: each question costs some file operations.
 _SHARES_TO_ASK = 16
@@ -37,7 +36,7 @@ def shards_to_steal(store: ShardStore, plan: Plan, share: Share) -> list[int]:
         (other,) = random.choices(list(left), [len(shards) for shards in left.values()])
         shards = left.pop(other)
         asked += 1
-        if is_held(store.run_folder / other.folder, other.label):
+        if is_running(store.run_folder, other):
             return shards[len(shards) // 2 :][::-1]
     return []
 

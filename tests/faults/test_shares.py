@@ -6,15 +6,20 @@ import random
 import re
 import signal
 import time
+from collections import Counter
 from dataclasses import replace
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+import msgspec
+import pyarrow as pa
 import pytest
 from stand_ins import Setting, Speed
 from standing import StandingJob, kill_group, make_job, wait_for_rows
 
 import jobs
+from run_batch.io.outputs.shards import ShardStore
+from run_batch.jobs.results.shard_commits import footer_of, read_commit, record_commit
 
 ROWS = 400
 SLOW = Speed(step_seconds=0.02)
@@ -128,6 +133,44 @@ def test_status_tells_each_share_and_names_one_that_is_stalled(tmp_path: Path) -
     progress.write_text(json.dumps(record))
     said = jobs.run(job.config, command="status").stdout
     assert re.search(r"share 1-of-2: stalled, .*; no sign of life from node17 for 1\d\d s", said), said
+
+
+def fail_all(job: StandingJob, rows: range, per_shard: int) -> None:
+    """Make these rows ones that have failed, in whole shards: `--retry-failed` generates them again."""
+    store = ShardStore(job.store)
+    for shard in range(rows.start // per_shard, rows.stop // per_shard):
+        errors = pa.array(["url_failed: 503"] * per_shard)
+        table = store.read(shard)
+        table = table.set_column(table.schema.get_field_index("error"), "error", errors)
+        commit = msgspec.structs.replace(read_commit(store, shard), errors={"url_failed": per_shard})
+        store.commit(shard, table, footer_of(commit))
+        record_commit(store, commit)
+
+
+def test_a_share_that_has_retried_leaves_alone_what_the_others_work_on(tmp_path: Path) -> None:
+    # No shard of share 1 is whole before most of its rows are finished: all of that is in its journal.
+    job = make_job(tmp_path, ["p"] * 400, output={"rows_per_shard": 200})
+    assert job.run()[0] == 0
+    fail_all(job, range(400), 200)
+    job = replace(job, setting=Setting(retry_failed=True))
+    other = replace(job.share(1, 2), speed=Speed(max_num_seqs=2, step_seconds=0.02))
+    job.log.unlink()
+    process = other.start()
+    wait_for_rows(job, 30)
+    assert job.share(0, 2).run()[0] == 0
+    done = sum(row >= 200 for row in job.generated())
+    assert done < 190 and process.exitcode is None, "it was over before the other one"
+    journals = list((job.store / ".run_batch" / "journal").iterdir())
+    assert [path.name.split(".")[1] for path in journals] == ["1-of-2"]
+    assert [path.name for path in (job.store / ".run_batch" / "claims").iterdir()] == ["1.0"]
+    kill_group(process)
+    # What is left of an interrupted retry is kept too, whoever else ends meanwhile.
+    fail_all(job, range(200), 200)
+    assert job.share(0, 2).run()[0] == 0
+    assert replace(other, speed=Speed()).run()[0] == 0
+    again = [row for row, times in Counter(job.generated()).items() if row >= 200 and times > 1]
+    assert len(again) < 40 and job.table()["error"].null_count == 400
+    assert not any((job.store / ".run_batch" / "journal").iterdir())
 
 
 @pytest.mark.parametrize(("kills", "rows"), [(6, 400), pytest.param(100, 16000, marks=pytest.mark.long)])

@@ -71,6 +71,26 @@ def test_a_claim_that_its_process_did_not_live_to_write_becomes_stale(tmp_path: 
         assert ours.take(3)
 
 
+def test_the_claims_of_dead_processes_are_removed_and_those_of_live_ones_stay(tmp_path: Path) -> None:
+    with process(tmp_path, "dead") as dead:
+        assert dead.take(3) and dead.take(4)
+    with process(tmp_path, "live") as live, process(tmp_path, "complete") as ours:
+        assert live.take(4) and live.take(5)
+        ours.remove_dead()
+        # Were the dead one below it removed, a third process could claim 4 again.
+        assert sorted(path.name for path in (tmp_path / "claims").iterdir()) == ["4.0", "4.1", "5.0"]
+
+
+def test_a_process_that_lost_its_lease_leaves_its_claim_below_that_of_its_successor(tmp_path: Path) -> None:
+    with process(tmp_path, "a") as slow:
+        assert slow.take(3)
+        (tmp_path / "lease-a.1").unlink()
+        with process(tmp_path, "b") as successor, process(tmp_path, "c") as third:
+            assert successor.take(3)
+            slow.release_all()
+            assert not third.take(3)
+
+
 def test_a_full_disk_leaves_no_claim(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(descriptor: int, content: bytes) -> int:
         raise OSError(28, "No space left on device")
