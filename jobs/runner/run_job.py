@@ -13,8 +13,8 @@ from run_batch.io.coordination.lease import Lease
 from run_batch.io.outputs.shards import ShardError
 from run_batch.jobs.engine.vllm_engine import Engine
 from run_batch.jobs.job.config import JobConfig
-from run_batch.jobs.job.errors import EXIT_INTERRUPTED, Interrupted, JobError, RunError
-from run_batch.jobs.job.job_identity import job_hash
+from run_batch.jobs.job.errors import EXIT_INTERRUPTED, Interrupted, JobError, RunError, storage_errors
+from run_batch.jobs.job.job_identity import job_hash, record_job
 from run_batch.jobs.job.prepare import PreparedJob
 from run_batch.jobs.job.work import Work
 from run_batch.jobs.machine.stop_signals import StopRequest
@@ -24,7 +24,7 @@ from run_batch.jobs.runner.job_completion import complete_job, exit_code
 from run_batch.jobs.runner.pipeline import Pipeline
 from run_batch.jobs.runner.run_outputs import open_output, withdraw
 from run_batch.jobs.runner.shard_assignment import next_work
-from run_batch.jobs.runner.share_lease import share_lease
+from run_batch.jobs.runner.share_lease import output_folder, share_lease
 from run_batch.jobs.runner.work_planning import failed_work
 from run_batch.jobs.runner.work_stealing import can_steal
 
@@ -100,23 +100,31 @@ class _Run:
         job, committed = self._job, self._committed
         if not committed.missing() and not can_steal(job.store, job.plan, job.share):
             return self._nothing_to_do(f"all {committed.rows} rows are done already")
-        with self._stop.listening(), share_lease(job.store, job.share) as lease:
-            claims = Claims(job.store.run_folder, lease)
-            try:
-                while work := next_work(committed, job.share, job.store, claims):
-                    is_done = self._do(work, claims, lease)
-                    if not is_done or (self._stop.requested and committed.missing()):
-                        raise Interrupted
-                    if self._stop.requested:
-                        break
-                    self._stop.loading = True
-            except JobError:
-                claims.release_all()
-                withdraw(job.store)
-                raise
-            finally:
-                claims.release_all()
+        with self._stop.listening(), output_folder(job.store):
+            # Before anything is loaded: two jobs that are started in one folder find each other in time.
+            with storage_errors(f"output.path {job.store.folder} cannot be written to"):
+                record_job(job.store, job.identity, job.plan, job.source)
+            with share_lease(job.store, job.share) as lease:
+                self._generate_missing(lease)
         return self._end(rewritten=False)
+
+    def _generate_missing(self, lease: Lease) -> None:
+        job, committed = self._job, self._committed
+        claims = Claims(job.store.run_folder, lease)
+        try:
+            while work := next_work(committed, job.share, job.store, claims):
+                is_done = self._do(work, claims, lease)
+                if not is_done or (self._stop.requested and committed.missing()):
+                    raise Interrupted
+                if self._stop.requested:
+                    break
+                self._stop.loading = True
+        except JobError:
+            claims.release_all()
+            withdraw(job)
+            raise
+        finally:
+            claims.release_all()
 
     def retry(self) -> int:
         """Generate the failed rows of committed shards again."""
@@ -125,7 +133,7 @@ class _Run:
             raise JobError("--retry-failed needs a complete job: run the same command without it first")
         if not committed.rows_failed:
             return self._nothing_to_do("no row has failed")
-        with self._stop.listening(), share_lease(job.store, job.share) as lease:
+        with self._stop.listening(), output_folder(job.store), share_lease(job.store, job.share) as lease:
             claims = Claims(job.store.run_folder, lease)
             try:
                 if not self._do(failed_work(job.store, committed), claims, lease):

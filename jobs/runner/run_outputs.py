@@ -5,9 +5,8 @@ from collections.abc import Mapping
 
 from run_batch.io.coordination.claims import Claims, claimed
 from run_batch.io.outputs.journal import JournalWriter
-from run_batch.io.outputs.shards import ShardStore
-from run_batch.jobs.job.errors import storage_errors
-from run_batch.jobs.job.job_identity import INDEX_FILE, JOB_FILE, job_hash, record_job
+from run_batch.jobs.job.errors import JobError, storage_errors
+from run_batch.jobs.job.job_identity import INDEX_FILE, JOB_FILE, check_same_job, job_hash, record_job
 from run_batch.jobs.job.prepare import PreparedJob
 from run_batch.jobs.job.work import Work
 from run_batch.jobs.results.journal_files import segment_name, segments, writer_name
@@ -37,6 +36,7 @@ def open_output(
         quiet: show no progress.
 
     Raises:
+        JobError: the folder belongs to another job by now.
         RunError: the folder cannot be written to.
     """
     store, writer = job.store, writer_name()
@@ -44,6 +44,7 @@ def open_output(
         store.discard_unfinished()
         if not store.journal_folder.is_dir():  # asked first: a thousand shares need not try to make it
             store.journal_folder.mkdir(exist_ok=True)
+        # Recorded before anything was loaded; since then, a share that could not begin may have withdrawn the record.
         record_job(store, job.identity, job.plan, job.source)
     journal = _open_journal(job, writer)
 
@@ -70,14 +71,18 @@ def _open_journal(job: PreparedJob, writer: str) -> JournalWriter[JournalRow]:
     return JournalWriter[JournalRow](job.store.journal_folder, segment, job_hash(job.identity), encode_rows)
 
 
-def withdraw(store: ShardStore) -> None:
+def withdraw(job: PreparedJob) -> None:
     """Remove what a job that could not begin has written, so that the corrected job may take its folder.
 
-    Nothing is removed once there are results, or while other processes work on the job.
+    Nothing is removed once there are results, while other processes work on the job, or where another job is recorded.
     """
-    with contextlib.suppress(OSError):
+    store = job.store
+    with contextlib.suppress(OSError, JobError):
         if store.committed() or claimed(store.run_folder) or segments(store):
             return
-        for name in (JOB_FILE, INDEX_FILE, PROGRESS_FILE, METRICS_FILE):
+        if check_same_job(store, job.identity):
+            for name in (JOB_FILE, INDEX_FILE):
+                (store.run_folder / name).unlink(missing_ok=True)
+        for name in (PROGRESS_FILE, METRICS_FILE):
             (store.own_folder / name).unlink(missing_ok=True)
         store.journal_folder.rmdir()

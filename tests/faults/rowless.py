@@ -24,7 +24,7 @@ from run_batch.jobs.results.shard_commits import Commit, CommittedShards, footer
 from run_batch.jobs.runner.job_completion import complete_job
 from run_batch.jobs.runner.resume import resume
 from run_batch.jobs.runner.shard_assignment import ShardAssignment, next_work
-from run_batch.jobs.runner.share_lease import share_lease
+from run_batch.jobs.runner.share_lease import output_folder, share_lease
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def run_share(config_path: Path, index: int, count: int, dies_after: int | None,
     started = time.monotonic()
     job = prepare(load_config(config_path), Share(index, count))
     committed = CommittedShards(job.store, job.plan, job.shards)
-    with share_lease(job.store, job.share) as lease:
+    with output_folder(job.store), share_lease(job.store, job.share) as lease:
         claims = Claims(job.store.run_folder, lease)
         work = next_work(committed, job.share, job.store, claims)
         assert work is not None

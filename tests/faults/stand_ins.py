@@ -209,6 +209,7 @@ class Setting:
         rows_ahead: mapped rows that may wait for the engine.
         quota: bytes that the output folder may take.
         file_bytes: the largest file that the process may write.
+        load_seconds: how long an engine loads.
     """
 
     retry_failed: bool = False
@@ -219,6 +220,7 @@ class Setting:
     rows_ahead: int = backpressure.MAX_WAITING_ROWS
     quota: int | None = None
     file_bytes: int | None = None
+    load_seconds: float = 0.0
 
 
 def run_command(config_path: Path, log: Path, output: Path, speed: Speed, setting: Setting) -> None:
@@ -244,6 +246,7 @@ def run_command(config_path: Path, log: Path, output: Path, speed: Speed, settin
     kind = InProcessEngine if setting.in_process else StandInEngine
 
     def start_engine(config: JobConfig) -> Any:
+        time.sleep(setting.load_seconds)
         return kind(log, speed)
 
     def run(config: JobConfig, summary: Any) -> int:
