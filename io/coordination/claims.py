@@ -69,10 +69,6 @@ class Claims:
                 pass  # released just now
         return number
 
-    def took_over(self, shard: int) -> bool:
-        """Whether a process that died had a claim on a shard that this process has."""
-        return self._numbers.get(shard, 0) > 0
-
     def is_free(self, shard: int) -> bool:
         """Whether `take` is likely to succeed for a shard that this process has not claimed."""
         number = 0

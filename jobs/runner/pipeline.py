@@ -55,7 +55,7 @@ class Pipeline:
         self._stop = stop
         self._resumed = resume(job, work, claims)
         self._assignment = ShardAssignment(work, job.share, job.store, claims)
-        self._recovery = ShardRecovery(job, work, claims, self._resumed.results)
+        self._recovery = ShardRecovery(job, work, self._resumed.results)
         self._work = work
         self._input_done = False
 

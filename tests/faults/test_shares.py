@@ -135,6 +135,25 @@ def test_status_tells_each_share_and_names_one_that_is_stalled(tmp_path: Path) -
     assert re.search(r"share 1-of-2: stalled, .*; no sign of life from node17 for 1\d\d s", said), said
 
 
+def test_what_a_helper_has_finished_when_it_is_stopped_is_kept(tmp_path: Path) -> None:
+    # Shards so large that the helper ends within its first one, long before the turn of that comes in its own share.
+    job = make_job(tmp_path, ["p"] * 400, output={"rows_per_shard": 100})
+    job.setting = Setting(rows_ahead=16)
+    owner = replace(job.share(1, 2), speed=Speed(max_num_seqs=1, step_seconds=0.02)).start()
+    wait_for_rows(job, 1)
+    helper = replace(job.share(0, 2), speed=Speed(max_num_seqs=4, step_seconds=0.01))
+    process = helper.start()
+    deadline = time.monotonic() + 30
+    while sum(row >= 300 for row in job.generated()) < 50:
+        assert time.monotonic() < deadline, job.said()
+        time.sleep(0.01)
+    os.kill(process.pid or 0, signal.SIGTERM)
+    assert finish([process]) == [75]
+    assert sum(row >= 200 for row in job.generated()) < 150
+    assert finish([owner]) == [0] and job.is_complete()
+    assert len(job.generated()) - len(set(job.generated())) <= 16, "what was in the helper's engine, and no more"
+
+
 def fail_all(job: StandingJob, rows: range, per_shard: int) -> None:
     """Make these rows ones that have failed, in whole shards: `--retry-failed` generates them again."""
     store = ShardStore(job.store)
