@@ -19,6 +19,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from run_batch.io.coordination.process_identity import Holder, has_ended, is_of_this_machine, this_process
+from run_batch.io.files import is_same_file
 
 REFRESH_SECONDS = 5.0
 # A lease that was not touched for so long is stale: on another host, nothing else tells that its holder is dead.
@@ -122,13 +123,6 @@ def _numbers(folder: Path, name: str) -> list[int]:
     return [int(match[1]) for entry in os.scandir(folder) if (match := pattern.fullmatch(entry.name))]
 
 
-def _is_same(path: Path, descriptor: int) -> bool:
-    try:
-        return os.path.samestat(path.stat(), os.fstat(descriptor))
-    except FileNotFoundError:
-        return False
-
-
 class Lease:
     """The lease of one name on a folder, held by this process from `take` to `release`."""
 
@@ -205,9 +199,11 @@ class Lease:
     def release(self) -> None:
         """Give the lease up, so that others can take it; does nothing to the lease of another process."""
         self._released.set()
-        if self._path is not None and self._lost is None:
+        if self._path is not None and self._descriptor >= 0:
             with contextlib.suppress(OSError):
-                self._path.unlink()
+                # Once it was lost and its successor has ended, another process may have made a lease of this name.
+                if is_same_file(self._path, self._descriptor):
+                    self._path.unlink()
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
@@ -233,7 +229,7 @@ class Lease:
             raise
         # This process may have been slow: since it looked, created and wrote, others may have removed the file as stale
         # or created higher numbers.
-        is_there = _is_same(self._file(number), descriptor)
+        is_there = is_same_file(self._file(number), descriptor)
         if not is_there or max(self._numbers(), default=number) > number:
             if is_there:
                 self._file(number).unlink(missing_ok=True)
