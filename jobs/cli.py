@@ -160,7 +160,7 @@ def status(config_path: Path | None, overrides: tuple[str, ...], as_json: bool, 
             found = read_status(config)
             print(found.as_json() if as_json else found.as_text(), file=summary, flush=True)
             # An engine takes a while to load; a job of Slurm's waits in the queue.
-            if found.state == "running":
+            if found.state in ("loading", "running"):
                 idle_since = time.monotonic()
             if not watch or found.state == "complete" or time.monotonic() - idle_since > 60:
                 return 0

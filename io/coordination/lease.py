@@ -87,14 +87,38 @@ def file_age(path: Path) -> float:
     Raises:
         FileNotFoundError: the file has been removed.
     """
-    probe = path.with_name(f".clock-{socket.gethostname()}-{os.getpid()}-{threading.get_ident()}.tmp")
+    return storage_time(path.parent) - path.stat().st_mtime
+
+
+def storage_time(folder: Path) -> float:
+    """The time by the clock that the file system sets file times by, in seconds since the epoch: that of a new file.
+
+    Raises:
+        OSError: no file can be made there.
+    """
+    probe = folder / f".clock-{socket.gethostname()}-{os.getpid()}-{threading.get_ident()}.tmp"
     descriptor = os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
     try:
         os.write(descriptor, b".")
-        return os.fstat(descriptor).st_mtime - path.stat().st_mtime
+        return os.fstat(descriptor).st_mtime
     finally:
         os.close(descriptor)
         probe.unlink(missing_ok=True)
+
+
+def last_lease(folder: Path, name: str) -> tuple[Holder | None, float] | None:
+    """Who has the lease of this name on a folder, or had it when it died, and when that was touched last (by the clock
+    of the storage); None where it was never taken, or has been released. Writes nothing.
+
+    Raises:
+        OSError: the folder cannot be read.
+    """
+    numbers = _numbers(folder, name)
+    try:
+        path = _file(folder, name, max(numbers)) if numbers else None
+        return (holder_of(path), path.stat().st_mtime) if path is not None else None
+    except FileNotFoundError:
+        return None
 
 
 def is_held(folder: Path, name: str) -> bool:

@@ -58,6 +58,7 @@ def open_output(
     done, failed = committed.rows_done - retried, committed.rows_failed - retried
     file, truncated = store.own_folder / PROGRESS_FILE, committed.rows_truncated
     progress = Progress(committed.rows, done, failed, truncated, file, writer, quiet)
+    progress.write()
     return FinishedRows(work, journal, shards, progress, Metrics(store.own_folder / METRICS_FILE))
 
 

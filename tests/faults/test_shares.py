@@ -19,7 +19,9 @@ from standing import StandingJob, kill_group, make_job, wait_for_rows
 
 import jobs
 from run_batch.io.outputs.shards import ShardStore
+from run_batch.jobs.job.config import load_config
 from run_batch.jobs.results.shard_commits import footer_of, read_commit, record_commit
+from run_batch.jobs.watch.status import read_status
 
 ROWS = 400
 SLOW = Speed(step_seconds=0.02)
@@ -57,7 +59,7 @@ def status(job: StandingJob) -> dict[str, object]:
 
 def wait_for_progress(file: Path, rows: int, timeout: float = 60) -> None:
     deadline = time.monotonic() + timeout
-    while not file.exists() or json.loads(file.read_text())["rows_done"] < rows:
+    while not file.exists() or json.loads(file.read_text()).get("rows_done", 0) < rows:
         assert time.monotonic() < deadline
         time.sleep(0.02)
 
@@ -127,12 +129,53 @@ def test_status_tells_each_share_and_names_one_that_is_stalled(tmp_path: Path) -
     assert shares["0-of-2"]["state"] == "not started" and shares["1-of-2"]["state"] == "running"
     kill_group(process)
     assert status(job)["state"] == "unfinished"
-    record = json.loads(progress.read_text())
-    record["updated"] -= 100
-    record["holder"] = {**record["holder"], "machine": "another", "host": "node17"}
-    progress.write_text(json.dumps(record))
+    # As if it were on another host, where nobody can see whether it is dead, and whose clock is wrong.
+    (lease,) = progress.parent.glob("lease-*")
+    for file, table in ((progress, "holder"), (lease, None)):
+        record = json.loads(file.read_text())
+        holder = record[table] if table else record
+        holder |= {"machine": "another", "host": "node17"}
+        record["updated"] = time.time() - 1000
+        if file is lease:
+            del record["updated"]
+        file.write_text(json.dumps(record))
+    assert status(job)["state"] == "running"
+    for file in (progress, lease):
+        os.utime(file, (time.time() - 120,) * 2)
     said = jobs.run(job.config, command="status").stdout
     assert re.search(r"share 1-of-2: stalled, .*; no sign of life from node17 for 1\d\d s", said), said
+
+
+def test_status_tells_that_an_engine_loads_and_how_much_there_is_to_do(tmp_path: Path) -> None:
+    job = make(tmp_path, Speed(step_seconds=0.1))
+    job.setting = Setting(load_seconds=60)
+    process = job.share(0, 2).start()
+    wait_for_progress(job.store / ".run_batch" / "job.json", 0)
+    found = status(job)
+    assert (found["state"], found["rows"], found["done"], found["left"]) == ("loading", ROWS, 0, ROWS)
+    assert [share["state"] for share in found["shares"]] == ["loading", "not started"]  # type: ignore[attr-defined]
+    kill_group(process)
+    assert status(job)["state"] == "unfinished"
+
+
+@pytest.mark.parametrize("shares", [1, 2])
+def test_the_counts_of_status_never_run_backwards_and_are_exact(tmp_path: Path, shares: int) -> None:
+    job = make_job(tmp_path, ["p"] * 1000, Speed(step_seconds=0.005), output={"rows_per_shard": 100})
+    config = load_config(job.config)
+    counts = []
+    for stops_at in (300, 700, 1000):
+        processes = [job.share(index, shares).start() for index in range(shares)]
+        while (done := read_status(config).done) < stops_at:
+            # Not more than are finished, nor those of a shard twice: finished by the engine, written at most later.
+            assert done <= len(set(job.generated()))
+            counts.append(done)
+            assert any(process.exitcode is None for process in processes) or stops_at == 1000
+        for process in processes:
+            if stops_at < 1000:
+                os.kill(process.pid or 0, signal.SIGTERM)
+        finish(processes)
+        counts.append(read_status(config).done)
+    assert counts == sorted(counts) and counts[-1] == 1000 and len(set(counts)) > 10
 
 
 def test_what_a_helper_has_finished_when_it_is_stopped_is_kept(tmp_path: Path) -> None:
