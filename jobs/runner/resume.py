@@ -55,7 +55,7 @@ def resume(job: PreparedJob, work: Work, claims: Claims) -> Resumed:
 
     try:
         found = recover(store, job_hash(job.identity), job.plan, job.shards, attempt_of)
-        results = _of_claimed_shards(found.results, job, claims)
+        results = _of_claimed_shards(_of_work(found.results, work), job, claims)
         suspects = Suspects(store.own_folder / f"suspects-{label}.json")
         suspects.keep_only(is_left)
         running = [row for row in read_running(note_file) or [] if is_left(row)]
@@ -66,6 +66,14 @@ def resume(job: PreparedJob, work: Work, claims: Claims) -> Resumed:
         raise RunError(f"{store.run_folder} cannot be read or written: {error}") from None
     adopted = [(segment.path, shards) for segment, shards in found.segments if segment.label == label]
     return Resumed(results, adopted, suspects, note_file)
+
+
+def _of_work(results: dict[int, RowResult], work: Work) -> dict[int, RowResult]:
+    """Those of some rows that are to be generated: an interrupted retry may be of a shard that was made anew since."""
+    if not work.retried:
+        return results
+    wanted = {row for rows in work.retried.values() for row in rows}
+    return {row: result for row, result in results.items() if row in wanted}
 
 
 def _of_claimed_shards(results: dict[int, RowResult], job: PreparedJob, claims: Claims) -> dict[int, RowResult]:
@@ -116,9 +124,10 @@ class ShardRecovery:
 
         found = recover(job.store, job_hash(job.identity), job.plan, alone, lambda _: attempt, is_wanted)
         self._read.update({segment.path: (sizes[segment.path], shards) for segment, shards in found.segments})
-        if found.results:
-            self.late.put(found.results)
-        return found.results
+        rows_found = _of_work(found.results, self._work)
+        if rows_found:
+            self.late.put(rows_found)
+        return rows_found
 
 
 def _size(path: Path) -> int:

@@ -4,8 +4,7 @@ import functools
 import gc
 import json
 import sys
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping
 from typing import TextIO
 
 from run_batch.io.coordination.claims import Claims
@@ -18,7 +17,8 @@ from run_batch.jobs.job.job_identity import job_hash, record_job
 from run_batch.jobs.job.prepare import PreparedJob
 from run_batch.jobs.job.work import Work
 from run_batch.jobs.machine.stop_signals import StopRequest
-from run_batch.jobs.results.shard_commits import CommittedShards, read_commit
+from run_batch.jobs.results.shard_commits import CommittedShards
+from run_batch.jobs.runner.damaged_shards import damaged_shards, set_aside, tell_missing
 from run_batch.jobs.runner.finished_rows import FinishedRows
 from run_batch.jobs.runner.job_completion import complete_job, exit_code
 from run_batch.jobs.runner.pipeline import Pipeline
@@ -29,7 +29,6 @@ from run_batch.jobs.runner.work_planning import failed_work
 from run_batch.jobs.runner.work_stealing import can_steal
 
 EngineFactory = Callable[[JobConfig], Engine]
-_READERS = 16
 
 
 def run_job(
@@ -55,8 +54,9 @@ def run_job(
         RunError: the run failed; the same command resumes it.
     """
     try:
-        committed = CommittedShards(job.store, job.plan, job.shards)
-        run = _Run(job, committed, start_engine or start_vllm, quiet, summary)
+        damaged = damaged_shards(job)
+        committed = CommittedShards(job.store, job.plan, job.shards, damaged)
+        run = _Run(job, committed, damaged, start_engine or start_vllm, quiet, summary)
         return run.retry() if retry_failed else run.resume()
     except Interrupted:
         print("interrupted; run the same command again to go on", file=sys.stderr)
@@ -89,15 +89,22 @@ class _Run:
     """One run of a share: what stays the same while it does one piece of work after another."""
 
     def __init__(
-        self, job: PreparedJob, committed: CommittedShards, start_engine: EngineFactory, quiet: bool, summary: TextIO
+        self,
+        job: PreparedJob,
+        committed: CommittedShards,
+        damaged: Mapping[int, str],
+        start_engine: EngineFactory,
+        quiet: bool,
+        summary: TextIO,
     ) -> None:
-        self._job, self._committed = job, committed
+        self._job, self._committed, self._damaged = job, committed, damaged
         self._start_engine, self._quiet, self._summary = start_engine, quiet, summary
         self._stop = StopRequest()
 
     def resume(self) -> int:
         """Generate what is missing, then help other shares, until nothing is left."""
         job, committed = self._job, self._committed
+        tell_missing(job.store, job.plan)
         if not committed.missing() and not can_steal(job.store, job.plan, job.share):
             return self._nothing_to_do(f"all {committed.rows} rows are done already")
         with self._stop.listening(), output_folder(job.store):
@@ -112,6 +119,8 @@ class _Run:
         job, committed = self._job, self._committed
         claims = Claims(job.store.run_folder, lease)
         try:
+            set_aside(job, claims, self._damaged)
+            committed.damaged.clear()
             while work := next_work(committed, job.share, job.store, claims):
                 is_done = self._do(work, claims, lease)
                 if not is_done or (self._stop.requested and committed.missing()):
@@ -130,7 +139,8 @@ class _Run:
         """Generate the failed rows of committed shards again."""
         job, committed = self._job, self._committed
         if committed.missing():
-            raise JobError("--retry-failed needs a complete job: run the same command without it first")
+            why = "".join(f"; {job.store.path(shard)} is damaged: {why}" for shard, why in self._damaged.items())
+            raise JobError(f"--retry-failed needs a complete job: run the same command without it first{why}")
         if not committed.rows_failed:
             return self._nothing_to_do("no row has failed")
         with self._stop.listening(), output_folder(job.store), share_lease(job.store, job.share) as lease:
@@ -162,12 +172,7 @@ class _Run:
         return left == 0
 
     def _nothing_to_do(self, why: str) -> int:
-        """Look at each shard of the share once: one that is cut off or damaged is reported, and not counted as done."""
-        store = self._job.store
-        with ThreadPoolExecutor(max_workers=_READERS) as pool:
-            for _ in pool.map(lambda shard: read_commit(store, shard), self._job.shards):
-                pass
-        print(f"{why}; results in {store.folder}", file=self._summary)
+        print(f"{why}; results in {self._job.store.folder}", file=self._summary)
         return self._end(rewritten=False)
 
     def _end(self, rewritten: bool) -> int:

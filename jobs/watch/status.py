@@ -12,6 +12,7 @@ from run_batch.jobs.job.job_identity import read_recorded_job
 from run_batch.jobs.job.plan import Plan
 from run_batch.jobs.job.shares import WHOLE_JOB, Share
 from run_batch.jobs.results.journal_files import read_rows, segments
+from run_batch.jobs.results.shard_check import find_damaged
 from run_batch.jobs.results.shard_commits import read_commits
 from run_batch.jobs.results.shard_writer import OpenRows
 from run_batch.jobs.watch.progress import ProgressRecord
@@ -19,6 +20,8 @@ from run_batch.jobs.watch.share_processes import ShareProcess, read_processes
 
 # Up to this many shares are shown one by one.
 _SHOWN_SHARES = 16
+# So many missing shards are named.
+_SHOWN_SHARDS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +75,8 @@ class JobStatus:
         seconds_left: at this rate; None when nothing runs.
         bottleneck: the slowest stage of most of the running processes: `engine`, `mapping`, `input` or `output`.
         shares: of the number of shares that was started last; none if the job does not run in shares.
+        missing: names of shards that are gone although the job was complete.
+        damaged: what is wrong with each shard that is truncated or damaged, by its name; only where all were read.
     """
 
     state: str
@@ -86,6 +91,8 @@ class JobStatus:
     seconds_left: float | None = None
     bottleneck: str = ""
     shares: list[ShareStatus] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    damaged: dict[str, str] = field(default_factory=dict)
 
     def as_text(self) -> str:
         """Lines for people."""
@@ -104,6 +111,10 @@ class JobStatus:
             lines.append(f"{len(self.shares)} shares: {counts}")
         few = len(self.shares) <= _SHOWN_SHARES
         lines += [share.as_text() for share in self.shares if few or share.state == "stalled"]
+        lines += [f"{name} is missing, although the job was complete" for name in self.missing[:_SHOWN_SHARDS]]
+        lines += [f"{name} is damaged: {why}" for name, why in self.damaged.items()]
+        if self.damaged:
+            lines.append("Remove what is damaged; then run-batch --config makes it again")
         return "\n".join(lines)
 
     def as_json(self) -> str:
@@ -111,8 +122,11 @@ class JobStatus:
         return json.dumps(asdict(self))
 
 
-def read_status(config: JobConfig) -> JobStatus:
+def read_status(config: JobConfig, verify: bool = False) -> JobStatus:
     """The status of the job in its output folder.
+
+    Args:
+        verify: read every committed shard to its end.
 
     Raises:
         JobError: the folder holds something else.
@@ -123,18 +137,26 @@ def read_status(config: JobConfig) -> JobStatus:
     if job is None:
         return JobStatus("not started")
     try:
-        return _read_status(store, job.plan, job.job_hash)
+        damaged = find_damaged(store, job.plan, _planned(store, job.plan)) if verify else {}
+        return _read_status(store, job.plan, job.job_hash, damaged)
     except (ShardError, OSError) as error:
         raise RunError(str(error)) from None
 
 
-def _read_status(store: ShardStore, plan: Plan, hashed: str) -> JobStatus:
+def _planned(store: ShardStore, plan: Plan) -> list[int]:
+    """The committed shards of the job."""
+    return [shard for shard in store.committed() if shard < plan.num_shards]
+
+
+def _read_status(store: ShardStore, plan: Plan, hashed: str, damaged: Mapping[int, str]) -> JobStatus:
     # Progress is read before journals, and those before the shards: what one process writes meanwhile is seen in both
     # places, and counts once, in the later one.
     processes = read_processes(store.run_folder)
     running = [found.record for found in processes.values() if found.record is not None and found.state == "running"]
     finished = _finished(store, hashed, plan, running)
-    committed = store.committed()
+    committed = [shard for shard in _planned(store, plan) if shard not in damaged]
+    missing = sorted(set(range(plan.num_shards)).difference(committed, damaged)) if store.is_complete() else []
+    is_complete = store.is_complete() and len(committed) == plan.num_shards
     left_open = [finished[shard] for shard in finished.keys() - committed]
     commits = read_commits(store, committed).values()
     done = sum(len(plan.rows(shard)) for shard in committed) + sum(rows.rows for rows in left_open)
@@ -142,7 +164,7 @@ def _read_status(store: ShardStore, plan: Plan, hashed: str) -> JobStatus:
     left = plan.num_rows - done
     bottlenecks = [record.bottleneck for record in running]
     return JobStatus(
-        state=_job_state(store, {found.state for found in processes.values()}, bool(committed or finished)),
+        state=_job_state(is_complete, {found.state for found in processes.values()}, bool(committed or finished)),
         rows=plan.num_rows,
         done=done,
         failed=sum(commit.failed for commit in commits) + sum(rows.failed for rows in left_open),
@@ -154,11 +176,13 @@ def _read_status(store: ShardStore, plan: Plan, hashed: str) -> JobStatus:
         seconds_left=left / rate if rate > 0 else None,
         bottleneck=max(bottlenecks, key=bottlenecks.count, default=""),
         shares=_shares(plan, processes, set(committed)),
+        missing=[store.path(shard).name for shard in missing],
+        damaged={store.path(shard).name: why for shard, why in damaged.items()},
     )
 
 
-def _job_state(store: ShardStore, states: Collection[str], begun: bool) -> str:
-    if store.is_complete():
+def _job_state(is_complete: bool, states: Collection[str], begun: bool) -> str:
+    if is_complete:
         return "complete"
     for state in ("running", "loading"):
         if state in states:

@@ -1,16 +1,71 @@
-"""Several jobs, one folder: it belongs to the first of them, and to another one where nothing of the first is left."""
+"""Several jobs, one folder: it belongs to the first of them, and to another one where nothing of the first is left.
+A folder whose shards are lost or damaged is not complete any more.
+"""
 
 import json
+import os
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 from stand_ins import Setting, Speed
 from standing import StandingJob, kill_group, make_job
 
 import jobs
+from run_batch.jobs.job.config import load_config
+from run_batch.jobs.watch.status import read_status
 
 LOADS = Setting(load_seconds=2.0)
+
+
+def damage(shard: Path) -> None:
+    content = bytearray(shard.read_bytes())
+    content[content.find(b"text of p")] ^= 0xFF
+    shard.write_bytes(content)
+
+
+def truncate(shard: Path) -> None:
+    os.truncate(shard, shard.stat().st_size // 2)
+
+
+@pytest.mark.parametrize("harm", [Path.unlink, truncate, damage])
+@pytest.mark.parametrize("shares", [1, 2])
+def test_a_shard_that_is_lost_or_damaged_is_told_and_made_again(
+    tmp_path: Path, harm: Callable[[Path], None], shares: int
+) -> None:
+    job, _ = two_jobs(tmp_path)
+    assert [job.share(index, shares).run()[0] for index in range(shares)] == [0] * shares
+    config, expected = load_config(job.config), job.table()
+    found = read_status(config, verify=True)
+    assert (found.state, found.missing, found.damaged) == ("complete", [], {})
+    summary = (job.store / ".run_batch" / "summary.json").read_bytes()
+    harm(job.store / "part-000002.parquet")
+
+    found = read_status(config, verify=True)
+    assert (found.state, found.done, found.left) == ("unfinished", 30, 10)
+    assert [*found.missing, *found.damaged] == ["part-000002.parquet"]
+    said = jobs.run(job.config, "--verify", command="status")
+    assert said.returncode == 1 and "part-000002.parquet is " in said.stdout
+
+    job.log.unlink()
+    runs = [job.share(index, shares).run() for index in range(shares)]
+    assert [code for code, _ in runs] == [0] * shares
+    said_by_runs = "".join(said for _, said in runs)
+    assert "part-000002.parquet" in said_by_runs and "made again" in said_by_runs
+    assert sorted(job.generated()) == list(range(20, 30)) and job.table() == expected
+    assert job.is_complete() and read_status(config, verify=True).state == "complete"
+    assert (job.store / ".run_batch" / "summary.json").read_bytes() != summary, "it tells of the shards before"
+    assert (job.store / ".run_batch" / "damaged" / "part-000002.parquet").exists() == (harm is not Path.unlink)
+
+
+def test_failed_rows_are_not_retried_while_a_shard_is_damaged(tmp_path: Path) -> None:
+    job = make_job(tmp_path, ["bad"] * 5 + ["p"] * 35, output={"rows_per_shard": 10})
+    assert job.run()[0] == 0
+    damage(job.store / "part-000002.parquet")
+    code, said = replace(job, setting=Setting(retry_failed=True)).run()
+    assert code == 2 and "without it first" in said and "part-000002.parquet is damaged" in said
 
 
 def two_jobs(folder: Path) -> tuple[StandingJob, StandingJob]:

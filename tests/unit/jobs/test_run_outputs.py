@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from run_batch.io.coordination.claims import Claims, claimed
+from run_batch.io.outputs.journal import JournalWriter
 from run_batch.io.outputs.shards import ShardStore
 from run_batch.jobs.job.config import parse_config
 from run_batch.jobs.job.errors import JobError
@@ -20,10 +21,12 @@ from run_batch.jobs.job.prepare import PreparedJob, prepare
 from run_batch.jobs.job.rows import Generation, RowFailure, RowResult
 from run_batch.jobs.job.shares import Share
 from run_batch.jobs.job.work import Work
-from run_batch.jobs.results.journal_files import read_rows, segments
+from run_batch.jobs.results.journal_files import read_rows, segment_name, segments
+from run_batch.jobs.results.journal_rows import JournalRow, encode_rows
 from run_batch.jobs.results.shard_commits import CommittedShards, read_commit
 from run_batch.jobs.runner.finished_rows import FinishedRows
 from run_batch.jobs.runner.job_completion import exit_code
+from run_batch.jobs.runner.resume import resume
 from run_batch.jobs.runner.run_outputs import open_output, withdraw
 from run_batch.jobs.runner.share_lease import output_folder, share_lease
 from run_batch.jobs.runner.work_planning import failed_work, missing_work
@@ -179,3 +182,17 @@ def test_a_record_is_taken_over_from_a_job_that_has_left_nothing_and_runs_no_mor
         job.store.commit(0, pa.table({"text": ["x", "y"]}), {})
         with pytest.raises(JobError, match="another job"):
             record_job(job.store, job.identity, job.plan, job.source)
+
+
+def test_rows_of_a_retry_of_a_shard_that_was_made_anew_since_are_not_taken_for_those_of_this_one(
+    job: PreparedJob,
+) -> None:
+    committed = run(job, [result(row) for row in range(5)])
+    hashed, name = job_hash(job), segment_name(range(3), "all", "earlier")
+    journal = JournalWriter[JournalRow](job.store.journal_folder, lambda shard: name, hashed, encode_rows)
+    for row in (2, 3):  # row 2 had failed, then
+        journal.append(1, (1, Generation(row, ("t",), "stop", 3, 1)))
+    journal.close()
+    with share_lease(job.store, job.share) as lease:
+        found = resume(job, failed_work(job.store, committed), Claims(job.store.run_folder, lease))
+    assert set(found.results) == {3}
