@@ -109,7 +109,9 @@ class WorkerPool:
                 if connection is self._wake_read:
                     self._wake_read.recv_bytes()
                 else:
-                    self._collect(next(w for w in self._workers if w.connection is connection))
+                    # One that was replaced together with another has no connection any more.
+                    for worker in [w for w in self._workers if w.connection is connection]:
+                        self._collect(worker)
 
     def _hand_out(self) -> None:
         for _ in range(_BATCHES_PER_WORKER):
@@ -154,20 +156,34 @@ class WorkerPool:
 
     def _replace(self, dead: WorkerProcess) -> None:
         """Start another worker in the place of a dead one, and have its batches mapped again."""
-        dead.end()
-        if not dead.loaded and dead.process is not None:
-            self._starts_failed += 1
-            if self._starts_failed >= _STARTS_BEFORE_GIVING_UP:
-                code = dead.process.returncode
-                raise RunError(f"worker processes die while they start (exit code {code}); see the lines above")
-        if dead.batches and dead.loaded:
+        if dead.loaded and dead.batches:
             failure = self._pending.retry_suspect(dead.batches.popleft())
             if failure is not None:
                 self._mapped.put([failure], 0)
-        self._pending.retry(dead.batches)
-        dead.batches.clear()
+        lost = self._lost_with(dead)
+        for worker in lost:
+            worker.end()
+            self._pending.retry(worker.batches)
+            worker.batches.clear()
         self._count_busy()
-        (self._workers[self._workers.index(dead)],) = self._start(self._spec, 1)
+        original = dead.original or dead
+        if original in lost and not original.loaded and original.process is not None:
+            self._starts_failed += 1
+            if self._starts_failed >= _STARTS_BEFORE_GIVING_UP:
+                code = original.process.returncode
+                raise RunError(f"worker processes die while they start (exit code {code}); see the lines above")
+        for worker, successor in zip(lost, self._start(self._spec, len(lost)), strict=True):
+            self._workers[self._workers.index(worker)] = successor
+
+    def _lost_with(self, dead: WorkerProcess) -> list[WorkerProcess]:
+        """A dead worker; where it was to fork others, or to be forked, all of these: one process is started for them all.
+        One for each would import torch and vLLM as many times.
+        """
+        original = dead.original or dead
+        if dead.loaded or original.loaded:
+            return [dead]
+        group = [worker for worker in self._workers if worker is original or worker.original is original]
+        return [worker for worker in group if not worker.loaded]
 
     def _count_busy(self) -> None:
         self._busy_time.set_workers(sum(bool(worker.batches) for worker in self._workers))

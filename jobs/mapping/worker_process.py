@@ -39,6 +39,7 @@ class WorkerProcess:
         batches: sent to the worker and not returned yet, in the order in which it maps them.
         loaded: whether the worker has said that it is ready for batches.
         pidfd: refers to the process of a copy, once that is ready; a process id alone could be reused.
+        original: the worker that this one is a copy of; None for one that was started.
     """
 
     process: subprocess.Popen[bytes] | None
@@ -46,6 +47,7 @@ class WorkerProcess:
     batches: collections.deque[RowBatch] = field(default_factory=collections.deque)
     loaded: bool = False
     pidfd: int | None = None
+    original: "WorkerProcess | None" = None
 
     def ready(self, pid: int) -> None:
         """Note that the worker takes batches, and which process it is."""
@@ -86,4 +88,5 @@ def start_workers(spec: WorkerSpec, count: int) -> list[WorkerProcess]:
         theirs.close()
     first, *others = (ours for ours, _ in pipes)
     first.send_bytes(pickle.dumps(spec))
-    return [WorkerProcess(process, first), *(WorkerProcess(None, ours) for ours in others)]
+    original = WorkerProcess(process, first)
+    return [original, *(WorkerProcess(None, ours, original=original) for ours in others)]
