@@ -18,7 +18,7 @@ from run_batch.jobs.mapping.backpressure import MappedQueue
 from run_batch.jobs.mapping.busy_time import BusyTime
 from run_batch.jobs.mapping.pending_batches import PendingBatches
 from run_batch.jobs.mapping.worker_main import WorkerProblem, WorkerReady, WorkerSpec
-from run_batch.jobs.mapping.worker_process import StartWorkers, WorkerProcess, start_workers
+from run_batch.jobs.mapping.worker_process import StartWorkers, WorkerProcess, lost_with, start_workers
 
 BATCH_ROWS = 16
 # One that is being mapped and one behind it, so that a worker never waits for the next.
@@ -160,7 +160,7 @@ class WorkerPool:
             failure = self._pending.retry_suspect(dead.batches.popleft())
             if failure is not None:
                 self._mapped.put([failure], 0)
-        lost = self._lost_with(dead)
+        lost = lost_with(dead, self._workers)
         for worker in lost:
             worker.end()
             self._pending.retry(worker.batches)
@@ -174,16 +174,6 @@ class WorkerPool:
                 raise RunError(f"worker processes die while they start (exit code {code}); see the lines above")
         for worker, successor in zip(lost, self._start(self._spec, len(lost)), strict=True):
             self._workers[self._workers.index(worker)] = successor
-
-    def _lost_with(self, dead: WorkerProcess) -> list[WorkerProcess]:
-        """A dead worker; where it was to fork others, or to be forked, all of these: one process is started for them all.
-        One for each would import torch and vLLM as many times.
-        """
-        original = dead.original or dead
-        if dead.loaded or original.loaded:
-            return [dead]
-        group = [worker for worker in self._workers if worker is original or worker.original is original]
-        return [worker for worker in group if not worker.loaded]
 
     def _count_busy(self) -> None:
         self._busy_time.set_workers(sum(bool(worker.batches) for worker in self._workers))

@@ -7,7 +7,7 @@ import pickle
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, Pipe
 from typing import TypeAlias
@@ -68,6 +68,18 @@ class WorkerProcess:
             os.close(self.pidfd)
             self.pidfd = None
         self.connection.close()
+
+
+def lost_with(dead: WorkerProcess, workers: Sequence[WorkerProcess]) -> list[WorkerProcess]:
+    """A dead worker, with those that can come no more: where it was to fork others, or to be forked, all of these.
+
+    One process is to be started for them all: one for each would import torch and vLLM as many times.
+    """
+    original = dead.original or dead
+    if dead.loaded or original.loaded:
+        return [dead]
+    group = [worker for worker in workers if worker is original or worker.original is original]
+    return [worker for worker in group if not worker.loaded]
 
 
 StartWorkers: TypeAlias = Callable[[WorkerSpec, int], list[WorkerProcess]]
