@@ -26,6 +26,18 @@ def replace_file(path: Path, content: bytes, durable: bool = True) -> None:
     os.replace(temporary, path)
 
 
+def is_same_file(path: Path, descriptor: int) -> bool:
+    """Whether a path still leads to the file that this process has open; another may have taken its place.
+
+    Raises:
+        OSError: the path cannot be looked at.
+    """
+    try:
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
+
+
 def sync_folder(folder: Path) -> None:
     """Make what was created, renamed or removed in `folder` survive a power cut.
 

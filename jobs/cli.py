@@ -10,6 +10,7 @@ import click
 
 from run_batch.jobs.command import run_command
 from run_batch.jobs.job.config import JobConfig
+from run_batch.jobs.job.errors import EXIT_COMPLETE, EXIT_RUN_FAILED
 from run_batch.jobs.job.shares import WHOLE_JOB, Share
 from run_batch.jobs.machine.gpus import gpus_per_engine, take_own_gpus
 from run_batch.jobs.machine.slurm_environment import find_share
@@ -149,21 +150,24 @@ def try_rows(
 @_set_option
 @click.option("--json", "as_json", is_flag=True, help="One line of JSON.")
 @click.option("--watch", is_flag=True, help="Again every two seconds, until it is complete or idle for a minute.")
-def status(config_path: Path | None, overrides: tuple[str, ...], as_json: bool, watch: bool) -> None:
+@click.option("--verify", is_flag=True, help="Read every shard to its end; exit code 1 if one is missing or damaged.")
+def status(config_path: Path | None, overrides: tuple[str, ...], as_json: bool, watch: bool, verify: bool) -> None:
     """Rows done, failed and left; works while the job runs."""
+    if watch and verify:
+        raise click.UsageError("--watch and --verify exclude each other")
 
     def run(config: JobConfig, summary: Any) -> int:
         from run_batch.jobs.watch.status import read_status
 
         idle_since = time.monotonic()
         while True:
-            found = read_status(config)
+            found = read_status(config, verify)
             print(found.as_json() if as_json else found.as_text(), file=summary, flush=True)
             # An engine takes a while to load; a job of Slurm's waits in the queue.
-            if found.state == "running":
+            if found.state in ("loading", "running"):
                 idle_since = time.monotonic()
             if not watch or found.state == "complete" or time.monotonic() - idle_since > 60:
-                return 0
+                return EXIT_RUN_FAILED if verify and (found.missing or found.damaged) else EXIT_COMPLETE
             time.sleep(2)
 
     run_command(run, config_path, overrides, verbose=False)

@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import time
+from collections import defaultdict
 from dataclasses import asdict
 from pathlib import Path
 
@@ -68,10 +69,6 @@ class Claims:
                 pass  # released just now
         return number
 
-    def took_over(self, shard: int) -> bool:
-        """Whether a process that died had a claim on a shard that this process has."""
-        return self._numbers.get(shard, 0) > 0
-
     def is_free(self, shard: int) -> bool:
         """Whether `take` is likely to succeed for a shard that this process has not claimed."""
         number = 0
@@ -91,9 +88,26 @@ class Claims:
                 self._path(shard, n).unlink(missing_ok=True)
 
     def release_all(self) -> None:
-        """Give up all claims of this process."""
-        for shard in list(self._numbers):
-            self.release(shard)
+        """Give up all claims of this process, but those that others have gone past because it lost its lease."""
+        for shard, number in list(self._numbers.items()):
+            if self._path(shard, number + 1).exists():
+                del self._numbers[shard]
+            else:
+                self.release(shard)
+
+    def remove_dead(self) -> None:
+        """Remove the claims of dead processes on shards that no live one has a claim on.
+
+        Raises:
+            OSError: a claim cannot be read or removed.
+        """
+        claims: defaultdict[str, list[Path]] = defaultdict(list)
+        for path in self._folder.glob("[0-9]*.*"):
+            claims[path.stem].append(path)
+        for paths in claims.values():
+            if all(map(self._is_still_dead, paths)):
+                for path in paths:
+                    path.unlink(missing_ok=True)
 
     def _path(self, shard: int, number: int) -> Path:
         return self._folder / f"{shard}.{number}"
@@ -162,16 +176,6 @@ def _is_lost(lease: Path, holder: dict[str, object] | None) -> bool:
     except LeaseHeldError:
         return False
     return True
-
-
-def remove_claims(run_folder: Path) -> None:
-    """Remove all claims, which dead processes left behind; to be called once the job is complete.
-
-    Raises:
-        OSError: a claim cannot be removed.
-    """
-    for claim in (run_folder / _FOLDER).glob("*"):
-        claim.unlink(missing_ok=True)
 
 
 def remove_claims_folder(run_folder: Path) -> None:

@@ -19,6 +19,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from run_batch.io.coordination.process_identity import Holder, has_ended, is_of_this_machine, this_process
+from run_batch.io.files import is_same_file
 
 REFRESH_SECONDS = 5.0
 # A lease that was not touched for so long is stale: on another host, nothing else tells that its holder is dead.
@@ -86,14 +87,38 @@ def file_age(path: Path) -> float:
     Raises:
         FileNotFoundError: the file has been removed.
     """
-    probe = path.with_name(f".clock-{socket.gethostname()}-{os.getpid()}-{threading.get_ident()}.tmp")
+    return storage_time(path.parent) - path.stat().st_mtime
+
+
+def storage_time(folder: Path) -> float:
+    """The time by the clock that the file system sets file times by, in seconds since the epoch: that of a new file.
+
+    Raises:
+        OSError: no file can be made there.
+    """
+    probe = folder / f".clock-{socket.gethostname()}-{os.getpid()}-{threading.get_ident()}.tmp"
     descriptor = os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
     try:
         os.write(descriptor, b".")
-        return os.fstat(descriptor).st_mtime - path.stat().st_mtime
+        return os.fstat(descriptor).st_mtime
     finally:
         os.close(descriptor)
         probe.unlink(missing_ok=True)
+
+
+def last_lease(folder: Path, name: str) -> tuple[Holder | None, float] | None:
+    """Who has the lease of this name on a folder, or had it when it died, and when that was touched last (by the clock
+    of the storage); None where it was never taken, or has been released. Writes nothing.
+
+    Raises:
+        OSError: the folder cannot be read.
+    """
+    numbers = _numbers(folder, name)
+    try:
+        path = _file(folder, name, max(numbers)) if numbers else None
+        return (holder_of(path), path.stat().st_mtime) if path is not None else None
+    except FileNotFoundError:
+        return None
 
 
 def is_held(folder: Path, name: str) -> bool:
@@ -120,13 +145,6 @@ def _file(folder: Path, name: str, number: int) -> Path:
 def _numbers(folder: Path, name: str) -> list[int]:
     pattern = re.compile(rf"lease-{re.escape(name)}\.(\d+)")
     return [int(match[1]) for entry in os.scandir(folder) if (match := pattern.fullmatch(entry.name))]
-
-
-def _is_same(path: Path, descriptor: int) -> bool:
-    try:
-        return os.path.samestat(path.stat(), os.fstat(descriptor))
-    except FileNotFoundError:
-        return False
 
 
 class Lease:
@@ -205,9 +223,11 @@ class Lease:
     def release(self) -> None:
         """Give the lease up, so that others can take it; does nothing to the lease of another process."""
         self._released.set()
-        if self._path is not None and self._lost is None:
+        if self._path is not None and self._descriptor >= 0:
             with contextlib.suppress(OSError):
-                self._path.unlink()
+                # Once it was lost and its successor has ended, another process may have made a lease of this name.
+                if is_same_file(self._path, self._descriptor):
+                    self._path.unlink()
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
@@ -233,7 +253,7 @@ class Lease:
             raise
         # This process may have been slow: since it looked, created and wrote, others may have removed the file as stale
         # or created higher numbers.
-        is_there = _is_same(self._file(number), descriptor)
+        is_there = is_same_file(self._file(number), descriptor)
         if not is_there or max(self._numbers(), default=number) > number:
             if is_there:
                 self._file(number).unlink(missing_ok=True)

@@ -21,6 +21,7 @@ RUN_FOLDER = ".run_batch"
 SUCCESS = "_SUCCESS"
 _KEYS = b"run_batch."
 _ROW_GROUP_BYTES = 256 << 20
+_BATCH_ROWS = 1024
 _SHARD_NAME = re.compile(r"part-(\d{6,})\.parquet")
 # Names from before bookkeeping moved to `.run_batch/` and shards got six digits.
 _EARLIER_JOB_FILE = "_run/job.json"
@@ -29,6 +30,20 @@ _EARLIER_SHARD_NAME = re.compile(r"part-\d{5}\.parquet")
 
 class ShardError(Exception):
     """A committed shard cannot be read; the message names it and says what to do."""
+
+
+class DamagedShardError(ShardError):
+    """A committed shard is truncated or damaged, as against storage that fails.
+
+    Attributes:
+        reason: what is wrong with it.
+    """
+
+    def __init__(self, path: Path, reason: str) -> None:
+        self.reason = reason
+        super().__init__(
+            f"{path} cannot be read: {reason}. Once it is removed, run-batch --config generates its rows again"
+        )
 
 
 def is_shard_name(name: str) -> bool:
@@ -43,6 +58,7 @@ class ShardStore:
         folder: the results folder; holds the shards and `_SUCCESS`.
         run_folder: the folder of all other files, shared by all processes that work on the job.
         own_folder: the folder that unfinished shards are written to: `run_folder`, or one below it for each share.
+        journal_folder: the folder of the journals of all processes; made with the first one.
     """
 
     def __init__(self, folder: Path, own: str = "") -> None:
@@ -54,6 +70,7 @@ class ShardStore:
         self.folder = folder
         self.run_folder = folder / RUN_FOLDER
         self.own_folder = self.run_folder / own
+        self.journal_folder = self.run_folder / "journal"
 
     def is_writable(self) -> bool:
         """Whether `create` is likely to succeed; tried with a temporary file that has no name."""
@@ -131,6 +148,31 @@ class ShardStore:
             file = pq.ParquetFile(self.path(index), page_checksum_verification=True)
             return file.read([name for name in file.schema_arrow.names if columns is None or name in columns])
 
+    def count_rows(self, index: int, columns: Collection[str] | None = None) -> int:
+        """Read a committed shard to its end; how many rows it has.
+
+        Args:
+            columns: as in `read`.
+
+        Raises:
+            ShardError: the file cannot be read as Parquet, or is damaged.
+        """
+        with _reading(self.path(index)):
+            file = pq.ParquetFile(self.path(index), page_checksum_verification=True)
+            names = [name for name in file.schema_arrow.names if columns is None or name in columns]
+            return sum(batch.num_rows for batch in file.iter_batches(_BATCH_ROWS, columns=names))
+
+    def set_aside(self, index: int) -> None:
+        """Move a damaged shard out of the results, into a folder of `run_folder`.
+
+        Raises:
+            OSError: it cannot be moved.
+        """
+        folder = self.run_folder / "damaged"
+        folder.mkdir(exist_ok=True)
+        os.replace(self.path(index), folder / self.path(index).name)
+        sync_folder(self.folder)
+
     def commit(self, index: int, table: pa.Table, metadata: Mapping[str, str]) -> None:
         """Write a shard and rename it into place, over an earlier attempt; it survives a power cut from then on.
 
@@ -171,6 +213,15 @@ class ShardStore:
         replace_file(self.folder / SUCCESS, b"")
         sync_folder(self.folder)
 
+    def unmark_success(self) -> None:
+        """Remove `_SUCCESS`: a shard is not there any more.
+
+        Raises:
+            OSError: it cannot be removed.
+        """
+        (self.folder / SUCCESS).unlink(missing_ok=True)
+        sync_folder(self.folder)
+
     def is_complete(self) -> bool:
         """Whether `_SUCCESS` is there."""
         return (self.folder / SUCCESS).exists()
@@ -181,7 +232,8 @@ def _reading(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, pa.ArrowException) as error:
-        raise ShardError(
-            f"{path} cannot be read: {' '.join(str(error).split())}. Once it is removed (_SUCCESS with it), the same "
-            "command generates its rows again"
-        ) from None
+        reason = " ".join(str(error).split())
+        # Arrow raises an OSError of its own, without a number, for content that it cannot read.
+        if isinstance(error, OSError) and error.errno is not None:
+            raise ShardError(f"{path} cannot be read: {reason}") from None
+        raise DamagedShardError(path, reason) from None

@@ -8,6 +8,8 @@ import os
 import struct
 from pathlib import Path
 
+from run_batch.io.files import is_same_file
+
 _SLOT = struct.Struct("<q")
 
 
@@ -51,13 +53,15 @@ class RunningRows:
         os.pwrite(self._file, _SLOT.pack(0), slot * _SLOT.size)
 
     def close(self) -> None:
-        """Remove the file: this process exits, so no row has killed it.
+        """Remove the file: this process exits, so no row has killed it. That of a process which has taken over stays.
 
         Raises:
             OSError: the file cannot be removed.
         """
+        is_ours = is_same_file(self._path, self._file)
         os.close(self._file)
-        self._path.unlink(missing_ok=True)
+        if is_ours:
+            self._path.unlink(missing_ok=True)
 
 
 def read_running(path: Path) -> list[int] | None:

@@ -5,12 +5,15 @@
 
 import hashlib
 import json
+import time
 from dataclasses import dataclass
 from typing import Any
 
+from run_batch.io.coordination.lease import Lease, LeaseHeldError
 from run_batch.io.files import replace_file, sync_folder
 from run_batch.io.inputs.parquet import ParquetSource
 from run_batch.io.inputs.source import Source
+from run_batch.io.outputs.journal import SUFFIX
 from run_batch.io.outputs.shards import ShardStore
 from run_batch.io.secrets import hide_secrets
 from run_batch.jobs.job.chat_settings import chat_content
@@ -19,9 +22,12 @@ from run_batch.jobs.job.content import model_content, plugins_source, vllm_versi
 from run_batch.jobs.job.errors import JobError
 from run_batch.jobs.job.plan import Plan
 from run_batch.jobs.job.prompt_column import PromptColumn
+from run_batch.jobs.job.shares import begun_shares, is_running
 
 JOB_FILE = "job.json"
 INDEX_FILE = "input.json"
+# Pause between two looks while another process records the job.
+_RECORDING_SECONDS = 0.05
 
 # How names of the identity end whose values are digests, which tell people nothing.
 _CONTENTS = ("(its files)", "(their source)", "(its text)", "(their text)", "(their images)")
@@ -119,6 +125,32 @@ def check_same_job(store: ShardStore, identity: dict[str, Any]) -> bool:
     return True
 
 
+def is_recorded(store: ShardStore, identity: dict[str, Any]) -> bool:
+    """Whether the results folder was recorded for this job; not where no job is recorded, or one that this job may take
+    the folder over from: it has left no row, and none of its processes runs.
+
+    Raises:
+        JobError: another job has left rows there, or runs; lists the keys that changed.
+        OSError: the folder cannot be read.
+    """
+    while True:
+        before = read_recorded_job(store)
+        try:
+            return check_same_job(store, identity)
+        except JobError:
+            if _is_abandoned(store):
+                return False
+            # A process that runs may be of this job, and have taken the folder over just now.
+            if read_recorded_job(store) == before:
+                raise
+
+
+def _is_abandoned(store: ShardStore) -> bool:
+    if store.committed() or any(store.journal_folder.glob(f"*{SUFFIX}")):
+        return False
+    return not any(is_running(store.run_folder, share) for share in begun_shares(store.run_folder))
+
+
 def _show(identity: dict[str, Any], name: str) -> str:
     if name not in identity:
         return "(not set)"
@@ -134,13 +166,36 @@ def recorded_index(store: ShardStore) -> bytes:
 
 
 def record_job(store: ShardStore, identity: dict[str, Any], plan: Plan, source: Source) -> None:
-    """Write down which job this folder belongs to, once.
+    """Write down which job this folder belongs to, if that is not recorded yet; one process at a time does.
 
     Raises:
+        JobError: the folder belongs to another job.
         OSError: the folder cannot be written to.
     """
-    if (store.run_folder / JOB_FILE).exists():
-        return
+    lease = Lease(store.run_folder, "job")
+    while not is_recorded(store, identity):
+        try:
+            lease.take()
+        except LeaseHeldError:
+            time.sleep(_RECORDING_SECONDS)
+            continue
+        try:
+            if not is_recorded(store, identity):
+                _forget_job(store)
+                _record(store, identity, plan, source)
+        finally:
+            lease.release()
+
+
+def _forget_job(store: ShardStore) -> None:
+    """Remove what a job that has left no row has written besides: its scripts and their logs stay."""
+    for share in begun_shares(store.run_folder):
+        for path in (store.run_folder / share.folder).iterdir():
+            if path.is_file() and not path.name.startswith(("lease-", "submit-", ".")):
+                path.unlink(missing_ok=True)
+
+
+def _record(store: ShardStore, identity: dict[str, Any], plan: Plan, source: Source) -> None:
     if isinstance(source, ParquetSource):
         replace_file(store.run_folder / INDEX_FILE, source.index)
     content = {

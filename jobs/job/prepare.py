@@ -11,7 +11,7 @@ from run_batch.io.outputs.shards import ShardStore
 from run_batch.jobs.job.columns import check_columns
 from run_batch.jobs.job.config import JobConfig
 from run_batch.jobs.job.errors import JobError, RunError, storage_errors
-from run_batch.jobs.job.job_identity import check_same_job, job_identity, recorded_index
+from run_batch.jobs.job.job_identity import is_recorded, job_identity, recorded_index
 from run_batch.jobs.job.open_input import open_source
 from run_batch.jobs.job.plan import Plan, make_plan
 from run_batch.jobs.job.prompt_column import PromptColumn, find_prompt_column
@@ -66,10 +66,10 @@ def prepare(config: JobConfig, share: Share = WHOLE_JOB, *, writes: bool = True)
     identity = job_identity(config, source, prompt_column)
     if writes:
         with storage_errors(f"output.path {store.folder} cannot be read"):
-            is_recorded = check_same_job(store, identity)
+            known = is_recorded(store, identity)
         if not store.is_writable():
             raise JobError(f"output.path {config.output.path}: {store.folder} cannot be written to")
-        if not is_recorded:
+        if not known:
             check_ids(config, source, plan)
     return PreparedJob(config, source, plan, store, identity, share, prompt_column)
 

@@ -4,11 +4,13 @@ A share is a range of consecutive shards, so its process reads its part of the i
 ranges depend only on the number of shards and of shares: every process computes the same ones by itself.
 """
 
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from run_batch.io.coordination.lease import is_held
 from run_batch.jobs.job.errors import JobError
 
 SHARES_FOLDER = "shares"
@@ -57,6 +59,33 @@ def share_of(label: str) -> Share | None:
         return WHOLE_JOB
     match = re.fullmatch(r"(\d+)-of-(\d+)", label)
     return Share(int(match[1]), int(match[2])) if match and int(match[1]) < int(match[2]) else None
+
+
+def begun_shares(run_folder: Path) -> list[Share]:
+    """All shares that have ever been begun, and the whole job.
+
+    Args:
+        run_folder: the job's `.run_batch` folder.
+
+    Raises:
+        OSError: the folder cannot be read.
+    """
+    folder = run_folder / SHARES_FOLDER
+    labels = [entry.name for entry in os.scandir(folder)] if folder.is_dir() else []
+    return [WHOLE_JOB, *filter(None, map(share_of, labels))]
+
+
+def is_running(run_folder: Path, share: Share) -> bool:
+    """Whether a process works on a share, as far as can be told.
+
+    Args:
+        run_folder: the job's `.run_batch` folder.
+
+    Raises:
+        OSError: the folder cannot be read.
+    """
+    folder = run_folder / share.folder
+    return folder.is_dir() and is_held(folder, share.label)
 
 
 def files_of_shares(run_folder: Path, name: str) -> Iterator[Path]:

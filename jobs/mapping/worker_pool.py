@@ -18,7 +18,7 @@ from run_batch.jobs.mapping.backpressure import MappedQueue
 from run_batch.jobs.mapping.busy_time import BusyTime
 from run_batch.jobs.mapping.pending_batches import PendingBatches
 from run_batch.jobs.mapping.worker_main import WorkerProblem, WorkerReady, WorkerSpec
-from run_batch.jobs.mapping.worker_process import StartWorkers, WorkerProcess, start_workers
+from run_batch.jobs.mapping.worker_process import StartWorkers, WorkerProcess, lost_with, start_workers
 
 BATCH_ROWS = 16
 # One that is being mapped and one behind it, so that a worker never waits for the next.
@@ -112,7 +112,9 @@ class WorkerPool:
                 if connection is self._wake_read:
                     self._wake_read.recv_bytes()
                 else:
-                    self._collect(next(w for w in self._workers if w.connection is connection))
+                    # One that was replaced together with another has no connection any more.
+                    for worker in [w for w in self._workers if w.connection is connection]:
+                        self._collect(worker)
 
     def _hand_out(self) -> None:
         for _ in range(_BATCHES_PER_WORKER):
@@ -157,20 +159,24 @@ class WorkerPool:
 
     def _replace(self, dead: WorkerProcess) -> None:
         """Start another worker in the place of a dead one, and have its batches mapped again."""
-        dead.end()
-        if not dead.loaded and dead.process is not None:
-            self._starts_failed += 1
-            if self._starts_failed >= _STARTS_BEFORE_GIVING_UP:
-                code = dead.process.returncode
-                raise RunError(f"worker processes die while they start (exit code {code}); see the lines above")
-        if dead.batches and dead.loaded:
+        if dead.loaded and dead.batches:
             failure = self._pending.retry_suspect(dead.batches.popleft())
             if failure is not None:
                 self._mapped.put([failure], 0)
-        self._pending.retry(dead.batches)
-        dead.batches.clear()
+        lost = lost_with(dead, self._workers)
+        for worker in lost:
+            worker.end()
+            self._pending.retry(worker.batches)
+            worker.batches.clear()
         self._count_busy()
-        (self._workers[self._workers.index(dead)],) = self._start(self._spec, 1)
+        original = dead.original or dead
+        if original in lost and not original.loaded and original.process is not None:
+            self._starts_failed += 1
+            if self._starts_failed >= _STARTS_BEFORE_GIVING_UP:
+                code = original.process.returncode
+                raise RunError(f"worker processes die while they start (exit code {code}); see the lines above")
+        for worker, successor in zip(lost, self._start(self._spec, len(lost)), strict=True):
+            self._workers[self._workers.index(worker)] = successor
 
     def _count_busy(self) -> None:
         self._busy_time.set_workers(sum(bool(worker.batches) for worker in self._workers))

@@ -7,7 +7,7 @@ import pickle
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, Pipe
 from typing import TypeAlias
@@ -39,6 +39,7 @@ class WorkerProcess:
         batches: sent to the worker and not returned yet, in the order in which it maps them.
         loaded: whether the worker has said that it is ready for batches.
         pidfd: refers to the process of a copy, once that is ready; a process id alone could be reused.
+        original: the worker that this one is a copy of; None for one that was started.
     """
 
     process: subprocess.Popen[bytes] | None
@@ -46,6 +47,7 @@ class WorkerProcess:
     batches: collections.deque[RowBatch] = field(default_factory=collections.deque)
     loaded: bool = False
     pidfd: int | None = None
+    original: "WorkerProcess | None" = None
 
     def ready(self, pid: int) -> None:
         """Note that the worker takes batches, and which process it is."""
@@ -68,6 +70,18 @@ class WorkerProcess:
         self.connection.close()
 
 
+def lost_with(dead: WorkerProcess, workers: Sequence[WorkerProcess]) -> list[WorkerProcess]:
+    """A dead worker, with those that can come no more: where it was to fork others, or to be forked, all of these.
+
+    One process is to be started for them all: one for each would import torch and vLLM as many times.
+    """
+    original = dead.original or dead
+    if dead.loaded or original.loaded:
+        return [dead]
+    group = [worker for worker in workers if worker is original or worker.original is original]
+    return [worker for worker in group if not worker.loaded]
+
+
 StartWorkers: TypeAlias = Callable[[WorkerSpec, int], list[WorkerProcess]]
 
 
@@ -86,4 +100,5 @@ def start_workers(spec: WorkerSpec, count: int) -> list[WorkerProcess]:
         theirs.close()
     first, *others = (ours for ours, _ in pipes)
     first.send_bytes(pickle.dumps(spec))
-    return [WorkerProcess(process, first), *(WorkerProcess(None, ours) for ours in others)]
+    original = WorkerProcess(process, first)
+    return [original, *(WorkerProcess(None, ours, original=original) for ours in others)]

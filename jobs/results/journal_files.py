@@ -8,7 +8,7 @@ import os
 import re
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,10 +35,6 @@ class Segment:
     writer: str
 
 
-def journal_folder(store: ShardStore) -> Path:
-    return store.run_folder / "journal"
-
-
 def writer_name() -> str:
     """A name for this process that no other one has, on any machine, at any time."""
     return f"{socket.gethostname()}-{os.getpid()}-{time.time_ns()}"
@@ -55,8 +51,7 @@ def segments(store: ShardStore) -> list[Segment]:
     Raises:
         OSError: the folder cannot be read.
     """
-    folder = journal_folder(store)
-    paths = sorted(folder.glob(f"*{SUFFIX}")) if folder.is_dir() else []
+    paths = sorted(store.journal_folder.glob(f"*{SUFFIX}")) if store.journal_folder.is_dir() else []
     matches = [(path, _SEGMENT_NAME.fullmatch(path.name)) for path in paths]
     return [
         Segment(path, range(int(match[1]), int(match[2]) + 1), match[3], match[4]) for path, match in matches if match
@@ -73,9 +68,21 @@ def read_rows(segment: Segment, job_hash: str) -> Iterator[JournalRow]:
         yield from decode_rows(payload)
 
 
-def remove_journals(store: ShardStore) -> None:
-    """Remove all journals: every shard is committed."""
-    folder = journal_folder(store)
-    if folder.is_dir():
-        for path in folder.glob(f"*{SUFFIX}"):
-            path.unlink(missing_ok=True)
+def remove_settled(
+    store: ShardStore, job_hash: str, is_running: Callable[[str], bool], is_left: Callable[[JournalRow], bool]
+) -> None:
+    """Remove the journal files of dead processes that hold nothing that is still to be committed.
+
+    Args:
+        is_running: whether a process works on the share with this label; its files are left alone.
+        is_left: whether a row is still to be committed.
+
+    Raises:
+        OSError: a file cannot be read or removed.
+    """
+    # Listed before anybody is asked for: a file of this list whose share has no process is a dead one's.
+    found = segments(store)
+    running = {label: is_running(label) for label in {segment.label for segment in found}}
+    for segment in found:
+        if not running[segment.label] and not any(map(is_left, read_rows(segment, job_hash))):
+            segment.path.unlink(missing_ok=True)

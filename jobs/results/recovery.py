@@ -23,19 +23,26 @@ class Recovered:
 
 
 def recover(
-    store: ShardStore, job_hash: str, plan: Plan, shards: range, attempt_of: Callable[[int], int | None]
+    store: ShardStore,
+    job_hash: str,
+    plan: Plan,
+    shards: range,
+    attempt_of: Callable[[int], int | None],
+    is_wanted: Callable[[Segment], bool] = lambda segment: True,
 ) -> Recovered:
     """Read what journals hold of consecutive shards.
 
     Args:
         attempt_of: for a shard that is to be committed, how often it has been so before; None for all others.
+        is_wanted: asked for each journal file that may have rows of these shards, before it is read.
 
     Raises:
         OSError: the folder cannot be read.
     """
     found = Recovered()
     for segment in segments(store):
-        if segment.shards.start >= shards.stop or segment.shards.stop <= shards.start:
+        is_outside = segment.shards.start >= shards.stop or segment.shards.stop <= shards.start
+        if is_outside or not is_wanted(segment):
             continue
         seen: set[int] = set()
         for attempt, result in read_rows(segment, job_hash):

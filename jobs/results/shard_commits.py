@@ -186,9 +186,10 @@ class CommittedShards:
         rows_failed: those of them with an error.
         rows_truncated: those of them whose generation ended by `length`.
         rows_matching, rows_mismatching: those of them with the text that `errors.expected_column` has, or another one.
+        damaged: those of them that are there and count as missing.
     """
 
-    def __init__(self, store: ShardStore, plan: Plan, shards: range) -> None:
+    def __init__(self, store: ShardStore, plan: Plan, shards: range, damaged: Iterable[int] = ()) -> None:
         """Read what is committed now.
 
         Raises:
@@ -197,6 +198,7 @@ class CommittedShards:
         """
         self._store, self.plan, self._shards = store, plan, shards
         self._commits: dict[int, Commit] = {}
+        self.damaged = set(damaged)
         self.rows = plan.rows_in(shards)
         self.rows_done = self.rows_failed = self.rows_truncated = 0
         self.rows_matching = self.rows_mismatching = 0
@@ -209,7 +211,7 @@ class CommittedShards:
             ShardError: a shard cannot be read.
             OSError: the folder cannot be read.
         """
-        there = {shard for shard in self._store.committed() if shard in self._shards}
+        there = {shard for shard in self._store.committed() if shard in self._shards} - self.damaged
         for shard in self._commits.keys() - there:
             self._count(self._commits.pop(shard), -1)
         for commit in read_commits(self._store, there - self._commits.keys()).values():

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 
 import msgspec
 
@@ -16,14 +17,29 @@ from run_batch.jobs.results.shard_commits import Commit, count_results, footer_o
 from run_batch.jobs.results.result_table import ShardTables, generations
 
 
+@dataclass(slots=True)
+class OpenRows:
+    """The finished rows of a shard that is not committed yet, those of them with an error, and those whose generation
+    ended by `length`.
+    """
+
+    rows: int = 0
+    failed: int = 0
+    truncated: int = 0
+
+    def count(self, result: RowResult) -> None:
+        """Count one more row."""
+        self.rows += 1
+        self.failed += isinstance(result, RowFailure)
+        self.truncated += is_truncated(result)
+
+
 class ShardWriter:
     """Holds the rows of unfinished shards, and writes whole shards in a thread of its own.
 
     Attributes:
         seconds: spent on writing so far.
-        rows_added, failed_added, truncated_added: rows taken so far, those of them with an error, and those whose
-            generation ended by `length`.
-        rows_committed, failed_committed, truncated_committed: those of them in committed shards.
+        rows_committed: rows taken so far that are in committed shards.
     """
 
     def __init__(
@@ -50,13 +66,17 @@ class ShardWriter:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="shard-writer")
         self._writing: list[Future[None]] = []
         self.seconds = 0.0
-        self.rows_added = self.failed_added = self.truncated_added = 0
-        self.rows_committed = self.failed_committed = self.truncated_committed = 0
+        self.rows_committed = 0
+        self._counts: dict[int, OpenRows] = {}
 
     @property
     def queued(self) -> int:
         """Whole shards that are not on disk yet."""
         return len(self._writing)
+
+    def open_rows(self) -> dict[int, OpenRows]:
+        """What is finished of each shard that is not committed yet."""
+        return self._counts.copy()
 
     def add(self, result: RowResult) -> None:
         """Take one finished row.
@@ -67,9 +87,7 @@ class ShardWriter:
         shard = self._work.plan.shard_of(result.row)
         rows = self._open.setdefault(shard, {})
         rows[result.row] = result
-        self.rows_added += 1
-        self.failed_added += isinstance(result, RowFailure)
-        self.truncated_added += is_truncated(result)
+        self._counts.setdefault(shard, OpenRows()).count(result)
         if len(rows) == len(self._work.rows(shard)):
             del self._open[shard]
             self._writing.append(self._thread.submit(self._commit, shard, rows))
@@ -98,8 +116,7 @@ class ShardWriter:
             raise storage_failed(f"shard {shard} cannot be written to {self._store.folder}", error) from error
         self.seconds += time.monotonic() - started
         self.rows_committed += len(results)
-        self.failed_committed += sum(isinstance(result, RowFailure) for result in results.values())
-        self.truncated_committed += sum(map(is_truncated, results.values()))
+        del self._counts[shard]
 
     def _write(self, shard: int, results: Mapping[int, RowResult]) -> Commit:
         rows, attempt = self._work.plan.rows(shard), self._work.attempt(shard)

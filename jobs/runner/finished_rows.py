@@ -81,15 +81,9 @@ class FinishedRows:
             running = engine.running
             waiting = engine.unfinished - running
             self.metrics.write(pool.counts(), waiting, running, self._writer.seconds, self._writer.queued)
-        self._count_open()
+        self.progress.open_rows = self._writer.open_rows()
         self.progress.total = self._rows + rows_stolen
         self.progress.tick(self.metrics.bottleneck)
-
-    def _count_open(self) -> None:
-        """Tell progress how many finished rows are in shards that are not committed yet."""
-        self.progress.rows_open = self._writer.rows_added - self._writer.rows_committed
-        self.progress.failed_open = self._writer.failed_added - self._writer.failed_committed
-        self.progress.truncated_open = self._writer.truncated_added - self._writer.truncated_committed
 
     @property
     def has_texts(self) -> bool:
@@ -108,13 +102,16 @@ class FinishedRows:
             committed: of the share.
             folder: of the results.
         """
-        self._count_open()
         progress = self.progress
+        progress.open_rows = self._writer.open_rows()
+        left = progress.open_rows.values()
         # Other processes may have done some of the share's shards, and this one some of theirs.
         progress.total = committed.rows
-        progress.done = min(committed.rows_done + progress.rows_open, progress.total)
-        progress.failed = committed.rows_failed + (0 if self._work.retried else progress.failed_open)
-        progress.truncated = committed.rows_truncated + progress.truncated_open
+        progress.done = min(committed.rows_done + sum(shard.rows for shard in left), progress.total)
+        progress.failed = committed.rows_failed
+        if not self._work.retried:
+            progress.failed += sum(shard.failed for shard in left)
+        progress.truncated = committed.rows_truncated + sum(shard.truncated for shard in left)
         progress.write(running=False)
         return progress.summary(folder) + accuracy(committed)
 

@@ -7,17 +7,19 @@ import contextlib
 import json
 import sys
 import time
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 
-from run_batch.io.coordination.claims import remove_claims
+from run_batch.io.coordination.claims import Claims
 from run_batch.io.coordination.lease import Lease, LeaseHeldError
 from run_batch.io.files import replace_file
-from run_batch.io.outputs.shards import ShardStore
 from run_batch.jobs.job.errors import EXIT_COMPLETE, EXIT_TOO_MANY_FAILURES, are_too_many, storage_errors
-from run_batch.jobs.job.plan import Plan
-from run_batch.jobs.job.shares import LOOK_SECONDS, files_of_shares
-from run_batch.jobs.results.journal_files import remove_journals
-from run_batch.jobs.results.shard_commits import CommittedShards, errors_by_kind, read_commits
+from run_batch.jobs.job.job_identity import job_hash
+from run_batch.jobs.job.prepare import PreparedJob
+from run_batch.jobs.job.shares import LOOK_SECONDS, files_of_shares, is_running, share_of
+from run_batch.jobs.results.journal_files import remove_settled
+from run_batch.jobs.results.journal_rows import JournalRow
+from run_batch.jobs.results.shard_commits import Commit, CommittedShards, errors_by_kind, read_commits
 
 SUMMARY_FILE = "summary.json"
 
@@ -45,7 +47,7 @@ class JobSummary:
     completed: float
 
 
-def complete_job(store: ShardStore, plan: Plan, again: bool) -> None:
+def complete_job(job: PreparedJob, again: bool) -> None:
     """Where all shards are committed: write `summary.json` and `_SUCCESS`, once.
 
     Args:
@@ -55,9 +57,10 @@ def complete_job(store: ShardStore, plan: Plan, again: bool) -> None:
         RunError: the output folder cannot be written to.
         ShardError: a shard cannot be read.
     """
+    store = job.store
     with storage_errors(f"_SUCCESS cannot be written to {store.folder}"):
-        if (again or not store.is_complete()) and len(store.committed()) == plan.num_shards:
-            _complete(store, plan, again)
+        if (again or not store.is_complete()) and len(store.committed()) == job.plan.num_shards:
+            _complete(job, again)
 
 
 def exit_code(committed: CommittedShards, max_fraction: float) -> int:
@@ -71,15 +74,18 @@ def exit_code(committed: CommittedShards, max_fraction: float) -> int:
     return EXIT_TOO_MANY_FAILURES
 
 
-def _complete(store: ShardStore, plan: Plan, again: bool) -> None:
+def _complete(job: PreparedJob, again: bool) -> None:
+    store = job.store
     lease = Lease(store.run_folder, "complete")
     _wait_for(lease)
     try:
         if store.is_complete() and not again:
             return
-        replace_file(store.run_folder / SUMMARY_FILE, json.dumps(asdict(_summary(store, plan)), indent=1).encode())
+        commits = read_commits(store, store.committed())
+        summary = _summary(commits.values())
+        replace_file(store.run_folder / SUMMARY_FILE, json.dumps(asdict(summary), indent=1).encode())
         store.mark_success()
-        _clean_up(store)
+        _clean_up(job, commits, Claims(store.run_folder, lease))
     finally:
         lease.release()
 
@@ -94,11 +100,10 @@ def _wait_for(lease: Lease) -> None:
             time.sleep(LOOK_SECONDS)
 
 
-def _summary(store: ShardStore, plan: Plan) -> JobSummary:
-    commits = read_commits(store, store.committed()).values()
+def _summary(commits: Collection[Commit]) -> JobSummary:
     errors = errors_by_kind(commits)
     return JobSummary(
-        rows=plan.num_rows,
+        rows=sum(commit.rows for commit in commits),
         failed=sum(errors.values()),
         truncated=sum(commit.truncated for commit in commits),
         errors=dict(errors),
@@ -110,10 +115,24 @@ def _summary(store: ShardStore, plan: Plan) -> JobSummary:
     )
 
 
-def _clean_up(store: ShardStore) -> None:
-    """Remove what only an incomplete job needs. What cannot be removed stays, and does no harm."""
+def _clean_up(job: PreparedJob, commits: Mapping[int, Commit], claims: Claims) -> None:
+    """Remove what dead processes have left and nobody needs. What cannot be removed stays, and does no harm.
+
+    Other shares may run with `--retry-failed` now, or have been interrupted: what they have finished is kept.
+    """
+    folder = job.store.run_folder
+
+    def has_process(label: str) -> bool:
+        share = share_of(label)
+        return share is not None and is_running(folder, share)
+
+    def is_left(row: JournalRow) -> bool:
+        attempt, result = row
+        return attempt > commits[job.plan.shard_of(result.row)].attempt
+
     with contextlib.suppress(OSError):
-        remove_journals(store)
-        remove_claims(store.run_folder)
-        for leftover in files_of_shares(store.run_folder, "part-*.tmp"):
-            leftover.unlink(missing_ok=True)
+        remove_settled(job.store, job_hash(job.identity), has_process, is_left)
+        claims.remove_dead()
+        for leftover in list(files_of_shares(folder, "part-*.tmp")):
+            if not has_process(leftover.parent.name):
+                leftover.unlink(missing_ok=True)

@@ -62,7 +62,7 @@ class Pipeline:
         self._place_failures = place_failures
         self._resumed = resume(job, work, claims)
         self._assignment = ShardAssignment(work, job.share, job.store, claims)
-        self._recovery = ShardRecovery(job, work, claims, self._resumed.results)
+        self._recovery = ShardRecovery(job, work, self._resumed.results)
         self._work = work
         self._rows_read = self._rows_taken = 0
         self._input_done = False

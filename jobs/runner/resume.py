@@ -17,6 +17,7 @@ from run_batch.jobs.job.job_identity import job_hash
 from run_batch.jobs.job.prepare import PreparedJob
 from run_batch.jobs.job.rows import RowResult
 from run_batch.jobs.job.work import Work
+from run_batch.jobs.results.journal_files import Segment
 from run_batch.jobs.results.recovery import recover
 from run_batch.jobs.runner.work_planning import next_attempt
 
@@ -54,7 +55,7 @@ def resume(job: PreparedJob, work: Work, claims: Claims) -> Resumed:
 
     try:
         found = recover(store, job_hash(job.identity), job.plan, job.shards, attempt_of)
-        results = _of_claimed_shards(found.results, job, claims)
+        results = _of_claimed_shards(_of_work(found.results, work), job, claims)
         suspects = Suspects(store.own_folder / f"suspects-{label}.json")
         suspects.keep_only(is_left)
         running = [row for row in read_running(note_file) or [] if is_left(row)]
@@ -67,6 +68,14 @@ def resume(job: PreparedJob, work: Work, claims: Claims) -> Resumed:
     return Resumed(results, adopted, suspects, note_file)
 
 
+def _of_work(results: dict[int, RowResult], work: Work) -> dict[int, RowResult]:
+    """Those of some rows that are to be generated: an interrupted retry may be of a shard that was made anew since."""
+    if not work.retried:
+        return results
+    wanted = {row for rows in work.retried.values() for row in rows}
+    return {row: result for row, result in results.items() if row in wanted}
+
+
 def _of_claimed_shards(results: dict[int, RowResult], job: PreparedJob, claims: Claims) -> dict[int, RowResult]:
     """Claim the shards of some rows; the rows of those that no other process works on."""
     ours = {shard: claims.take(shard) for shard in {job.plan.shard_of(row) for row in results}}
@@ -74,19 +83,21 @@ def _of_claimed_shards(results: dict[int, RowResult], job: PreparedJob, claims: 
 
 
 class ShardRecovery:
-    """Finished rows of each shard whose turn comes, from the journals of earlier runs and of processes that have died.
+    """Finished rows of each shard whose turn comes, from the journals of earlier runs and of other processes: one that
+    helped with the shard may have ended meanwhile, in good order or not.
 
     Attributes:
-        late: rows that were found when their shard was taken over from a process that died while this one ran.
+        late: rows that were found when the turn of their shard came.
     """
 
-    def __init__(self, job: PreparedJob, work: Work, claims: Claims, results: dict[int, RowResult]) -> None:
+    def __init__(self, job: PreparedJob, work: Work, results: dict[int, RowResult]) -> None:
         """Start from what is recovered before the first shard is given out.
 
         Args:
             results: by row.
         """
-        self._job, self._work, self._claims, self._results = job, work, claims, results
+        self._job, self._work, self._results = job, work, results
+        self._read: dict[Path, tuple[int, set[int]]] = {}
         self.late: queue.SimpleQueue[dict[int, RowResult]] = queue.SimpleQueue()
 
     def rows(self, shard: int) -> dict[int, RowResult]:
@@ -97,12 +108,30 @@ class ShardRecovery:
         """
         rows = self._job.plan.rows(shard)
         known = {row: self._results[row] for row in rows if row in self._results}
-        if known or not self._claims.took_over(shard):
+        if known:
             return known
         job = self._job
         attempt = next_attempt(self._work, job.store, shard)
         alone = range(shard, shard + 1)
-        found = recover(job.store, job_hash(job.identity), job.plan, alone, lambda _: attempt).results
-        if found:
-            self.late.put(found)
-        return found
+        sizes: dict[Path, int] = {}
+
+        def is_wanted(segment: Segment) -> bool:
+            if shard in job.shards and segment.label == job.share.label:
+                return False  # of an earlier run of the share, and read when this one began, or of this one
+            sizes[segment.path] = _size(segment.path)
+            size, shards = self._read.get(segment.path, (-1, set()))
+            return sizes[segment.path] != size or shard in shards
+
+        found = recover(job.store, job_hash(job.identity), job.plan, alone, lambda _: attempt, is_wanted)
+        self._read.update({segment.path: (sizes[segment.path], shards) for segment, shards in found.segments})
+        rows_found = _of_work(found.results, self._work)
+        if rows_found:
+            self.late.put(rows_found)
+        return rows_found
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:  # its rows are committed
+        return 0

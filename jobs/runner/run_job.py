@@ -4,8 +4,7 @@ import functools
 import gc
 import json
 import sys
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import TextIO
 
@@ -15,23 +14,23 @@ from run_batch.io.outputs.shards import ShardError
 from run_batch.jobs.engine.vllm_engine import Engine
 from run_batch.jobs.job.config import JobConfig
 from run_batch.jobs.job.errors import EXIT_INTERRUPTED, Interrupted, JobError, RunError, storage_errors
-from run_batch.jobs.job.job_identity import job_hash
+from run_batch.jobs.job.job_identity import job_hash, record_job
 from run_batch.jobs.job.prepare import PreparedJob
 from run_batch.jobs.job.work import Work
 from run_batch.jobs.machine.stop_signals import StopRequest
-from run_batch.jobs.results.shard_commits import CommittedShards, read_commit
+from run_batch.jobs.results.shard_commits import CommittedShards
+from run_batch.jobs.runner.damaged_shards import damaged_shards, set_aside, tell_missing
 from run_batch.jobs.runner.finished_rows import FinishedRows
 from run_batch.jobs.runner.job_completion import complete_job, exit_code
 from run_batch.jobs.runner.pipeline import Pipeline
 from run_batch.jobs.runner.place_failures import PlaceError, PlaceFailures
 from run_batch.jobs.runner.run_outputs import open_output, withdraw
 from run_batch.jobs.runner.shard_assignment import next_work
-from run_batch.jobs.runner.share_lease import share_lease
+from run_batch.jobs.runner.share_lease import output_folder, share_lease
 from run_batch.jobs.runner.work_planning import failed_work
 from run_batch.jobs.runner.work_stealing import can_steal
 
 EngineFactory = Callable[[JobConfig], Engine]
-_READERS = 16
 
 
 def run_job(
@@ -58,8 +57,9 @@ def run_job(
     """
     try:
         with _reading(job):
-            committed = CommittedShards(job.store, job.plan, job.shards)
-        run = _Run(job, committed, start_engine or start_vllm, quiet, summary, retry_failed)
+            damaged = damaged_shards(job)
+            committed = CommittedShards(job.store, job.plan, job.shards, damaged)
+        run = _Run(job, committed, damaged, start_engine or start_vllm, quiet, summary, retry_failed)
         return run.retry() if retry_failed else run.resume()
     except Interrupted:
         print("interrupted; run the same command again to go on", file=sys.stderr)
@@ -95,12 +95,13 @@ class _Run:
         self,
         job: PreparedJob,
         committed: CommittedShards,
+        damaged: Mapping[int, str],
         start_engine: EngineFactory,
         quiet: bool,
         summary: TextIO,
         retry_failed: bool,
     ) -> None:
-        self._job, self._committed = job, committed
+        self._job, self._committed, self._damaged = job, committed, damaged
         self._start_engine, self._quiet, self._summary = start_engine, quiet, summary
         self._stop = StopRequest()
         # Rows that have failed already may well fail again: that tells nothing of the place of a retry.
@@ -111,35 +112,47 @@ class _Run:
         """Generate what is missing, then help other shares, until nothing is left."""
         job, committed = self._job, self._committed
         with _reading(job):
+            tell_missing(job.store, job.plan)
             has_work = bool(committed.missing()) or can_steal(job.store, job.plan, job.share)
         if not has_work:
             return self._nothing_to_do(f"all {committed.rows} rows are done already")
-        with self._stop.listening(), share_lease(job.store, job.share) as lease:
-            claims = Claims(job.store.run_folder, lease)
-            try:
-                while work := self._next_work(claims):
-                    is_done = self._do(work, claims, lease)
-                    if not is_done or (self._stop.requested and committed.missing()):
-                        raise Interrupted
-                    if self._stop.requested:
-                        break
-                    self._stop.loading = True
-            except (JobError, PlaceError):
-                claims.release_all()
-                withdraw(job.store)
-                raise
-            finally:
-                claims.release_all()
+        with self._stop.listening(), output_folder(job.store):
+            # Before anything is loaded: two jobs that are started in one folder find each other in time.
+            with storage_errors(f"output.path {job.store.folder} cannot be written to"):
+                record_job(job.store, job.identity, job.plan, job.source)
+            with share_lease(job.store, job.share) as lease:
+                self._generate_missing(lease)
         return self._end(rewritten=False)
+
+    def _generate_missing(self, lease: Lease) -> None:
+        job, committed = self._job, self._committed
+        claims = Claims(job.store.run_folder, lease)
+        try:
+            set_aside(job, claims, self._damaged)
+            committed.damaged.clear()
+            while work := self._next_work(claims):
+                is_done = self._do(work, claims, lease)
+                if not is_done or (self._stop.requested and committed.missing()):
+                    raise Interrupted
+                if self._stop.requested:
+                    break
+                self._stop.loading = True
+        except (JobError, PlaceError):
+            claims.release_all()
+            withdraw(job)
+            raise
+        finally:
+            claims.release_all()
 
     def retry(self) -> int:
         """Generate the failed rows of committed shards again."""
         job, committed = self._job, self._committed
         if committed.missing():
-            raise JobError("--retry-failed needs a complete job: run the same command without it first")
+            why = "".join(f"; {job.store.path(shard)} is damaged: {why}" for shard, why in self._damaged.items())
+            raise JobError(f"--retry-failed needs a complete job: run the same command without it first{why}")
         if not committed.rows_failed:
             return self._nothing_to_do("no row has failed")
-        with self._stop.listening(), share_lease(job.store, job.share) as lease:
+        with self._stop.listening(), output_folder(job.store), share_lease(job.store, job.share) as lease:
             claims = Claims(job.store.run_folder, lease)
             try:
                 if not self._do(failed_work(job.store, committed), claims, lease):
@@ -173,16 +186,11 @@ class _Run:
         return left == 0
 
     def _nothing_to_do(self, why: str) -> int:
-        """Look at each shard of the share once: one that is cut off or damaged is reported, and not counted as done."""
-        store = self._job.store
-        with ThreadPoolExecutor(max_workers=_READERS) as pool:
-            for _ in pool.map(lambda shard: read_commit(store, shard), self._job.shards):
-                pass
-        print(f"{why}; results in {store.folder}", file=self._summary)
+        print(f"{why}; results in {self._job.store.folder}", file=self._summary)
         return self._end(rewritten=False)
 
     def _end(self, rewritten: bool) -> int:
-        complete_job(self._job.store, self._job.plan, again=rewritten)
+        complete_job(self._job, again=rewritten)
         return exit_code(self._committed, self._job.config.errors.max_fraction)
 
 

@@ -5,12 +5,11 @@ from collections.abc import Mapping
 
 from run_batch.io.coordination.claims import Claims, claimed
 from run_batch.io.outputs.journal import JournalWriter
-from run_batch.io.outputs.shards import ShardStore
-from run_batch.jobs.job.errors import storage_errors
-from run_batch.jobs.job.job_identity import INDEX_FILE, JOB_FILE, job_hash, record_job
+from run_batch.jobs.job.errors import JobError, storage_errors
+from run_batch.jobs.job.job_identity import INDEX_FILE, JOB_FILE, check_same_job, job_hash, record_job
 from run_batch.jobs.job.prepare import PreparedJob
 from run_batch.jobs.job.work import Work
-from run_batch.jobs.results.journal_files import journal_folder, segment_name, segments, writer_name
+from run_batch.jobs.results.journal_files import segment_name, segments, writer_name
 from run_batch.jobs.results.journal_rows import JournalRow, encode_rows
 from run_batch.jobs.results.result_table import ShardTables
 from run_batch.jobs.results.shard_commits import Commit, CommittedShards
@@ -37,13 +36,15 @@ def open_output(
         quiet: show no progress.
 
     Raises:
+        JobError: the folder belongs to another job by now.
         RunError: the folder cannot be written to.
     """
     store, writer = job.store, writer_name()
     with storage_errors(f"output.path {store.folder} cannot be written to"):
         store.discard_unfinished()
-        if not journal_folder(store).is_dir():  # asked first: a thousand shares need not try to make it
-            journal_folder(store).mkdir(exist_ok=True)
+        if not store.journal_folder.is_dir():  # asked first: a thousand shares need not try to make it
+            store.journal_folder.mkdir(exist_ok=True)
+        # Recorded before anything was loaded; since then, a share that could not begin may have withdrawn the record.
         record_job(store, job.identity, job.plan, job.source)
     journal = _open_journal(job, writer)
 
@@ -57,6 +58,7 @@ def open_output(
     done, failed = committed.rows_done - retried, committed.rows_failed - retried
     file, truncated = store.own_folder / PROGRESS_FILE, committed.rows_truncated
     progress = Progress(committed.rows, done, failed, truncated, file, writer, quiet)
+    progress.write()
     return FinishedRows(work, journal, shards, progress, Metrics(store.own_folder / METRICS_FILE))
 
 
@@ -67,17 +69,21 @@ def _open_journal(job: PreparedJob, writer: str) -> JournalWriter[JournalRow]:
         shards = job.shards if shard in job.shards else range(shard, shard + 1)
         return segment_name(shards, job.share.label, writer)
 
-    return JournalWriter[JournalRow](journal_folder(job.store), segment, job_hash(job.identity), encode_rows)
+    return JournalWriter[JournalRow](job.store.journal_folder, segment, job_hash(job.identity), encode_rows)
 
 
-def withdraw(store: ShardStore) -> None:
+def withdraw(job: PreparedJob) -> None:
     """Remove what a job that could not begin has written, so that the corrected job may take its folder.
 
-    Nothing is removed once there are results, or while other processes work on the job.
+    Nothing is removed once there are results, while other processes work on the job, or where another job is recorded.
     """
-    with contextlib.suppress(OSError):
+    store = job.store
+    with contextlib.suppress(OSError, JobError):
         if store.committed() or claimed(store.run_folder) or segments(store):
             return
-        for name in (JOB_FILE, INDEX_FILE, PROGRESS_FILE, METRICS_FILE):
+        if check_same_job(store, job.identity):
+            for name in (JOB_FILE, INDEX_FILE):
+                (store.run_folder / name).unlink(missing_ok=True)
+        for name in (PROGRESS_FILE, METRICS_FILE):
             (store.own_folder / name).unlink(missing_ok=True)
-        journal_folder(store).rmdir()
+        store.journal_folder.rmdir()

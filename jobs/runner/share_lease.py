@@ -9,24 +9,41 @@ from collections.abc import Iterator
 from run_batch.io.coordination.claims import remove_claims_folder
 from run_batch.io.coordination.lease import Lease, LeaseHeldError
 from run_batch.io.outputs.shards import ShardStore
-from run_batch.jobs.job.errors import RunError, storage_failed
+from run_batch.jobs.job.errors import RunError, storage_errors, storage_failed
 from run_batch.jobs.job.shares import LOOK_SECONDS, Share
 
 
 @contextlib.contextmanager
+def output_folder(store: ShardStore) -> Iterator[None]:
+    """Create the output folder. One that is still empty at the end, because the job did not start, is removed.
+
+    Raises:
+        RunError: it cannot be created.
+    """
+    made = []
+    try:
+        with storage_errors(f"output.path {store.folder} cannot be written to"):
+            made = store.create()
+        yield
+    finally:
+        if store.run_folder in made:
+            remove_claims_folder(store.run_folder)
+        for folder in reversed(made):
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+
+
+@contextlib.contextmanager
 def share_lease(store: ShardStore, share: Share) -> Iterator[Lease]:
-    """Hold the lease on a share. An output folder that is still empty at the end, because the job did not start, is
-    removed.
+    """Hold the lease on a share, in an output folder that is there.
 
     Raises:
         RunError: another run works on the share. Not a JobError: nothing is wrong with the job, and the same command
             goes on with it later.
     """
     lease = Lease(store.own_folder, share.label)
-    made = []
     try:
         try:
-            made = store.create()
             dead = _take(lease, share)
         except OSError as error:
             raise storage_failed(f"output.path {store.folder} cannot be written to", error) from None
@@ -37,11 +54,6 @@ def share_lease(store: ShardStore, share: Share) -> Iterator[Lease]:
         yield lease
     finally:
         lease.release()
-        if store.run_folder in made:
-            remove_claims_folder(store.run_folder)
-        for folder in reversed(made):
-            with contextlib.suppress(OSError):
-                folder.rmdir()
 
 
 def _take(lease: Lease, share: Share) -> str | None:

@@ -3,15 +3,13 @@
 A share that was never started keeps its shards: it may be meant for later.
 """
 
-import os
 import random
 import time
 
 from run_batch.io.coordination.claims import claimed
-from run_batch.io.coordination.lease import is_held
 from run_batch.io.outputs.shards import ShardStore
 from run_batch.jobs.job.plan import Plan
-from run_batch.jobs.job.shares import LOOK_SECONDS, SHARES_FOLDER, WHOLE_JOB, Share, share_of
+from run_batch.jobs.job.shares import LOOK_SECONDS, Share, begun_shares, is_running
 
 # At most this many shares are asked whether they run: each question costs some file operations.
 _SHARES_TO_ASK = 16
@@ -37,7 +35,7 @@ def shards_to_steal(store: ShardStore, plan: Plan, share: Share) -> list[int]:
         (other,) = random.choices(list(left), [len(shards) for shards in left.values()])
         shards = left.pop(other)
         asked += 1
-        if is_held(store.run_folder / other.folder, other.label):
+        if is_running(store.run_folder, other):
             return shards[len(shards) // 2 :][::-1]
     return []
 
@@ -60,7 +58,4 @@ def can_steal(store: ShardStore, plan: Plan, share: Share) -> bool:
 
 def _others(store: ShardStore, share: Share) -> list[Share]:
     """All other shares that have ever been begun."""
-    folder = store.run_folder / SHARES_FOLDER
-    labels = [entry.name for entry in os.scandir(folder)] if folder.is_dir() else []
-    shares = [WHOLE_JOB, *filter(None, map(share_of, labels))]
-    return [other for other in shares if other != share]
+    return [other for other in begun_shares(store.run_folder) if other != share]

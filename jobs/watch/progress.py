@@ -5,6 +5,7 @@ import json
 import sys
 import time
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from tqdm import tqdm
 
 from run_batch.io.coordination.process_identity import this_process
 from run_batch.io.files import replace_file
+from run_batch.jobs.results.shard_writer import OpenRows
 
 PROGRESS_FILE = "progress.json"
 _LINE_SECONDS = 10.0
@@ -33,10 +35,11 @@ class ProgressRecord:
         rows_done: finished rows among them, also of earlier runs and of shards that are not committed yet.
         rows_failed: those of them with an error.
         rows_truncated: those of them whose generation ended by `length`.
-        rows_open, failed_open, truncated_open: finished rows of shards that are not committed yet.
+        open_shards: shard, finished rows, those of them that failed, and those that ended by `length`, for each shard
+            that is not committed yet.
         rows_per_second: of the last half minute.
         bottleneck: the slowest stage: `engine`, `mapping`, `input` or `output`; empty while it is not known.
-        updated: seconds since the epoch.
+        updated: seconds since the epoch by the clock of its host, for people to read.
     """
 
     writer: str
@@ -46,9 +49,7 @@ class ProgressRecord:
     rows_done: int
     rows_failed: int
     rows_truncated: int
-    rows_open: int
-    failed_open: int
-    truncated_open: int
+    open_shards: list[tuple[int, int, int, int]]
     rows_per_second: float
     bottleneck: str
     updated: float
@@ -59,14 +60,14 @@ class Progress:
 
     Attributes:
         total, done, failed, truncated: rows of ProgressRecord's rows_total, rows_done, rows_failed, rows_truncated.
-        rows_open, failed_open, truncated_open: see ProgressRecord; set by the owner before each `tick`.
+        open_rows: by shard, ProgressRecord's open_shards; set by the owner before each `tick`.
     """
 
     def __init__(
         self, total: int, done: int, failed: int, truncated: int, file: Path, writer: str, quiet: bool
     ) -> None:
         self.total, self.done, self.failed, self.truncated = total, done, failed, truncated
-        self.rows_open = self.failed_open = self.truncated_open = 0
+        self.open_rows: Mapping[int, OpenRows] = {}
         self.generated_rows = self.generated_tokens = 0
         self._bottleneck = ""
         self._file = file
@@ -129,9 +130,7 @@ class Progress:
             rows_done=self.done,
             rows_failed=self.failed,
             rows_truncated=self.truncated,
-            rows_open=self.rows_open,
-            failed_open=self.failed_open,
-            truncated_open=self.truncated_open,
+            open_shards=[(shard, had.rows, had.failed, had.truncated) for shard, had in self.open_rows.items()],
             rows_per_second=self._rates()[0],
             bottleneck=self._bottleneck,
             updated=time.time(),

@@ -1,28 +1,27 @@
 """The status of a job, read from the files of its output folder alone, while any number of processes work on it."""
 
 import json
-import time
-from collections.abc import Collection
+from collections import defaultdict
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
 
-from run_batch.io.coordination.claims import claimed
-from run_batch.io.coordination.process_identity import Holder, has_ended
 from run_batch.io.outputs.shards import ShardError, ShardStore
 from run_batch.jobs.job.config import JobConfig
 from run_batch.jobs.job.errors import RunError
 from run_batch.jobs.job.job_identity import read_recorded_job
 from run_batch.jobs.job.plan import Plan
-from run_batch.jobs.job.rows import RowFailure, RowResult, is_truncated
-from run_batch.jobs.job.shares import WHOLE_JOB, Share, files_of_shares, share_of
+from run_batch.jobs.job.shares import WHOLE_JOB, Share
 from run_batch.jobs.results.journal_files import read_rows, segments
+from run_batch.jobs.results.shard_check import find_damaged
 from run_batch.jobs.results.shard_commits import read_commits
-from run_batch.jobs.watch.progress import PROGRESS_FILE, ProgressRecord, read_progress
+from run_batch.jobs.results.shard_writer import OpenRows
+from run_batch.jobs.watch.progress import ProgressRecord
+from run_batch.jobs.watch.share_processes import ShareProcess, read_processes
 
-# A run writes its progress every second; on a busy shared file system it can take a while until others see it.
-_ALIVE_SECONDS = 15.0
-_STALLED_SECONDS = 60.0
 # Up to this many shares are shown one by one.
 _SHOWN_SHARES = 16
+# So many missing shards are named.
+_SHOWN_SHARDS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,13 +30,13 @@ class ShareStatus:
 
     Attributes:
         share: `INDEX-of-COUNT`.
-        state: `not started`, `running`, `stalled` (it has written no progress for a minute, and did not end),
-            `unfinished` (it has ended) or `complete`.
+        state: `not started`, `loading` (its engine loads), `running`, `stalled` (its process has given no sign of life
+            for a minute, and did not end), `unfinished` (it has ended) or `complete`.
         rows, done, left: of the share's own shards; only those in committed shards are done.
         rows_per_second: 0 unless it runs.
         bottleneck: see JobStatus.
         host: the host that it ran on last; empty if it has not been started.
-        silent_seconds: since it wrote its progress; None if it never did.
+        silent_seconds: since the last sign of life of its process; None if it has not been started.
     """
 
     share: str
@@ -65,7 +64,7 @@ class JobStatus:
     """The status of a job.
 
     Attributes:
-        state: `not started`, `running`, `unfinished` or `complete`.
+        state: `not started`, `loading` (engines load, none runs yet), `running`, `unfinished` or `complete`.
         rows: of the whole job.
         done: rows that are finished: committed, or in a journal.
         failed: those of them with an error.
@@ -76,6 +75,8 @@ class JobStatus:
         seconds_left: at this rate; None when nothing runs.
         bottleneck: the slowest stage of most of the running processes: `engine`, `mapping`, `input` or `output`.
         shares: of the number of shares that was started last; none if the job does not run in shares.
+        missing: names of shards that are gone although the job was complete.
+        damaged: what is wrong with each shard that is truncated or damaged, by its name; only where all were read.
     """
 
     state: str
@@ -90,6 +91,8 @@ class JobStatus:
     seconds_left: float | None = None
     bottleneck: str = ""
     shares: list[ShareStatus] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    damaged: dict[str, str] = field(default_factory=dict)
 
     def as_text(self) -> str:
         """Lines for people."""
@@ -108,6 +111,10 @@ class JobStatus:
             lines.append(f"{len(self.shares)} shares: {counts}")
         few = len(self.shares) <= _SHOWN_SHARES
         lines += [share.as_text() for share in self.shares if few or share.state == "stalled"]
+        lines += [f"{name} is missing, although the job was complete" for name in self.missing[:_SHOWN_SHARDS]]
+        lines += [f"{name} is damaged: {why}" for name, why in self.damaged.items()]
+        if self.damaged:
+            lines.append("Remove what is damaged; then run-batch --config makes it again")
         return "\n".join(lines)
 
     def as_json(self) -> str:
@@ -115,8 +122,11 @@ class JobStatus:
         return json.dumps(asdict(self))
 
 
-def read_status(config: JobConfig) -> JobStatus:
+def read_status(config: JobConfig, verify: bool = False) -> JobStatus:
     """The status of the job in its output folder.
+
+    Args:
+        verify: read every committed shard to its end.
 
     Raises:
         JobError: the folder holds something else.
@@ -127,110 +137,112 @@ def read_status(config: JobConfig) -> JobStatus:
     if job is None:
         return JobStatus("not started")
     try:
-        return _read_status(store, job.plan, job.job_hash)
+        damaged = find_damaged(store, job.plan, _planned(store, job.plan)) if verify else {}
+        return _read_status(store, job.plan, job.job_hash, damaged)
     except (ShardError, OSError) as error:
         raise RunError(str(error)) from None
 
 
-def _read_status(store: ShardStore, plan: Plan, hashed: str) -> JobStatus:
-    progress = _read_all_progress(store)
-    running = [record for record in progress.values() if _state(record) == "running"]
-    # Journals are read before shards: rows of a shard that is committed in between are seen twice, and count once.
-    open_rows = _journalled(store, hashed, plan, {record.writer for record in running})
-    committed = store.committed()
-    others = _unclaimed(open_rows, plan, {*committed, *(claimed(store.run_folder) if running else ())})
-    done = sum(len(plan.rows(shard)) for shard in committed) + len(others) + sum(r.rows_open for r in running)
-    done = min(done, plan.num_rows)
+def _planned(store: ShardStore, plan: Plan) -> list[int]:
+    """The committed shards of the job."""
+    return [shard for shard in store.committed() if shard < plan.num_shards]
+
+
+def _read_status(store: ShardStore, plan: Plan, hashed: str, damaged: Mapping[int, str]) -> JobStatus:
+    # Progress is read before journals, and those before the shards: what one process writes meanwhile is seen in both
+    # places, and counts once, in the later one.
+    processes = read_processes(store.run_folder)
+    running = [found.record for found in processes.values() if found.record is not None and found.state == "running"]
+    finished = _finished(store, hashed, plan, running)
+    committed = [shard for shard in _planned(store, plan) if shard not in damaged]
+    missing = sorted(set(range(plan.num_shards)).difference(committed, damaged)) if store.is_complete() else []
+    is_complete = store.is_complete() and len(committed) == plan.num_shards
+    left_open = [finished[shard] for shard in finished.keys() - committed]
     commits = read_commits(store, committed).values()
-    failed = sum(commit.failed for commit in commits) + sum(r.failed_open for r in running)
-    failed += sum(isinstance(result, RowFailure) for result in others)
-    truncated = sum(commit.truncated for commit in commits) + sum(r.truncated_open for r in running)
-    truncated += sum(map(is_truncated, others))
+    done = sum(len(plan.rows(shard)) for shard in committed) + sum(rows.rows for rows in left_open)
     rate = sum(record.rows_per_second for record in running)
     left = plan.num_rows - done
     bottlenecks = [record.bottleneck for record in running]
-    begun = bool(progress or committed or open_rows)
     return JobStatus(
-        state=_job_state(store, bool(running), begun),
+        state=_job_state(is_complete, {found.state for found in processes.values()}, bool(committed or finished)),
         rows=plan.num_rows,
         done=done,
-        failed=failed,
-        truncated=truncated,
+        failed=sum(commit.failed for commit in commits) + sum(rows.failed for rows in left_open),
+        truncated=sum(commit.truncated for commit in commits) + sum(rows.truncated for rows in left_open),
         left=left,
         shards=plan.num_shards,
         shards_done=len(committed),
         rows_per_second=rate,
         seconds_left=left / rate if rate > 0 else None,
         bottleneck=max(bottlenecks, key=bottlenecks.count, default=""),
-        shares=_shares(plan, progress, set(committed)),
+        shares=_shares(plan, processes, set(committed)),
+        missing=[store.path(shard).name for shard in missing],
+        damaged={store.path(shard).name: why for shard, why in damaged.items()},
     )
 
 
-def _job_state(store: ShardStore, running: bool, begun: bool) -> str:
-    if store.is_complete():
+def _job_state(is_complete: bool, states: Collection[str], begun: bool) -> str:
+    if is_complete:
         return "complete"
-    if running:
-        return "running"
-    return "unfinished" if begun else "not started"
+    for state in ("running", "loading"):
+        if state in states:
+            return state
+    return "unfinished" if begun or states else "not started"
 
 
-def _read_all_progress(store: ShardStore) -> dict[Share, ProgressRecord]:
-    """The last progress of every share."""
-    found = {WHOLE_JOB: read_progress(store.run_folder / PROGRESS_FILE)}
-    for path in files_of_shares(store.run_folder, PROGRESS_FILE):
-        share = share_of(path.parent.name)
-        if share is not None:
-            found[share] = read_progress(path)
-    return {share: record for share, record in found.items() if record is not None}
+def _finished(
+    store: ShardStore, hashed: str, plan: Plan, running: Collection[ProgressRecord]
+) -> Mapping[int, OpenRows]:
+    """The finished rows of each shard that are in a journal, or that a running process has told of.
 
-
-def _state(record: ProgressRecord) -> str:
-    if not record.running or has_ended(Holder(**record.holder)):
-        return "unfinished"
-    silent = time.time() - record.updated
-    return "running" if silent < _ALIVE_SECONDS else "stalled" if silent > _STALLED_SECONDS else "unfinished"
-
-
-def _journalled(store: ShardStore, hashed: str, plan: Plan, running: Collection[str]) -> dict[int, RowResult]:
-    """Rows in the journals of processes that do not run; a running process counts its own in its progress."""
-    found: dict[int, RowResult] = {}
-    for segment in segments(store):
-        if segment.writer not in running:
-            found.update({result.row: result for _, result in read_rows(segment, hashed)})
+    A process that works on a shard takes over what others have left of it, so the larger of two counts is that of all.
+    """
+    found = _journalled(store, hashed, plan, {record.writer for record in running})
+    for record in running:
+        for shard, *counts in record.open_shards:
+            if shard not in found or found[shard].rows < counts[0]:
+                found[shard] = OpenRows(*counts)
     return found
 
 
-def _unclaimed(rows: dict[int, RowResult], plan: Plan, shards: Collection[int]) -> list[RowResult]:
-    """Finished rows of shards that are neither committed nor claimed."""
-    return [result for row, result in rows.items() if plan.shard_of(row) not in shards]
+def _journalled(store: ShardStore, hashed: str, plan: Plan, running: Collection[str]) -> dict[int, OpenRows]:
+    """Rows in the journals of processes that do not run; a running process tells of its own in its progress."""
+    found: dict[int, OpenRows] = defaultdict(OpenRows)
+    seen: set[int] = set()
+    for segment in segments(store):
+        for _, result in read_rows(segment, hashed) if segment.writer not in running else ():
+            if result.row not in seen:
+                seen.add(result.row)
+                found[plan.shard_of(result.row)].count(result)
+    return found
 
 
-def _shares(plan: Plan, progress: dict[Share, ProgressRecord], committed: set[int]) -> list[ShareStatus]:
-    latest = max(progress, key=lambda share: progress[share].updated, default=WHOLE_JOB)
+def _shares(plan: Plan, processes: Mapping[Share, ShareProcess], committed: set[int]) -> list[ShareStatus]:
+    latest = max(processes, key=lambda share: processes[share].seen, default=WHOLE_JOB)
     if latest.count == 1:
         return []
     return [
-        _share(Share(index, latest.count), plan, progress.get(Share(index, latest.count)), committed)
+        _share(Share(index, latest.count), plan, processes.get(Share(index, latest.count)), committed)
         for index in range(latest.count)
     ]
 
 
-def _share(share: Share, plan: Plan, record: ProgressRecord | None, committed: set[int]) -> ShareStatus:
+def _share(share: Share, plan: Plan, process: ShareProcess | None, committed: set[int]) -> ShareStatus:
     shards = share.shards(plan.num_shards)
     rows = plan.rows_in(shards)
     done = sum(len(plan.rows(shard)) for shard in shards if shard in committed)
-    state = "not started" if record is None else _state(record)
+    state = "not started" if process is None else process.state if process.state != "ended" else "unfinished"
     if done == rows and state != "running":
         state = "complete"
-    running = record is not None and state == "running"
+    record = process.record if process is not None and state == "running" else None
     return ShareStatus(
         share=share.label,
         state=state,
         rows=rows,
         done=done,
         left=rows - done,
-        rows_per_second=record.rows_per_second if record is not None and running else 0.0,
-        bottleneck=record.bottleneck if record is not None and running else "",
-        host=str(record.holder.get("host", "")) if record is not None else "",
-        silent_seconds=time.time() - record.updated if record is not None else None,
+        rows_per_second=record.rows_per_second if record is not None else 0.0,
+        bottleneck=record.bottleneck if record is not None else "",
+        host=process.host if process is not None else "",
+        silent_seconds=process.silent_seconds if process is not None else None,
     )

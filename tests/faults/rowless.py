@@ -19,13 +19,13 @@ from run_batch.jobs.job.job_identity import job_hash, record_job
 from run_batch.jobs.job.prepare import PreparedJob, prepare
 from run_batch.jobs.job.rows import Generation
 from run_batch.jobs.job.shares import Share
-from run_batch.jobs.results.journal_files import journal_folder, segment_name, writer_name
+from run_batch.jobs.results.journal_files import segment_name, writer_name
 from run_batch.jobs.results.journal_rows import JournalRow, encode_rows
 from run_batch.jobs.results.shard_commits import Commit, CommittedShards, footer_of, record_commit
 from run_batch.jobs.runner.job_completion import complete_job
 from run_batch.jobs.runner.resume import resume
 from run_batch.jobs.runner.shard_assignment import ShardAssignment, next_work
-from run_batch.jobs.runner.share_lease import share_lease
+from run_batch.jobs.runner.share_lease import output_folder, share_lease
 
 
 @dataclass(frozen=True)
@@ -48,21 +48,21 @@ def run_share(config_path: Path, index: int, count: int, dies_after: int | None,
     started = time.monotonic()
     job = prepare(load_config(config_path), Share(index, count))
     committed = CommittedShards(job.store, job.plan, job.shards)
-    with share_lease(job.store, job.share) as lease:
+    with output_folder(job.store), share_lease(job.store, job.share) as lease:
         claims = Claims(job.store.run_folder, lease)
         work = next_work(committed, job.share, job.store, claims)
         assert work is not None
         resume(job, work, claims)
         planned, before = time.monotonic() - started, operations.total
         done = commit_shards(job, ShardAssignment(work, job.share, job.store, claims), claims, dies_after)
-    complete_job(job.store, job.plan, again=False)
+    complete_job(job, again=False)
     changed = [path for path in operations.changed if not path.startswith(f"{job.store.own_folder}/")]
     result = Done(done, planned, before, operations.total, changed)
     report.write_text(json.dumps(asdict(result)))
 
 
 def commit_shards(job: PreparedJob, assignment: ShardAssignment, claims: Claims, dies_after: int | None) -> int:
-    folder, writer = journal_folder(job.store), writer_name()
+    folder, writer = job.store.journal_folder, writer_name()
     if not folder.is_dir():
         folder.mkdir(exist_ok=True)
     record_job(job.store, job.identity, job.plan, job.source)

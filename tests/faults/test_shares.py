@@ -6,15 +6,22 @@ import random
 import re
 import signal
 import time
+from collections import Counter
 from dataclasses import replace
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+import msgspec
+import pyarrow as pa
 import pytest
 from stand_ins import Setting, Speed
 from standing import StandingJob, kill_group, make_job, wait_for_rows
 
 import jobs
+from run_batch.io.outputs.shards import ShardStore
+from run_batch.jobs.job.config import load_config
+from run_batch.jobs.results.shard_commits import footer_of, read_commit, record_commit
+from run_batch.jobs.watch.status import read_status
 
 ROWS = 400
 SLOW = Speed(step_seconds=0.02)
@@ -52,7 +59,7 @@ def status(job: StandingJob) -> dict[str, object]:
 
 def wait_for_progress(file: Path, rows: int, timeout: float = 60) -> None:
     deadline = time.monotonic() + timeout
-    while not file.exists() or json.loads(file.read_text())["rows_done"] < rows:
+    while not file.exists() or json.loads(file.read_text()).get("rows_done", 0) < rows:
         assert time.monotonic() < deadline
         time.sleep(0.02)
 
@@ -122,12 +129,110 @@ def test_status_tells_each_share_and_names_one_that_is_stalled(tmp_path: Path) -
     assert shares["0-of-2"]["state"] == "not started" and shares["1-of-2"]["state"] == "running"
     kill_group(process)
     assert status(job)["state"] == "unfinished"
-    record = json.loads(progress.read_text())
-    record["updated"] -= 100
-    record["holder"] = {**record["holder"], "machine": "another", "host": "node17"}
-    progress.write_text(json.dumps(record))
+    # As if it were on another host, where nobody can see whether it is dead, and whose clock is wrong.
+    (lease,) = progress.parent.glob("lease-*")
+    for file, table in ((progress, "holder"), (lease, None)):
+        record = json.loads(file.read_text())
+        holder = record[table] if table else record
+        holder |= {"machine": "another", "host": "node17"}
+        record["updated"] = time.time() - 1000
+        if file is lease:
+            del record["updated"]
+        file.write_text(json.dumps(record))
+    assert status(job)["state"] == "running"
+    for file in (progress, lease):
+        os.utime(file, (time.time() - 120,) * 2)
     said = jobs.run(job.config, command="status").stdout
     assert re.search(r"share 1-of-2: stalled, .*; no sign of life from node17 for 1\d\d s", said), said
+
+
+def test_status_tells_that_an_engine_loads_and_how_much_there_is_to_do(tmp_path: Path) -> None:
+    job = make(tmp_path, Speed(step_seconds=0.1))
+    job.setting = Setting(load_seconds=60)
+    process = job.share(0, 2).start()
+    wait_for_progress(job.store / ".run_batch" / "job.json", 0)
+    found = status(job)
+    assert (found["state"], found["rows"], found["done"], found["left"]) == ("loading", ROWS, 0, ROWS)
+    assert [share["state"] for share in found["shares"]] == ["loading", "not started"]  # type: ignore[attr-defined]
+    kill_group(process)
+    assert status(job)["state"] == "unfinished"
+
+
+@pytest.mark.parametrize("shares", [1, 2])
+def test_the_counts_of_status_never_run_backwards_and_are_exact(tmp_path: Path, shares: int) -> None:
+    job = make_job(tmp_path, ["p"] * 1000, Speed(step_seconds=0.005), output={"rows_per_shard": 100})
+    config = load_config(job.config)
+    counts = []
+    for stops_at in (300, 700, 1000):
+        processes = [job.share(index, shares).start() for index in range(shares)]
+        while (done := read_status(config).done) < stops_at:
+            # Not more than are finished, nor those of a shard twice: finished by the engine, written at most later.
+            assert done <= len(set(job.generated()))
+            counts.append(done)
+            assert any(process.exitcode is None for process in processes) or stops_at == 1000
+        for process in processes:
+            if stops_at < 1000:
+                os.kill(process.pid or 0, signal.SIGTERM)
+        finish(processes)
+        counts.append(read_status(config).done)
+    assert counts == sorted(counts) and counts[-1] == 1000 and len(set(counts)) > 10
+
+
+def test_what_a_helper_has_finished_when_it_is_stopped_is_kept(tmp_path: Path) -> None:
+    # Shards so large that the helper ends within its first one, long before the turn of that comes in its own share.
+    job = make_job(tmp_path, ["p"] * 400, output={"rows_per_shard": 100})
+    job.setting = Setting(rows_ahead=16)
+    owner = replace(job.share(1, 2), speed=Speed(max_num_seqs=1, step_seconds=0.02)).start()
+    wait_for_rows(job, 1)
+    helper = replace(job.share(0, 2), speed=Speed(max_num_seqs=4, step_seconds=0.01))
+    process = helper.start()
+    deadline = time.monotonic() + 30
+    while sum(row >= 300 for row in job.generated()) < 50:
+        assert time.monotonic() < deadline, job.said()
+        time.sleep(0.01)
+    os.kill(process.pid or 0, signal.SIGTERM)
+    assert finish([process]) == [75]
+    assert sum(row >= 200 for row in job.generated()) < 150
+    assert finish([owner]) == [0] and job.is_complete()
+    assert len(job.generated()) - len(set(job.generated())) <= 16, "what was in the helper's engine, and no more"
+
+
+def fail_all(job: StandingJob, rows: range, per_shard: int) -> None:
+    """Make these rows ones that have failed, in whole shards: `--retry-failed` generates them again."""
+    store = ShardStore(job.store)
+    for shard in range(rows.start // per_shard, rows.stop // per_shard):
+        errors = pa.array(["url_failed: 503"] * per_shard)
+        table = store.read(shard)
+        table = table.set_column(table.schema.get_field_index("error"), "error", errors)
+        commit = msgspec.structs.replace(read_commit(store, shard), errors={"url_failed": per_shard})
+        store.commit(shard, table, footer_of(commit))
+        record_commit(store, commit)
+
+
+def test_a_share_that_has_retried_leaves_alone_what_the_others_work_on(tmp_path: Path) -> None:
+    # No shard of share 1 is whole before most of its rows are finished: all of that is in its journal.
+    job = make_job(tmp_path, ["p"] * 400, output={"rows_per_shard": 200})
+    assert job.run()[0] == 0
+    fail_all(job, range(400), 200)
+    job = replace(job, setting=Setting(retry_failed=True))
+    other = replace(job.share(1, 2), speed=Speed(max_num_seqs=2, step_seconds=0.02))
+    job.log.unlink()
+    process = other.start()
+    wait_for_rows(job, 30)
+    assert job.share(0, 2).run()[0] == 0
+    done = sum(row >= 200 for row in job.generated())
+    assert done < 190 and process.exitcode is None, "it was over before the other one"
+    journals = list((job.store / ".run_batch" / "journal").iterdir())
+    assert [path.name.split(".")[1] for path in journals] == ["1-of-2"]
+    assert [path.name for path in (job.store / ".run_batch" / "claims").iterdir()] == ["1.0"]
+    kill_group(process)
+    # What is left of an interrupted retry is kept too, whoever else ends meanwhile.
+    fail_all(job, range(200), 200)
+    assert job.share(0, 2).run()[0] == 0
+    assert replace(other, speed=Speed()).run()[0] == 0
+    again = [row for row, times in Counter(job.generated()).items() if row >= 200 and times > 1]
+    assert len(again) < 40 and job.table()["error"].null_count == 400
+    assert not any((job.store / ".run_batch" / "journal").iterdir())
 
 
 @pytest.mark.parametrize(("kills", "rows"), [(6, 400), pytest.param(100, 16000, marks=pytest.mark.long)])

@@ -35,7 +35,7 @@ def test_a_shard_is_claimed_once_and_can_be_claimed_again_once_released(tmp_path
         assert not theirs.is_free(3) and theirs.is_free(5)
         assert claimed(tmp_path) == {3, 4}
         ours.release(3)
-        assert theirs.is_free(3) and theirs.take(3) and not theirs.took_over(3)
+        assert theirs.is_free(3) and theirs.take(3)
         theirs.release_all()
         assert claimed(tmp_path) == set()
 
@@ -44,7 +44,7 @@ def test_what_a_dead_process_has_claimed_is_free(tmp_path: Path) -> None:
     with process(tmp_path, "a") as dead:
         assert dead.take(3)
     with process(tmp_path, "a") as successor, process(tmp_path, "b") as other:
-        assert other.is_free(3) and other.take(3) and other.took_over(3)
+        assert other.is_free(3) and other.take(3)
         assert not successor.take(3), "it has the name of the dead process, and is another"
         other.release(3)
         assert claimed(tmp_path) == set(), "the dead one's claim is left behind"
@@ -59,7 +59,7 @@ def test_a_process_on_another_machine_counts_as_dead_once_its_lease_is_stale(tmp
         assert not ours.take(3)
     os.utime(tmp_path / "lease-a.1", (time.time() - 300,) * 2)
     with process(tmp_path, "b") as ours:
-        assert ours.take(3) and ours.took_over(3)
+        assert ours.take(3)
 
 
 def test_a_claim_that_its_process_did_not_live_to_write_becomes_stale(tmp_path: Path) -> None:
@@ -69,6 +69,26 @@ def test_a_claim_that_its_process_did_not_live_to_write_becomes_stale(tmp_path: 
         assert not ours.take(3)
         os.utime(tmp_path / "claims" / "3.0", (time.time() - 300,) * 2)
         assert ours.take(3)
+
+
+def test_the_claims_of_dead_processes_are_removed_and_those_of_live_ones_stay(tmp_path: Path) -> None:
+    with process(tmp_path, "dead") as dead:
+        assert dead.take(3) and dead.take(4)
+    with process(tmp_path, "live") as live, process(tmp_path, "complete") as ours:
+        assert live.take(4) and live.take(5)
+        ours.remove_dead()
+        # Were the dead one below it removed, a third process could claim 4 again.
+        assert sorted(path.name for path in (tmp_path / "claims").iterdir()) == ["4.0", "4.1", "5.0"]
+
+
+def test_a_process_that_lost_its_lease_leaves_its_claim_below_that_of_its_successor(tmp_path: Path) -> None:
+    with process(tmp_path, "a") as slow:
+        assert slow.take(3)
+        (tmp_path / "lease-a.1").unlink()
+        with process(tmp_path, "b") as successor, process(tmp_path, "c") as third:
+            assert successor.take(3)
+            slow.release_all()
+            assert not third.take(3)
 
 
 def test_a_full_disk_leaves_no_claim(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,7 +117,7 @@ def test_a_shard_that_is_claimed_anew_while_a_slow_process_takes_it_over_has_one
 
         just_before_creating("3.1", others)
         assert not slow.take(3)
-        assert later.take(3) and not slow.took_over(3)
+        assert later.take(3)
         assert [path.name for path in (tmp_path / "claims").iterdir()] == ["3.0"]
 
 

@@ -208,3 +208,15 @@ def test_taking_and_releasing_by_many_processes_never_lets_two_in(tmp_path: Path
         taker.join()
     assert [taker.exitcode for taker in takers] == [0] * 4
     assert wins.get(timeout=1) == 1
+
+
+def test_a_lease_that_was_lost_unnoticed_is_not_released_for_another_process(tmp_path: Path) -> None:
+    slow = Lease(tmp_path, "all")
+    slow.take()
+    (tmp_path / "lease-all.1").unlink()  # taken over as stale, and released since
+    third = Lease(tmp_path, "all")
+    third.take()
+    slow.release()
+    assert (tmp_path / "lease-all.1").exists()
+    third.release()
+    assert not (tmp_path / "lease-all.1").exists()

@@ -1,5 +1,6 @@
 """What a run writes: a row is in the journal, then in its shard, and then nothing else is left of it."""
 
+import dataclasses
 import errno
 import io
 import json
@@ -14,18 +15,24 @@ import pyarrow.parquet as pq
 import pytest
 
 from run_batch.io.coordination.claims import Claims, claimed
+from run_batch.io.outputs.journal import JournalWriter
+from run_batch.io.outputs.shards import ShardStore
 from run_batch.jobs.job.config import parse_config
-from run_batch.jobs.job.errors import RunError
+from run_batch.jobs.job.errors import JobError, RunError
+from run_batch.jobs.job.job_identity import check_same_job, is_recorded, record_job
 from run_batch.jobs.job.prepare import PreparedJob, prepare
 from run_batch.jobs.job.rows import Generation, RowFailure, RowResult
+from run_batch.jobs.job.shares import Share
 from run_batch.jobs.job.work import Work
-from run_batch.jobs.results.journal_files import read_rows, segments
+from run_batch.jobs.results.journal_files import read_rows, segment_name, segments
+from run_batch.jobs.results.journal_rows import JournalRow, encode_rows
 from run_batch.jobs.results.shard_commits import CommittedShards, read_commit
 from run_batch.jobs.runner.finished_rows import FinishedRows
 from run_batch.jobs.runner.job_completion import exit_code
+from run_batch.jobs.runner.resume import resume
 from run_batch.jobs.runner.run_job import run_job
-from run_batch.jobs.runner.run_outputs import open_output
-from run_batch.jobs.runner.share_lease import share_lease
+from run_batch.jobs.runner.run_outputs import open_output, withdraw
+from run_batch.jobs.runner.share_lease import output_folder, share_lease
 from run_batch.jobs.runner.work_planning import failed_work, missing_work
 
 
@@ -71,7 +78,7 @@ def test_an_output_folder_that_cannot_be_listed_ends_the_run_with_its_cause(
 
 @contextmanager
 def opened(job: PreparedJob, committed: CommittedShards, work: Work) -> Iterator[tuple[FinishedRows, Claims]]:
-    with share_lease(job.store, job.share) as lease:
+    with output_folder(job.store), share_lease(job.store, job.share) as lease:
         claims = Claims(job.store.run_folder, lease)
         for shard in work.shards:
             assert claims.take(shard)
@@ -171,3 +178,45 @@ def test_unexpected_texts_and_failed_rows_count_together_for_the_exit_code(
     expected = ["t0", "other", None, "t3", "t4"]
     job = prepared(tmp_path, {"prompt": ["p"] * 5, "answer": expected}, errors={"expected_column": "answer"})
     assert exit_code(run(job, [result(row) for row in range(5)]), fraction) == code
+
+
+def test_a_job_that_could_not_begin_withdraws_its_own_record_and_no_other(job: PreparedJob) -> None:
+    share = dataclasses.replace(job, store=ShardStore(job.store.folder, Share(0, 2).folder), share=Share(0, 2))
+    record = job.store.run_folder / "job.json"
+    with output_folder(share.store):
+        record_job(share.store, share.identity, share.plan, share.source)
+        withdraw(dataclasses.replace(share, identity={**share.identity, "sampling.seed": 1}))
+        assert record.exists()
+        withdraw(share)
+        assert not record.exists()
+    assert not job.store.folder.exists(), "nothing has been written, and a folder is left"
+
+
+def test_a_record_is_taken_over_from_a_job_that_has_left_nothing_and_runs_no_more(job: PreparedJob) -> None:
+    other = {**job.identity, "sampling.seed": 1}
+    with output_folder(job.store):
+        record_job(job.store, job.identity, job.plan, job.source)
+        with share_lease(job.store, job.share), pytest.raises(JobError, match=r"sampling\.seed: \(not set\) -> 1"):
+            record_job(job.store, other, job.plan, job.source)
+        before = sorted(job.store.run_folder.rglob("*"))
+        assert not is_recorded(job.store, other) and sorted(job.store.run_folder.rglob("*")) == before
+        record_job(job.store, other, job.plan, job.source)
+        with pytest.raises(JobError, match="another job"):
+            check_same_job(job.store, job.identity)
+        job.store.commit(0, pa.table({"text": ["x", "y"]}), {})
+        with pytest.raises(JobError, match="another job"):
+            record_job(job.store, job.identity, job.plan, job.source)
+
+
+def test_rows_of_a_retry_of_a_shard_that_was_made_anew_since_are_not_taken_for_those_of_this_one(
+    job: PreparedJob,
+) -> None:
+    committed = run(job, [result(row) for row in range(5)])
+    hashed, name = job_hash(job), segment_name(range(3), "all", "earlier")
+    journal = JournalWriter[JournalRow](job.store.journal_folder, lambda shard: name, hashed, encode_rows)
+    for row in (2, 3):  # row 2 had failed, then
+        journal.append(1, (1, Generation(row, ("t",), "stop", 3, 1)))
+    journal.close()
+    with share_lease(job.store, job.share) as lease:
+        found = resume(job, failed_work(job.store, committed), Claims(job.store.run_folder, lease))
+    assert set(found.results) == {3}

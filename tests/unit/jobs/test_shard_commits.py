@@ -125,6 +125,18 @@ def test_a_shard_that_was_removed_and_made_again_is_counted_as_it_is_now(stores:
     assert CommittedShards(stores[0], PLAN, range(3)).rows_failed == 5
 
 
+def test_a_shard_that_another_process_has_made_again_is_counted_as_it_is_now(stores: list[ShardStore]) -> None:
+    # The first share has retried it; then it was removed, and the second one has made it again.
+    for made in (commit(0, failed=4), commit(0, attempt=1)):
+        record_commit(stores[0], made)
+    again = commit(0, failed=5, time=130.0)
+    record_commit(stores[1], again)
+    for made in (again, commit(1), commit(2)):
+        write(stores[1], made)
+    assert read_commits(stores[0], range(3))[0] == again
+    assert CommittedShards(stores[0], PLAN, range(3)).rows_failed == 5
+
+
 def test_two_processes_whose_clocks_differ_do_not_hide_what_is_there(stores: list[ShardStore]) -> None:
     first, second = commit(0, failed=4, time=120.0), commit(0, failed=1, attempt=1, time=100.0)
     for made in (first, commit(1), commit(2)):

@@ -12,7 +12,7 @@ from run_batch.io.outputs.shards import ShardStore
 from run_batch.jobs.job.plan import Plan
 from run_batch.jobs.job.row_reader import read_rows
 from run_batch.jobs.job.rows import Generation, RowFailure
-from run_batch.jobs.results.journal_files import journal_folder, segment_name
+from run_batch.jobs.results.journal_files import segment_name
 from run_batch.jobs.results.journal_rows import JournalRow, encode_rows
 from run_batch.jobs.results.recovery import recover
 
@@ -31,7 +31,7 @@ def test_exactly_the_rows_that_are_asked_for_are_read(tmp_path: Path, wanted: li
 
 def journal(store: ShardStore, writer_name: str, job: str, rows: list[JournalRow], label: str = "all") -> None:
     name = segment_name(range(3), label, writer_name)
-    writer = JournalWriter[JournalRow](journal_folder(store), lambda shard: name, job, encode_rows)
+    writer = JournalWriter[JournalRow](store.journal_folder, lambda shard: name, job, encode_rows)
     for attempt, result in rows:
         writer.append(result.row // 10, (attempt, result))
     writer.close()
@@ -45,7 +45,7 @@ def text(row: int, value: str) -> Generation:
 def store(tmp_path: Path) -> ShardStore:
     store = ShardStore(tmp_path / "out")
     store.create()
-    journal_folder(store).mkdir()
+    store.journal_folder.mkdir()
     return store
 
 

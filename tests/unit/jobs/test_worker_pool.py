@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import Pipe
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,7 +19,7 @@ from run_batch.jobs.job.errors import JobError, RunError
 from run_batch.jobs.job.rows import MappedRow, RowFailure
 from run_batch.jobs.mapping import backpressure
 from run_batch.jobs.mapping.worker_pool import WorkerPool
-from run_batch.jobs.mapping.worker_process import WorkerProcess
+from run_batch.jobs.mapping.worker_process import WorkerProcess, start_workers
 
 WORKERS = 2
 # Two batches in each worker: one that is being mapped and one behind it.
@@ -183,6 +184,26 @@ def test_workers_that_die_while_they_start_are_started_again_but_not_for_ever() 
         pytest.raises(RunError, match=r"die while they start \(exit code 3\)"),
     ):
         all_rows(pool)
+
+
+@pytest.mark.parametrize("kills", [1, 2])
+def test_workers_whose_first_was_killed_before_it_forked_the_others_are_forked_again_by_one(
+    monkeypatch: pytest.MonkeyPatch, kills: int
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+    started: list[int] = []
+
+    def start(spec: Any, count: int) -> list[WorkerProcess]:
+        started.append(count)
+        workers = start_workers(spec, count)
+        if len(started) <= kills and workers[0].process is not None:
+            workers[0].process.kill()  # as the kernel does when memory is short
+        return workers
+
+    with pool_of(LightSpec(), iter(Input(12)), start, workers=4) as pool:
+        assert indices(all_rows(pool)) == list(range(12 * BATCH_ROWS))
+        assert started == [4] * (kills + 1), "each of these processes imports torch and vLLM"
+        assert pool.counts().workers == 4
 
 
 def test_a_row_is_not_to_blame_for_a_worker_that_died_before_it_was_ready() -> None:
