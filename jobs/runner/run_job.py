@@ -128,7 +128,7 @@ class _Run:
                 if self._stop.requested:
                     break
                 self._stop.loading = True
-        except JobError:
+        except (JobError, RunError):  # where nothing was finished, nothing is left
             claims.release_all()
             withdraw(job)
             raise
