@@ -23,7 +23,7 @@ from run_batch.jobs.runner.damaged_shards import damaged_shards, set_aside, tell
 from run_batch.jobs.runner.finished_rows import FinishedRows
 from run_batch.jobs.runner.job_completion import complete_job, exit_code
 from run_batch.jobs.runner.pipeline import Pipeline
-from run_batch.jobs.runner.place_failures import PlaceError, PlaceFailures
+from run_batch.jobs.runner.place_failures import PlaceFailures
 from run_batch.jobs.runner.run_outputs import open_output, withdraw
 from run_batch.jobs.runner.shard_assignment import next_work
 from run_batch.jobs.runner.share_lease import output_folder, share_lease
@@ -137,7 +137,7 @@ class _Run:
                 if self._stop.requested:
                     break
                 self._stop.loading = True
-        except (JobError, PlaceError):
+        except (JobError, RunError):  # where nothing was finished, nothing is left
             claims.release_all()
             withdraw(job)
             raise
