@@ -7,6 +7,7 @@ import re
 import signal
 import time
 from collections import Counter
+from contextlib import suppress
 from dataclasses import replace
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -172,10 +173,11 @@ def test_the_counts_of_status_never_run_backwards_and_are_exact(tmp_path: Path, 
             assert any(process.exitcode is None for process in processes) or stops_at == 1000
         for process in processes:
             if stops_at < 1000:
-                os.kill(process.pid or 0, signal.SIGTERM)
+                with suppress(ProcessLookupError):  # one of two shares may have nothing left
+                    os.kill(process.pid or 0, signal.SIGTERM)
         finish(processes)
         counts.append(read_status(config).done)
-    assert counts == sorted(counts) and counts[-1] == 1000 and len(set(counts)) > 10
+    assert counts == sorted(counts) and counts[-1] == 1000 and len(set(counts)) > 5
 
 
 def test_what_a_helper_has_finished_when_it_is_stopped_is_kept(tmp_path: Path) -> None:
