@@ -15,9 +15,10 @@ def main() -> None:
     events = {}
     if code == 0:
         steps = Path(os.environ["BENCH_ENGINE_LOG"]).read_text().split()
-        # A run writes job.json when the engine is loaded and the first rows are mapped.
-        events = {"ready": (run / "job.json").stat().st_mtime, "end": (job.parent / "out" / "_SUCCESS").stat().st_mtime}
-        events["ready"] = min(events["ready"], float(steps[0]))
+        # The first interval of the metrics begins when the engine is loaded and the first rows are mapped.
+        first = json.loads((run / "metrics.jsonl").read_text().splitlines()[0])
+        ready = min(first["time"] - first["seconds"], float(steps[0]))
+        events = {"ready": ready, "end": (job.parent / "out" / "_SUCCESS").stat().st_mtime}
     print("TIMES", json.dumps(events), flush=True)
     sys.exit(code)
 
