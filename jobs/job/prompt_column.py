@@ -161,4 +161,4 @@ def _is_part(value: Any) -> bool:
 
 def _is_pair(value: Any) -> bool:
     """Whether a value is a role with what it says, which is not taken."""
-    return isinstance(value, list) and len(value) == 2 and value[0] in _ROLES
+    return isinstance(value, list) and len(value) == 2 and isinstance(value[0], str) and value[0] in _ROLES

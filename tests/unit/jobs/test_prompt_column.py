@@ -7,6 +7,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from run_batch.jobs.job.chat_settings import chat_content, read_chat_settings, read_example_images
 from run_batch.jobs.job.columns import check_columns, needed_columns
@@ -15,6 +17,13 @@ from run_batch.jobs.job.errors import JobError
 from run_batch.jobs.job.job_identity import job_identity
 from run_batch.jobs.job.open_input import open_source
 from run_batch.jobs.job.prompt_column import PromptColumn, find_prompt_column, parse_json_messages, reads_like_messages
+
+KEYS = st.sampled_from(["role", "content", "from", "value", "type", "text", "messages"])
+
+
+def nested(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    return st.lists(inner, max_size=2) | st.dictionaries(KEYS, inner, max_size=3)
+
 
 MESSAGES = [{"role": "user", "content": "hi"}]
 TEXT, STRUCTS, JSON = PromptColumn.TEXTS, PromptColumn.CONVERSATIONS, PromptColumn.JSON_CONVERSATIONS
@@ -58,6 +67,7 @@ def holds(folder: Path, column: pa.Array | list[Any], **prompt: Any) -> PromptCo
         (['[["user", "hi"], ["assistant", "ho"]]', '[{"image": "a.png"}, {"text": "hi"}]', "[]"], JSON),
         (['{"type": "Feature", "geometry": 1}', '{"value": 1}', '{"from": "a"}', '{"content": "x"}'], TEXT),
         (['{"name": "a"}', "[1]", "[[1, 2]]", '["a"]', '"a"', "(a, b)", '[{"text": "a", "label": 1}]'], TEXT),
+        (["[[[1, 2], [3, 4]]]", '[[{"a": 1}, 2]]', "[[null, 1]]"], TEXT),
         ([json.dumps({"messages": MESSAGES})], JSON),
         ([json.dumps([{"from": "human", "value": "hi"}])], JSON),
         ([json.dumps([{"content": "hi", "id": 1, "role": "user"}])], JSON),
@@ -94,6 +104,11 @@ def test_columns_of_neither_are_refused(tmp_path: Path, column: Any) -> None:
 
 def test_a_template_of_its_own_makes_texts_of_all_columns(tmp_path: Path) -> None:
     assert holds(tmp_path, [json.dumps(MESSAGES)], template="Is this polite? {prompt}") is TEXT
+
+
+@given(st.recursive(st.none() | st.integers() | st.sampled_from(["user", "role", "text", ""]), nested, max_leaves=12))
+def test_no_json_ends_the_look_for_conversations(value: Any) -> None:
+    reads_like_messages(json.dumps(value))
 
 
 def test_text_that_is_not_utf8_says_nothing_of_the_other_rows(tmp_path: Path) -> None:
