@@ -3,6 +3,8 @@
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from run_batch.model import RowError
 from run_batch.model.prompts.messages import Message, MessageImage, parse_messages
@@ -175,6 +177,31 @@ def test_what_is_not_taken_is_named(message: Any, reason: str) -> None:
     with pytest.raises(RowError, match="prompt_messages: ") as caught:
         parse_messages([message])
     assert reason in str(caught.value)
+
+
+KEYS = ["role", "content", "from", "value", "type", "text", "image", "image_url", "url", "bytes", "path", "index"]
+KEYS += ["source", "data", "tool_calls", "function", "name"]
+LEAVES = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.binary(max_size=2)
+    | st.sampled_from(["user", "assistant", "image", "text", "gpt", "{", "[{}]", ""])
+)
+
+
+def nested(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    return st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(KEYS), inner, max_size=5)
+
+
+@settings(deadline=None, max_examples=500)
+@given(st.lists(st.recursive(LEAVES, nested, max_leaves=20), max_size=3))
+def test_whatever_a_row_holds_is_messages_or_an_error_of_the_row(value: list[Any]) -> None:
+    try:
+        assert all(isinstance(message, Message) for message in parse_messages(value))
+    except RowError as error:
+        assert error.kind == "prompt_messages"
 
 
 def test_a_row_without_messages_is_an_error() -> None:
