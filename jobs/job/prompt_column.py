@@ -21,11 +21,9 @@ from run_batch.jobs.job.errors import JobError
 _ROWS_LOOKED_AT = 256
 # Text that is no JSON, but was a conversation once: as Python or NumPy writes it, or cut off.
 _OPENING = ("[", "{", "(", '"', "array(")
-_ROLE_IN_TEXT = re.compile(
-    r"""["'](role|from)["']\s*:\s*["'](user|human|system|developer|assistant|gpt|model|tool)["']"""
-)
+_ROLES = ("user", "human", "system", "developer", "assistant", "gpt", "model", "tool")
+_ROLE_IN_TEXT = re.compile(rf"""["'](role|from)["']\s*:\s*["']({"|".join(_ROLES)})["']""")
 _CHARACTERS_LOOKED_AT = 4000
-_ROLES = {"user", "human", "system", "developer", "assistant", "gpt", "model", "tool"}
 # How deep conversations are looked for in other JSON, such as lines of batch files.
 _DEPTH = 3
 _ACCEPTED = (
@@ -161,4 +159,4 @@ def _is_part(value: Any) -> bool:
 
 def _is_pair(value: Any) -> bool:
     """Whether a value is a role with what it says, which is not taken."""
-    return isinstance(value, list) and len(value) == 2 and isinstance(value[0], str) and value[0] in _ROLES
+    return isinstance(value, list) and len(value) == 2 and value[0] in _ROLES

@@ -5,14 +5,19 @@ from itertools import chain
 from typing import Any
 
 import pyarrow as pa
-from blake3 import blake3
 
 from run_batch.jobs.job.chat_settings import read_chat_settings, read_example_images
 from run_batch.jobs.job.config import JobConfig
 from run_batch.jobs.job.errors import JobError
 from run_batch.jobs.job.prompt_column import PromptColumn, is_message, parse_json_messages, reads_like_messages
 from run_batch.jobs.job.prompt_template import PromptTemplate, parse_template
-from run_batch.jobs.mapping.prompt_draft import Images, PromptDraft, find_images, refuse_needless_placeholder
+from run_batch.jobs.mapping.prompt_draft import (
+    Images,
+    PromptDraft,
+    fill_template,
+    find_images,
+    refuse_needless_placeholder,
+)
 from run_batch.model.checkpoint.settings import SettingsError
 from run_batch.model.declaration import RowError
 from run_batch.model.images.row_image import EncodedImage, decode_row_image
@@ -65,7 +70,7 @@ class ChatPrompts:
             RowError: `prompt_null` or `prompt_messages`.
         """
         if self._template is not None:
-            filled = _fill(self._template, row)
+            filled = fill_template(self._template, row)
             self._refuse_messages(row)
             return PromptDraft((), lambda images, _: self._finish(row, [self._user_message(filled, images)], images))
         messages = [self._with_markers(message) for message in self._conversation(row)]
@@ -132,7 +137,7 @@ class ChatPrompts:
             return found
         if found[-1].role == "assistant":
             raise RowError("prompt_messages", "the row ends with a message of the assistant, and prompt.prefill is set")
-        return [*found, Message("assistant", [[Piece(*part) for part in _fill(self._prefill, row)]])]
+        return [*found, Message("assistant", [[Piece(*part) for part in fill_template(self._prefill, row)]])]
 
     def _messages_of_the_job(self) -> list[Message]:
         """prompt.system, and the turns of prompt.examples."""
@@ -148,7 +153,7 @@ class ChatPrompts:
         found = []
         questions = [number for number, message in enumerate(self._first) if message.role == "user"]
         for number, contents in zip(questions, read_example_images(self._config), strict=True):
-            images = [EncodedImage(content, blake3(content).digest()) for content in contents]
+            images = list(map(EncodedImage.of, contents))
             try:
                 for image in images:
                     decode_row_image(image)
@@ -187,13 +192,6 @@ class ChatPrompts:
         changed = [probe if other is message else other for other in conversation]
         if not any(_PROBE in piece.text for piece in self._chat.pieces(changed)):
             raise JobError(f"{key}: the chat template does not write the text of this message into the prompt")
-
-
-def _fill(template: PromptTemplate, row: Mapping[str, Any]) -> list[tuple[str, bool]]:
-    try:
-        return template.fill(row)
-    except ValueError as error:
-        raise RowError("prompt_null", str(error)) from None
 
 
 def _place(messages: Sequence[Message], images: Images, held_images: Images) -> tuple[list[Message], list[Any]]:

@@ -1,11 +1,13 @@
 """The prompt of a row on its way: what is known before the row's images are read, and the places of images in texts."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from run_batch.jobs.job.config import JobConfig
 from run_batch.jobs.job.errors import JobError
+from run_batch.jobs.job.prompt_template import PromptTemplate
+from run_batch.model.declaration import RowError
 from run_batch.model.images.row_image import RowImage
 from run_batch.model.prompts.messages import MessageImage
 from run_batch.model.prompts.tokenizer import Piece
@@ -29,6 +31,18 @@ class PromptDraft:
 
     cells: Sequence[Any]
     finish: Callable[[Images, Images], Prompt]
+
+
+def fill_template(template: PromptTemplate, row: Mapping[str, Any]) -> list[tuple[str, bool]]:
+    """A template filled with a row's columns; see PromptTemplate.fill.
+
+    Raises:
+        RowError: `prompt_null`.
+    """
+    try:
+        return template.fill(row)
+    except ValueError as error:
+        raise RowError("prompt_null", str(error)) from None
 
 
 def find_images(

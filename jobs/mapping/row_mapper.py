@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from blake3 import blake3
 
 from run_batch.io.inputs.source import RowBatch
 from run_batch.io.media.allowed_hosts import HostRules
@@ -203,7 +202,7 @@ class RowMapper:
 
 
 def _as_row_image(image: bytes | np.ndarray) -> RowImage:
-    return features_tensor(image) if isinstance(image, np.ndarray) else EncodedImage(image, blake3(image).digest())
+    return features_tensor(image) if isinstance(image, np.ndarray) else EncodedImage.of(image)
 
 
 def _nbytes(image: RowImage) -> int:

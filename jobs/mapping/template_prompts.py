@@ -8,7 +8,13 @@ import pyarrow as pa
 from run_batch.jobs.job.config import JobConfig
 from run_batch.jobs.job.errors import JobError
 from run_batch.jobs.job.prompt_template import parse_template
-from run_batch.jobs.mapping.prompt_draft import Images, PromptDraft, find_images, refuse_needless_placeholder
+from run_batch.jobs.mapping.prompt_draft import (
+    Images,
+    PromptDraft,
+    fill_template,
+    find_images,
+    refuse_needless_placeholder,
+)
 from run_batch.model.declaration import RowError
 from run_batch.model.prompts.messages import MessageImage
 from run_batch.model.prompts.tokenizer import Piece
@@ -45,10 +51,7 @@ class TemplatePrompts:
         Raises:
             RowError: `prompt_null`.
         """
-        try:
-            filled = self._template.fill(row)
-        except ValueError as error:
-            raise RowError("prompt_null", str(error)) from None
+        filled = fill_template(self._template, row)
         return PromptDraft((), lambda images, _: self._finish(filled, images))
 
     def _finish(self, filled: list[tuple[str, bool]], images: Images) -> Prompt:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 import torch
+from blake3 import blake3
 from PIL import Image
 
 from run_batch.model.images.decode import DecodedImage, Size, decode_image, from_pil
@@ -21,6 +22,11 @@ class EncodedImage:
 
     encoded: bytes
     digest: bytes
+
+    @classmethod
+    def of(cls, encoded: bytes) -> "EncodedImage":
+        """The image in the bytes of a file."""
+        return cls(encoded, blake3(encoded).digest())
 
 
 RowImage: TypeAlias = EncodedImage | Image.Image | torch.Tensor
