@@ -8,26 +8,25 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from run_batch.io.inputs.source import RowBatch
 from run_batch.io.media.allowed_hosts import HostRules
 from run_batch.io.media.errors import MediaError
 from run_batch.io.media.image_column import image_cells
-from run_batch.io.media.image_reader import MAX_BYTES, MediaReader
+from run_batch.io.media.image_reader import MediaReader
 from run_batch.jobs.job.config import JobConfig
 from run_batch.jobs.job.errors import JobError
 from run_batch.jobs.job.prompt_column import PromptColumn
 from run_batch.jobs.job.rows import MappedRow, MappedRows, RowFailure
 from run_batch.jobs.mapping.chat_prompts import ChatPrompts
 from run_batch.jobs.mapping.prompt_draft import PromptDraft
+from run_batch.jobs.mapping.row_images import RowImages, nbytes_of
 from run_batch.jobs.mapping.row_sampling import row_sampling
 from run_batch.jobs.mapping.template_prompts import TemplatePrompts
 from run_batch.model.checkpoint.settings import SettingsError
 from run_batch.model.declaration import RowError
-from run_batch.model.images.features import features_tensor
-from run_batch.model.images.row_image import EncodedImage, RowImage
+from run_batch.model.images.row_image import RowImage
 from run_batch.model.rendering.bad_row_isolation import isolate_bad_rows
 from run_batch.model.rendering.job_faults import raise_if_no_rows_fault
 from run_batch.model.rendering.renderer import Prompt, Renderer
@@ -60,7 +59,7 @@ class RowMapper:
         self._config = config
         self._job_sampling = config.resolve_sampling().values
         hosts = HostRules.of(config.input.allowed_hosts, config.input.allow_private_hosts)
-        self._media = MediaReader(media_root, hosts)
+        self._images = RowImages(MediaReader(media_root, hosts), config.input.image_column)
         try:
             self._model = Renderer(config.model_settings, config.preprocess.scaled_jpeg_decoding)
             self._model.check_sampling(self._job_sampling)
@@ -106,7 +105,11 @@ class RowMapper:
         """
         rows = _rows(batch.records, self._config.input.image_column)
         drafts = [self._draft(row) for row in rows]
-        self._announce(rows, drafts)
+        self._images.announce(
+            (row, draft)
+            for row, draft in zip(rows, drafts, strict=True)
+            if not isinstance(row, RowError) and not isinstance(draft, RowError)
+        )
         results: MappedRows = []
         ready: list[tuple[int, Prompt, Mapping[str, Any]]] = []
         waiting = 0
@@ -123,7 +126,7 @@ class RowMapper:
                 raise_if_no_rows_fault(error)
                 results.append(RowFailure.of(index, error.kind, error.message))
                 continue
-            waiting += sum(map(_nbytes, ready[-1][1].images))
+            waiting += sum(map(nbytes_of, ready[-1][1].images))
             if waiting > _READY_BYTES:
                 results += self._map_ready(ready)
                 ready, waiting = [], 0
@@ -153,15 +156,6 @@ class RowMapper:
         except RowError as error:
             return error
 
-    def _announce(self, rows: Sequence[Mapping[str, Any] | RowError], drafts: Sequence[PromptDraft | RowError]) -> None:
-        """Start to download the images of all rows, in the order in which they will be read."""
-        column = self._config.input.image_column
-        cells: list[Any] = []
-        for row, draft in zip(rows, drafts, strict=True):
-            if not isinstance(row, RowError) and not isinstance(draft, RowError):
-                cells += [*([row[column]] if column else []), *draft.cells]
-        self._media.announce(cells)
-
     def _map_ready(self, ready: Sequence[tuple[int, Prompt, Mapping[str, Any]]]) -> MappedRows:
         prompts = [prompt for _, prompt, _ in ready]
         mapped = self._model.render(prompts, add_special_tokens=self._prompts.add_special_tokens)
@@ -185,28 +179,7 @@ class RowMapper:
         return f'; {placeholder} in the data is text: with prompt.image_marker = "{placeholder}" it stands for an image'
 
     def _prompt(self, row: Mapping[str, Any], draft: PromptDraft) -> Prompt:
-        column = self._config.input.image_column
-        images = [_as_row_image(image) for image in self._media.read(row[column])] if column else []
-        held = [self._read_one(cell) for cell in draft.cells]
-        nbytes = sum(map(_nbytes, [*images, *held]))
-        if held and nbytes > MAX_BYTES:
-            raise RowError("image_too_large", f"{nbytes:,} bytes in all images of the row; the limit is {MAX_BYTES:,}")
-        return draft.finish(images, held)
-
-    def _read_one(self, cell: Any) -> RowImage:
-        """The image that a message holds."""
-        images = [_as_row_image(image) for image in self._media.read(cell)]
-        if len(images) != 1:
-            raise RowError("image_form", f"a part of type image holds {len(images)} images; expected one")
-        return images[0]
-
-
-def _as_row_image(image: bytes | np.ndarray) -> RowImage:
-    return features_tensor(image) if isinstance(image, np.ndarray) else EncodedImage.of(image)
-
-
-def _nbytes(image: RowImage) -> int:
-    return len(image.encoded) if isinstance(image, EncodedImage) else getattr(image, "nbytes", 0)
+        return draft.finish(*self._images.read(row, draft))
 
 
 def _rows(records: pa.RecordBatch, image_column: str) -> list[Mapping[str, Any] | RowError]:
