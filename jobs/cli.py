@@ -226,6 +226,39 @@ def submit(
     run_command(run, config_path, overrides, verbose)
 
 
+@main.command()
+@_config_option
+@_set_option
+@click.option("--tasks", type=click.IntRange(min=1), required=True, help="Into how many shares the job is cut.")
+@click.option("--address", help="The cluster's; RAY_ADDRESS, or the cluster that runs here, without it.")
+@click.option("--gpus", type=click.FloatRange(min=0), help="GPUs of a share; those of its engine without it.")
+@click.option("--cpus", type=click.FloatRange(min=0.1), help="Cores of a share; a part of the cluster's without it.")
+@_verbose_option
+def ray(
+    config_path: Path | None,
+    overrides: tuple[str, ...],
+    tasks: int,
+    address: str | None,
+    gpus: float | None,
+    cpus: float | None,
+    verbose: bool,
+) -> None:
+    """Run the shares of a job as tasks of a Ray cluster; needs Ray (pip install ray).
+
+    All nodes have run-batch and Ray at the same paths, and see the job's folders.
+    """
+
+    def run(config: JobConfig, summary: Any) -> int:
+        from run_batch.jobs.job.prepare import prepare
+        from run_batch.jobs.ray.run_on_ray import RayOptions, run_on_ray
+
+        assert config_path is not None
+        job = prepare(config)
+        return run_on_ray(job, RayOptions(tasks, address, gpus, cpus), config_path, overrides, summary)
+
+    run_command(run, config_path, overrides, verbose)
+
+
 def _share(index: int | None, count: int | None) -> Share:
     """The share asked for, else the one that Slurm's environment tells of, else the whole job.
 
