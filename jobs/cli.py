@@ -10,7 +10,7 @@ import click
 
 from run_batch.jobs.command import run_command
 from run_batch.jobs.job.config import JobConfig
-from run_batch.jobs.job.errors import EXIT_COMPLETE, EXIT_RUN_FAILED
+from run_batch.jobs.job.errors import EXIT_COMPLETE, EXIT_RUN_FAILED, JobError
 from run_batch.jobs.job.shares import WHOLE_JOB, Share
 from run_batch.jobs.machine.gpus import gpus_per_engine, take_own_gpus
 from run_batch.jobs.machine.slurm_environment import find_share
@@ -224,6 +224,23 @@ def submit(
         return submit_job(job, table, config_path, overrides, only_print, summary)
 
     run_command(run, config_path, overrides, verbose)
+
+
+@main.command()
+@click.argument("name", metavar="[TABLE]", required=False)
+@click.option("--json-schema", is_flag=True, help="The JSON Schema of job.toml, for editors.")
+def keys(name: str | None, json_schema: bool) -> None:
+    """Show the keys of job.toml: type, default, meaning, example.
+
+    TABLE is one table, or one key: `run-batch keys input`, `run-batch keys output.columns`. The tables engine and
+    sampling are those of the installed vLLM.
+    """
+    from run_batch.jobs import keys as reference
+
+    try:
+        click.echo(reference.json_schema() if json_schema else reference.describe(name))
+    except JobError as error:
+        raise click.UsageError(str(error)) from None
 
 
 @main.command()
