@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from run_batch.jobs.command import run_command
+from run_batch.jobs.command import run_command, run_without_job
 from run_batch.jobs.job.config import JobConfig
 from run_batch.jobs.job.errors import EXIT_COMPLETE, EXIT_RUN_FAILED, JobError
 from run_batch.jobs.job.shares import WHOLE_JOB, Share
@@ -224,6 +224,27 @@ def submit(
         return submit_job(job, table, config_path, overrides, only_print, summary)
 
     run_command(run, config_path, overrides, verbose)
+
+
+@main.command()
+@click.argument("path", metavar="INPUT")
+@click.option("--model", help="Folder of the model, or its id on the Hub.")
+@click.option("--split", help="Split of the input, where there are several.")
+@click.option("--output", "file", type=click.Path(path_type=Path), default="job.toml", help="The file; job.toml.")
+@_verbose_option
+def init(path: str, model: str | None, split: str | None, file: Path, verbose: bool) -> None:
+    """Write a commented job.toml for an input, from its columns and the kind of the model."""
+
+    def run(summary: Any) -> int:
+        from run_batch.jobs.init_job import init_job
+
+        found = init_job(path, model, split, file)
+        shown = {"images": found.image, "prompts": found.prompt, "ids": found.id}
+        text = ", ".join(f"{kind} in column {column}" for kind, column in shown.items() if column)
+        print(f"{file}: {text or 'no column was recognized'}; next: run-batch try --config {file}", file=summary)
+        return EXIT_COMPLETE
+
+    run_without_job(run, verbose)
 
 
 @main.command()

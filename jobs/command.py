@@ -31,9 +31,14 @@ def run_command(
     overrides: tuple[str, ...],
     verbose: bool,
 ) -> NoReturn:
-    """Run a command and end the process with its exit code, whatever happens in it."""
+    """Run a command on a job and end the process with its exit code, whatever happens in it."""
     if config_path is None:
         raise click.UsageError("--config job.toml is missing")
+    run_without_job(lambda summary: action(load_config(config_path, overrides), summary), verbose)
+
+
+def run_without_job(action: Callable[[Any], int], verbose: bool) -> NoReturn:
+    """Run a command that has no job.toml, as `run_command` does; `action` gets the stream for its last line."""
     # Idle OpenMP threads spin, on the cores where images are mapped: let them sleep after microseconds. This has to be
     # set before torch is imported.
     os.environ.setdefault("GOMP_SPINCOUNT", "4000")
@@ -44,8 +49,7 @@ def run_command(
     try:
         for number in (signal.SIGTERM, signal.SIGUSR1):
             signal.signal(number, _interrupt)
-        config = load_config(config_path, overrides)
-        code = action(config, summary)
+        code = action(summary)
     except JobError as error:
         code = _complain(error, EXIT_BAD_JOB, verbose)
     except RunError as error:
@@ -101,6 +105,7 @@ def _quiet_libraries() -> None:
     os.environ.setdefault("TORCH_LOGS", "-torch._library")
     os.environ.setdefault("PYTHONWARNINGS", "ignore")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     warnings.simplefilter("ignore")
     # vLLM logs a little before it has set its level; without any handler, Python would print that.
     logging.getLogger().addHandler(logging.NullHandler())
