@@ -4,11 +4,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 
 from run_batch.io.inputs.source import RowBatch
-from run_batch.jobs.job.columns import needed_columns
 from run_batch.jobs.job.errors import EXIT_COMPLETE, EXIT_TOO_MANY_FAILURES, are_too_many
 from run_batch.jobs.job.prepare import PreparedJob
 from run_batch.jobs.job.prompt_column import is_message
-from run_batch.jobs.job.row_reader import read_rows
+from run_batch.jobs.job.row_reader import RowReader
 from run_batch.jobs.job.rows import MappedRow, MappedRows, RowFailure
 from run_batch.jobs.mapping.mapping_faults import mapping_faults
 from run_batch.jobs.mapping.row_mapper import RowMapper
@@ -80,8 +79,7 @@ def _describe_sampling(sampling: ResolvedSampling) -> list[str]:
 
 def _first_rows(job: PreparedJob) -> Iterator[RowBatch]:
     rows = min(BATCH_ROWS, job.plan.num_rows)
-    columns = needed_columns(job.config, job.source.schema)
-    return read_rows(job.source, range(rows), columns, BATCH_ROWS, job.config.input.id_column is None)
+    return RowReader(job.config, job.source, BATCH_ROWS).read(range(rows))
 
 
 def _describe_placeholders(job: PreparedJob, placeholder: str | None, batches: Sequence[RowBatch]) -> list[str]:

@@ -12,7 +12,7 @@ from typing import Any
 from run_batch.io.coordination.lease import Lease, LeaseHeldError
 from run_batch.io.files import replace_file, sync_folder
 from run_batch.io.inputs.parquet import ParquetSource
-from run_batch.io.inputs.source import Source
+from run_batch.io.inputs.source import Source, fingerprint
 from run_batch.io.outputs.journal import SUFFIX
 from run_batch.io.outputs.shards import ShardStore
 from run_batch.io.secrets import hide_secrets
@@ -45,7 +45,7 @@ def job_identity(config: JobConfig, source: Source, prompt_column: PromptColumn 
     sampling = config.resolve_sampling()
     identity |= {f"sampling.{name}": value for name, value in sampling.values.items()}
     identity["generation_config.eos_token_id"] = list(sampling.eos_token_ids)
-    identity["input.path (its files)"] = source.fingerprint
+    identity["input.path (its files)"] = fingerprint(source.files)
     identity["model.path (its files)"] = model_content(config.model_settings.path, config.engine.get("revision"))
     identity["model.plugins (their source)"] = plugins_source(config.model.plugins, config.folder)
     identity["version of vLLM"] = vllm_version()
