@@ -43,6 +43,7 @@ def check_job(job: PreparedJob) -> tuple[str, int]:
         f"input: {job.plan.num_rows} rows; columns {', '.join(job.source.schema.names)}",
         f"output: {shards} shards of {job.plan.rows_per_shard} rows in {job.store.folder}, {shards - missing} done, "
         f"{missing} to do",
+        *_describe_row_groups(job),
         *_describe_prompts(job),
         *_describe_sampling(sampling),
         *_describe(results),
@@ -54,6 +55,17 @@ def check_job(job: PreparedJob) -> tuple[str, int]:
         return "\n".join(lines), EXIT_COMPLETE
     lines.append(f"more of the first rows fail than errors.max_fraction = {most} allows")
     return "\n".join(lines), EXIT_TOO_MANY_FAILURES
+
+
+def _describe_row_groups(job: PreparedJob) -> list[str]:
+    """A note where row groups hold so many rows that shares cannot all begin with one."""
+    rows = job.plan.most_rows_before
+    if not rows:
+        return []
+    return [
+        f"note: the longest row group has more than {rows} rows. A share that begins inside of a row group reads its "
+        "front in vain; smaller row groups in the input avoid that"
+    ]
 
 
 def _describe_prompts(job: PreparedJob) -> list[str]:

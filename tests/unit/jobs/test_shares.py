@@ -9,12 +9,13 @@ from hypothesis import strategies as st
 
 import jobs
 from run_batch.jobs.job.errors import JobError
+from run_batch.jobs.job.plan import Plan
 from run_batch.jobs.job.shares import WHOLE_JOB, Share, share_of
 
 
 @given(st.integers(0, 100_000), st.integers(1, 2_000))
 def test_shares_together_have_every_shard_once_and_as_many_as_each_other(shards: int, count: int) -> None:
-    cut = [Share(index, count).shards(shards) for index in range(count)]
+    cut = [Share(index, count).shards(Plan(10 * shards, 10)) for index in range(count)]
     assert cut[0].start == 0 and cut[-1].stop == shards
     assert all(one.stop == next.start for one, next in itertools.pairwise(cut))
     assert max(map(len, cut)) - min(map(len, cut)) <= 1
