@@ -50,7 +50,7 @@ class Share:
         return "" if self.count == 1 else f"{SHARES_FOLDER}/{self.label}"
 
     def shards(self, plan: Plan) -> range:
-        """Its shards. Every shard is in exactly one share, and the sizes of shares differ by an eighth, or by one."""
+        """Its shards. Every shard is in exactly one share, whose size is even but for an eighth, or for one shard."""
         return range(_cut(plan, self.index, self.count), _cut(plan, self.index + 1, self.count))
 
 
