@@ -64,12 +64,22 @@ def open_parquet(files: InputFiles, path: str) -> pq.ParquetFile:
     source: Any = path
     buffer = _LOCAL_BUFFER_BYTES
     if files.filesystem is not None:
-        # Columns are read in turns: what fsspec reads ahead for one is thrown away by the next, and read again.
-        source = files.filesystem.open(path, "rb", block_size=buffer, cache_type="none")
-        buffer = _REMOTE_BUFFER_BYTES
+        source, buffer = _without_read_ahead(files.filesystem.open(path, "rb")), _REMOTE_BUFFER_BYTES
     # Page by page: with `pre_buffer`, all columns of a row group are read before its first row is there.
     # Verifies the checksums of pages; most writers leave them out.
     return pq.ParquetFile(source, buffer_size=buffer, pre_buffer=False, page_checksum_verification=True)
+
+
+def _without_read_ahead(file: Any) -> Any:
+    """A file of fsspec's that is read as it is asked.
+
+    Columns are read in turns: what the file reads ahead for one is thrown away for the next, and read again.
+    """
+    from fsspec.caching import BaseCache, BytesCache, ReadAheadCache
+
+    if isinstance(getattr(file, "cache", None), ReadAheadCache | BytesCache):
+        file.cache = BaseCache(file.blocksize, file.cache.fetcher, file.size)
+    return file
 
 
 def read_footers(files: InputFiles) -> list[FileFooter]:
