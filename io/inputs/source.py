@@ -1,6 +1,11 @@
-"""What all input formats have in common: batches of rows, the `Source` that yields them, and its errors."""
+"""What all input formats have in common: the `Source` that knows files and rows, its cursors, batches, and errors.
 
-from collections.abc import Iterator, Mapping, Sequence
+A process reads on and on through its rows, so a format has one way to read: a `Cursor`, which goes on from where its
+last read ended.
+"""
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -46,6 +51,50 @@ class RowBatch:
         return RowBatch(self.start + offset, self.records.slice(offset, length), row_ids)
 
 
+class Cursor(Protocol):
+    """Reads some columns of a source, on and on: what has been read is not read again while reads go forwards.
+
+    It keeps its file open, and the rest of what it has decoded. It belongs to one thread.
+    """
+
+    def read(self, start: int, stop: int) -> Iterator[RowBatch]:
+        """Read rows start..stop-1.
+
+        A read that begins behind the last one drops the rows between them, or jumps over them where the source can
+        begin later; one that begins before it starts over. Whoever does not exhaust the iterator goes on after the last
+        batch that it took.
+
+        Raises:
+            DamagedInputError: a file is damaged, or was removed or changed since the source was opened.
+            InputError: a value does not fit the type that its column has in the source's schema.
+        """
+        ...
+
+    def close(self) -> None:
+        """Close the open file; a later read opens it again."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFile:
+    """One file of an input, or what takes the place of one.
+
+    Attributes:
+        name: path relative to the root of the input.
+        digest: hexadecimal; differs when the data differs.
+        rows: number of its rows.
+    """
+
+    name: str
+    digest: str
+    rows: int
+
+
+def fingerprint(files: Iterable[SourceFile]) -> str:
+    """A hexadecimal digest that differs when the files or their order differ."""
+    return hashlib.sha256("\n".join(f"{f.name} {f.rows} {f.digest}" for f in files).encode()).hexdigest()
+
+
 class Source(Protocol):
     """An input: rows in a fixed order that can be read from any row on.
 
@@ -54,21 +103,25 @@ class Source(Protocol):
         unusable: columns of `schema` that cannot be read, each with the reason, such as a file that lacks it.
         num_rows: number of rows of the whole input.
         folder: the folder that image paths are relative to; None if the input is not on a local file system.
-        fingerprint: hexadecimal digest that differs when the data of the input differs.
+        files: all files, in the order of their rows.
     """
 
     schema: pa.Schema
     unusable: Mapping[str, str]
     num_rows: int
     folder: Path | None
-    fingerprint: str
 
-    def read(self, start: int, stop: int, columns: Sequence[str], batch_rows: int) -> Iterator[RowBatch]:
-        """Read rows start..stop-1 in batches of at most `batch_rows`, and of them only `columns`, in this order.
+    @property
+    def files(self) -> Sequence[SourceFile]: ...
 
-        Raises:
-            DamagedInputError: a file is damaged, or was removed or changed since the source was opened.
-            InputError: a value does not fit the type that its column has in `schema`.
+    def cursor(self, columns: Sequence[str], batch_rows: int) -> Cursor:
+        """Make a cursor over `columns`, in this order; a batch has at most `batch_rows` rows, and about 64 MiB."""
+        ...
+
+    def starts(self) -> Iterator[range]:
+        """The rows at which reading can begin without what lies before them, ascending.
+
+        Those of Parquet are where row groups begin. Equal steps are one range; where any row can be sought, one is all.
         """
         ...
 

@@ -12,7 +12,7 @@ from typing import Any
 from run_batch.io.coordination.lease import Lease, LeaseHeldError
 from run_batch.io.files import replace_file, sync_folder
 from run_batch.io.inputs.parquet import ParquetSource
-from run_batch.io.inputs.source import Source
+from run_batch.io.inputs.source import Source, fingerprint
 from run_batch.io.outputs.journal import SUFFIX
 from run_batch.io.outputs.shards import ShardStore
 from run_batch.io.secrets import hide_secrets
@@ -20,7 +20,7 @@ from run_batch.jobs.job.chat_settings import chat_content
 from run_batch.jobs.job.config import JobConfig, result_keys
 from run_batch.jobs.job.content import model_content, plugins_source, vllm_version
 from run_batch.jobs.job.errors import JobError
-from run_batch.jobs.job.plan import Plan
+from run_batch.jobs.job.plan import Plan, dump_begins, load_begins
 from run_batch.jobs.job.prompt_column import PromptColumn
 from run_batch.jobs.job.shares import begun_shares, is_running
 
@@ -45,7 +45,7 @@ def job_identity(config: JobConfig, source: Source, prompt_column: PromptColumn 
     sampling = config.resolve_sampling()
     identity |= {f"sampling.{name}": value for name, value in sampling.values.items()}
     identity["generation_config.eos_token_id"] = list(sampling.eos_token_ids)
-    identity["input.path (its files)"] = source.fingerprint
+    identity["input.path (its files)"] = fingerprint(source.files)
     identity["model.path (its files)"] = model_content(config.model_settings.path, config.engine.get("revision"))
     identity["model.plugins (their source)"] = plugins_source(config.model.plugins, config.folder)
     identity["version of vLLM"] = vllm_version()
@@ -82,7 +82,7 @@ def read_recorded_job(store: ShardStore) -> RecordedJob | None:
     file = store.run_folder / JOB_FILE
     try:
         content = json.loads(file.read_text())
-        plan = Plan(content["rows"], content["rows_per_shard"])
+        plan = Plan(content["rows"], content["rows_per_shard"], load_begins(content["shards_at_row_groups"]))
         return RecordedJob(content["identity"], content["job_hash"], plan)
     except (FileNotFoundError, NotADirectoryError):
         if store.is_of_earlier_layout():
@@ -95,7 +95,7 @@ def read_recorded_job(store: ShardStore) -> RecordedJob | None:
                 f"{store.folder} holds shards, but not of a run-batch job; choose another output.path"
             ) from None
         return None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise JobError(f"output.path: {file} cannot be read: {error}") from None
 
 
@@ -203,6 +203,7 @@ def _record(store: ShardStore, identity: dict[str, Any], plan: Plan, source: Sou
         "identity": identity,
         "rows": plan.num_rows,
         "rows_per_shard": plan.rows_per_shard,
+        "shards_at_row_groups": dump_begins(plan.begins),
     }
     replace_file(store.run_folder / JOB_FILE, json.dumps(content, indent=1).encode())
     sync_folder(store.run_folder)

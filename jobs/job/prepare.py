@@ -34,7 +34,7 @@ class PreparedJob:
     @property
     def shards(self) -> range:
         """The shards of the share."""
-        return self.share.shards(self.plan.num_shards)
+        return self.share.shards(self.plan)
 
     @property
     def media_root(self) -> Path | None:

@@ -53,7 +53,11 @@ def open_output(
         journal.settle(commit.shard)
         claims.release(commit.shard)
 
-    shards = ShardWriter(work, ShardTables(job.config, job.source), store, metadata, on_commit)
+    def is_wanted(shard: int) -> bool:
+        return shard in work.retried if work.retried else not store.is_committed(shard)
+
+    tables = ShardTables(job.config, job.source, work, is_wanted)
+    shards = ShardWriter(work, tables, store, metadata, on_commit)
     retried = sum(map(len, work.retried.values()))
     done, failed = committed.rows_done - retried, committed.rows_failed - retried
     file, truncated = store.own_folder / PROGRESS_FILE, committed.rows_truncated

@@ -228,7 +228,7 @@ def _shares(plan: Plan, processes: Mapping[Share, ShareProcess], committed: set[
 
 
 def _share(share: Share, plan: Plan, process: ShareProcess | None, committed: set[int]) -> ShareStatus:
-    shards = share.shards(plan.num_shards)
+    shards = share.shards(plan)
     rows = plan.rows_in(shards)
     done = sum(len(plan.rows(shard)) for shard in shards if shard in committed)
     state = "not started" if process is None else process.state if process.state != "ended" else "unfinished"

@@ -12,7 +12,7 @@ import pytest
 from run_batch.io.inputs.huggingface import HfSource, is_saved_dataset
 from run_batch.io.inputs.input_files import find_files
 from run_batch.io.inputs.parquet import ParquetSource
-from run_batch.io.inputs.source import DamagedInputError, InputError, Source
+from run_batch.io.inputs.source import DamagedInputError, InputError, Source, fingerprint
 
 
 def write(path: Path, start: int, stop: int, row_group: int = 7) -> None:
@@ -27,7 +27,7 @@ def write(path: Path, start: int, stop: int, row_group: int = 7) -> None:
 def numbers(source: Source, start: int, stop: int, batch_rows: int = 4) -> list[int]:
     found: list[int] = []
     position = start
-    for batch in source.read(start, stop, ["n"], batch_rows):
+    for batch in source.cursor(["n"], batch_rows).read(start, stop):
         assert batch.start == position and 0 < batch.records.num_rows <= batch_rows
         assert batch.records.schema.names == ["n"]
         position += batch.records.num_rows
@@ -187,10 +187,10 @@ def test_a_folder_called_like_a_file_is_a_folder(folder: Path) -> None:
 
 
 def test_the_fingerprint_tells_other_files(folder: Path) -> None:
-    before = ParquetSource(str(folder)).fingerprint
-    assert ParquetSource(str(folder)).fingerprint == before
+    before = fingerprint(ParquetSource(str(folder)).files)
+    assert fingerprint(ParquetSource(str(folder)).files) == before
     write(folder / "a.parquet", 0, 21)
-    assert ParquetSource(str(folder)).fingerprint != before
+    assert fingerprint(ParquetSource(str(folder)).files) != before
 
 
 def test_what_is_wrong_with_the_input_is_said(folder: Path) -> None:
@@ -234,14 +234,14 @@ def test_files_that_are_known_already_are_looked_at_when_they_are_read(
     open_file = pq.ParquetFile
     monkeypatch.setattr(pq, "ParquetFile", lambda path, **named: opened.append(path) or open_file(path, **named))
     again = ParquetSource(str(tmp_path), before.index)
-    assert (again.num_rows, again.fingerprint, again.schema) == (6, before.fingerprint, before.schema)
+    assert (again.num_rows, again.files, again.schema) == (6, before.files, before.schema)
     assert opened == []
 
     os.utime(tmp_path / "a.parquet", (1, 1))  # the same data, copied anew
-    assert [batch.records["n"].to_pylist() for batch in again.read(0, 3, ["n"], 8)] == [[1, 2, 3]]
+    assert [batch.records["n"].to_pylist() for batch in again.cursor(["n"], 8).read(0, 3)] == [[1, 2, 3]]
     pq.write_table(pa.table({"n": [4, 5, 6]}), tmp_path / "b.parquet")
     with pytest.raises(DamagedInputError, match=r"b\.parquet has changed since the job started"):
-        list(again.read(3, 6, ["n"], 8))
+        list(again.cursor(["n"], 8).read(3, 6))
     pq.write_table(pa.table({"n": [7]}), tmp_path / "c.parquet")
     assert ParquetSource(str(tmp_path), before.index).num_rows == 7, "the index is of other files"
     assert ParquetSource(str(tmp_path), b"{damaged").num_rows == 7

@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 from job_configs import job, make_inputs
 
+from run_batch.io.inputs.source import fingerprint
 from run_batch.io.outputs.shards import ShardStore
 from run_batch.jobs.job.errors import JobError
 from run_batch.jobs.job.job_identity import check_same_job, job_identity, record_job
@@ -91,7 +92,7 @@ def test_other_rows_in_a_file_of_the_same_size_are_another_input(folder: Path) -
     fingerprints = set()
     for text in ("is it even?", "is it evem?"):
         pq.write_table(pa.table({"uid": ["a"], "prompt": [text], "image": [b"x"]}), folder / "rows.parquet")
-        fingerprints.add((open_source(config).fingerprint, (folder / "rows.parquet").stat().st_size))
+        fingerprints.add((fingerprint(open_source(config).files), (folder / "rows.parquet").stat().st_size))
     assert len({size for _, size in fingerprints}) == 1 and len(fingerprints) == 2
 
 

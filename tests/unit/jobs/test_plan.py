@@ -165,7 +165,7 @@ def test_results_inside_the_input_do_not_become_part_of_it(folder: Path, path: s
     record_job(store, job_identity(config, before), Plan(4, 2), before)
     store.commit(0, pa.table({"row_id": ["a"], "text": ["t"]}), {})
     again = open_source(config)
-    assert (again.num_rows, again.fingerprint) == (before.num_rows, before.fingerprint)
+    assert (again.num_rows, again.files) == (before.num_rows, before.files)
     check_same_job(store, job_identity(config, again))
 
 
