@@ -22,6 +22,7 @@ from run_batch.jobs.job.errors import (
     JobError,
     RunError,
 )
+from run_batch.jobs.machine.storage_watch import StorageWatch
 from run_batch.model.failure_reports import Report
 
 
@@ -45,7 +46,8 @@ def run_command(
         for number in (signal.SIGTERM, signal.SIGUSR1):
             signal.signal(number, _interrupt)
         config = load_config(config_path, overrides)
-        code = action(config, summary)
+        with StorageWatch(config.errors.storage_seconds).thread(f"{config_path}, its input or its output"):
+            code = action(config, summary)
     except JobError as error:
         code = _complain(error, EXIT_BAD_JOB, verbose)
     except RunError as error:

@@ -164,6 +164,13 @@ class Lease:
         self._path: Path | None = None
         self._descriptor = -1
         self._released = threading.Event()
+        self._touches = 0
+        self._is_touching = False
+
+    @property
+    def touching(self) -> int | None:
+        """Which touch of the lease waits for the storage, counted from 0; None while none does."""
+        return self._touches if self._is_touching else None
 
     @property
     def path(self) -> Path:
@@ -264,7 +271,9 @@ class Lease:
 
     def _refresh(self) -> None:
         while not self._released.wait(REFRESH_SECONDS):
+            self._is_touching = True
             problem = self._problem()
+            self._is_touching, self._touches = False, self._touches + 1
             if problem and not self._released.is_set():
                 self._lost = LeaseLost(problem)
                 if self._on_lost is not None:

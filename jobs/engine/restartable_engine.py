@@ -12,7 +12,7 @@ from run_batch.jobs.job.errors import EXIT_RUN_FAILED, RunError, storage_errors
 from run_batch.jobs.job.rows import MappedRow, RowFailure, RowResult
 from run_batch.jobs.machine.last_words import end_process, say
 from run_batch.jobs.machine.stop_signals import StopRequest
-from run_batch.jobs.machine.watchdog import Watch, Watchdog
+from run_batch.jobs.machine.watchdog import WATCHDOG, Watch
 
 # Ctrl-C and Slurm signal the processes of the engine, too: these may end before this process has handled its signal.
 _SECONDS_FOR_A_SIGNAL = 0.2
@@ -41,7 +41,6 @@ class RestartableEngine:
         step_seconds: float,
         stop: StopRequest,
         start_seconds: float = 0.0,
-        watchdog: Watchdog | None = None,
     ) -> None:
         """Start the first engine.
 
@@ -50,14 +49,12 @@ class RestartableEngine:
             step_seconds: a step that takes longer counts as a death; 0 for no limit.
             stop: told while an engine is started again.
             start_seconds: a start that takes longer ends the process; 0 for no limit.
-            watchdog: watches the engine; one of its own when left out.
 
         Raises:
             JobError, RunError: what `start` raises.
         """
         self._start, self._stop = start, stop
         self._step_seconds, self._start_seconds = step_seconds, start_seconds
-        self._watchdog, self._owns_watchdog = watchdog or Watchdog(), watchdog is None
         self._stepping = Watch(step_seconds, self._end_hanging_step, on_wait=self._end_undead)
         self._step_hangs = False
         self._told = 0
@@ -100,7 +97,7 @@ class RestartableEngine:
         assert self._engine is not None
         self._step_hangs = False
         try:
-            with self._watchdog.watching(self._stepping):
+            with WATCHDOG.watching(self._stepping):
                 finished = self._engine.step()
         except EngineDied as death:
             if self._step_hangs:
@@ -154,8 +151,6 @@ class RestartableEngine:
         if self._engine is not None:
             with self._watching("end"):
                 self._engine.close()
-        if self._owns_watchdog:
-            self._watchdog.close()
 
     def _strike_out(self, rows: Iterable[int]) -> None:
         if self.record is not None:
@@ -175,7 +170,7 @@ class RestartableEngine:
                 self.save,
             )
 
-        return self._watchdog.watching(Watch(self._start_seconds, end, on_wait=functools.partial(self._tell, what)))
+        return WATCHDOG.watching(Watch(self._start_seconds, end, on_wait=functools.partial(self._tell, what)))
 
     def _tell(self, what: str, waited: float) -> None:
         """Say now and then that an engine still starts or ends."""

@@ -19,7 +19,6 @@ from run_batch.jobs.engine.vllm_engine import Engine, EngineDied
 from run_batch.jobs.job.errors import JobError, RunError, storage_errors
 from run_batch.jobs.job.rows import MappedRow, RowFailure, RowResult
 from run_batch.jobs.machine.stop_signals import StopRequest
-from run_batch.jobs.machine.watchdog import Watchdog
 
 # After this many blamed rows in succession, with no row finished in between, the rows are not the cause.
 _BLAMED_IN_SUCCESSION = 8
@@ -39,7 +38,6 @@ class Supervisor:
         step_seconds: float,
         stop: StopRequest,
         start_seconds: float = 0.0,
-        watchdog: Watchdog | None = None,
     ) -> None:
         """Start the first engine.
 
@@ -47,9 +45,9 @@ class Supervisor:
             start: starts an engine; what it raises, this raises too.
             step_seconds: a step that takes longer counts as a death; 0 for no limit.
             stop: an engine that dies after a request to stop is not started again.
-            start_seconds, watchdog: see RestartableEngine.
+            start_seconds: a start that takes longer ends the process; 0 for no limit.
         """
-        self._engine = RestartableEngine(start, step_seconds, stop, start_seconds, watchdog)
+        self._engine = RestartableEngine(start, step_seconds, stop, start_seconds)
         self.max_num_seqs = self._engine.max_num_seqs
         self._suspects, self._places, self._first_deaths = Suspects(), RowPlaces(), FirstDeaths()
         self._feed = EngineFeed(self._engine, self._places, self._suspects, self._first_deaths)

@@ -22,6 +22,9 @@ from run_batch.jobs.job.config_values import (
     Tools,
 )
 
+# Of errors.mapping_seconds, where job.toml does not set it: on a busy machine, any row may take a second.
+_ROW_SECONDS, _LEAST_ROW_SECONDS = 60.0, 2.0
+
 
 class InputTable(Table):
     """The rows of the job, and what their columns are."""
@@ -206,7 +209,7 @@ class ErrorsTable(Table):
     )
     mapping_seconds: Seconds | None = key(
         "a row that takes longer to map fails with mapping_timeout; 0 for no limit; without it 60, or "
-        "errors.step_seconds where that is less",
+        "errors.step_seconds where that is from 2 to 60",
         Effect.FREE,
         example=120,
         default=None,
@@ -223,6 +226,13 @@ class ErrorsTable(Table):
         example="answer",
         default=None,
     )
+
+    @property
+    def row_seconds(self) -> float:
+        """How long a row may take to map; 0 for no limit."""
+        if self.mapping_seconds is not None:
+            return self.mapping_seconds
+        return min(_ROW_SECONDS, max(self.step_seconds or _ROW_SECONDS, _LEAST_ROW_SECONDS))
 
 
 class JobTables(Table):

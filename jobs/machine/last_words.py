@@ -10,7 +10,7 @@ from typing import NoReturn
 from run_batch.io.secrets import hide_secrets
 from run_batch.jobs.machine.processes import kill_children
 
-# Longest wait for a line to be printed, or for children to be killed: standard error may be a file on storage that hangs.
+# Longest wait for a line to be printed: standard error may be a file on storage that hangs.
 _SECONDS = 5.0
 # The same for finished rows to be saved.
 SAVE_SECONDS = 10.0

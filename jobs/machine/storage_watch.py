@@ -12,7 +12,7 @@ from typing import TypeVar
 from run_batch.jobs.job.errors import EXIT_RUN_FAILED
 from run_batch.jobs.machine.last_words import end_process, say
 from run_batch.jobs.machine.thread_activity import activity_of_this_thread
-from run_batch.jobs.machine.watchdog import Watch, Watchdog
+from run_batch.jobs.machine.watchdog import WATCHDOG, Watch
 
 # Without progress for so long, storage counts as stalled.
 STALL_SECONDS = 30.0
@@ -28,17 +28,15 @@ class StorageWatch:
         save: makes finished rows durable, as far as the storage lets it, before the process ends.
     """
 
-    def __init__(self, watchdog: Watchdog, seconds: float) -> None:
+    def __init__(self, seconds: float) -> None:
         self.seconds = seconds
         self.save: Callable[[], None] = lambda: None
-        self._watchdog = watchdog
-        self._stalled: set[str] = set()
-        self._stalled_outputs: set[str] = set()
+        self._stalled: dict[str, bool] = {}
 
     @property
     def is_stalled(self) -> bool:
         """Whether something that is to write finished rows waits for the storage."""
-        return bool(self._stalled_outputs)
+        return any(self._stalled.values())
 
     @property
     def _stall_seconds(self) -> float:
@@ -67,53 +65,59 @@ class StorageWatch:
                 return
             yield item  # type: ignore[misc]
 
-    def output(self, what: str, progress: Callable[[], object], work: Callable[[], object]) -> None:
-        """Watch, from now on, a thread that writes what is finished.
+    @contextmanager
+    def output(self, what: str, keeps_up: Callable[[], object], works: Callable[[], object]) -> Iterator[None]:
+        """Watch a thread that writes what is finished.
 
         Args:
-            progress: a value that changes as long as the thread keeps up; None while it has nothing to do.
-            work: the same, and it changes with each call that the storage answers.
+            keeps_up: gives a value that changes as long as the thread keeps up; None while it has nothing to do.
+            works: the same, and the value changes with each call that the storage answers.
         """
-        self._watchdog.add(Watch(0, _never, progress, lambda waited: self._tell(what, waited, is_output=True)))
-        self._watchdog.add(Watch(self.seconds, lambda waited: self._end(what), work))
+        watches = [
+            Watch(0, _never, keeps_up, lambda waited: self._tell(what, waited, is_output=True)),
+            # What was taken before it stalled is in the journal, unless that is what hangs: there is nothing to save.
+            Watch(self.seconds, lambda waited: self._end(what, lambda: None), works),
+        ]
+        for watch in watches:
+            WATCHDOG.add(watch)
+        try:
+            yield
+        finally:
+            for watch in watches:
+                WATCHDOG.remove(watch)
+            self._tell(what, 0.0)
 
     @contextmanager
-    def _watching(
-        self, what: str, progress: Callable[[], object] = bool, is_limited: bool = True
-    ) -> Iterator[None]:
+    def _watching(self, what: str, progress: Callable[[], object] = bool, is_limited: bool = True) -> Iterator[None]:
         watch = Watch(
             self.seconds if is_limited else 0.0,
-            lambda waited: self._end(what),
+            lambda waited: self._end(what, self.save),
             progress,
             lambda waited: self._tell(what, waited),
         )
         try:
-            with self._watchdog.watching(watch):
+            with WATCHDOG.watching(watch):
                 yield
         finally:
-            if what in self._stalled:
-                self._tell(what, 0.0)
+            self._tell(what, 0.0)
 
     def _tell(self, what: str, waited: float, is_output: bool = False) -> None:
-        was, names = bool(self._stalled), self._stalled_outputs if is_output else self._stalled
-        if waited < self._stall_seconds:
-            names.discard(what)
-            self._stalled.discard(what)
-            if was and not self._stalled:
-                say("the storage answers again: the run goes on")
-            return
-        names.add(what)
-        self._stalled.add(what)
-        if not was:
-            say(f"{what}: the storage has not answered for {waited:.0f} s; the run waits for it")
+        """Say once that the storage has stalled, and once that it goes on."""
+        was_stalled = bool(self._stalled)
+        if waited >= self._stall_seconds:
+            self._stalled[what] = is_output
+            if not was_stalled:
+                say(f"{what}: the storage has not answered for {waited:.0f} s; the run waits for it")
+        elif self._stalled.pop(what, None) is not None and not self._stalled:
+            say("the storage answers again, the run goes on")
 
-    def _end(self, what: str) -> None:
+    def _end(self, what: str, save: Callable[[], None]) -> None:
         end_process(
             EXIT_RUN_FAILED,
             f"{what}: the storage has not answered for {self.seconds:g} s (errors.storage_seconds). Rows that were "
             f"saved before are kept; see to the file system on {socket.gethostname()} (mounts, servers, disks), and "
             "run the same command again",
-            self.save,
+            save,
         )
 
 

@@ -1,10 +1,11 @@
-"""A thread that notices what hangs in this process: an engine, the storage, whatever it is. It touches no storage itself.
+"""A thread that notices what hangs in this process: an engine, the storage, whatever it is. It touches no storage.
 
-Nothing that is watched needs a clock of its own: it shows its progress, and the watchdog counts the seconds without any.
+Nothing that is watched needs a clock of its own: it shows its progress, and the watchdog counts the seconds without.
 These are seconds in which this process could run: a job that is stopped for an hour, as by `scontrol suspend`, does not
 hang.
 """
 
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -76,14 +77,17 @@ class Watch:
 
 
 class Watchdog:
-    """Watches any number of things at once, in one thread, until it is closed."""
+    """Watches any number of things at once. Its thread starts with the first of them."""
 
     def __init__(self) -> None:
-        self._watches: list[Watch] = []
         self._stacks = threading.local()
-        self._tick = _LONGEST_TICK
-        self._sooner, self._closed = threading.Event(), False
+        self.begin_anew()
+
+    def begin_anew(self) -> None:
+        """Watch nothing, and have no thread; for a process that was forked."""
+        self._watches: list[Watch] = []
         self._lock = threading.Lock()
+        self._sooner = threading.Event()
         self._thread: threading.Thread | None = None
 
     def add(self, watch: Watch) -> None:
@@ -91,12 +95,11 @@ class Watchdog:
         watch.restart(paused=False)
         with self._lock:
             self._watches.append(watch)
-            if watch.seconds and watch.seconds / _TICKS < self._tick:
-                self._tick = watch.seconds / _TICKS
-                self._sooner.set()
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="watchdog", daemon=True)
                 self._thread.start()
+        if 0 < watch.seconds < _TICKS * _LONGEST_TICK:
+            self._sooner.set()
 
     def remove(self, watch: Watch) -> None:
         """Watch it no longer."""
@@ -120,18 +123,20 @@ class Watchdog:
             if stack:
                 stack[-1].restart(paused=False)
 
-    def close(self) -> None:
-        """End the thread."""
-        self._closed = True
-        self._sooner.set()
-
     def _run(self) -> None:
         clock = AwakeClock()
-        while not self._closed:
-            self._sooner.wait(self._tick)
+        tick = _LONGEST_TICK
+        while True:
+            self._sooner.wait(tick)
             self._sooner.clear()
             with self._lock:
                 watches = list(self._watches)
             now = clock.now()
             for watch in watches:
                 watch.check(now)
+            tick = min([_LONGEST_TICK, *(watch.seconds / _TICKS for watch in watches if watch.seconds)])
+
+
+# That of this process.
+WATCHDOG = Watchdog()
+os.register_at_fork(after_in_child=WATCHDOG.begin_anew)

@@ -24,16 +24,30 @@ class PendingBatches:
         self._input = batches
         self._input_ended = False
         self._retries: collections.deque[RowBatch] = collections.deque()
+        self._overdue: collections.deque[RowBatch] = collections.deque()
+        self._overdue_before: set[int] = set()
+        self._new_is_next = False
         self._deaths: collections.Counter[int] = collections.Counter()
 
     def are_done(self) -> bool:
         """Whether the input has ended and nothing waits for a retry."""
-        return self._input_ended and not self._retries
+        return self._input_ended and not self._retries and not self._overdue
 
     def take(self) -> RowBatch | None:
         """The next batch to map; None if there is none now."""
         if self._retries:
             return self._retries.popleft()
+        # New rows in turn with those that may hang: they show whether mapping works at all.
+        if self._overdue and not self._new_is_next:
+            self._new_is_next = True
+            return self._overdue.popleft()
+        self._new_is_next = False
+        batch = self._next_new()
+        return self._overdue.popleft() if batch is None and self._overdue else batch
+
+    def _next_new(self) -> RowBatch | None:
+        if self._input_ended:
+            return None
         started = time.monotonic()
         try:
             batch = next(self._input)
@@ -46,6 +60,18 @@ class PendingBatches:
     def retry(self, batches: Iterable[RowBatch]) -> None:
         """Give back batches that were still queued at a worker that died."""
         self._retries.extend(batches)
+
+    def retry_overdue(self, batch: RowBatch) -> bool:
+        """Give back a batch that a worker hung on, so that each of its rows is mapped alone.
+
+        Returns:
+            Whether it was retried; a row is not that has been overdue before, and was alone now.
+        """
+        if batch.records.num_rows == 1 and batch.start in self._overdue_before:
+            return False
+        self._overdue_before.update(range(batch.start, batch.stop))
+        self._overdue.extend(batch.slice(offset, 1) for offset in range(batch.records.num_rows))
+        return True
 
     def retry_suspect(self, batch: RowBatch) -> RowFailure | None:
         """Give back the batch that a worker died on, so that each of its rows is mapped alone.
