@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 import click
 
 from run_batch.jobs.job.config import JobConfig, load_config
+from run_batch.jobs.job.config_tables import ErrorsTable
 from run_batch.jobs.job.errors import (
     EXIT_BAD_JOB,
     EXIT_INTERRUPTED,
@@ -42,24 +43,25 @@ def run_command(
     _show_own_warnings()
     if not verbose:
         _quiet_libraries()
-    try:
-        for number in (signal.SIGTERM, signal.SIGUSR1):
-            signal.signal(number, _interrupt)
-        config = load_config(config_path, overrides)
-        with StorageWatch(config.errors.storage_seconds).thread(f"{config_path}, its input or its output"):
-            code = action(config, summary)
-    except JobError as error:
-        code = _complain(error, EXIT_BAD_JOB, verbose)
-    except RunError as error:
-        code = _complain(error, EXIT_RUN_FAILED, verbose)
-    except (KeyboardInterrupt, Interrupted):
-        code = EXIT_INTERRUPTED
-    except Exception as error:
-        traceback.print_exc()
-        print(f"run-batch: {_whose_bug(error)}; please report it with the lines above", file=sys.stderr)
-        code = EXIT_RUN_FAILED
-    summary.flush()
-    sys.stderr.flush()
+    with StorageWatch(ErrorsTable().storage_seconds).thread(f"{config_path}, standard output or standard error"):
+        try:
+            for number in (signal.SIGTERM, signal.SIGUSR1):
+                signal.signal(number, _interrupt)
+            config = load_config(config_path, overrides)
+            with StorageWatch(config.errors.storage_seconds).thread("the input or the output folder"):
+                code = action(config, summary)
+        except JobError as error:
+            code = _complain(error, EXIT_BAD_JOB, verbose)
+        except RunError as error:
+            code = _complain(error, EXIT_RUN_FAILED, verbose)
+        except (KeyboardInterrupt, Interrupted):
+            code = EXIT_INTERRUPTED
+        except Exception as error:
+            traceback.print_exc()
+            print(f"run-batch: {_whose_bug(error)}; please report it with the lines above", file=sys.stderr)
+            code = EXIT_RUN_FAILED
+        summary.flush()
+        sys.stderr.flush()
     # Everything is written; tearing down torch and vLLM would only take time.
     os._exit(code)
 
