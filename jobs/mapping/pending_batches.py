@@ -8,6 +8,8 @@ from run_batch.io.inputs.source import RowBatch
 from run_batch.jobs.job.rows import RowFailure
 
 _DEATHS_PER_ROW = 2
+# Rows that may hang, and are taken one by one, before new rows are taken.
+_OVERDUE_AT_ONCE = 4
 
 
 class PendingBatches:
@@ -26,7 +28,7 @@ class PendingBatches:
         self._retries: collections.deque[RowBatch] = collections.deque()
         self._overdue: collections.deque[RowBatch] = collections.deque()
         self._overdue_before: set[int] = set()
-        self._new_is_next = False
+        self._overdue_taken = 0
         self._deaths: collections.Counter[int] = collections.Counter()
 
     def are_done(self) -> bool:
@@ -37,11 +39,11 @@ class PendingBatches:
         """The next batch to map; None if there is none now."""
         if self._retries:
             return self._retries.popleft()
-        # New rows in turn with those that may hang: they show whether mapping works at all.
-        if self._overdue and not self._new_is_next:
-            self._new_is_next = True
+        # Between rows that may hang there are new ones, which show whether mapping works at all.
+        if self._overdue and self._overdue_taken < _OVERDUE_AT_ONCE:
+            self._overdue_taken += 1
             return self._overdue.popleft()
-        self._new_is_next = False
+        self._overdue_taken = 0
         batch = self._next_new()
         return self._overdue.popleft() if batch is None and self._overdue else batch
 
