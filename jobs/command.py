@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 import click
 
 from run_batch.jobs.job.config import JobConfig, load_config
+from run_batch.jobs.job.config_tables import ErrorsTable
 from run_batch.jobs.job.errors import (
     EXIT_BAD_JOB,
     EXIT_INTERRUPTED,
@@ -22,6 +23,7 @@ from run_batch.jobs.job.errors import (
     JobError,
     RunError,
 )
+from run_batch.jobs.machine.storage_watch import StorageWatch
 from run_batch.model.failure_reports import Report
 
 
@@ -34,7 +36,13 @@ def run_command(
     """Run a command on a job and end the process with its exit code, whatever happens in it."""
     if config_path is None:
         raise click.UsageError("--config job.toml is missing")
-    run_without_job(lambda summary: action(load_config(config_path, overrides), summary), verbose)
+
+    def on_job(summary: Any) -> int:
+        config = load_config(config_path, overrides)
+        with StorageWatch(config.errors.storage_seconds).thread("the input or the output folder"):
+            return action(config, summary)
+
+    run_without_job(on_job, verbose)
 
 
 def run_without_job(action: Callable[[Any], int], verbose: bool) -> NoReturn:
@@ -46,22 +54,23 @@ def run_without_job(action: Callable[[Any], int], verbose: bool) -> NoReturn:
     _show_own_warnings()
     if not verbose:
         _quiet_libraries()
-    try:
-        for number in (signal.SIGTERM, signal.SIGUSR1):
-            signal.signal(number, _interrupt)
-        code = action(summary)
-    except JobError as error:
-        code = _complain(error, EXIT_BAD_JOB, verbose)
-    except RunError as error:
-        code = _complain(error, EXIT_RUN_FAILED, verbose)
-    except (KeyboardInterrupt, Interrupted):
-        code = EXIT_INTERRUPTED
-    except Exception as error:
-        traceback.print_exc()
-        print(f"run-batch: {_whose_bug(error)}; please report it with the lines above", file=sys.stderr)
-        code = EXIT_RUN_FAILED
-    summary.flush()
-    sys.stderr.flush()
+    with StorageWatch(ErrorsTable().storage_seconds).thread("job.toml, standard output or standard error"):
+        try:
+            for number in (signal.SIGTERM, signal.SIGUSR1):
+                signal.signal(number, _interrupt)
+            code = action(summary)
+        except JobError as error:
+            code = _complain(error, EXIT_BAD_JOB, verbose)
+        except RunError as error:
+            code = _complain(error, EXIT_RUN_FAILED, verbose)
+        except (KeyboardInterrupt, Interrupted):
+            code = EXIT_INTERRUPTED
+        except Exception as error:
+            traceback.print_exc()
+            print(f"run-batch: {_whose_bug(error)}; please report it with the lines above", file=sys.stderr)
+            code = EXIT_RUN_FAILED
+        summary.flush()
+        sys.stderr.flush()
     # Everything is written; tearing down torch and vLLM would only take time.
     os._exit(code)
 

@@ -164,6 +164,8 @@ class Lease:
         self._path: Path | None = None
         self._descriptor = -1
         self._released = threading.Event()
+        # Which touch of the file waits for the storage, counted from 0; None while none does.
+        self.touching: int | None = None
 
     @property
     def path(self) -> Path:
@@ -263,8 +265,11 @@ class Lease:
         return True
 
     def _refresh(self) -> None:
+        touches = -1
         while not self._released.wait(REFRESH_SECONDS):
+            self.touching = touches = touches + 1
             problem = self._problem()
+            self.touching = None
             if problem and not self._released.is_set():
                 self._lost = LeaseLost(problem)
                 if self._on_lost is not None:

@@ -21,6 +21,7 @@ from run_batch.jobs.job.prompt_column import PromptColumn
 from run_batch.jobs.job.rows import MappedRow, MappedRows, RowFailure
 from run_batch.jobs.mapping.chat_prompts import ChatPrompts
 from run_batch.jobs.mapping.prompt_draft import PromptDraft
+from run_batch.jobs.mapping.row_clock import MAPPING_ROW, clock
 from run_batch.jobs.mapping.row_images import RowImages, nbytes_of
 from run_batch.jobs.mapping.row_sampling import row_sampling
 from run_batch.jobs.mapping.template_prompts import TemplatePrompts
@@ -104,7 +105,7 @@ class RowMapper:
             JobFault: the model's processor, a library or the machine fails, whatever the row.
         """
         rows = _rows(batch.records, self._config.input.image_column)
-        drafts = [self._draft(row) for row in rows]
+        drafts = [self._draft(index, row) for index, row in enumerate(rows, batch.start)]
         self._images.announce(
             (row, draft)
             for row, draft in zip(rows, drafts, strict=True)
@@ -115,6 +116,7 @@ class RowMapper:
         waiting = 0
         for offset, (row, draft) in enumerate(zip(rows, drafts, strict=True)):
             index = batch.start + offset
+            clock.begin(index, 1, MAPPING_ROW)
             try:
                 if isinstance(draft, RowError):
                     raise draft
@@ -141,14 +143,15 @@ class RowMapper:
         """
         rows = _rows(batch.records, self._config.input.image_column)
         found: list[Sequence[RowImage]] = []
-        for row, draft in zip(rows, [self._draft(row) for row in rows], strict=True):
+        for row, draft in zip(rows, list(map(self._draft, range(batch.start, batch.stop), rows)), strict=True):
             found.append(())
             if not isinstance(row, RowError) and not isinstance(draft, RowError):
                 with contextlib.suppress(RowError, MediaError):
                     found[-1] = self._prompt(row, draft).images
         return found
 
-    def _draft(self, row: Mapping[str, Any] | RowError) -> PromptDraft | RowError:
+    def _draft(self, index: int, row: Mapping[str, Any] | RowError) -> PromptDraft | RowError:
+        clock.begin(index, 1, "filling in its prompt")
         if isinstance(row, RowError):
             return row
         try:
@@ -158,6 +161,10 @@ class RowMapper:
 
     def _map_ready(self, ready: Sequence[tuple[int, Prompt, Mapping[str, Any]]]) -> MappedRows:
         prompts = [prompt for _, prompt, _ in ready]
+        if ready:
+            has_images = any(prompt.images for prompt in prompts)
+            what = "decoding and mapping its images" if has_images else "tokenizing its prompt"
+            clock.begin(ready[0][0], len(ready), what)
         mapped = self._model.render(prompts, add_special_tokens=self._prompts.add_special_tokens)
         for result in mapped:
             if isinstance(result, RowError):

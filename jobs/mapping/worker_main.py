@@ -23,6 +23,7 @@ from run_batch.io.inputs.source import RowBatch
 from run_batch.jobs.job.config import JobConfig
 from run_batch.jobs.job.errors import JobError
 from run_batch.jobs.job.prompt_column import PromptColumn
+from run_batch.jobs.mapping.row_clock import MAPPING_ROW, clock
 from run_batch.model.checkpoint.settings import SettingsError
 from run_batch.model.declaration import DeclarationError, JobFault
 from run_batch.model.failure_reports import Report, is_own_bug
@@ -83,9 +84,11 @@ class WorkerReady:
 
     Attributes:
         pid: its process id; the pool has started only the first worker itself.
+        clock: the descriptor of its clock's page in that process.
     """
 
     pid: int
+    clock: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,11 +152,14 @@ def serve(connection: Connection, others: Sequence[int]) -> None:
     gc.freeze()
     gc.enable()
     connection = _fork(connection, others)
-    shared_memory.send(connection, WorkerReady(os.getpid()))
+    shared_memory.send(connection, WorkerReady(os.getpid(), clock.share()))
     while True:
         batch: RowBatch = shared_memory.receive(connection)[0]
+        clock.begin(batch.start, batch.records.num_rows, MAPPING_ROW)
         try:
-            shared_memory.send(connection, mapper.map(batch))
+            mapped = mapper.map(batch)
+            clock.rest()
+            shared_memory.send(connection, mapped)
         except Exception as error:
             shared_memory.send(connection, _problem(error, batch))
             return

@@ -17,6 +17,8 @@ from run_batch.jobs.job.rows import MappedRows
 from run_batch.jobs.mapping.backpressure import MappedQueue
 from run_batch.jobs.mapping.busy_time import BusyTime
 from run_batch.jobs.mapping.pending_batches import PendingBatches
+from run_batch.jobs.mapping.row_clock import Stage
+from run_batch.jobs.mapping.row_deadlines import RowDeadlines
 from run_batch.jobs.mapping.worker_main import WorkerProblem, WorkerReady, WorkerSpec
 from run_batch.jobs.mapping.worker_process import StartWorkers, WorkerProcess, lost_with, start_workers
 
@@ -36,15 +38,22 @@ class WorkerPool:
     """Maps the rows of an iterator in worker processes."""
 
     def __init__(
-        self, spec: WorkerSpec, batches: Iterator[RowBatch | None], count: int, start: StartWorkers = start_workers
+        self,
+        spec: WorkerSpec,
+        batches: Iterator[RowBatch | None],
+        count: int,
+        start: StartWorkers = start_workers,
+        deadlines: RowDeadlines | None = None,
     ) -> None:
         """Start `count` workers; they load the model's tokenizer and configs while the caller does other things.
 
         Args:
             batches: read by the pool's thread; None stands for one that is not there yet.
             start: starts worker processes.
+            deadlines: of rows and of the start of workers; none when left out.
         """
         self._spec = spec
+        self._deadlines = deadlines or RowDeadlines()
         self._start = start
         self._starts_failed = 0
         self._pending = PendingBatches(batches)
@@ -104,10 +113,11 @@ class WorkerPool:
         while not self._closing.is_set():
             self._hand_out()
             if self._pending.are_done() and not any(worker.batches for worker in self._workers):
+                self._mapped.put(self._deadlines.release(), 0)
                 self._mapped.end()
                 return
             connections = [worker.connection for worker in self._workers]
-            seconds = _PAUSE_SECONDS if self._pending.is_paused else 1
+            seconds = _PAUSE_SECONDS if self._pending.is_paused else self._deadlines.tick
             for connection in wait([*connections, self._wake_read], timeout=seconds):
                 if connection is self._wake_read:
                     self._wake_read.recv_bytes()
@@ -115,6 +125,8 @@ class WorkerPool:
                     # One that was replaced together with another has no connection any more.
                     for worker in [w for w in self._workers if w.connection is connection]:
                         self._collect(worker)
+            for worker, stage in self._deadlines.overdue(self._workers):
+                self._replace(worker, stage)
 
     def _hand_out(self) -> None:
         for _ in range(_BATCHES_PER_WORKER):
@@ -150,16 +162,22 @@ class WorkerPool:
         if isinstance(answer, WorkerProblem):
             raise _error_of(answer)
         if isinstance(answer, WorkerReady):
-            worker.ready(answer.pid)
+            worker.ready(answer.pid, answer.clock)
             self._starts_failed = 0
             return
         worker.batches.popleft()
         self._count_busy()
-        self._mapped.put(answer, nbytes)
+        self._mapped.put(self._deadlines.mapped(worker, answer), nbytes)
 
-    def _replace(self, dead: WorkerProcess) -> None:
-        """Start another worker in the place of a dead one, and have its batches mapped again."""
-        if dead.loaded and dead.batches:
+    def _replace(self, dead: WorkerProcess, stage: Stage | None = None) -> None:
+        """Start another worker in the place of a dead one, and have its batches mapped again.
+
+        Args:
+            stage: what the worker hangs in; None if it has died by itself.
+        """
+        if dead.batches and stage is not None:
+            self._deadlines.retry(self._pending, dead.batches.popleft(), stage)
+        elif dead.batches and dead.loaded:
             failure = self._pending.retry_suspect(dead.batches.popleft())
             if failure is not None:
                 self._mapped.put([failure], 0)

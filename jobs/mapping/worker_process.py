@@ -7,12 +7,14 @@ import pickle
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, Pipe
 from typing import TypeAlias
 
 from run_batch.io.inputs.source import RowBatch
+from run_batch.jobs.mapping.row_clock import SeenClock, open_page
 from run_batch.jobs.mapping.worker_main import WorkerSpec
 
 WORKER_ENVIRONMENT = {
@@ -28,6 +30,9 @@ WORKER_ENVIRONMENT = {
     "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
 }
 
+# A killed process is dead within less, unless it hangs in the kernel.
+_DEATH_SECONDS = 2.0
+
 
 @dataclass(slots=True, eq=False)
 class WorkerProcess:
@@ -40,6 +45,7 @@ class WorkerProcess:
         loaded: whether the worker has said that it is ready for batches.
         pidfd: refers to the process of a copy, once that is ready; a process id alone could be reused.
         original: the worker that this one is a copy of; None for one that was started.
+        clock: what the worker is doing.
     """
 
     process: subprocess.Popen[bytes] | None
@@ -48,20 +54,26 @@ class WorkerProcess:
     loaded: bool = False
     pidfd: int | None = None
     original: "WorkerProcess | None" = None
+    clock: SeenClock = field(default_factory=SeenClock)
 
-    def ready(self, pid: int) -> None:
-        """Note that the worker takes batches, and which process it is."""
+    def ready(self, pid: int, clock: int | None = None) -> None:
+        """Note that the worker takes batches, which process it is, and the descriptor of its clock there."""
         self.loaded = True
+        if clock is not None:
+            with contextlib.suppress(OSError):  # it has died already
+                self.clock.page = open_page(pid, clock)
         if self.process is None:
             # A copy that has died already has no process; end of file on its pipe reports the death.
             with contextlib.suppress(ProcessLookupError):
                 self.pidfd = os.pidfd_open(pid)
 
     def end(self) -> None:
-        """Kill the process, if it still runs, and close the pipe."""
+        """Kill the process, if it still runs, and close the pipe. One that hangs in the kernel is left behind."""
         if self.process is not None:
             self.process.kill()
-            self.process.wait()
+            waiting = threading.Thread(target=self.process.wait, name="worker-end", daemon=True)
+            waiting.start()
+            waiting.join(_DEATH_SECONDS)
         if self.pidfd is not None:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)

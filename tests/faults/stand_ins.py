@@ -3,7 +3,7 @@ hundred. Both are real processes; all else is the product: the pipeline, the poo
 
 Prompts steer the engine: `poison` kills it, `crash` kills the whole run, `hang` keeps it from ever answering, `bug`
 lets run-batch's own code fail, and `bad` and `missing` fail while they are mapped. `deadly N FILE` kills its worker N
-times, one byte of FILE for each.
+times, one byte of FILE for each; `stuck N FILE` hangs N times while it is mapped.
 """
 
 import contextlib
@@ -26,6 +26,7 @@ import pyarrow as pa
 
 from run_batch.io.coordination import lease as lease
 from run_batch.io.inputs.source import RowBatch
+from run_batch.io.outputs import journal
 from run_batch.jobs import command
 from run_batch.jobs.engine import restartable_engine
 from run_batch.jobs.engine.vllm_engine import EngineDied
@@ -33,7 +34,7 @@ from run_batch.jobs.job.config import JobConfig
 from run_batch.jobs.job.prepare import prepare
 from run_batch.jobs.job.rows import Generation, MappedRow, RowFailure
 from run_batch.jobs.job.shares import Share
-from run_batch.jobs.mapping import backpressure, shared_memory
+from run_batch.jobs.mapping import backpressure, row_deadlines, shared_memory
 from run_batch.jobs.mapping.worker_main import serve
 from run_batch.jobs.mapping.worker_pool import WorkerPool
 from run_batch.jobs.mapping.worker_process import WorkerProcess
@@ -112,16 +113,23 @@ class PromptSpec:
 
 
 def map_row(row: int, prompt: str) -> MappedRow | RowFailure:
-    if prompt.startswith("deadly"):
-        _, times, file = prompt.split()
-        with open(file, "ab") as deaths:
-            if deaths.tell() < int(times):
-                deaths.write(b".")
-                deaths.flush()
-                os._exit(9)
+    if prompt.startswith("deadly") and is_one_more(prompt):
+        os._exit(9)
+    if prompt.startswith("stuck") and is_one_more(prompt):
+        time.sleep(10_000)
     if prompt == "missing":
         return no_image(row)
     return RowFailure(row, "bad_row", "it says so") if prompt == "bad" else MappedRow(row, prompt, {})
+
+
+def is_one_more(prompt: str) -> bool:
+    """Whether the file of a prompt `WHAT TIMES FILE` has fewer bytes than TIMES; adds one then."""
+    _, times, file = prompt.split()
+    with open(file, "ab") as log:
+        if log.tell() >= int(times):
+            return False
+        log.write(b".")
+        return True
 
 
 def no_image(row: int) -> RowFailure:
@@ -232,6 +240,7 @@ class Setting:
         file_bytes: the largest file that the process may write.
         lost_images: see PromptSpec.
         load_seconds: how long the engine loads.
+        stalled_seconds: how long the storage does not answer the journal, from its first sync on.
     """
 
     retry_failed: bool = False
@@ -244,6 +253,20 @@ class Setting:
     file_bytes: int | None = None
     lost_images: Path | None = None
     load_seconds: float = 0.0
+    stalled_seconds: float = 0.0
+
+
+def _stall(seconds: float) -> None:
+    """Let the storage stall: the first sync of a journal, and all others, wait until `seconds` have passed."""
+    until, sync = 0.0, journal._Segment.sync
+
+    def stalling(segment: Any) -> None:
+        nonlocal until
+        until = until or time.monotonic() + seconds
+        time.sleep(max(0.0, until - time.monotonic()))
+        sync(segment)
+
+    journal._Segment.sync = stalling  # type: ignore[method-assign]
 
 
 def run_command(config_path: Path, log: Path, output: Path, speed: Speed, setting: Setting) -> None:
@@ -257,6 +280,8 @@ def run_command(config_path: Path, log: Path, output: Path, speed: Speed, settin
         disks.limit(config_path.parent / "out", setting.quota)
     if setting.file_bytes is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (setting.file_bytes, setting.file_bytes))
+    if setting.stalled_seconds:
+        _stall(setting.stalled_seconds)
     descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
@@ -266,6 +291,7 @@ def run_command(config_path: Path, log: Path, output: Path, speed: Speed, settin
     backpressure.MAX_WAITING_ROWS = setting.rows_ahead
     # Nothing here hangs on how long these are: the stand-ins ignore signals, and leases are of this machine.
     restartable_engine._SECONDS_FOR_A_SIGNAL, lease.REFRESH_SECONDS = 0.02, 1.0
+    row_deadlines._FIRST_SECONDS = 0.0  # nothing is loaded with a worker's first rows
     kind = InProcessEngine if setting.in_process else StandInEngine
 
     def start_engine(config: JobConfig) -> Any:
