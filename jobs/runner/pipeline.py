@@ -23,10 +23,12 @@ from run_batch.jobs.job.row_reader import read_rows
 from run_batch.jobs.job.rows import MappedRows
 from run_batch.jobs.job.work import Work
 from run_batch.jobs.machine.cores import usable_cores
+from run_batch.jobs.machine.memory import default_row_memory
 from run_batch.jobs.machine.stop_signals import StopRequest
 from run_batch.jobs.mapping.worker_main import WorkerSpec
 from run_batch.jobs.mapping.worker_pool import BATCH_ROWS, WorkerPool
 from run_batch.jobs.runner.finished_rows import FinishedRows
+from run_batch.jobs.runner.memory_notice import MemoryNotice
 from run_batch.jobs.runner.place_failures import PlaceFailures
 from run_batch.jobs.runner.resume import ShardRecovery, resume
 from run_batch.jobs.runner.shard_assignment import ShardAssignment
@@ -86,7 +88,8 @@ class Pipeline:
         config = self._job.config
         spec = WorkerSpec(config, self._job.source.schema, self._job.media_root, self._job.prompt_column)
         announce_plugins(config.model.plugins, config.folder)
-        pool = WorkerPool(spec, self._batches(), config.preprocess.workers or usable_cores())
+        workers = config.preprocess.workers or usable_cores()
+        pool = WorkerPool(spec, self._batches(), workers, budget=config.preprocess.memory or default_row_memory())
         try:
             engine = Supervisor(start_engine, config.errors.step_seconds, self._stop)
             try:
@@ -150,6 +153,7 @@ class Pipeline:
         self, pool: WorkerPool, engine: Supervisor, finished: FinishedRows, first: MappedRows | None, lease: Lease
     ) -> None:
         metrics = finished.metrics
+        notice = MemoryNotice(pool.memory, engine.max_num_seqs, pool.counts().workers)
         try:
             self._begin(engine, finished)
             self._take(first, engine, finished)
@@ -160,6 +164,7 @@ class Pipeline:
                     finished.check_first_failures()
                 metrics.lap("idle" if is_idle else "feed")
                 self._take_late(finished)
+                notice.look(pool.rows_waiting, engine.unfinished)
                 if engine.unfinished:
                     for result in engine.step():
                         finished.add(result)
