@@ -9,6 +9,7 @@ import torch
 
 from run_batch.io.inputs.source import RowBatch
 from run_batch.jobs.job.rows import MappedRow
+from run_batch.jobs.mapping.worker_memory import PLENTY, WorkerMemory
 
 BATCH_ROWS = 16
 
@@ -23,6 +24,7 @@ class LightSpec:
         seconds: duration of mapping a batch.
         tensor_bytes: size of each row's tensor.
         deadly_row: index of a row that kills the worker which maps it.
+        memory: what the pool lets a worker take.
     """
 
     load_error: Exception | None = None
@@ -30,6 +32,7 @@ class LightSpec:
     seconds: float = 0.0
     tensor_bytes: int = 0
     deadly_row: int | None = None
+    memory: WorkerMemory = PLENTY
 
     def load(self) -> "LightSpec":
         if self.load_error is not None:

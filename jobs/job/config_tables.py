@@ -16,6 +16,7 @@ from run_batch.jobs.job.config_values import (
     Fraction,
     Hosts,
     LocalPath,
+    Memory,
     NonEmpty,
     PathText,
     Seconds,
@@ -161,6 +162,12 @@ class PreprocessTable(Table):
 
     workers: Count | None = key(
         "worker processes; from the cores this process may use", Effect.FREE, example=8, default=None
+    )
+    memory: Memory | None = key(
+        "bytes that rows may take on their way, in all stages together; a quarter of what is left on the machine",
+        Effect.FREE,
+        example="16 GiB",
+        default=None,
     )
     scaled_jpeg_decoding: bool = key(
         "decode JPEGs much larger than the model's input at 1/2, 1/4 or 1/8 of their size: faster, not to the last bit",

@@ -84,15 +84,16 @@ class RowClock:
 
     @contextlib.contextmanager
     def resting(self) -> Iterator[None]:
-        """Wait for others, inside."""
+        """Wait for others, inside; what was begun before goes on behind it, with a new time."""
+        before = read_stage(self._page)
         self.rest()
         try:
             yield
         finally:
-            self.begin(self._row, 1, MAPPING_ROW)
+            self.begin(before.row, before.rows, before.what, before.activity)
 
 
-def read_stage(page: mmap.mmap) -> Stage:
+def read_stage(page: bytearray | mmap.mmap) -> Stage:
     """What the worker of a page is doing."""
     number, activity, row, rows, length = _HEADER.unpack_from(page)
     text = page[_HEADER.size : _HEADER.size + min(length, _TEXT_BYTES)]

@@ -24,6 +24,7 @@ from run_batch.jobs.job.config import JobConfig
 from run_batch.jobs.job.errors import JobError
 from run_batch.jobs.job.prompt_column import PromptColumn
 from run_batch.jobs.mapping.row_clock import MAPPING_ROW, clock
+from run_batch.jobs.mapping.worker_memory import PLENTY, WorkerMemory
 from run_batch.model.checkpoint.settings import SettingsError
 from run_batch.model.declaration import DeclarationError, JobFault
 from run_batch.model.failure_reports import Report, is_own_bug
@@ -32,6 +33,8 @@ from run_batch.model.plugin import PluginError, register
 if TYPE_CHECKING:
     from run_batch.jobs.mapping.row_mapper import RowMapper
 
+# Of mapped rows that are sent together: many small ones, or a large one, whose memory is freed when it is finished.
+PART_BYTES = 8 << 20
 # Added to the worker's nice value, so that the engine gets the cores first.
 _NICENESS = 5
 
@@ -45,12 +48,14 @@ class WorkerSpec:
         schema: of the whole input.
         media_root: the folder that image paths must stay inside; None when paths are not allowed.
         prompt_column: what the prompt column holds.
+        memory: what the worker may take.
     """
 
     config: JobConfig
     schema: pa.Schema
     media_root: Path | None
     prompt_column: PromptColumn = PromptColumn.TEXTS
+    memory: WorkerMemory = PLENTY
 
     def load(self) -> "RowMapper":
         """Load the model's configs and tokenizer, in the worker process.
@@ -61,6 +66,7 @@ class WorkerSpec:
         import cv2
         import torch
 
+        from run_batch.model.images.image_memory import use_memory
         from run_batch.model.images.resize import compile_resize
 
         # The workers themselves run in parallel: threads within them would only take turns.
@@ -71,7 +77,8 @@ class WorkerSpec:
         register()
         from run_batch.jobs.mapping.row_mapper import RowMapper
 
-        mapper = RowMapper(self.config, self.schema, self.media_root, self.prompt_column)
+        use_memory(self.memory.cache_bytes, self.memory.decode_bytes, self.memory.turns, clock.resting)
+        mapper = RowMapper(self.config, self.schema, self.media_root, self.prompt_column, self.memory)
         may_hold_images = self.prompt_column is not PromptColumn.TEXTS or self.config.prompt.examples
         if self.config.input.image_column or may_hold_images:
             compile_resize()
@@ -89,6 +96,11 @@ class WorkerReady:
 
     pid: int
     clock: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RowsGivenBack:
+    """What a worker sends instead of the last rows of a batch whose mapped rows take too much memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,11 +169,22 @@ def serve(connection: Connection, others: Sequence[int]) -> None:
         batch: RowBatch = shared_memory.receive(connection)[0]
         clock.begin(batch.start, batch.records.num_rows, MAPPING_ROW)
         try:
-            mapped = mapper.map(batch)
+            _map(connection, mapper, batch, spec.memory.batch_bytes)
             clock.rest()
-            shared_memory.send(connection, mapped)
         except Exception as error:
             shared_memory.send(connection, _problem(error, batch))
+            return
+
+
+def _map(connection: Connection, mapper: "RowMapper", batch: RowBatch, batch_bytes: int) -> None:
+    """Map a batch and send its rows in parts; give back what is left once they take `batch_bytes` bytes."""
+    from run_batch.jobs.mapping import shared_memory
+
+    rows_sent, bytes_sent = 0, 0
+    for rows, nbytes in shared_memory.send_in_parts(connection, mapper.map(batch), PART_BYTES):
+        rows_sent, bytes_sent = rows_sent + rows, bytes_sent + nbytes
+        if bytes_sent >= batch_bytes and rows_sent < batch.records.num_rows:
+            shared_memory.send(connection, RowsGivenBack())
             return
 
 

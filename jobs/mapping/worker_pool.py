@@ -8,6 +8,7 @@ worker twice while alone in it fails.
 import contextlib
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from multiprocessing.connection import Pipe, wait
 
 from run_batch.io.inputs.source import InputError, RowBatch
@@ -20,7 +21,10 @@ from run_batch.jobs.mapping.pending_batches import PendingBatches
 from run_batch.jobs.mapping.row_clock import Stage
 from run_batch.jobs.mapping.row_deadlines import RowDeadlines
 from run_batch.jobs.mapping.worker_main import WorkerProblem, WorkerReady, WorkerSpec
+from run_batch.jobs.mapping.row_memory import MemoryShares, RowMemory
+from run_batch.jobs.mapping.worker_main import RowsGivenBack, WorkerProblem, WorkerReady, WorkerSpec
 from run_batch.jobs.mapping.worker_process import StartWorkers, WorkerProcess, lost_with, start_workers
+from run_batch.model.images.image_memory import DecodeTurns
 
 BATCH_ROWS = 16
 # One that is being mapped and one behind it, so that a worker never waits for the next.
@@ -35,7 +39,11 @@ class WorkerTraceback(Exception):
 
 
 class WorkerPool:
-    """Maps the rows of an iterator in worker processes."""
+    """Maps the rows of an iterator in worker processes.
+
+    Attributes:
+        memory: of the rows on their way.
+    """
 
     def __init__(
         self,
@@ -44,6 +52,7 @@ class WorkerPool:
         count: int,
         start: StartWorkers = start_workers,
         deadlines: RowDeadlines | None = None,
+        budget: int = 4 << 30,
     ) -> None:
         """Start `count` workers; they load the model's tokenizer and configs while the caller does other things.
 
@@ -51,17 +60,21 @@ class WorkerPool:
             batches: read by the pool's thread; None stands for one that is not there yet.
             start: starts worker processes.
             deadlines: of rows and of the start of workers; none when left out.
+            budget: bytes that rows may take, here, in the workers and in the engine.
         """
-        self._spec = spec
         self._deadlines = deadlines or RowDeadlines()
+        self.memory = RowMemory(MemoryShares.of(budget, count))
+        self._turns = DecodeTurns()
+        self._spec = replace(spec, memory=self.memory.shares.of_worker(self._turns.path))
         self._start = start
         self._starts_failed = 0
-        self._pending = PendingBatches(batches)
+        self._pending = PendingBatches(batches, self.memory)
         self._mapped = MappedQueue()
         self._busy_time = BusyTime()
         self._closing = threading.Event()
         self._wake_read, self._wake_write = Pipe(duplex=False)
-        self._workers = start(spec, count)
+        self.memory.on_freed = self._wake
+        self._workers = start(self._spec, count)
         self._thread = threading.Thread(target=self._run, name="worker-pool", daemon=True)
         self._thread.start()
 
@@ -76,6 +89,11 @@ class WorkerPool:
         if rows is not None:
             self._wake()
         return rows
+
+    @property
+    def rows_waiting(self) -> int:
+        """Mapped rows that have not been given out."""
+        return self._mapped.rows_waiting
 
     def counts(self) -> PoolCounts:
         """What the pool has done so far, and what waits now."""
@@ -92,9 +110,11 @@ class WorkerPool:
         """End all workers at once; rows that they hold are dropped."""
         self._closing.set()
         self._wake()
+        self.memory.on_freed = lambda: None
         self._thread.join(timeout=5)
         for worker in self._workers:
             worker.end()
+        self._turns.close()
 
     def _wake(self) -> None:
         """Make the pool's thread look again whether there is something to do."""
@@ -133,7 +153,7 @@ class WorkerPool:
             for worker in self._workers:
                 if len(worker.batches) >= _BATCHES_PER_WORKER or self._mapped.is_full():
                     continue
-                batch = self._pending.take()
+                batch = self._pending.take(self._mapped.rows_waiting)
                 if batch is None:
                     return
                 self._send(worker, batch)
@@ -155,7 +175,7 @@ class WorkerPool:
         from run_batch.jobs.mapping import shared_memory
 
         try:
-            answer, nbytes = shared_memory.receive(worker.connection)
+            answer, nbytes, pickled_bytes = shared_memory.receive(worker.connection)
         except (EOFError, OSError):
             self._replace(worker)
             return
@@ -165,9 +185,14 @@ class WorkerPool:
             worker.ready(answer.pid, answer.clock)
             self._starts_failed = 0
             return
-        worker.batches.popleft()
+        batch = worker.batches.popleft()
+        if isinstance(answer, RowsGivenBack):
+            self._pending.give_back(batch)
+        else:
+            worker.batches.extendleft(self._pending.came_back(batch, len(answer)))
+            rows = self.memory.hold(answer, nbytes, pickled_bytes)
+            self._mapped.put(self._deadlines.mapped(worker, rows), nbytes)
         self._count_busy()
-        self._mapped.put(self._deadlines.mapped(worker, answer), nbytes)
 
     def _replace(self, dead: WorkerProcess, stage: Stage | None = None) -> None:
         """Start another worker in the place of a dead one, and have its batches mapped again.

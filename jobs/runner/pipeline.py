@@ -23,12 +23,14 @@ from run_batch.jobs.job.row_reader import RowReader
 from run_batch.jobs.job.rows import MappedRows
 from run_batch.jobs.job.work import Work
 from run_batch.jobs.machine.cores import usable_cores
+from run_batch.jobs.machine.memory import default_row_memory
 from run_batch.jobs.machine.stop_signals import StopRequest
 from run_batch.jobs.machine.storage_watch import StorageWatch
 from run_batch.jobs.mapping.row_deadlines import RowDeadlines
 from run_batch.jobs.mapping.worker_main import WorkerSpec
 from run_batch.jobs.mapping.worker_pool import BATCH_ROWS, WorkerPool
 from run_batch.jobs.runner.finished_rows import FinishedRows
+from run_batch.jobs.runner.memory_notice import MemoryNotice
 from run_batch.jobs.runner.place_failures import PlaceFailures
 from run_batch.jobs.runner.resume import ShardRecovery, resume
 from run_batch.jobs.runner.shard_assignment import ShardAssignment
@@ -101,7 +103,8 @@ class Pipeline:
         announce_plugins(config.model.plugins, config.folder)
         deadlines = RowDeadlines(config.errors.row_seconds, config.errors.start_seconds)
         workers = config.preprocess.workers or usable_cores()
-        pool = WorkerPool(spec, self._watched_batches(), workers, deadlines=deadlines)
+        budget = config.preprocess.memory or default_row_memory()
+        pool = WorkerPool(spec, self._watched_batches(), workers, deadlines=deadlines, budget=budget)
         try:
             engine = Supervisor(start_engine, config.errors.step_seconds, self._stop, config.errors.start_seconds)
             try:
@@ -174,6 +177,7 @@ class Pipeline:
         self, pool: WorkerPool, engine: Supervisor, finished: FinishedRows, first: MappedRows | None, lease: Lease
     ) -> None:
         metrics = finished.metrics
+        notice = MemoryNotice(pool.memory, engine.max_num_seqs, pool.counts().workers)
         try:
             self._begin(engine, finished)
             self._take(first, engine, finished)
@@ -188,6 +192,7 @@ class Pipeline:
                     finished.check_first_failures()
                 metrics.lap("idle" if is_idle else "feed")
                 self._take_late(finished)
+                notice.look(pool.rows_waiting, engine.unfinished)
                 if engine.unfinished:
                     for result in engine.step():
                         finished.add(result)

@@ -74,9 +74,9 @@ def _map_batch(job: PreparedJob, batch: RowBatch, mappers: Sequence[RowMapper], 
     rows = range(batch.start, batch.stop)
     images = _images(mappers[0], batch)
     ids = batch.row_ids or _ids(batch, job.config.input.id_column)
-    first = mappers[0].map(batch)
+    first = list(mappers[0].map(batch))
     begun = time.monotonic()
-    second = mappers[1].map(batch)
+    second = list(mappers[1].map(batch))
     found.seconds += time.monotonic() - begun
     for row, what in differences(first, second).items():
         offset = row - batch.start

@@ -3,10 +3,12 @@ hundred. Both are real processes; all else is the product: the pipeline, the poo
 
 Prompts steer the engine: `poison` kills it, `crash` kills the whole run, `hang` keeps it from ever answering, `bug`
 lets run-batch's own code fail, and `bad` and `missing` fail while they are mapped. `deadly N FILE` kills its worker N
-times, one byte of FILE for each; `stuck N FILE` hangs N times while it is mapped.
+times, one byte of FILE for each; `stuck N FILE` hangs N times while it is mapped. `large N` is mapped to a tensor of N
+bytes, of which the engine's process has a copy.
 """
 
 import contextlib
+import ctypes
 import functools
 import os
 import pickle
@@ -14,8 +16,8 @@ import resource
 import signal
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,7 @@ from typing import Any
 import disks
 import power
 import pyarrow as pa
+import torch
 
 from run_batch.io.coordination import lease as lease
 from run_batch.io.inputs.source import RowBatch
@@ -36,8 +39,9 @@ from run_batch.jobs.job.rows import Generation, MappedRow, RowFailure
 from run_batch.jobs.job.shares import Share
 from run_batch.jobs.mapping import backpressure, row_deadlines, shared_memory
 from run_batch.jobs.mapping.worker_main import serve
+from run_batch.jobs.mapping.worker_memory import PLENTY, WorkerMemory
 from run_batch.jobs.mapping.worker_pool import WorkerPool
-from run_batch.jobs.mapping.worker_process import WorkerProcess
+from run_batch.jobs.mapping.worker_process import WorkerProcess, worker_environment
 from run_batch.jobs.runner import pipeline, run_job
 
 # Imports that a run does late are done here once, not in every run that is forked: torch, by shared_memory, and what
@@ -96,20 +100,25 @@ class PromptSpec:
 
     Attributes:
         lost_images: where set, no row finds its image; each row is logged there.
+        memory: what the pool lets a worker take.
     """
 
     lost_images: Path | None = None
+    memory: WorkerMemory = PLENTY
 
     def load(self) -> "PromptSpec":
+        # A fork has no environment of its own.
+        malloc = worker_environment(self.memory)
+        for option, name in ((-1, "MALLOC_TRIM_THRESHOLD_"), (-3, "MALLOC_MMAP_THRESHOLD_")):
+            ctypes.CDLL(None).mallopt(option, int(malloc[name]))
         return self
 
-    def map(self, batch: RowBatch) -> list[MappedRow | RowFailure]:
-        prompts = batch.records.column("prompt").to_pylist()
+    def map(self, batch: RowBatch) -> Iterator[MappedRow | RowFailure]:
         if self.lost_images is not None:
             with open(self.lost_images, "a") as log:
                 log.writelines(f"{row}\n" for row in range(batch.start, batch.stop))
-            return [no_image(row) for row in range(batch.start, batch.stop)]
-        return [map_row(row, prompt) for row, prompt in enumerate(prompts, batch.start)]
+            return map(no_image, range(batch.start, batch.stop))
+        return map(map_row, range(batch.start, batch.stop), batch.records.column("prompt").to_pylist())
 
 
 def map_row(row: int, prompt: str) -> MappedRow | RowFailure:
@@ -119,6 +128,8 @@ def map_row(row: int, prompt: str) -> MappedRow | RowFailure:
         time.sleep(10_000)
     if prompt == "missing":
         return no_image(row)
+    if prompt.startswith("large"):
+        return MappedRow(row, (prompt, torch.full((int(prompt.split()[1]),), 1, dtype=torch.uint8)), {})
     return RowFailure(row, "bad_row", "it says so") if prompt == "bad" else MappedRow(row, prompt, {})
 
 
@@ -148,7 +159,11 @@ def fork_workers(spec: Any, count: int) -> list[WorkerProcess]:
 
 def forked_pool(spec: PromptSpec) -> Any:
     """What makes a WorkerPool whose workers are forks that map by `spec`, whatever job it is made for."""
-    return functools.partial(WorkerPool, start=lambda _, count: fork_workers(spec, count))
+
+    def start(given: Any, count: int) -> list[WorkerProcess]:
+        return fork_workers(replace(spec, memory=given.memory), count)
+
+    return functools.partial(WorkerPool, start=start)
 
 
 ForkedPool = forked_pool(PromptSpec())
@@ -160,12 +175,13 @@ class StandInEngine:
     def __init__(self, log: Path, speed: Speed) -> None:
         self.max_num_seqs = speed.max_num_seqs
         self.unfinished = self.running = 0
-        self._added: list[tuple[int, str]] = []
+        self._added: list[tuple[int, str, int]] = []
         self._process = Forked(lambda connection: _generate(connection, log, speed))
         log.with_suffix(".engine").write_text(str(self._process.pid))
 
     def add(self, mapped: MappedRow) -> RowFailure | None:
-        self._added.append((mapped.row, mapped.engine_input))
+        prompt, *tensors = mapped.engine_input if isinstance(mapped.engine_input, tuple) else (mapped.engine_input,)
+        self._added.append((mapped.row, prompt, sum(tensor.nbytes for tensor in tensors)))
         self.unfinished += 1
         return None
 
@@ -196,7 +212,7 @@ def _generate(connection: Connection, log: Path, speed: Speed) -> None:
     file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
     queue: list[list[Any]] = []
     while True:
-        queue += [[row, prompt, 1 + row % 4] for row, prompt in connection.recv()]
+        queue += [[row, prompt, 1 + row % 4, b"1" * nbytes] for row, prompt, nbytes in connection.recv()]
         time.sleep(speed.step_seconds)
         running = queue[: speed.max_num_seqs]
         for request in running:
@@ -206,8 +222,8 @@ def _generate(connection: Connection, log: Path, speed: Speed) -> None:
         done = [request for request in running if request[2] == 0]
         queue = [request for request in queue if request[2] > 0]
         if done:
-            os.write(file, b"".join(b"%d\n" % row for row, _, _ in done))
-        connection.send([Generation(row, (f"text of {prompt}",), "stop", 3, 4) for row, prompt, _ in done])
+            os.write(file, b"".join(b"%d\n" % row for row, *_ in done))
+        connection.send([Generation(row, (f"text of {prompt}",), "stop", 3, 4) for row, prompt, *_ in done])
 
 
 def _misbehave(prompt: str) -> None:

@@ -30,7 +30,7 @@ def map_rows(folder: Path, rows: list[BadRow], **keys: Any) -> list[MappedRow | 
     path = jobs.write_job(folder, None, input={"id_column": None, "sampling_column": "own", **keys})
     records = columns(rows).to_batches()[0]
     mapper = RowMapper(load_config(path), records.schema, folder)
-    return mapper.map(RowBatch(0, records, [f"rows:{i}" for i in range(len(rows))]))
+    return list(mapper.map(RowBatch(0, records, [f"rows:{i}" for i in range(len(rows))])))
 
 
 def content_hash(row: MappedRow | RowFailure) -> str:
