@@ -47,6 +47,7 @@ bench: setup
 	@$(BIN)/python scripts/bench/mapping.py
 	@$(BIN)/python scripts/bench/overlap.py
 	@$(BIN)/python scripts/bench/limits.py
+	@$(BIN)/python scripts/bench/reading.py
 	@$(BIN)/python scripts/bench/journal.py
 	@$(BIN)/python scripts/bench/scaling.py
 

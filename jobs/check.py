@@ -59,12 +59,11 @@ def check_job(job: PreparedJob) -> tuple[str, int]:
 
 def _describe_row_groups(job: PreparedJob) -> list[str]:
     """A note where row groups hold so many rows that shares cannot all begin with one."""
-    rows = job.plan.most_rows_before
-    if not rows:
+    if not job.plan.begins:
         return []
     return [
-        f"note: the longest row group has more than {rows} rows. A share that begins inside of a row group reads its "
-        "front in vain; smaller row groups in the input avoid that"
+        f"note: row groups hold up to {job.plan.largest_group} rows, more than a shard; a share that begins inside of "
+        "one reads in vain what lies before"
     ]
 
 
