@@ -9,7 +9,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from run_batch.jobs.job.config_tables import TABLES, UNDECLARED_TABLES, Effect, JobTables, effect_of
+from run_batch.jobs.job.config_keys import Effect, effect_of
+from run_batch.jobs.job.config_tables import TABLES, UNDECLARED_TABLES, JobTables
 from run_batch.jobs.job.errors import JobError
 from run_batch.jobs.slurm.sbatch_options import OWN_KEYS
 from run_batch.model.checkpoint.nearest_name import nearest_or_all

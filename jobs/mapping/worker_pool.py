@@ -20,7 +20,6 @@ from run_batch.jobs.mapping.busy_time import BusyTime
 from run_batch.jobs.mapping.pending_batches import PendingBatches
 from run_batch.jobs.mapping.row_clock import Stage
 from run_batch.jobs.mapping.row_deadlines import RowDeadlines
-from run_batch.jobs.mapping.worker_main import WorkerProblem, WorkerReady, WorkerSpec
 from run_batch.jobs.mapping.row_memory import MemoryShares, RowMemory
 from run_batch.jobs.mapping.worker_main import RowsGivenBack, WorkerProblem, WorkerReady, WorkerSpec
 from run_batch.jobs.mapping.worker_process import StartWorkers, WorkerProcess, lost_with, start_workers
