@@ -62,7 +62,7 @@ def _describe_row_groups(job: PreparedJob) -> list[str]:
     if not job.plan.begins:
         return []
     return [
-        f"note: row groups hold up to {job.plan.largest_group} rows, more than a shard; a share that begins inside of "
+        f"note: row groups hold up to {job.plan.largest_group} rows, more than a shard; a share that begins inside "
         "one reads in vain what lies before"
     ]
 

@@ -19,7 +19,7 @@ from run_batch.io.inputs.parquet_footers import (
     FileFooter,
     dump_index,
     load_index,
-    open_parquet,
+    open_rows,
     read_footer,
     read_footers,
 )
@@ -206,7 +206,7 @@ class ParquetCursor:
             self.close()
             self._check_unchanged(index)
             path, groups = self._footers[index].path, self._footers[index].row_groups
-            parquet, names = open_parquet(self._files, path), self._schema.names
+            parquet, names = open_rows(self._files, path), self._schema.names
 
             def read(group: int) -> Iterator[pa.RecordBatch]:
                 return cast_batches(read_group(parquet, group, names, self._batch_rows), self._schema, path)

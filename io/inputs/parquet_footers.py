@@ -22,6 +22,7 @@ from run_batch.io.inputs.source import DamagedInputError, InputError
 # What is read at once of each column: a request to a remote file system costs the time of megabytes.
 _LOCAL_BUFFER_BYTES = 1 << 20
 _REMOTE_BUFFER_BYTES = 8 << 20
+_SMALL_GROUP_BYTES = 32 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +55,14 @@ class FileFooter:
         return sum(self.row_groups)
 
 
-def open_parquet(files: InputFiles, path: str) -> pq.ParquetFile:
+def open_parquet(
+    files: InputFiles, path: str, metadata: pq.FileMetaData | None = None, whole_groups: bool = False
+) -> pq.ParquetFile:
     """Open one file and read its footer, but no rows.
+
+    Args:
+        metadata: its footer, where that is known already.
+        whole_groups: read a row group at once, in as few requests as possible; page by page when left out.
 
     Raises:
         OSError: the file cannot be read.
@@ -65,9 +72,26 @@ def open_parquet(files: InputFiles, path: str) -> pq.ParquetFile:
     buffer = _LOCAL_BUFFER_BYTES
     if files.filesystem is not None:
         source, buffer = _without_read_ahead(files.filesystem.open(path, "rb")), _REMOTE_BUFFER_BYTES
-    # Page by page: with `pre_buffer`, all columns of a row group are read before its first row is there.
     # Verifies the checksums of pages; most writers leave them out.
-    return pq.ParquetFile(source, buffer_size=buffer, pre_buffer=False, page_checksum_verification=True)
+    return pq.ParquetFile(
+        source, metadata=metadata, buffer_size=buffer, pre_buffer=whole_groups, page_checksum_verification=True
+    )
+
+
+def open_rows(files: InputFiles, path: str) -> pq.ParquetFile:
+    """Open one file to read its rows: page by page, but by whole row groups where these are small and requests slow.
+
+    Raises the errors of `open_parquet`.
+    """
+    parquet = open_parquet(files, path)
+    if files.filesystem is None:
+        return parquet
+    metadata = parquet.metadata
+    groups = (metadata.row_group(g).total_byte_size for g in range(metadata.num_row_groups))
+    if max(groups, default=0) > _SMALL_GROUP_BYTES:
+        return parquet
+    parquet.close(force=True)
+    return open_parquet(files, path, metadata, whole_groups=True)
 
 
 def _without_read_ahead(file: Any) -> Any:

@@ -103,6 +103,14 @@ def test_a_file_is_read_once_however_many_shards_it_is_cut_into(tmp_path: Path, 
     assert size * 0.9 < count(tmp_path / "rows.parquet", remote, read_shards) < size * 1.05
 
 
+def test_a_small_row_group_of_a_remote_file_is_one_request(tmp_path: Path) -> None:
+    write_images(tmp_path / "rows.parquet", 640, 2_000, 64)
+    source = ParquetSource(f"counted://{tmp_path / 'rows.parquet'}")
+    before = CountedFileSystem.requests
+    assert sum(batch.records.num_rows for batch in source.cursor(["uid", "image", "prompt"], 16).read(0, 640)) == 640
+    assert CountedFileSystem.requests - before <= 12, "to open it, and one for each of ten row groups"
+
+
 @pytest.mark.parametrize("remote", [False, True], ids=["local", "remote"])
 def test_the_first_rows_of_a_large_row_group_cost_pages_of_it(tmp_path: Path, remote: bool) -> None:
     size = write_images(tmp_path / "rows.parquet", 2000, 50_000, 2000)
