@@ -89,7 +89,7 @@ class Pipeline:
         spec = WorkerSpec(config, self._job.source.schema, self._job.media_root, self._job.prompt_column)
         announce_plugins(config.model.plugins, config.folder)
         workers = config.preprocess.workers or usable_cores()
-        pool = WorkerPool(spec, self._batches(), workers, budget=config.preprocess.memory or default_row_memory())
+        pool = WorkerPool(spec, self._batches(), workers, budget=config.row_memory or default_row_memory())
         try:
             engine = Supervisor(start_engine, config.errors.step_seconds, self._stop)
             try:
