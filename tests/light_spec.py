@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -39,7 +40,7 @@ class LightSpec:
             raise self.load_error
         return self
 
-    def map(self, batch: RowBatch) -> list[MappedRow]:
+    def map(self, batch: RowBatch) -> Iterator[MappedRow]:
         if self.map_error is not None:
             raise self.map_error
         if self.deadly_row in range(batch.start, batch.stop):
@@ -47,10 +48,8 @@ class LightSpec:
         time.sleep(self.seconds)
         ids = batch.row_ids or []
         tensor = torch.zeros(self.tensor_bytes, dtype=torch.uint8)
-        return [
-            MappedRow(row, (ids[i], os.getpid(), tensor.clone()), {})
-            for i, row in enumerate(range(batch.start, batch.stop))
-        ]
+        for i, row in enumerate(range(batch.start, batch.stop)):
+            yield MappedRow(row, (ids[i], os.getpid(), tensor.clone()), {})
 
 
 def batch(index: int) -> RowBatch:

@@ -12,6 +12,7 @@ from pydantic.fields import FieldInfo
 
 from run_batch.jobs.job.config_keys import Effect, effect_of
 from run_batch.jobs.job.config_tables import ENGINE_PLACEMENT, TABLES, UNDECLARED_TABLES, JobTables
+from run_batch.jobs.job.config_values import bytes_of
 from run_batch.jobs.job.errors import JobError
 from run_batch.model.checkpoint.generation_config import ResolvedSampling, resolve_sampling
 from run_batch.model.checkpoint.hub import HUB_ID
@@ -43,6 +44,11 @@ class JobConfig(JobTables):
             engine=self._engine_with_absolute_paths(),
             trust_remote_code=self.model.trust_remote_code,
         )
+
+    @property
+    def row_memory(self) -> int | None:
+        """`preprocess.memory` in bytes; None where it is not set."""
+        return None if self.preprocess.memory is None else bytes_of(self.preprocess.memory)
 
     def resolve_sampling(self) -> ResolvedSampling:
         """The table `sampling` together with the defaults of the model's generation config.

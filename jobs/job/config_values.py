@@ -70,22 +70,25 @@ def _check_examples(value: Any) -> Any:
 _LEAST_MEMORY = 256_000_000
 
 
-def _read_bytes(value: Any) -> int:
-    accepted = f'bytes, {_LEAST_MEMORY} or more, as a whole number or as text such as "16 GiB" or "500 MB"'
-    number = value if type(value) is int else _parse_bytes(value) if isinstance(value, str) else None
-    if number is None:
-        raise ValueError(accepted)
-    if number < _LEAST_MEMORY:
-        raise ValueError(f"{accepted}; the images of a single row may take half of the least")
-    return number
-
-
-def _parse_bytes(text: str) -> int | None:
-    found = re.fullmatch(r"([0-9]{1,20}(?:\.[0-9]{1,20})?) ?([kmgt]?)(i?)b?", text.strip().lower())
+def bytes_of(value: int | str) -> int | None:
+    """The number that a value of type Memory stands for; None if it stands for none."""
+    if not isinstance(value, str):
+        return value if type(value) is int else None
+    found = re.fullmatch(r"([0-9]{1,20}(?:\.[0-9]{1,20})?) ?([kmgt]?)(i?)b?", value.strip().lower())
     if found is None:
         return None
     number, prefix, binary = found.groups()
     return int(float(number) * (1024 if binary else 1000) ** " kmgt".index(prefix or " "))
+
+
+def _check_memory(value: Any) -> Any:
+    accepted = f'bytes, {_LEAST_MEMORY} or more, as a whole number or as text such as "16 GiB" or "500 MB"'
+    number = bytes_of(value)
+    if number is None:
+        raise ValueError(accepted)
+    if number < _LEAST_MEMORY:
+        raise ValueError(f"{accepted}; the images of a single row may take half of the least")
+    return value
 
 
 def _check_non_empty(value: str) -> str:
@@ -103,4 +106,4 @@ NonEmpty = Annotated[str, AfterValidator(_check_non_empty)]
 Count = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Seconds = Annotated[float, Field(ge=0)]
-Memory = Annotated[int, BeforeValidator(_read_bytes, json_schema_input_type=int | str)]
+Memory = Annotated[int | str, BeforeValidator(_check_memory)]

@@ -34,8 +34,8 @@ class MemoryNotice:
         self._is_told = True
         needed = memory.shares.budget_for((most + self._workers) * memory.row_bytes, self._workers)
         print(
-            f"preprocess.memory: {_size(memory.shares.budget)} hold {fit} rows of {_size(memory.row_bytes)} (with "
-            f"their copy in the engine), and the engine could run {most} at once (engine.max_num_seqs); that takes "
+            f"preprocess.memory: {_size(memory.shares.budget)} hold {fit} rows of {_size(memory.row_bytes)} (with the "
+            f"engine's copy), and the engine could run {most} rows at once (engine.max_num_seqs); that takes "
             f'preprocess.memory = "{_size(needed)}"',
             file=sys.stderr,
         )

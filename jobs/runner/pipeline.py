@@ -103,7 +103,7 @@ class Pipeline:
         announce_plugins(config.model.plugins, config.folder)
         deadlines = RowDeadlines(config.errors.row_seconds, config.errors.start_seconds)
         workers = config.preprocess.workers or usable_cores()
-        budget = config.preprocess.memory or default_row_memory()
+        budget = config.row_memory or default_row_memory()
         pool = WorkerPool(spec, self._watched_batches(), workers, deadlines=deadlines, budget=budget)
         try:
             engine = Supervisor(start_engine, config.errors.step_seconds, self._stop, config.errors.start_seconds)

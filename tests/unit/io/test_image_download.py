@@ -257,6 +257,30 @@ def test_images_of_a_batch_are_fetched_at_the_same_time_and_once_each(
     assert not reader._urls._started
 
 
+def test_images_that_are_fetched_ahead_stay_within_their_bytes(
+    server: Server, resolver: dict[str, list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    largest = 0
+    sizes = [10_000] * 10 + [70_000] * 10 + [10_000] * 20
+    paths = [f"/{i}" for i in range(len(sizes))]
+    server.answers |= {path: body(bytes([i]) * size) for i, (path, size) in enumerate(zip(paths, sizes, strict=True))}
+    reader = MediaReader(None, rules(server), bytes_ahead=100_000)
+    cells = [url(server, path) for path in paths]
+    reader.announce(cells)
+    for index, cell in enumerate(cells):
+        (content,) = reader.read(cell)
+        assert content == bytes([index]) * sizes[index]
+        largest = max(largest, sum(ahead.reserved for ahead in reader._urls._started.values()))
+    assert 0 < largest <= 100_000
+    # An image that does not fit is fetched when its row is read, and the largest allowed one is judged by that limit.
+    monkeypatch.setattr(reader._urls, "_max_bytes", 200_000)
+    server.answers |= {"/large": body(bytes(150_000)), "/too-large": body(bytes(250_000))}
+    reader.announce([url(server, "/large"), url(server, "/too-large")])
+    assert list(reader.read(url(server, "/large"))) == [bytes(150_000)]
+    with pytest.raises(MediaError, match=r"image_too_large: .*200,000"):
+        list(reader.read(url(server, "/too-large")))
+
+
 def test_without_allowed_hosts_no_url_is_fetched(tmp_path: Path) -> None:
     for text in ("https://example.org/a.png", "file:///etc/passwd", "s3://key:s3cret@bucket/a.png"):
         with pytest.raises(MediaError, match="url_not_allowed: ") as caught:
