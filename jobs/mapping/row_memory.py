@@ -95,9 +95,9 @@ class RowMemory:
 
     @property
     def _batch_cost(self) -> int:
-        """Of a batch at a worker. Until the first row has come back, each worker gets one."""
+        """Of a batch at a worker, without its input. Until the first row has come back, each worker gets one."""
         batch = self.shares.batch * _COPIES
-        return max(batch, self.row_bytes) if self.row_bytes else batch * _BATCHES
+        return max(batch, self.row_bytes) if self.row_bytes else batch * _BATCHES - self.shares.batch
 
     def rows_to_hand_out(self, batch: RowBatch, rows_waiting: int) -> int:
         """How many rows of a batch, from its first one on, may be handed to a worker now; 0 if it must wait.

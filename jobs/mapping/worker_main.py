@@ -8,8 +8,10 @@ import gc
 import logging
 import os
 import pickle
+import select
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -151,6 +153,7 @@ def serve(connection: Connection, others: Sequence[int]) -> None:
     """
     # Importing torch and vLLM makes many objects and hardly any garbage: the collector would search them often.
     gc.disable()
+    parent = os.pidfd_open(os.getppid())
     # Imports torch, which this module must not: the main process imports it before it starts the workers.
     from run_batch.jobs.mapping import shared_memory
 
@@ -164,6 +167,7 @@ def serve(connection: Connection, others: Sequence[int]) -> None:
     gc.freeze()
     gc.enable()
     connection = _fork(connection, others)
+    threading.Thread(target=_end_with, args=(parent,), name="parent", daemon=True).start()
     shared_memory.send(connection, WorkerReady(os.getpid(), clock.share()))
     while True:
         batch: RowBatch = shared_memory.receive(connection)[0]
@@ -186,6 +190,12 @@ def _map(connection: Connection, mapper: "RowMapper", batch: RowBatch, batch_byt
         if bytes_sent >= batch_bytes and rows_sent < batch.records.num_rows:
             shared_memory.send(connection, RowsGivenBack())
             return
+
+
+def _end_with(pidfd: int) -> None:
+    """End this process with another one: a worker that hangs does not see that its pipe has been closed."""
+    select.select([pidfd], [], [])
+    os._exit(1)
 
 
 def _problem(error: Exception, batch: RowBatch | None = None) -> WorkerProblem:

@@ -7,7 +7,7 @@ worker twice while alone in it fails.
 
 import contextlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from multiprocessing.connection import Pipe, wait
 
@@ -18,7 +18,6 @@ from run_batch.jobs.job.rows import MappedRows
 from run_batch.jobs.mapping.backpressure import MappedQueue
 from run_batch.jobs.mapping.busy_time import BusyTime
 from run_batch.jobs.mapping.pending_batches import PendingBatches
-from run_batch.jobs.mapping.row_clock import Stage
 from run_batch.jobs.mapping.row_deadlines import RowDeadlines
 from run_batch.jobs.mapping.row_memory import MemoryShares, RowMemory
 from run_batch.jobs.mapping.worker_main import RowsGivenBack, WorkerProblem, WorkerReady, WorkerSpec
@@ -144,8 +143,7 @@ class WorkerPool:
                     # One that was replaced together with another has no connection any more.
                     for worker in [w for w in self._workers if w.connection is connection]:
                         self._collect(worker)
-            for worker, stage in self._deadlines.overdue(self._workers):
-                self._replace(worker, stage)
+            self._replace_overdue()
 
     def _hand_out(self) -> None:
         for _ in range(_BATCHES_PER_WORKER):
@@ -193,30 +191,40 @@ class WorkerPool:
             self._mapped.put(self._deadlines.mapped(worker, rows), nbytes)
         self._count_busy()
 
-    def _replace(self, dead: WorkerProcess, stage: Stage | None = None) -> None:
-        """Start another worker in the place of a dead one, and have its batches mapped again.
-
-        Args:
-            stage: what the worker hangs in; None if it has died by itself.
-        """
-        if dead.batches and stage is not None:
-            self._deadlines.retry(self._pending, dead.batches.popleft(), stage)
-        elif dead.batches and dead.loaded:
+    def _replace(self, dead: WorkerProcess) -> None:
+        """Start another worker in the place of a dead one, and have its batches mapped again."""
+        if dead.loaded and dead.batches:
             failure = self._pending.retry_suspect(dead.batches.popleft())
             if failure is not None:
                 self._mapped.put([failure], 0)
         lost = lost_with(dead, self._workers)
-        for worker in lost:
-            worker.end()
-            self._pending.retry(worker.batches)
-            worker.batches.clear()
-        self._count_busy()
+        self._end(lost)
         original = dead.original or dead
         if original in lost and not original.loaded and original.process is not None:
             self._starts_failed += 1
             if self._starts_failed >= _STARTS_BEFORE_GIVING_UP:
                 code = original.process.returncode
                 raise RunError(f"worker processes die while they start (exit code {code}); see the lines above")
+        self._start_in_place_of(lost)
+
+    def _replace_overdue(self) -> None:
+        """Start other workers in the place of those that hang, and have their rows mapped again, each alone."""
+        overdue = self._deadlines.overdue(self._workers)
+        if overdue:
+            for worker, stage in overdue:
+                self._deadlines.retry(self._pending, worker.batches.popleft(), stage)
+            hanging = [worker for worker, _ in overdue]
+            self._end(hanging)
+            self._start_in_place_of(hanging)
+
+    def _end(self, lost: Sequence[WorkerProcess]) -> None:
+        for worker in lost:
+            worker.end()
+            self._pending.retry(worker.batches)
+            worker.batches.clear()
+        self._count_busy()
+
+    def _start_in_place_of(self, lost: Sequence[WorkerProcess]) -> None:
         for worker, successor in zip(lost, self._start(self._spec, len(lost)), strict=True):
             self._workers[self._workers.index(worker)] = successor
 

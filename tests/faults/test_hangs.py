@@ -3,11 +3,13 @@
 import os
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 from stand_ins import Setting, Speed
-from standing import StandingJob, kill_group, make_job, wait_for_rows
+from standing import StandingJob, children, kill_group, make_job, wait_for_rows
 
 from run_batch.jobs.job.config import load_config
 from run_batch.jobs.watch.status import read_status
@@ -49,6 +51,17 @@ def test_a_row_that_hangs_once_is_mapped_again(tmp_path: Path) -> None:
     assert job.table()["text"].to_pylist() == [f"text of {p}" for p in prompts(r53=stuck)]
 
 
+def test_a_worker_that_hangs_ends_with_the_run_that_is_killed(tmp_path: Path) -> None:
+    job = make_job(tmp_path, prompts(r53=f"stuck 1 {tmp_path / 'hangs'}"))
+    process = job.start()
+    wait_until(job, (tmp_path / "hangs").exists)
+    workers = [psutil.Process(pid) for pid in children(process.pid or 0)]
+    os.kill(process.pid or 0, signal.SIGKILL)
+    gone, alive = psutil.wait_procs(workers, 10)
+    assert gone and not alive
+    kill_group(process)
+
+
 def test_mapping_that_hangs_for_every_row_ends_the_run_and_fails_none(tmp_path: Path) -> None:
     job = make_job(tmp_path, [f"stuck 1000 {tmp_path / 'hangs'}"] * ROWS, errors={"mapping_seconds": 0.1})
     job.setting = Setting()
@@ -61,10 +74,7 @@ def test_an_engine_that_does_not_start_ends_the_run(tmp_path: Path) -> None:
     job = make_job(tmp_path, prompts(), errors={"start_seconds": 1.0})
     job.setting = Setting(load_seconds=1000)
     process = job.start()
-    deadline = time.monotonic() + 20
-    while not (job.store / ".run_batch" / "lease-all.1").exists():
-        assert time.monotonic() < deadline, job.said()
-        time.sleep(0.01)
+    wait_until(job, (job.store / ".run_batch" / "lease-all.1").exists)
     assert read_status(load_config(job.config)).state == "loading"
     process.join(20)
     assert process.exitcode == 1 and "the engine has not started within 1 s (errors.start_seconds)" in job.said()
@@ -116,7 +126,11 @@ def test_a_signal_ends_a_run_whose_storage_hangs(tmp_path: Path, number: int) ->
 
 
 def wait_for(job: StandingJob, said: str) -> None:
+    wait_until(job, lambda: said in job.said())
+
+
+def wait_until(job: StandingJob, condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 20
-    while said not in job.said():
+    while not condition():
         assert time.monotonic() < deadline, job.said()
         time.sleep(0.01)

@@ -13,6 +13,7 @@ from run_batch.jobs.mapping import row_deadlines
 from run_batch.jobs.mapping.pending_batches import PendingBatches
 from run_batch.jobs.mapping.row_clock import Activity, RowClock, SeenClock, Stage, open_page
 from run_batch.jobs.mapping.row_deadlines import RowDeadlines
+from run_batch.jobs.mapping.row_memory import MemoryShares, RowMemory
 from run_batch.jobs.runner.place_failures import PlaceFailures
 
 
@@ -47,6 +48,10 @@ def overdue(deadlines: RowDeadlines, worker: FakeWorker, now: list[float], secon
     now[0] += seconds
     found = deadlines.overdue([worker])
     return found[0][1].what if found else None
+
+
+def pending(*batches: RowBatch) -> PendingBatches:
+    return PendingBatches(iter(batches), RowMemory(MemoryShares.of(1 << 30, 1)))
 
 
 def rows(start: int, count: int) -> RowBatch:
@@ -86,7 +91,7 @@ def test_a_worker_that_does_not_load_ends_the_run(now: list[float]) -> None:
 
 
 def test_rows_that_only_take_long_together_get_more_time_together(now: list[float]) -> None:
-    worker, deadlines, pending = FakeWorker(), RowDeadlines(10), PendingBatches(iter(()))
+    worker, deadlines, batches = FakeWorker(), RowDeadlines(10), pending()
     times = []
     for start in range(0, 160, 16):
         worker.own.begin(start, 16, "mapping")
@@ -96,21 +101,21 @@ def test_rows_that_only_take_long_together_get_more_time_together(now: list[floa
             seconds += 1
         times.append(seconds)
         if seconds < 1000:
-            deadlines.retry(pending, rows(start, 16), Stage(1, Activity.MAPPING, start, 16, "mapping"))
+            deadlines.retry(batches, rows(start, 16), Stage(1, Activity.MAPPING, start, 16, "mapping"))
         for row in range(start, start + 16):
             deadlines.mapped(worker, [MappedRow(row, None, {})])
     assert times[:5] == [11, 21, 41, 81, 161] and set(times[5:]) == {161}, "as long as each of them may take alone"
 
 
-def hang(deadlines: RowDeadlines, pending: PendingBatches, count: int, activity: Activity, what: str) -> None:
-    deadlines.retry(pending, rows(0, count), Stage(1, activity, 0, count, what))
-    while (batch := pending.take()) is not None:
-        deadlines.retry(pending, batch, Stage(1, activity, batch.start, 1, what))
+def hang(deadlines: RowDeadlines, batches: PendingBatches, count: int, activity: Activity, what: str) -> None:
+    deadlines.retry(batches, rows(0, count), Stage(1, activity, 0, count, what))
+    while (batch := batches.take(0)) is not None:
+        deadlines.retry(batches, batch, Stage(1, activity, batch.start, 1, what))
 
 
 def test_rows_that_hang_fail_once_another_row_has_been_mapped() -> None:
     worker, deadlines = FakeWorker(), RowDeadlines(10)
-    hang(deadlines, PendingBatches(iter(())), 7, Activity.MAPPING, "mapping")
+    hang(deadlines, pending(), 7, Activity.MAPPING, "mapping")
     found = deadlines.mapped(worker, [MappedRow(7, None, {})])
     assert [row.row for row in found] == [7, *range(7)] and found[1:] and deadlines.release() == []
     assert {row.error for row in found[1:]} == {  # type: ignore[union-attr]
@@ -133,16 +138,16 @@ def test_where_all_rows_hang_the_job_or_the_machine_is_at_fault(
     if mapped_before:
         deadlines.mapped(FakeWorker(), [MappedRow(100, None, {})])
     with pytest.raises(error, match=r"8 rows in succession hang .* Row 0: mapping_timeout: it takes longer than 10 s"):
-        hang(deadlines, PendingBatches(iter(())), 16, activity, "it")
+        hang(deadlines, pending(), 16, activity, "it")
 
 
 def test_new_rows_are_mapped_between_those_that_may_hang() -> None:
-    pending = PendingBatches(iter([rows(100, 16), rows(116, 16)]))
-    pending.retry_overdue(rows(0, 10))
+    batches = pending(rows(100, 16), rows(116, 16))
+    batches.retry_overdue(rows(0, 10))
     taken: list[Any] = []
-    while (batch := pending.take()) is not None:
+    while (batch := batches.take(0)) is not None:
         taken.append(batch.start)
-    assert taken == [0, 1, 2, 3, 100, 4, 5, 6, 7, 116, 8, 9] and pending.are_done()
+    assert taken == [0, 1, 2, 3, 100, 4, 5, 6, 7, 116, 8, 9] and batches.are_done()
 
 
 def test_a_file_that_cannot_be_read_in_time_may_be_the_machines_fault() -> None:
@@ -152,6 +157,6 @@ def test_a_file_that_cannot_be_read_in_time_may_be_the_machines_fault() -> None:
         (Activity.MAPPING, "decoding and mapping its images", False),
     ):
         deadlines = RowDeadlines(10)
-        hang(deadlines, PendingBatches(iter(())), 1, activity, what)
+        hang(deadlines, pending(), 1, activity, what)
         (failure,) = deadlines.release()
         assert places.pass_on(failure) == ([] if is_held else [failure])  # type: ignore[arg-type]
