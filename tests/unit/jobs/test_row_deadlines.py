@@ -51,7 +51,7 @@ def overdue(deadlines: RowDeadlines, worker: FakeWorker, now: list[float], secon
 
 
 def pending(*batches: RowBatch) -> PendingBatches:
-    return PendingBatches(iter(batches), RowMemory(MemoryShares.of(1 << 30, 1)))
+    return PendingBatches(iter(batches), RowMemory(MemoryShares.of(1 << 30, 64)))
 
 
 def rows(start: int, count: int) -> RowBatch:

@@ -9,8 +9,9 @@ import pytest
 from run_batch.io.inputs.parquet import ParquetSource
 from run_batch.io.outputs.journal import JournalWriter
 from run_batch.io.outputs.shards import ShardStore
+from run_batch.jobs.job.config import parse_config
 from run_batch.jobs.job.plan import Plan
-from run_batch.jobs.job.row_reader import read_rows
+from run_batch.jobs.job.row_reader import RowReader
 from run_batch.jobs.job.rows import Generation, RowFailure
 from run_batch.jobs.results.journal_files import segment_name
 from run_batch.jobs.results.journal_rows import JournalRow, encode_rows
@@ -22,7 +23,14 @@ from run_batch.jobs.results.recovery import recover
 )
 def test_exactly_the_rows_that_are_asked_for_are_read(tmp_path: Path, wanted: list[int]) -> None:
     pq.write_table(pa.table({"n": list(range(1000))}), tmp_path / "a.parquet", row_group_size=64)
-    batches = list(read_rows(ParquetSource(str(tmp_path / "a.parquet")), wanted, ["n"], 16, with_ids=True))
+    tables = {
+        "input": {"path": "a.parquet", "image_column": ""},
+        "prompt": {"template": "{n}"},
+        "model": {"path": "model"},
+        "output": {"path": "out"},
+    }
+    reader = RowReader(parse_config(tables, tmp_path), ParquetSource(str(tmp_path / "a.parquet")), 16)
+    batches = list(reader.read(wanted))
     found = [n for batch in batches for n in batch.records["n"].to_pylist()]
     assert found == wanted
     assert all(batch.records["n"][0].as_py() == batch.start for batch in batches)

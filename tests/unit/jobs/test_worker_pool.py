@@ -47,7 +47,7 @@ def pool_of(
     workers: int = WORKERS,
     budget: int = 4 << 30,
 ) -> Iterator[WorkerPool]:
-    pool = WorkerPool(spec, batches, workers, start, budget)
+    pool = WorkerPool(spec, batches, workers, start, budget=budget)
     try:
         yield pool
     finally:
