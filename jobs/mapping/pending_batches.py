@@ -42,16 +42,16 @@ class PendingBatches:
         """Whether the input has ended and nothing waits for a retry."""
         return self._input_ended and not self._retries and not self._overdue
 
-    def take(self, rows_waiting: int) -> RowBatch | None:
+    def take(self, is_awaited: bool) -> RowBatch | None:
         """The next batch to map, cut to what fits into the memory; None if there is none now, or no row fits.
 
         Args:
-            rows_waiting: see RowMemory.rows_to_hand_out.
+            is_awaited: see RowMemory.rows_to_hand_out.
         """
         batch = self._next()
         if batch is None:
             return None
-        rows = self._memory.rows_to_hand_out(batch, rows_waiting)
+        rows = self._memory.rows_to_hand_out(batch, is_awaited)
         if rows < batch.records.num_rows:
             self._retries.appendleft(batch.slice(rows, batch.records.num_rows - rows))
         if not rows:

@@ -3,7 +3,7 @@
 `preprocess.memory` is divided once: each worker has a share for what it decodes, downloads and caches, and the rows
 have the rest. They are counted in bytes: a batch is handed to a worker only if it fits, together with all that is on
 its way, and a row that has come back counts until the engine has finished it. So that a job goes on with the smallest
-budget, one batch is handed out whatever it takes while no other is at a worker or waits.
+budget, one batch is handed out whatever it takes when the engine has no row to run and no worker has one.
 """
 
 import queue
@@ -97,13 +97,13 @@ class RowMemory:
     def _batch_cost(self) -> int:
         """Of a batch at a worker, without its input. Until the first row has come back, each worker gets one."""
         batch = self.shares.batch * _COPIES
-        return max(batch, self.row_bytes) if self.row_bytes else batch * _BATCHES - self.shares.batch
+        return max(batch, self.row_bytes) if self.row_bytes else batch * (_BATCHES - 1)
 
-    def rows_to_hand_out(self, batch: RowBatch, rows_waiting: int) -> int:
+    def rows_to_hand_out(self, batch: RowBatch, is_awaited: bool) -> int:
         """How many rows of a batch, from its first one on, may be handed to a worker now; 0 if it must wait.
 
         Args:
-            rows_waiting: for the engine. While there are none, and no worker holds any, one batch always may.
+            is_awaited: the engine has no row to run. Then, one batch always may.
         """
         rows = min(batch.records.num_rows, max(1, self.shares.batch * _COPIES // max(1, self.row_bytes)))
         while rows > 1 and _input_bytes(batch.slice(0, rows)) > self.shares.batch:
@@ -111,7 +111,7 @@ class RowMemory:
         self.is_short = True  # from here on, freed memory is told
         fits = self.used + self._batch_cost + _input_bytes(batch.slice(0, rows)) <= self.shares.rows
         self.is_short = not fits
-        return rows if fits or not (self._batches_out or rows_waiting) else 0
+        return rows if fits or (is_awaited and not self._batches_out) else 0
 
     def hand_out(self, batch: RowBatch) -> None:
         """Count a batch that a worker gets."""

@@ -69,6 +69,7 @@ class WorkerPool:
         self._pending = PendingBatches(batches, self.memory)
         self._mapped = MappedQueue()
         self._busy_time = BusyTime()
+        self._is_awaited = False
         self._closing = threading.Event()
         self._wake_read, self._wake_write = Pipe(duplex=False)
         self.memory.on_freed = self._wake
@@ -79,11 +80,20 @@ class WorkerPool:
     def get(self, timeout: float) -> MappedRows | None:
         """The next mapped rows, in no fixed order; None when all rows have been given out.
 
+        Args:
+            timeout: in seconds; 0 if the caller has other rows to work on.
+
         Raises:
             queue.Empty: nothing within `timeout` seconds.
             JobError, RunError: the workers cannot go on.
         """
-        rows = self._mapped.get(timeout)
+        self._is_awaited = timeout > 0
+        if self._is_awaited and self.memory.is_short:
+            self._wake()
+        try:
+            rows = self._mapped.get(timeout)
+        finally:
+            self._is_awaited = False
         if rows is not None:
             self._wake()
         return rows
@@ -150,7 +160,7 @@ class WorkerPool:
             for worker in self._workers:
                 if len(worker.batches) >= _BATCHES_PER_WORKER or self._mapped.is_full():
                     continue
-                batch = self._pending.take(self._mapped.rows_waiting)
+                batch = self._pending.take(self._is_awaited)
                 if batch is None:
                     return
                 self._send(worker, batch)

@@ -35,7 +35,7 @@ class Workers:
         self.sent = Counter[int]()
 
     def hand_out(self) -> bool:
-        batch = self.pending.take(sum(map(len, self.waiting)))
+        batch = self.pending.take(is_awaited=not self.waiting and not self.engine)
         if batch is not None:
             self.out.append(batch)
         return batch is not None
@@ -101,21 +101,21 @@ def test_a_row_counts_until_it_is_dropped_with_all_that_share_its_memory() -> No
 def test_a_batch_is_cut_to_the_rows_that_fit() -> None:
     memory = RowMemory(MemoryShares.of(BUDGET, 4))
     (batch,) = batches(1)
-    assert memory.rows_to_hand_out(batch, 0) == 16, "nothing is known of its rows"
+    assert memory.rows_to_hand_out(batch, False) == 16, "nothing is known of its rows"
     memory.hold([MappedRow(0, None, {})], 2_000_000, 0)
-    assert memory.rows_to_hand_out(batch, 0) == 4
+    assert memory.rows_to_hand_out(batch, False) == 4
     (large,) = batches(1, row_bytes=1_000_000)
-    assert memory.rows_to_hand_out(large, 0) < 4, "its encoded images are counted, too"
+    assert memory.rows_to_hand_out(large, False) < 4, "its encoded images are counted, too"
 
 
-def test_while_no_other_row_is_on_its_way_one_is_handed_out_whatever_it_takes() -> None:
+def test_while_the_engine_has_no_row_to_run_one_is_handed_out_whatever_it_takes() -> None:
     memory = RowMemory(MemoryShares.of(BUDGET, 4))
     (batch,) = batches(1)
     rows = memory.hold([MappedRow(0, None, {})], BUDGET, 0)
-    assert memory.rows_to_hand_out(batch, rows_waiting=1) == 0 and memory.is_short
-    assert memory.rows_to_hand_out(batch, rows_waiting=0) == 1, "that row may be a suspect that waits for others"
+    assert memory.rows_to_hand_out(batch, is_awaited=False) == 0 and memory.is_short
+    assert memory.rows_to_hand_out(batch, is_awaited=True) == 1, "that row may be a suspect that waits for others"
     memory.hand_out(batch.slice(0, 1))
-    assert memory.rows_to_hand_out(batch, rows_waiting=0) == 0
+    assert memory.rows_to_hand_out(batch, is_awaited=True) == 0
     del rows
 
 
