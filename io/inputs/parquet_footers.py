@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from run_batch.io.inputs.columns import Columns
 from run_batch.io.inputs.input_files import InputFiles
+from run_batch.io.inputs.read_ahead import without_read_ahead
 from run_batch.io.inputs.source import DamagedInputError, InputError
 
 # What is read at once of each column: a request to a remote file system costs the time of megabytes.
@@ -71,7 +72,7 @@ def open_parquet(
     source: Any = path
     buffer = _LOCAL_BUFFER_BYTES
     if files.filesystem is not None:
-        source, buffer = _without_read_ahead(files.filesystem.open(path, "rb")), _REMOTE_BUFFER_BYTES
+        source, buffer = without_read_ahead(files.filesystem.open(path, "rb")), _REMOTE_BUFFER_BYTES
     # Verifies the checksums of pages; most writers leave them out.
     return pq.ParquetFile(
         source, metadata=metadata, buffer_size=buffer, pre_buffer=whole_groups, page_checksum_verification=True
@@ -92,18 +93,6 @@ def open_rows(files: InputFiles, path: str) -> pq.ParquetFile:
         return parquet
     parquet.close(force=True)
     return open_parquet(files, path, metadata, whole_groups=True)
-
-
-def _without_read_ahead(file: Any) -> Any:
-    """A file of fsspec's that is read as it is asked.
-
-    Columns are read in turns: what the file reads ahead for one is thrown away for the next, and read again.
-    """
-    from fsspec.caching import BaseCache, BytesCache, ReadAheadCache
-
-    if isinstance(getattr(file, "cache", None), ReadAheadCache | BytesCache):
-        file.cache = BaseCache(file.blocksize, file.cache.fetcher, file.size)
-    return file
 
 
 def read_footers(files: InputFiles) -> list[FileFooter]:
