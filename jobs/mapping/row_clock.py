@@ -62,6 +62,11 @@ class RowClock:
         self._page = mmap.mmap(descriptor, _BYTES)
         return descriptor
 
+    @property
+    def stage(self) -> Stage:
+        """What this process is doing."""
+        return read_stage(self._page)
+
     def begin(self, row: int, rows: int, what: str, activity: Activity = Activity.MAPPING) -> None:
         """Begin something with `rows` rows from `row` on."""
         self._number, self._row = self._number + 1, row
@@ -92,7 +97,7 @@ class RowClock:
             self.begin(self._row, 1, MAPPING_ROW)
 
 
-def read_stage(page: mmap.mmap) -> Stage:
+def read_stage(page: bytearray | mmap.mmap) -> Stage:
     """What the worker of a page is doing."""
     number, activity, row, rows, length = _HEADER.unpack_from(page)
     text = page[_HEADER.size : _HEADER.size + min(length, _TEXT_BYTES)]
