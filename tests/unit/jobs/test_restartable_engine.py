@@ -67,7 +67,7 @@ def test_a_dead_engine_is_started_again_in_three_attempts_at_most(fails: int) ->
 def test_an_engine_that_takes_long_to_start_says_so_now_and_then(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("run_batch.jobs.engine.restartable_engine._TELL_SECONDS", 0.2)
+    monkeypatch.setattr("run_batch.jobs.engine.engine_deadlines._TELL_SECONDS", 0.2)
 
     def start() -> Any:
         threading.Event().wait(3)
