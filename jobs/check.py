@@ -11,6 +11,7 @@ from run_batch.jobs.job.row_reader import RowReader
 from run_batch.jobs.job.rows import MappedRow, MappedRows, RowFailure
 from run_batch.jobs.mapping.mapping_faults import mapping_faults
 from run_batch.jobs.mapping.row_mapper import RowMapper
+from run_batch.jobs.mapping.row_watch import rows_watched
 from run_batch.jobs.mapping.worker_pool import BATCH_ROWS
 from run_batch.jobs.results.shard_commits import CommittedShards
 from run_batch.model.checkpoint.generation_config import ResolvedSampling
@@ -36,7 +37,8 @@ def check_job(job: PreparedJob) -> tuple[str, int]:
         build_engine_args(job.config.model_settings)
         mapper = RowMapper(job.config, job.source.schema, job.media_root, job.prompt_column)
         batches = list(_first_rows(job))
-        results = [result for batch in batches for result in mapper.map(batch)]
+        with rows_watched(job.config.errors.row_seconds):
+            results = [result for batch in batches for result in mapper.map(batch)]
     missing = len(CommittedShards(job.store, job.plan, job.shards).missing())
     shards = job.plan.num_shards
     lines = [

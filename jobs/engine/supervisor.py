@@ -33,11 +33,7 @@ class Supervisor:
     """
 
     def __init__(
-        self,
-        start: Callable[[], Engine],
-        step_seconds: float,
-        stop: StopRequest,
-        start_seconds: float = 0.0,
+        self, start: Callable[[], Engine], step_seconds: float, stop: StopRequest, start_seconds: float = 0.0
     ) -> None:
         """Start the first engine.
 

@@ -4,7 +4,10 @@ What blocks in the kernel raises no error, and no thread that it blocks can say 
 which touches no storage.
 """
 
+import contextlib
+import os
 import socket
+import stat
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import TypeVar
@@ -119,6 +122,12 @@ class StorageWatch:
             "run the same command again",
             save,
         )
+
+
+def printing() -> AbstractContextManager[None]:
+    """Around what prints on standard error: a terminal that is paused, or a pipe that nobody reads, is no storage."""
+    is_file = stat.S_ISREG(os.fstat(2).st_mode)
+    return contextlib.nullcontext() if is_file else WATCHDOG.watching(Watch(0, _never))
 
 
 def _never(waited: float) -> None:

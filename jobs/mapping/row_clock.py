@@ -62,6 +62,11 @@ class RowClock:
         self._page = mmap.mmap(descriptor, _BYTES)
         return descriptor
 
+    @property
+    def stage(self) -> Stage:
+        """What this process is doing."""
+        return read_stage(self._page)
+
     def begin(self, row: int, rows: int, what: str, activity: Activity = Activity.MAPPING) -> None:
         """Begin something with `rows` rows from `row` on."""
         self._number, self._row = self._number + 1, row

@@ -1,5 +1,7 @@
 """What the clock of a worker shows while it maps rows: which row it is at, and what it waits for."""
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from run_batch.io.media import image_reader
 from run_batch.io.media.prefetch import UrlFetcher
 from run_batch.jobs.job.config import load_config
 from run_batch.jobs.job.rows import MappedRow
-from run_batch.jobs.mapping.row_clock import Activity, clock, read_stage
+from run_batch.jobs.mapping.row_clock import Activity, clock
 from run_batch.jobs.mapping.row_mapper import RowMapper
 from run_batch.model.plugin import announce_plugins, register
 from run_batch.model.rendering import image_mapper
@@ -28,7 +30,7 @@ def test_a_read_is_told_from_a_download_and_from_the_rest_of_mapping(
 
     def note(function: Any) -> Any:
         def noting(*arguments: Any, **keywords: Any) -> Any:
-            stage = read_stage(clock._page)  # type: ignore[arg-type]
+            stage = clock.stage
             shown.append((stage.activity, stage.row, stage.rows, stage.what))
             return function(*arguments, **keywords)
 
@@ -53,3 +55,19 @@ def test_a_read_is_told_from_a_download_and_from_the_rest_of_mapping(
     assert [(row - first, rows, what) for _, row, rows, what in reads] == [(1, 1, "reading image 7.png")]
     assert [row - first for _, row, _, _ in waits] == [2], "a download has limits of its own"
     assert decodes and all((row, rows) == (first, len(mapped)) for _, row, rows, _ in decodes)
+
+
+HANGING_ROW = """
+import time
+from run_batch.jobs.mapping.row_clock import clock
+from run_batch.jobs.mapping.row_watch import rows_watched
+with rows_watched(0.3):
+    time.sleep(1.5)  # it waits for the first row
+    clock.begin(7, 1, "filling in its prompt")
+    time.sleep(1000)
+"""
+
+
+def test_a_row_that_hangs_while_a_job_is_checked_ends_the_check_and_is_named() -> None:
+    done = subprocess.run([sys.executable, "-c", HANGING_ROW], capture_output=True, text=True, timeout=100)
+    assert done.returncode == 2 and "row 7: filling in its prompt takes longer than 0.3 s" in done.stderr, done.stderr
