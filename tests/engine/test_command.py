@@ -40,7 +40,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, pa.Table]:
     columns["prompt"][TOO_LONG] = "x" * 300
     columns["weight"] = [i / 2 for i in range(COUNT)]
     job = jobs.write_job(tmp_path_factory.mktemp("base"), columns, output={"columns": ["weight", "prompt"]})
-    return job, jobs.succeed(job)
+    return job, jobs.succeed(job, forked=False)
 
 
 @pytest.fixture(scope="module")

@@ -1,19 +1,7 @@
 """What the tests of faults share: how long they take (seconds in `make test`, minutes in `make faults`), and mounts."""
 
-import multiprocessing
-import os
-from pathlib import Path
-
 import disks
 import pytest
-
-import jobs
-
-# Processes of these tests are forked from one that has imported everything; it finds modules by the environment alone.
-os.environ["PYTHONPATH"] = os.pathsep.join(
-    [str(Path(__file__).parent), str(jobs.ROOT / "tests"), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
-)
-multiprocessing.get_context("forkserver").set_forkserver_preload(["stand_ins", "rowless"])
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -1,7 +1,6 @@
 """Jobs that run with the stand-ins of stand_ins.py: started, killed, and their results read."""
 
 import contextlib
-import multiprocessing
 import os
 import signal
 import time
@@ -13,11 +12,10 @@ from typing import Any
 import psutil
 import pyarrow as pa
 import stand_ins
+from fork_server import CONTEXT
 from stand_ins import Setting, Speed
 
 import jobs
-
-_CONTEXT = multiprocessing.get_context("forkserver")
 
 
 @dataclass
@@ -50,7 +48,7 @@ class StandingJob:
 
     def start(self) -> BaseProcess:
         arguments = (self.config, self.log, self.output, self.speed, self.setting)
-        process = _CONTEXT.Process(target=stand_ins.run_command, args=arguments)
+        process = CONTEXT.Process(target=stand_ins.run_command, args=arguments)
         process.start()
         return process
 
