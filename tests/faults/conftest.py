@@ -1,12 +1,21 @@
 """What the tests of faults share: how long they take (seconds in `make test`, minutes in `make faults`), and mounts."""
 
+from collections.abc import Iterator
+
 import disks
 import pytest
+import standing
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _hidden_mounts() -> None:
     disks.hide_mounts()
+
+
+@pytest.fixture(autouse=True)
+def _no_process_left() -> Iterator[None]:
+    yield
+    standing.end_all()
 
 
 @pytest.fixture(scope="session")

@@ -17,6 +17,8 @@ from stand_ins import Setting, Speed
 
 import jobs
 
+_started: list[BaseProcess] = []
+
 
 @dataclass
 class StandingJob:
@@ -50,6 +52,7 @@ class StandingJob:
         arguments = (self.config, self.log, self.output, self.speed, self.setting)
         process = CONTEXT.Process(target=stand_ins.run_command, args=arguments)
         process.start()
+        _started.append(process)
         return process
 
     def run(self, timeout: float = 60) -> tuple[int, str]:
@@ -101,6 +104,14 @@ def kill_group(process: BaseProcess) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.kill(process.pid or 0, signal.SIGKILL)
     process.join()
+
+
+def end_all() -> None:
+    """End what a test that has failed left running."""
+    while _started:
+        process = _started.pop()
+        if process.exitcode is None:
+            kill_group(process)
 
 
 def children(pid: int) -> list[int]:
