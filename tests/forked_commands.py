@@ -110,6 +110,8 @@ def run_main(words: Sequence[str], environment: Mapping[str, str], stdout: Path,
         os.dup2(opened, number)
         os.close(opened)
     sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w", buffering=1)
+    # The fork server says nothing of modules that it cannot import: the tests would only be slow.
+    assert "vllm.v1.worker.cpu_worker" in sys.modules, "command_imports.py was not imported"
     signal.signal(signal.SIGINT, signal.default_int_handler)
     forker = Forker()
     from run_batch.jobs.cli import main
