@@ -217,7 +217,7 @@ def _generate(connection: Connection, log: Path, speed: Speed) -> None:
         running = queue[: speed.max_num_seqs]
         for request in running:
             if not speed.tame:
-                _misbehave(request[1])
+                _misbehave(request[1], connection)
             request[2] -= 1
         done = [request for request in running if request[2] == 0]
         queue = [request for request in queue if request[2] > 0]
@@ -226,13 +226,15 @@ def _generate(connection: Connection, log: Path, speed: Speed) -> None:
         connection.send([Generation(row, (f"text of {prompt}",), "stop", 3, 4) for row, prompt, *_ in done])
 
 
-def _misbehave(prompt: str) -> None:
+def _misbehave(prompt: str, connection: Connection) -> None:
     if prompt.startswith("poison"):
         os._exit(9)
     if prompt.startswith("crash"):
         os.killpg(os.getpgid(0), signal.SIGKILL)
     if prompt.startswith("hang"):
-        time.sleep(1000)
+        # Until the run is gone: it sends nothing more, so what it can be read for is the end of the pipe.
+        connection.poll(1000)
+        os._exit(0)
 
 
 class InProcessEngine(StandInEngine):

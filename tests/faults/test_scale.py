@@ -1,7 +1,6 @@
 """A thousand shares: what each of them asks of the file system, how long it plans, and what their deaths cost."""
 
 import json
-import multiprocessing
 import random
 import time
 from collections import Counter
@@ -13,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 import rowless
 import standing
+from fork_server import CONTEXT
 from rowless import Done
 from stand_ins import Speed
 
@@ -22,7 +22,6 @@ from run_batch.jobs.watch.status import read_status
 
 ROWS_PER_SHARD = 1000
 AT_ONCE = 4
-_CONTEXT = multiprocessing.get_context("forkserver")
 
 
 def make_job(folder: Path, shards: int, files: int) -> Path:
@@ -52,7 +51,7 @@ def run_all(config: Path, shares: int, deaths: set[int], reports: Path) -> list[
         while queue and len(running) < AT_ONCE:
             index, dies_after = queue.pop(0)
             arguments = (config, index, shares, dies_after, reports / f"{index}.json")
-            running[index] = _CONTEXT.Process(target=rowless.run_share, args=arguments)  # type: ignore[assignment]
+            running[index] = CONTEXT.Process(target=rowless.run_share, args=arguments)  # type: ignore[assignment]
             running[index].start()
         for index, process in list(running.items()):
             process.join(0.01)
