@@ -9,8 +9,10 @@ from typing import Any
 import pyarrow as pa
 
 from run_batch.io.inputs.dataset_card import no_configurations
+from run_batch.io.inputs.read_errors import reading, unreachable
 from run_batch.io.inputs.source import DamagedInputError, InputError, RowBatch
 from run_batch.io.inputs.splits import asked_rows, asked_splits, no_splits
+from run_batch.io.transient import may_pass, retry
 
 _BATCH_BYTES = 64 << 20
 
@@ -39,13 +41,15 @@ class HfSource:
         Raises:
             InputError: no such dataset, configuration or split, or none is named of several without `train`.
         """
-        folder = Path(path)
+        self._path, folder = path, Path(path)
         self.folder: Path | None = folder if folder.is_dir() else None
         try:
             loaded, self._split = _load_saved(path, split, name) if self.folder else _load_from_hub(path, split, name)
         except InputError:
             raise
         except Exception as error:  # the library raises whatever its readers and the Hub's client raise
+            if may_pass(error):
+                raise unreachable(f"input.path {path}", error) from error
             raise InputError(f"input.path {path}: the data set cannot be opened: {_one_line(error)}") from None
         self._dataset = loaded.with_format("arrow")
         self.schema = loaded.features.arrow_schema
@@ -59,19 +63,16 @@ class HfSource:
         self._check_unchanged()
         dataset = self._dataset.select_columns(list(columns))
         for low in range(start, stop, batch_rows):
-            table = dataset[low : min(low + batch_rows, stop)]
+            with reading(f"input.path {self._path}"):
+                table = dataset[low : min(low + batch_rows, stop)]
             for batch in _batches(table):
                 yield RowBatch(low, batch)
                 low += batch.num_rows
 
     def _check_unchanged(self) -> None:
         for name, state in self._files.items():
-            try:
+            with reading(name):
                 changed = _state(name) != state
-            except OSError as error:
-                raise DamagedInputError(
-                    f"{name}: {error.strerror}; put it back and run the same command again"
-                ) from None
             if changed:
                 raise DamagedInputError(
                     f"{name} has changed since the job started; put the old file back and run the same command "
@@ -126,7 +127,7 @@ def _take(splits: Mapping[str, Any], split: str | None) -> tuple[Any, str]:
 
 
 def _state(path: str) -> tuple[int, int]:
-    status = os.stat(path)
+    status = retry(lambda: os.stat(path))
     return status.st_size, status.st_mtime_ns
 
 

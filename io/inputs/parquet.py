@@ -22,6 +22,7 @@ from run_batch.io.inputs.parquet_footers import (
     read_footer,
     read_footers,
 )
+from run_batch.io.inputs.read_errors import reading
 from run_batch.io.inputs.source import DamagedInputError, RowBatch
 from run_batch.io.inputs.splits import asked_rows, choose_files
 
@@ -92,18 +93,10 @@ class ParquetSource:
         """Read rows start..stop-1 in batches; see Source.read."""
         for (index, first, last), offset in _overlaps(self._parts, self._starts, start, stop):
             file = self._footers[index]
-            try:
+            with reading(file.path):
                 self._check_unchanged(index)
                 yield from self._read_file(file, offset, first, last, columns, batch_rows)
                 self._check_unchanged(index)
-            except FileNotFoundError:
-                raise DamagedInputError(
-                    f"{file.path} no longer exists; put it back and run the same command again"
-                ) from None
-            except (OSError, pa.ArrowException) as error:
-                raise DamagedInputError(
-                    f"{file.path} is damaged: {error}; put a good copy in its place and run the same command again"
-                ) from None
 
     def _check_unchanged(self, index: int) -> None:
         file = self._footers[index]

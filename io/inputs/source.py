@@ -21,6 +21,10 @@ class DamagedInputError(InputError):
     """A file of the input is truncated or damaged, or was removed or changed after it was opened."""
 
 
+class UnreachableInputError(InputError):
+    """The storage of the input, or the network to it, fails in a way that may pass: the same command may read it later."""
+
+
 @dataclass(frozen=True, slots=True)
 class RowBatch:
     """Consecutive rows of the input.
@@ -68,6 +72,7 @@ class Source(Protocol):
 
         Raises:
             DamagedInputError: a file is damaged, or was removed or changed since the source was opened.
+            UnreachableInputError: storage or network fail in a way that may pass, and failed again when tried again.
             InputError: a value does not fit the type that its column has in `schema`.
         """
         ...
