@@ -36,6 +36,8 @@ _PASSING_CLASSES = frozenset(
         *("azure.ServiceRequestError", "azure.ServiceResponseError", "google.TransportError"),
     }
 )
+# Connection errors by their base class that stay as they are: the Hub was not even asked.
+_LASTING_CLASSES = frozenset({"OfflineModeIsEnabled"})
 
 T = TypeVar("T")
 
@@ -51,13 +53,15 @@ def may_pass(error: BaseException) -> bool:
 
 
 def _is_passing(error: BaseException) -> bool:
-    if isinstance(error, ssl.SSLCertVerificationError):
+    if isinstance(error, ssl.SSLCertVerificationError) or type(error).__name__ in _LASTING_CLASSES:
         return False
     if isinstance(error, ConnectionError | TimeoutError) or _status(error) in PASSING_STATUSES:
         return True
     if isinstance(error, OSError) and error.errno in _PASSING_ERRNOS:
         return True
-    return any(f"{kind.__module__.partition('.')[0]}.{kind.__name__}" in _PASSING_CLASSES for kind in type(error).__mro__)
+    return not _PASSING_CLASSES.isdisjoint(
+        f"{kind.__module__.partition('.')[0]}.{kind.__name__}" for kind in type(error).__mro__
+    )
 
 
 def _status(error: BaseException) -> int | None:

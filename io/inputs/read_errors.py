@@ -35,9 +35,7 @@ def read_error(path: str, error: Exception) -> InputError:
             f"{path} cannot be read: {describe(error)}; repair the storage, or the file's permissions, and run the "
             "same command again"
         )
-    return DamagedInputError(
-        f"{path} is damaged: {error}; put a good copy in its place and run the same command again"
-    )
+    return DamagedInputError(f"{path} is damaged: {error}; put a good copy in its place and run the same command again")
 
 
 def unreachable(path: str, error: BaseException) -> UnreachableInputError:

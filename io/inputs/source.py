@@ -22,7 +22,7 @@ class DamagedInputError(InputError):
 
 
 class UnreachableInputError(InputError):
-    """The storage of the input, or the network to it, fails in a way that may pass: the same command may read it later."""
+    """The storage of the input, or the network to it, fails in a way that may pass."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from run_batch.jobs.engine.running_rows import RunningRows
 from run_batch.jobs.engine.vllm_engine import Engine, EngineDied
 from run_batch.jobs.engine.watchdog import Watchdog
-from run_batch.jobs.job.errors import EXIT_RUN_FAILED, RunError, storage_errors
+from run_batch.jobs.job.errors import EXIT_RUN_FAILED, RunError, run_failed, storage_errors
 from run_batch.jobs.job.rows import MappedRow, RowFailure, RowResult
 from run_batch.jobs.machine.stop_signals import StopRequest
 
@@ -119,7 +119,7 @@ class RestartableEngine:
                 return
             except RunError as error:
                 if attempt == _STARTS:
-                    raise RunError(f"the engine died and could not be started again: {error}") from error
+                    raise run_failed(f"the engine died and could not be started again: {error}", error) from error
                 time.sleep(_SECONDS_BETWEEN_STARTS * attempt)
             finally:
                 self._stop.loading = False

@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
+from run_batch.io.transient import retry
 from run_batch.jobs.job.config_tables import ENGINE_PLACEMENT, TABLES, UNDECLARED_TABLES, Effect, JobTables, effect_of
 from run_batch.jobs.job.errors import JobError
 from run_batch.model.checkpoint.generation_config import ResolvedSampling, resolve_sampling
@@ -83,11 +84,11 @@ def load_config(path: Path, overrides: tuple[str, ...] = ()) -> JobConfig:
         JobError: the file cannot be read, or is no valid job.
     """
     try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+        tables = tomllib.loads(retry(lambda: path.read_text(encoding="utf-8")))
     except FileNotFoundError:
         raise JobError(f"{path}: no such file") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise JobError(f"{path} cannot be read: {error}") from None
+        raise JobError(f"{path} cannot be read: {error}") from error
     # Python refuses numbers of thousands of digits, and tables nested a thousand deep, by errors of their own.
     except (ValueError, RecursionError) as error:
         raise JobError(f"{path} is not TOML: {error}") from None

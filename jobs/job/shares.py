@@ -4,13 +4,13 @@ A share is a range of consecutive shards, so its process reads its part of the i
 ranges depend only on the number of shards and of shares: every process computes the same ones by itself.
 """
 
-import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from run_batch.io.coordination.lease import is_held
+from run_batch.io.files import list_names
 from run_batch.jobs.job.errors import JobError
 
 SHARES_FOLDER = "shares"
@@ -71,7 +71,7 @@ def begun_shares(run_folder: Path) -> list[Share]:
         OSError: the folder cannot be read.
     """
     folder = run_folder / SHARES_FOLDER
-    labels = [entry.name for entry in os.scandir(folder)] if folder.is_dir() else []
+    labels = list_names(folder) if folder.is_dir() else []
     return [WHOLE_JOB, *filter(None, map(share_of, labels))]
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import msgspec
 
+from run_batch.io.files import read_file
 from run_batch.io.outputs.shards import ShardStore
 from run_batch.jobs.job.plan import Plan
 from run_batch.jobs.job.rows import RowFailure, RowResult, is_truncated
@@ -169,7 +170,7 @@ def _latest(files: Iterable[Path]) -> dict[int, Commit]:
 def _last_lines(file: Path) -> dict[int, Commit]:
     """The last line of each shard in a file of one process: it appends, so the order of lines is that of commits."""
     last: dict[int, Commit] = {}
-    for line in file.read_bytes().splitlines():
+    for line in read_file(file).splitlines():
         with contextlib.suppress(msgspec.MsgspecError):  # torn by a crash
             commit = _decoder.decode(line)
             last[commit.shard] = commit
