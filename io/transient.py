@@ -67,10 +67,15 @@ def _is_passing(error: BaseException) -> bool:
 def _status(error: BaseException) -> int | None:
     """The HTTP status that an exception of a library tells of, if any."""
     response = getattr(error, "response", None)
-    found = [getattr(holder, name, None) for holder in (error, response) for name in ("status", "status_code", "code")]
     if isinstance(response, dict):  # botocore's
-        found.append(response.get("ResponseMetadata", {}).get("HTTPStatusCode"))
-    return next((status for status in found if isinstance(status, int)), None)
+        found: object = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+        return found if isinstance(found, int) else None
+    for name in ("status", "status_code", "code"):
+        for holder in (error, response):
+            found = getattr(holder, name, None)
+            if isinstance(found, int):
+                return found
+    return None
 
 
 def jittered(pauses: Sequence[float]) -> Iterator[float]:

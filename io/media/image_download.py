@@ -35,6 +35,7 @@ _BUFFER_BYTES = 1 << 18
 _DRAINED_BYTES = 1 << 16
 _MAX_URL_CHARACTERS = 8192
 _SCHEME = re.compile(r"(?!data:)[a-z][a-z0-9+.-]*://", re.IGNORECASE)
+_STRAY_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
 # Characters on which URL parsers disagree: white space, control characters, backslashes.
 _AMBIGUOUS = re.compile(r"[\x00-\x20\x7f\\]")
 
@@ -154,10 +155,10 @@ def _parse(url: str) -> _Target:
         host = _ascii_host(parts)
     except ValueError:  # its message may quote the URL
         raise MediaError("url_not_allowed", "the URL is malformed") from None
-    path = quote(parts.path or "/", safe="/%:@!$&'()*+,;=~-._")
+    path = quote(_STRAY_PERCENT.sub("%25", parts.path) or "/", safe="/%:@!$&'()*+,;=~-._")
     shown = f"{parts.scheme}://{host}{path[:200]}"
     if parts.query:
-        path += "?" + quote(parts.query, safe="/%:@!$&'()*+,;=~-._?[]")
+        path += "?" + quote(_STRAY_PERCENT.sub("%25", parts.query), safe="/%:@!$&'()*+,;=~-._?[]")
     return _Target(parts.scheme, host, DEFAULT_PORTS[parts.scheme] if port is None else port, path, shown)
 
 

