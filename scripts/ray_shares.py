@@ -13,7 +13,7 @@ from pathlib import Path
 
 import ray
 
-RESUMABLE = (1, 75)  # exit codes of run-batch after which the same command resumes
+RESUMABLE = (1, 74, 75)  # exit codes of run-batch after which the same command resumes
 
 
 class Resumable(Exception):

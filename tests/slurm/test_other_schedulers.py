@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -14,6 +15,7 @@ from standing import StandingJob, make_job
 from submitted import COMMAND, write_speed
 
 import jobs
+from run_batch.jobs.job.errors import EXIT_BAD_JOB, EXIT_RUN_FAILED, EXIT_TOO_MANY_FAILURES
 
 ROWS = 120
 RAY_PYTHON = jobs.ROOT / ".bench" / "ray" / "bin" / "python"
@@ -41,9 +43,22 @@ def check_complete(job: StandingJob) -> None:
     assert json.loads((job.store / ".run_batch" / "summary.json").read_text())["rows"] == ROWS
 
 
-def test_the_pods_of_the_kubernetes_job_do_the_whole_job(job: StandingJob, command: Path) -> None:
+def kubernetes_job() -> dict[str, Any]:
     page = (jobs.ROOT / "docs" / "slurm.md").read_text()
-    manifest = yaml.safe_load(re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)[0])
+    manifest: dict[str, Any] = yaml.safe_load(re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)[0])
+    return manifest
+
+
+def test_kubernetes_restarts_what_may_pass_within_a_bound() -> None:
+    spec = kubernetes_job()["spec"]
+    rules = spec["podFailurePolicy"]["rules"]
+    assert spec["backoffLimitPerIndex"] > 0 and {rule["action"] for rule in rules} == {"FailIndex"}
+    given_up = {code for rule in rules for code in rule["onExitCodes"]["values"]}
+    assert given_up == {EXIT_RUN_FAILED, EXIT_BAD_JOB, EXIT_TOO_MANY_FAILURES}, "74 and 75 count against the limit"
+
+
+def test_the_pods_of_the_kubernetes_job_do_the_whole_job(job: StandingJob, command: Path) -> None:
+    manifest = kubernetes_job()
     container = manifest["spec"]["template"]["spec"]["containers"][0]
     (script,) = container["args"]
     words = [*container["command"], script.replace("/data/job.toml", str(job.config))]

@@ -35,16 +35,20 @@ REQUEUED = SlurmTable({"requeue": None})
         (0, "RUNNING", REQUEUED, ""),
         (1, "RUNNING", REQUEUED, ""),
         (3, "RUNNING", REQUEUED, ""),
+        (74, "RUNNING", REQUEUED, "scontrol requeue 12_3\nscontrol update JobId=12_3 StartTime=now+600\n"),
         (75, "RUNNING", REQUEUED, "scontrol requeue 12_3\n"),
         (138, "RUNNING", REQUEUED, "scontrol requeue 12_3\n"),
         (143, "RUNNING", REQUEUED, "scontrol requeue 12_3\n"),
         (137, "RUNNING", REQUEUED, ""),
+        (74, "COMPLETING", REQUEUED, ""),
         (75, "COMPLETING", REQUEUED, ""),
         (75, "RUNNING", SlurmTable({"no-requeue": None}), ""),
+        (74, "RUNNING", SlurmTable({"no-requeue": None}), ""),
+        (74, "RUNNING", SlurmTable({"requeue": None}, max_requeues=0), ""),
         (75, "RUNNING", SlurmTable({"requeue": None}, max_requeues=0), ""),
     ],
 )
-def test_only_an_interrupted_task_that_still_runs_is_requeued(
+def test_only_a_task_that_still_runs_and_may_go_on_is_requeued(
     tmp_path: Path, code: int, state: str, table: SlurmTable, said: str
 ) -> None:
     script = array_script(table, 8, ["bash", "-c", f"exit {code}"], {})
