@@ -17,6 +17,7 @@ REMOTE_PAUSES: Sequence[float] = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0)
 STORAGE_PAUSES: Sequence[float] = (0.1, 0.4, 1.5)
 # HTTP statuses of a server that is busy, or that fails behind its gateway.
 PASSING_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
+_REFUSALS = frozenset({401, 403, 407, 451})
 
 _PASSING_ERRNOS = frozenset(
     {
@@ -44,12 +45,25 @@ T = TypeVar("T")
 
 def may_pass(error: BaseException) -> bool:
     """Whether an exception, or one that it was raised from, is a failure of storage or network that may pass."""
+    return any(map(_is_passing, _causes(error)))
+
+
+def passing_cause(error: BaseException) -> BaseException:
+    """The failure that may pass, of an exception and those that it was raised from."""
+    return next(filter(_is_passing, _causes(error)), error)
+
+
+def refusal(error: BaseException) -> BaseException | None:
+    """Of an exception and those that it was raised from, the one that says that something may not be read, if any."""
+    causes = _causes(error)
+    return next((cause for cause in causes if isinstance(cause, PermissionError) or _status(cause) in _REFUSALS), None)
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
     found: BaseException | None = error
     while found is not None:
-        if _is_passing(found):
-            return True
+        yield found
         found = found.__cause__
-    return False
 
 
 def _is_passing(error: BaseException) -> bool:

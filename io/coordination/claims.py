@@ -16,6 +16,7 @@ from pathlib import Path
 
 from run_batch.io.coordination.lease import STALE_SECONDS, Lease, LeaseHeldError, check_stale, file_age, holder_of
 from run_batch.io.files import list_names, read_file
+from run_batch.io.transient import retry
 
 _FOLDER = "claims"
 # A process has many claims: whether it is alive is asked this often, not for each claim.
@@ -91,7 +92,7 @@ class Claims:
     def release_all(self) -> None:
         """Give up all claims of this process, but those that others have gone past because it lost its lease."""
         for shard, number in list(self._numbers.items()):
-            if self._path(shard, number + 1).exists():
+            if retry(self._path(shard, number + 1).exists):
                 del self._numbers[shard]
             else:
                 self.release(shard)

@@ -14,7 +14,7 @@ from run_batch.io.inputs.local_files import distinct, find_matches, glob_root, i
 from run_batch.io.inputs.read_errors import unreachable
 from run_batch.io.inputs.remote_file import RemoteFile
 from run_batch.io.inputs.source import InputError
-from run_batch.io.transient import describe, may_pass, retry
+from run_batch.io.transient import describe, may_pass, refusal, retry
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +54,9 @@ class InputFiles:
         except FileNotFoundError:
             return ""
         except OSError as error:
+            # What a store of objects answers for a file that is not there, to somebody who may not list the others.
+            if self.filesystem is not None and isinstance(error, PermissionError):
+                return ""
             raise _unread(f"input.path: {path}", error) from error
 
     def open(self, path: str) -> Any:
@@ -82,7 +85,7 @@ class InputFiles:
         try:
             return retry(lambda: filesystem.size(path), transient.REMOTE_PAUSES), 0
         except Exception as error:  # every file system has errors of its own
-            if isinstance(error, FileNotFoundError) and not may_pass(error):
+            if isinstance(error, FileNotFoundError) and not may_pass(error) and not refusal(error):
                 raise
             raise _unread(path, error) from error
 
@@ -112,7 +115,9 @@ def find_files(path: str, leave_out: Callable[[str], bool] = lambda _: False) ->
 
 
 def _unread(path: str, error: BaseException) -> InputError:
-    return unreachable(path, error) if may_pass(error) else InputError(f"{path} cannot be read: {describe(error)}")
+    if may_pass(error):
+        return unreachable(path, error)
+    return InputError(f"{path} cannot be read: {describe(refusal(error) or error)}")
 
 
 def _find_by_url(url: str, leave_out: Callable[[str], bool]) -> InputFiles:

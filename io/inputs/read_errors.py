@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pyarrow as pa
 
 from run_batch.io.inputs.source import DamagedInputError, InputError, UnreachableInputError
-from run_batch.io.transient import describe, may_pass
+from run_batch.io.transient import describe, may_pass, passing_cause
 
 
 @contextlib.contextmanager
@@ -40,7 +40,8 @@ def read_error(path: str, error: Exception) -> InputError:
 
 def unreachable(path: str, error: BaseException) -> UnreachableInputError:
     """The error of a file or folder whose storage, or the network to it, fails in a way that may pass."""
+    what = describe(passing_cause(error))
     return UnreachableInputError(
-        f"{path} cannot be read now: {describe(error)}; it was tried several times. This may pass: run the same "
+        f"{path} cannot be read now: {what}; it was tried several times. This may pass: run the same "
         "command again later"
     )

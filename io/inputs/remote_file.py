@@ -1,6 +1,7 @@
 """A file of a remote file system that is read on where a connection broke off."""
 
 import contextlib
+import errno
 import io
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -8,7 +9,7 @@ from typing import Any, TypeVar
 from run_batch.io import transient
 from run_batch.io.inputs.read_errors import unreachable
 from run_batch.io.inputs.source import InputError
-from run_batch.io.transient import describe, may_pass, retry
+from run_batch.io.transient import describe, may_pass, refusal, retry
 
 T = TypeVar("T")
 
@@ -28,6 +29,7 @@ class RemoteFile:
 
         Raises:
             FileNotFoundError: there is no such file.
+            PermissionError: it may not be read.
             UnreachableInputError: the network fails for longer than is waited for.
             InputError: it cannot be opened.
         """
@@ -41,7 +43,7 @@ class RemoteFile:
         """Read up to `size` bytes, fewer only at the end of the file; all that is left if `size` is negative.
 
         Raises:
-            FileNotFoundError, UnreachableInputError, InputError: see `__init__`.
+            FileNotFoundError, PermissionError, UnreachableInputError, InputError: see `__init__`.
         """
         left = max(self._size - self._position, 0)
         wanted = left if size is None or size < 0 else min(size, left)
@@ -91,6 +93,8 @@ class RemoteFile:
         except Exception as error:  # every file system has errors of its own
             if may_pass(error):
                 raise unreachable(self._path, error) from error
+            if refused := refusal(error):
+                raise PermissionError(errno.EACCES, describe(refused), self._path) from error
             if isinstance(error, FileNotFoundError):
                 raise
             raise InputError(f"{self._path} cannot be read: {describe(error)}") from error

@@ -4,6 +4,7 @@ A shard is written under `.run_batch/`, synced to disk, and renamed into place; 
 system. All other files of a run lie in `.run_batch/` too, which dataset readers skip.
 """
 
+import functools
 import os
 import re
 import socket
@@ -80,7 +81,7 @@ class ShardStore:
             OSError: the storage fails in a way that may pass.
         """
         place = self.folder
-        while not place.exists() and place != place.parent:
+        while not retry(place.exists) and place != place.parent:
             place = place.parent
 
         def write() -> None:
@@ -101,7 +102,7 @@ class ShardStore:
         Raises:
             OSError: the folder cannot be read.
         """
-        if not self.folder.is_dir():
+        if not retry(self.folder.is_dir):
             return False
         return (self.folder / _EARLIER_JOB_FILE).exists() or any(
             _EARLIER_SHARD_NAME.fullmatch(name) for name in list_names(self.folder)
@@ -116,9 +117,10 @@ class ShardStore:
         Raises:
             OSError: a folder cannot be created.
         """
-        missing = [folder for folder in (*reversed(self.own_folder.parents), self.own_folder) if not folder.exists()]
+        folders = (*reversed(self.own_folder.parents), self.own_folder)
+        missing = [folder for folder in folders if not retry(folder.exists)]
         for folder in missing:
-            folder.mkdir(exist_ok=True)
+            retry(functools.partial(folder.mkdir, exist_ok=True))
             sync_folder(folder.parent)
         return missing
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from run_batch.io.coordination.lease import is_held
 from run_batch.io.files import list_names
+from run_batch.io.transient import retry
 from run_batch.jobs.job.errors import JobError
 
 SHARES_FOLDER = "shares"
@@ -71,7 +72,7 @@ def begun_shares(run_folder: Path) -> list[Share]:
         OSError: the folder cannot be read.
     """
     folder = run_folder / SHARES_FOLDER
-    labels = list_names(folder) if folder.is_dir() else []
+    labels = list_names(folder) if retry(folder.is_dir) else []
     return [WHOLE_JOB, *filter(None, map(share_of, labels))]
 
 
@@ -85,7 +86,7 @@ def is_running(run_folder: Path, share: Share) -> bool:
         OSError: the folder cannot be read.
     """
     folder = run_folder / share.folder
-    return folder.is_dir() and is_held(folder, share.label)
+    return retry(folder.is_dir) and is_held(folder, share.label)
 
 
 def files_of_shares(run_folder: Path, name: str) -> Iterator[Path]:

@@ -15,6 +15,7 @@ from pathlib import Path
 from run_batch.io.files import list_names
 from run_batch.io.outputs.journal import SUFFIX, read_segment
 from run_batch.io.outputs.shards import ShardStore
+from run_batch.io.transient import retry
 from run_batch.jobs.results.journal_rows import JournalRow, decode_rows
 
 _SEGMENT_NAME = re.compile(rf"(\d+)-(\d+)\.([^.]+)\.(.+)-\d+{re.escape(SUFFIX)}")
@@ -53,7 +54,7 @@ def segments(store: ShardStore) -> list[Segment]:
         OSError: the folder cannot be read.
     """
     folder = store.journal_folder
-    names = sorted(list_names(folder)) if folder.is_dir() else []
+    names = sorted(list_names(folder)) if retry(folder.is_dir) else []
     return [
         Segment(folder / match[0], range(int(match[1]), int(match[2]) + 1), match[3], match[4])
         for match in map(_SEGMENT_NAME.fullmatch, names)

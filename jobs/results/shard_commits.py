@@ -17,6 +17,7 @@ import msgspec
 
 from run_batch.io.files import read_file
 from run_batch.io.outputs.shards import ShardStore
+from run_batch.io.transient import retry
 from run_batch.jobs.job.plan import Plan
 from run_batch.jobs.job.rows import RowFailure, RowResult, is_truncated
 from run_batch.jobs.job.shares import files_of_shares
@@ -139,7 +140,7 @@ def read_commits(store: ShardStore, shards: Iterable[int]) -> dict[int, Commit]:
     wanted = set(shards)
     if not wanted:
         return {}
-    files = [file for file in _commit_files(store) if file.exists()]
+    files = [file for file in _commit_files(store) if retry(file.exists)]
     latest = _latest(files) if len(files) <= len(wanted) else {}
     found = {shard: latest[shard] for shard in wanted if shard in latest}
     others = wanted - found.keys()

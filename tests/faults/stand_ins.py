@@ -24,6 +24,7 @@ import disks
 import power
 import pyarrow as pa
 
+from run_batch.io import transient
 from run_batch.io.coordination import lease as lease
 from run_batch.io.inputs.source import RowBatch
 from run_batch.jobs import command
@@ -229,6 +230,7 @@ class Setting:
         share: index and count.
         rows_ahead: mapped rows that may wait for the engine.
         quota: bytes that the output folder may take.
+        failing: calls to the output folder that fail.
         file_bytes: the largest file that the process may write.
         lost_images: see PromptSpec.
         load_seconds: how long the engine loads.
@@ -241,6 +243,7 @@ class Setting:
     share: tuple[int, int] = (0, 1)
     rows_ahead: int = backpressure.MAX_WAITING_ROWS
     quota: int | None = None
+    failing: disks.Failing | None = None
     file_bytes: int | None = None
     lost_images: Path | None = None
     load_seconds: float = 0.0
@@ -255,6 +258,8 @@ def run_command(config_path: Path, log: Path, output: Path, speed: Speed, settin
         power.watch(config_path.parent / "out", setting.durable)
     if setting.quota is not None:
         disks.limit(config_path.parent / "out", setting.quota)
+    if setting.failing is not None:
+        disks.fail(config_path.parent / "out", setting.failing)
     if setting.file_bytes is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (setting.file_bytes, setting.file_bytes))
     descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
@@ -266,6 +271,7 @@ def run_command(config_path: Path, log: Path, output: Path, speed: Speed, settin
     backpressure.MAX_WAITING_ROWS = setting.rows_ahead
     # Nothing here hangs on how long these are: the stand-ins ignore signals, and leases are of this machine.
     restartable_engine._SECONDS_FOR_A_SIGNAL, lease.REFRESH_SECONDS = 0.02, 1.0
+    transient.REMOTE_PAUSES, transient.STORAGE_PAUSES = (0.05, 0.1), (0.01, 0.02)
     kind = InProcessEngine if setting.in_process else StandInEngine
 
     def start_engine(config: JobConfig) -> Any:

@@ -1,7 +1,8 @@
 """`run-batch`, all commands of it, with the stand-ins of tests/faults for the engine and the workers.
 
-Beside job.toml, `speed.json` has their Speed; while a file `stale` is there, no engine can be read from storage; `generated.log` gets every row that they generate, and `placed.jsonl`
-what each process finds in its environment when it starts its engine.
+Beside job.toml, `speed.json` has their Speed; while a file `stale` is there, no engine can be read from storage;
+`generated.log` gets every row that they generate, and `placed.jsonl` what each process finds in its environment when it
+starts its engine.
 """
 
 import errno
