@@ -40,6 +40,7 @@ def fresh_downloads(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connections, "POOLS", connections.ConnectionPools())
     monkeypatch.setattr(image_download, "_HOST_FAILURES", HostFailures())
     monkeypatch.setattr(transient, "REMOTE_PAUSES", (0.01, 0.02))
+    monkeypatch.setattr(transient, "STORAGE_PAUSES", (0.01, 0.02))
 
 
 @pytest.fixture
