@@ -48,7 +48,7 @@ def read_below(root: Path | None, text: str, max_bytes: int) -> bytes:
     except FileNotFoundError:
         raise MediaError("image_not_found", f"no file {shown} in input.media_root") from None
     except OSError as error:
-        raise MediaError("image_unreadable", f"{shown}: {error.strerror}") from None
+        raise MediaError("image_unreadable", f"{shown}: {error.strerror}") from error
 
 
 def _resolve(root: Path | None, text: str) -> str | None:
