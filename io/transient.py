@@ -29,7 +29,7 @@ _PASSING_ERRNOS = frozenset(
 # Top-level package and class; their subclasses count too.
 _PASSING_CLASSES = frozenset(
     {
-        *("aiohttp.ClientConnectionError", "aiohttp.ClientPayloadError", "http.IncompleteRead", "http.BadStatusLine"),
+        *("aiohttp.ClientConnectionError", "aiohttp.ClientPayloadError", "http.IncompleteRead"),
         *("requests.ConnectionError", "requests.Timeout", "requests.ChunkedEncodingError"),
         *("urllib3.ProtocolError", "urllib3.TimeoutError", "urllib3.NewConnectionError"),
         *("httpx.TransportError", "httpcore.NetworkError", "httpcore.TimeoutException", "httpcore.RemoteProtocolError"),

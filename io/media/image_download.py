@@ -182,8 +182,7 @@ def _failures_told(target: _Target, deadline: Deadline) -> Iterator[None]:
         if not deadline.left:
             raise _PassingError(f"{target.shown}: not there within {FETCH_SECONDS:.0f} seconds") from root
         message = f"{target.shown}: {_reason(root)}"
-        # Cut off: this is what urllib3 raises then, too. An answer that is no HTTP stays so.
-        if may_pass(root) or isinstance(root, http.client.IncompleteRead):
+        if may_pass(root):
             raise _PassingError(message) from root
         raise MediaError("url_failed", message) from root
 

@@ -53,7 +53,7 @@ class JobConfig(JobTables):
         try:
             return resolve_sampling(self.model_settings, self.sampling)
         except SettingsError as error:
-            raise JobError(str(error)) from None
+            raise JobError(str(error)) from error
 
     def _engine_with_absolute_paths(self) -> dict[str, Any]:
         chosen = self.engine.get("generation_config")

@@ -125,7 +125,7 @@ def _download_weights(config: JobConfig) -> None:
     try:
         download_model(config.model_settings)
     except SettingsError as error:
-        raise JobError(str(error)) from None
+        raise JobError(str(error)) from error
 
 
 def hub_environment(config: JobConfig) -> Mapping[str, str]:
