@@ -132,6 +132,14 @@ def negative_chunk(request: http.server.BaseHTTPRequestHandler) -> None:
     request.wfile.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n-1\r\n" + PIXELS)
 
 
+def endless_chunk(request: http.server.BaseHTTPRequestHandler) -> None:
+    """A chunk whose size reads as "all that comes"."""
+    request.wfile.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n-1\r\n")
+    with contextlib.suppress(OSError):
+        while True:
+            request.wfile.write(PIXELS)
+
+
 def no_http(request: http.server.BaseHTTPRequestHandler) -> None:
     request.wfile.write(b"\x00\x01 nothing of the kind\r\n\r\n")
 

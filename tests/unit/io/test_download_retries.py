@@ -171,6 +171,7 @@ def test_certificates_are_loaded_once_and_a_handshake_serves_many_images(
     allowed = rules(kept_open, f"images.example.org:{port}")
     for i in range(10):
         assert urls.fetch(f"https://images.example.org:{port}/{i}", allowed, 1 << 20) == PIXELS
+    connections.POOLS.pool("https", "elsewhere.example.org", 443, private=False)
     assert len(made) == 1 and kept_open.accepted == 1
 
 

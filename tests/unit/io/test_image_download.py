@@ -15,6 +15,7 @@ from servers import (
     chunks,
     drip,
     drip_body,
+    endless_chunk,
     negative_chunk,
     no_http,
     redirect,
@@ -170,6 +171,17 @@ def test_the_limit_of_bytes_holds_whatever_the_server_says(server: Server, resol
     assert urls.fetch(url(server), rules(server), size) == PIXELS
     for path in ("/a.png", "/length", "/unknown", "/chunks"):
         assert error(url(server, path), rules(server), size - 1).startswith("image_too_large: ")
+
+
+def test_a_chunk_of_no_size_is_not_read_into_memory_until_it_ends(
+    server: Server, resolver: dict[str, list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(urls, "FETCH_SECONDS", 3.0)
+    monkeypatch.setattr(transient, "REMOTE_PAUSES", ())
+    server.answers["/endless"] = endless_chunk
+    started = time.monotonic()
+    error(url(server, "/endless"), rules(server), 1 << 20)
+    assert time.monotonic() - started < 3, "it was read for as long as there was time"
 
 
 def test_answers_that_cannot_be_used_are_said(server: Server, resolver: dict[str, list[str]]) -> None:
