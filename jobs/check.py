@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 
 from run_batch.io.inputs.source import RowBatch
-from run_batch.jobs.job.errors import EXIT_COMPLETE, EXIT_TOO_MANY_FAILURES, are_too_many
+from run_batch.jobs.job.errors import EXIT_COMPLETE, EXIT_TOO_MANY_FAILURES, are_too_many, storage_errors
 from run_batch.jobs.job.prepare import PreparedJob
 from run_batch.jobs.job.prompt_column import is_message
 from run_batch.jobs.job.row_reader import RowReader
@@ -39,7 +39,8 @@ def check_job(job: PreparedJob) -> tuple[str, int]:
         batches = list(_first_rows(job))
         with rows_watched(job.config.errors.row_seconds):
             results = [result for batch in batches for result in mapper.map(batch)]
-    missing = len(CommittedShards(job.store, job.plan, job.shards).missing())
+    with storage_errors(f"output.path {job.store.folder} cannot be read"):
+        missing = len(CommittedShards(job.store, job.plan, job.shards).missing())
     shards = job.plan.num_shards
     lines = [
         f"input: {job.plan.num_rows} rows; columns {', '.join(job.source.schema.names)}",

@@ -21,6 +21,7 @@ Exit codes:
   1   the run failed; run the same command again to go on
   2   bad configuration or usage; nothing started
   3   complete, but more rows failed than errors.max_fraction
+  74  storage or network failed in a way that may pass; run the same command again later
   75  interrupted after saving progress; run the same command again
 """
 
@@ -125,7 +126,7 @@ def try_rows(
     """Generate a few rows, show all about them, and forecast the job; writes nothing.
 
     Exit codes: 0, 1 (the engine fails), 2 (the job is at fault), 3 (more of the rows fail than errors.max_fraction
-    allows), 75 (interrupted).
+    allows), 74 (storage or network failed in a way that may pass), 75 (interrupted).
     """
     if rows is not None and row_ids:
         raise click.UsageError("--rows and --row exclude each other")

@@ -13,15 +13,17 @@ from typing import Any, NoReturn
 
 import click
 
+from run_batch.io.transient import may_pass
 from run_batch.jobs.job.config import JobConfig, load_config
 from run_batch.jobs.job.config_tables import ErrorsTable
 from run_batch.jobs.job.errors import (
-    EXIT_BAD_JOB,
     EXIT_INTERRUPTED,
     EXIT_RUN_FAILED,
     Interrupted,
     JobError,
+    MayPassError,
     RunError,
+    storage_failed,
 )
 from run_batch.jobs.machine.storage_watch import StorageWatch
 from run_batch.model.failure_reports import Report
@@ -59,16 +61,15 @@ def run_without_job(action: Callable[[Any], int], verbose: bool) -> NoReturn:
             for number in (signal.SIGTERM, signal.SIGUSR1):
                 signal.signal(number, _interrupt)
             code = action(summary)
-        except JobError as error:
-            code = _complain(error, EXIT_BAD_JOB, verbose)
-        except RunError as error:
-            code = _complain(error, EXIT_RUN_FAILED, verbose)
+        except (JobError, RunError) as error:
+            code = _complain(_told_as_passing(error), verbose)
         except (KeyboardInterrupt, Interrupted):
             code = EXIT_INTERRUPTED
         except Exception as error:
-            traceback.print_exc()
-            print(f"run-batch: {_whose_bug(error)}; please report it with the lines above", file=sys.stderr)
-            code = EXIT_RUN_FAILED
+            if isinstance(error, OSError) and may_pass(error):
+                code = _complain(storage_failed("a file cannot be read or written", error), verbose)
+            else:
+                code = _complain_of_bug(error)
         summary.flush()
         sys.stderr.flush()
     # Everything is written; tearing down torch and vLLM would only take time.
@@ -120,8 +121,21 @@ def _quiet_libraries() -> None:
     logging.getLogger().addHandler(logging.NullHandler())
 
 
-def _complain(error: Exception, code: int, verbose: bool) -> int:
+def _told_as_passing(error: JobError | RunError) -> JobError | RunError:
+    """The error of a command; a MayPassError where storage or network are behind it, whoever ran into that."""
+    if isinstance(error, MayPassError) or not may_pass(error):
+        return error
+    return MayPassError(f"{error}. This may pass: run the same command again later")
+
+
+def _complain(error: JobError | RunError, verbose: bool) -> int:
     if verbose:
         traceback.print_exc()
     print(f"run-batch: {error}", file=sys.stderr)
-    return code
+    return error.exit_code
+
+
+def _complain_of_bug(error: Exception) -> int:
+    traceback.print_exc()
+    print(f"run-batch: {_whose_bug(error)}; please report it with the lines above", file=sys.stderr)
+    return EXIT_RUN_FAILED

@@ -23,6 +23,7 @@ from run_batch.io.inputs.parquet_footers import (
     read_footer,
     read_footers,
 )
+from run_batch.io.inputs.read_errors import reading
 from run_batch.io.inputs.source import DamagedInputError, RowBatch, SourceFile
 from run_batch.io.inputs.splits import asked_rows, choose_files
 
@@ -170,20 +171,12 @@ class ParquetCursor:
         """Read rows start..stop-1 in batches; see Cursor.read."""
         for (index, first, last), offset in self._layout.overlaps(start, stop):
             file = self._footers[index]
-            try:
+            with reading(file.path):
                 for row, batch in self._file_rows(index).read(first, last):
                     yield RowBatch(offset + row, batch)
                 # To ask a remote file system takes as long as to read: not after each of many short reads.
                 if self._files.filesystem is None or time.monotonic() - self._looked > _LOOK_SECONDS:
                     self._check_unchanged(index)
-            except FileNotFoundError:
-                raise DamagedInputError(
-                    f"{file.path} no longer exists; put it back and run the same command again"
-                ) from None
-            except (OSError, pa.ArrowException) as error:
-                raise DamagedInputError(
-                    f"{file.path} is damaged: {error}; put a good copy in its place and run the same command again"
-                ) from None
 
     def _check_unchanged(self, index: int) -> None:
         self._looked = time.monotonic()

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from run_batch.io.files import sync_folder
+from run_batch.io.files import read_file, sync_folder
 
 SUFFIX = ".journal"
 # Age of the rows that a killed process can lose, and of those that a power cut can lose.
@@ -46,7 +46,7 @@ def read_segment(path: Path, job_hash: str) -> Iterator[bytes]:
         OSError: the file cannot be read.
     """
     try:
-        content = path.read_bytes()
+        content = read_file(path)
     except FileNotFoundError:
         return
     if not content.startswith(_MAGIC):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from run_batch.jobs.engine.engine_deadlines import EngineDeadlines
 from run_batch.jobs.engine.running_rows import RunningRows
 from run_batch.jobs.engine.vllm_engine import Engine, EngineDied
-from run_batch.jobs.job.errors import RunError, storage_errors
+from run_batch.jobs.job.errors import RunError, run_failed, storage_errors
 from run_batch.jobs.job.rows import MappedRow, RowFailure, RowResult
 from run_batch.jobs.machine.stop_signals import StopRequest
 
@@ -123,7 +123,7 @@ class RestartableEngine:
                 return
             except RunError as error:
                 if attempt == _STARTS:
-                    raise RunError(f"the engine died and could not be started again: {error}") from error
+                    raise run_failed(f"the engine died and could not be started again: {error}", error) from error
                 time.sleep(_SECONDS_BETWEEN_STARTS * attempt)
             finally:
                 self._stop.loading = False

@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
+from run_batch.io.transient import retry
 from run_batch.jobs.job.config_keys import Effect, effect_of
 from run_batch.jobs.job.config_tables import ENGINE_PLACEMENT, TABLES, UNDECLARED_TABLES, JobTables
 from run_batch.jobs.job.config_values import bytes_of
@@ -59,7 +60,7 @@ class JobConfig(JobTables):
         try:
             return resolve_sampling(self.model_settings, self.sampling)
         except SettingsError as error:
-            raise JobError(str(error)) from None
+            raise JobError(str(error)) from error
 
     def _engine_with_absolute_paths(self) -> dict[str, Any]:
         chosen = self.engine.get("generation_config")
@@ -90,11 +91,11 @@ def load_config(path: Path, overrides: tuple[str, ...] = ()) -> JobConfig:
         JobError: the file cannot be read, or is no valid job.
     """
     try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+        tables = tomllib.loads(retry(lambda: path.read_text(encoding="utf-8")))
     except FileNotFoundError:
         raise JobError(f"{path}: no such file") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise JobError(f"{path} cannot be read: {error}") from None
+        raise JobError(f"{path} cannot be read: {error}") from error
     # Python refuses numbers of thousands of digits, and tables nested a thousand deep, by errors of their own.
     except (ValueError, RecursionError) as error:
         raise JobError(f"{path} is not TOML: {error}") from None

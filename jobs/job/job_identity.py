@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from run_batch.io.coordination.lease import Lease, LeaseHeldError
-from run_batch.io.files import replace_file, sync_folder
+from run_batch.io.files import read_file, replace_file, sync_folder
 from run_batch.io.inputs.parquet import ParquetSource
 from run_batch.io.inputs.source import Source, fingerprint
 from run_batch.io.outputs.journal import SUFFIX
@@ -81,7 +81,7 @@ def read_recorded_job(store: ShardStore) -> RecordedJob | None:
     """
     file = store.run_folder / JOB_FILE
     try:
-        content = json.loads(file.read_text())
+        content = json.loads(read_file(file))
         plan = Plan(content["rows"], content["rows_per_shard"], load_begins(content["shards_at_row_groups"]))
         return RecordedJob(content["identity"], content["job_hash"], plan)
     except (FileNotFoundError, NotADirectoryError):
@@ -96,7 +96,7 @@ def read_recorded_job(store: ShardStore) -> RecordedJob | None:
             ) from None
         return None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise JobError(f"output.path: {file} cannot be read: {error}") from None
+        raise JobError(f"output.path: {file} cannot be read: {error}") from error
 
 
 def check_same_job(store: ShardStore, identity: dict[str, Any]) -> bool:
@@ -160,7 +160,7 @@ def _show(identity: dict[str, Any], name: str) -> str:
 def recorded_index(store: ShardStore) -> bytes:
     """What `record_job` has kept of the input's files; empty before that."""
     try:
-        return (store.run_folder / INDEX_FILE).read_bytes()
+        return read_file(store.run_folder / INDEX_FILE)
     except OSError:
         return b""
 

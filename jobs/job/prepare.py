@@ -8,9 +8,10 @@ from typing import Any
 from run_batch.io.inputs.source import Source
 from run_batch.io.media.image_column import can_hold_paths
 from run_batch.io.outputs.shards import ShardStore
+from run_batch.io.transient import retry
 from run_batch.jobs.job.columns import check_columns
 from run_batch.jobs.job.config import JobConfig
-from run_batch.jobs.job.errors import JobError, RunError, storage_errors
+from run_batch.jobs.job.errors import JobError, run_failed, storage_errors
 from run_batch.jobs.job.job_identity import is_recorded, job_identity, recorded_index
 from run_batch.jobs.job.open_input import open_source
 from run_batch.jobs.job.plan import Plan, make_plan
@@ -53,7 +54,7 @@ def prepare(config: JobConfig, share: Share = WHOLE_JOB, *, writes: bool = True)
 
     Raises:
         JobError: the job cannot start.
-        RunError: the input is damaged.
+        RunError: the input is damaged; or storage or network fail.
     """
     store = ShardStore(config.output_folder, share.folder)
     # A run of the whole job looks at every file of the input. A thousand shares would do that a thousand times: each
@@ -67,11 +68,17 @@ def prepare(config: JobConfig, share: Share = WHOLE_JOB, *, writes: bool = True)
     if writes:
         with storage_errors(f"output.path {store.folder} cannot be read"):
             known = is_recorded(store, identity)
-        if not store.is_writable():
+            is_writable = store.is_writable()
+        if not is_writable:
             raise JobError(f"output.path {config.output.path}: {store.folder} cannot be written to")
         if not known:
             check_ids(config, source, plan)
     return PreparedJob(config, source, plan, store, identity, share, prompt_column)
+
+
+def _is_empty(folder: str) -> bool:
+    with os.scandir(folder) as entries:
+        return next(entries, None) is None
 
 
 def _check_media_root(config: JobConfig, source: Source, prompt_column: PromptColumn) -> None:
@@ -86,12 +93,11 @@ def _check_media_root(config: JobConfig, source: Source, prompt_column: PromptCo
         return
     shown = f"input.media_root {root}"
     try:
-        with os.scandir(config.resolve(root)) as entries:
-            is_empty = next(entries, None) is None
+        is_empty = retry(lambda: _is_empty(config.resolve(root)))
     except (FileNotFoundError, NotADirectoryError):
         raise JobError(f"{shown}: no such folder") from None
     except OSError as error:
-        raise RunError(f"{shown} cannot be read: {error.strerror}") from None
+        raise run_failed(f"{shown} cannot be read: {error.strerror}", error) from error
     column = config.input.image_column
     names_files = prompt_column is not PromptColumn.TEXTS or (
         bool(column) and can_hold_paths(source.schema.field(column).type)

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from run_batch.io.inputs.source import RowBatch
+from run_batch.io.transient import may_pass
 from run_batch.jobs.job.config import JobConfig
 from run_batch.jobs.job.errors import JobError
 from run_batch.jobs.job.prompt_column import PromptColumn
@@ -112,12 +113,14 @@ class WorkerProblem:
     Attributes:
         message: what is wrong, for people.
         bad_job: whether the job or what it names is at fault; else run-batch or a library is.
+        may_pass: whether it is storage or network that fails, in a way that may pass.
         trace: the traceback, for --verbose.
     """
 
     message: str
     bad_job: bool
     trace: str
+    may_pass: bool = False
 
 
 def main(descriptor: int, *others: int) -> None:
@@ -204,11 +207,12 @@ def _problem(error: Exception, batch: RowBatch | None = None) -> WorkerProblem:
     from run_batch.model.rendering.job_faults import describe, machine_fault
 
     trace = traceback.format_exc()
-    if isinstance(error, JobError | PluginError | DeclarationError | JobFault | SettingsError):
-        return WorkerProblem(str(error), True, trace)
     fault = machine_fault(error)
+    passing = may_pass(fault or error)
+    if isinstance(error, JobError | PluginError | DeclarationError | JobFault | SettingsError):
+        return WorkerProblem(str(error), True, trace, passing)
     if fault is not None:
-        return WorkerProblem(describe(fault), True, trace)
+        return WorkerProblem(describe(fault), True, trace, passing)
     rows = f"while mapping rows {batch.start} to {batch.stop - 1}" if batch is not None else "while it loaded"
     return WorkerProblem(f"{rows}: {trace if is_own_bug(error) else Report.of(error).text}", False, trace)
 

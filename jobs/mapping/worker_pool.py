@@ -12,7 +12,7 @@ from dataclasses import replace
 from multiprocessing.connection import Pipe, wait
 
 from run_batch.io.inputs.source import InputError, RowBatch
-from run_batch.jobs.job.errors import JobError, RunError
+from run_batch.jobs.job.errors import JobError, MayPassError, RunError, run_failed
 from run_batch.jobs.job.pool_counts import PoolCounts
 from run_batch.jobs.job.rows import MappedRows
 from run_batch.jobs.mapping.backpressure import MappedQueue
@@ -133,7 +133,7 @@ class WorkerPool:
         try:
             self._loop()
         except InputError as error:
-            self._mapped.end(RunError(str(error)))
+            self._mapped.end(run_failed(str(error), error))
         except Exception as error:
             self._mapped.end(error)
 
@@ -244,6 +244,10 @@ class WorkerPool:
 
 def _error_of(problem: WorkerProblem) -> Exception:
     text = problem.message
-    error = JobError(text) if problem.bad_job else RunError(f"a worker process failed {text}")
+    error: JobError | RunError
+    if problem.may_pass:
+        error = MayPassError(f"rows cannot be mapped: {text}. This may pass: run the same command again later")
+    else:
+        error = JobError(text) if problem.bad_job else RunError(f"a worker process failed {text}")
     error.__cause__ = WorkerTraceback(problem.trace)  # shown by --verbose
     return error

@@ -15,7 +15,6 @@ from typing import Any, TextIO
 from run_batch.jobs.job.errors import (
     EXIT_BAD_JOB,
     EXIT_COMPLETE,
-    EXIT_INTERRUPTED,
     EXIT_RUN_FAILED,
     EXIT_TOO_MANY_FAILURES,
     Interrupted,
@@ -35,7 +34,7 @@ _RETRIES = 5
 _MOST_CORES = 16
 _SECONDS_BETWEEN_LINES = 10.0
 # Of several shares' exit codes, the one that the job ends with is the first of these.
-_WORST_FIRST = (EXIT_BAD_JOB, EXIT_RUN_FAILED, EXIT_INTERRUPTED, EXIT_TOO_MANY_FAILURES, EXIT_COMPLETE)
+_WORST_FIRST = (EXIT_BAD_JOB, EXIT_RUN_FAILED, EXIT_TOO_MANY_FAILURES, EXIT_COMPLETE)
 
 
 @dataclass(frozen=True, slots=True)

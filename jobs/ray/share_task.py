@@ -7,10 +7,10 @@ import signal
 import subprocess
 from collections.abc import Sequence
 
-from run_batch.jobs.job.errors import EXIT_INTERRUPTED, EXIT_RUN_FAILED
+from run_batch.jobs.job.errors import EXIT_INTERRUPTED, EXIT_MAY_PASS, EXIT_RUN_FAILED
 
 # Exit codes after which the same command goes on with the share.
-RESUMABLE = (EXIT_RUN_FAILED, EXIT_INTERRUPTED)
+RESUMABLE = (EXIT_RUN_FAILED, EXIT_MAY_PASS, EXIT_INTERRUPTED)
 # A share that is told to stop saves what it has finished; one that does not end by then is killed.
 _STOP_SECONDS = 60.0
 

@@ -10,7 +10,7 @@ import msgspec
 from run_batch.io.inputs.source import InputError
 from run_batch.io.outputs.shards import ShardError, ShardStore
 from run_batch.jobs.job.columns import RESULT_COLUMNS
-from run_batch.jobs.job.errors import RunError, storage_failed
+from run_batch.jobs.job.errors import run_failed, storage_failed
 from run_batch.jobs.job.rows import RowFailure, RowResult, is_truncated
 from run_batch.jobs.job.work import Work
 from run_batch.jobs.results.shard_commits import Commit, count_results, footer_of, record_commit
@@ -126,7 +126,7 @@ class ShardWriter:
         try:
             self._on_commit(self._write(shard, results))
         except (InputError, ShardError) as error:
-            raise RunError(str(error)) from None
+            raise run_failed(str(error), error) from error
         except OSError as error:
             raise storage_failed(f"shard {shard} cannot be written to {self._store.folder}", error) from error
         self.seconds += time.monotonic() - started

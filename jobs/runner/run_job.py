@@ -13,7 +13,7 @@ from run_batch.io.coordination.lease import Lease
 from run_batch.io.outputs.shards import ShardError
 from run_batch.jobs.engine.vllm_engine import Engine
 from run_batch.jobs.job.config import JobConfig
-from run_batch.jobs.job.errors import EXIT_INTERRUPTED, Interrupted, JobError, RunError, storage_errors
+from run_batch.jobs.job.errors import EXIT_INTERRUPTED, Interrupted, JobError, RunError, run_failed, storage_errors
 from run_batch.jobs.job.job_identity import job_hash, record_job
 from run_batch.jobs.job.prepare import PreparedJob
 from run_batch.jobs.job.work import Work
@@ -55,6 +55,7 @@ def run_job(
     Raises:
         JobError: the model, engine or sampling settings are invalid; no results were written.
         RunError: the run failed; the same command resumes it.
+        MayPassError: storage or network failed in a way that may pass.
     """
     storage = StorageWatch(job.config.errors.storage_seconds)
     try:
@@ -68,7 +69,7 @@ def run_job(
         print("interrupted; run the same command again to go on", file=sys.stderr)
         return EXIT_INTERRUPTED
     except ShardError as error:
-        raise RunError(str(error)) from None
+        raise run_failed(str(error), error) from error
 
 
 def start_vllm(config: JobConfig) -> Engine:

@@ -16,7 +16,7 @@ from typing import TextIO
 
 from run_batch.jobs.check import check_job
 from run_batch.jobs.job.config import JobConfig
-from run_batch.jobs.job.errors import EXIT_COMPLETE, JobError, RunError
+from run_batch.jobs.job.errors import EXIT_COMPLETE, JobError, RunError, storage_failed
 from run_batch.jobs.job.job_identity import record_job
 from run_batch.jobs.job.prepare import PreparedJob
 from run_batch.jobs.job.shares import rows_in_vain
@@ -107,7 +107,7 @@ def _download_weights(config: JobConfig) -> None:
     try:
         download_model(config.model_settings)
     except SettingsError as error:
-        raise JobError(str(error)) from None
+        raise JobError(str(error)) from error
 
 
 def hub_environment(config: JobConfig) -> Mapping[str, str]:
@@ -133,7 +133,7 @@ def _write_script(script: str, job: PreparedJob) -> Path:
         path.write_text(script)
         path.chmod(0o755)
     except OSError as error:
-        raise RunError(f"output.path {job.config.output.path} cannot be written to: {error}") from None
+        raise storage_failed(f"output.path {job.config.output.path} cannot be written to", error) from error
     return path
 
 

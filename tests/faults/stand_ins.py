@@ -27,6 +27,7 @@ import power
 import pyarrow as pa
 import torch
 
+from run_batch.io import transient
 from run_batch.io.coordination import lease as lease
 from run_batch.io.inputs.source import RowBatch
 from run_batch.io.outputs import journal
@@ -255,6 +256,7 @@ class Setting:
         share: index and count.
         rows_ahead: mapped rows that may wait for the engine.
         quota: bytes that the output folder may take.
+        failing: calls to the output folder that fail.
         file_bytes: the largest file that the process may write.
         lost_images: see PromptSpec.
         load_seconds: how long the engine loads.
@@ -268,6 +270,7 @@ class Setting:
     share: tuple[int, int] = (0, 1)
     rows_ahead: int = backpressure.MAX_WAITING_ROWS
     quota: int | None = None
+    failing: disks.Failing | None = None
     file_bytes: int | None = None
     lost_images: Path | None = None
     load_seconds: float = 0.0
@@ -296,6 +299,8 @@ def run_command(config_path: Path, log: Path, output: Path, speed: Speed, settin
         power.watch(config_path.parent / "out", setting.durable)
     if setting.quota is not None:
         disks.limit(config_path.parent / "out", setting.quota)
+    if setting.failing is not None:
+        disks.fail(config_path.parent / "out", setting.failing)
     if setting.file_bytes is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (setting.file_bytes, setting.file_bytes))
     if setting.stalled_seconds:
@@ -310,6 +315,7 @@ def run_command(config_path: Path, log: Path, output: Path, speed: Speed, settin
     # Nothing here hangs on how long these are: the stand-ins ignore signals, and leases are of this machine.
     restartable_engine._SECONDS_FOR_A_SIGNAL, lease.REFRESH_SECONDS = 0.02, 1.0
     row_deadlines._FIRST_SECONDS = 0.0  # nothing is loaded with a worker's first rows
+    transient.REMOTE_PAUSES, transient.STORAGE_PAUSES = (0.05, 0.1), (0.01, 0.02)
     kind = InProcessEngine if setting.in_process else StandInEngine
 
     def start_engine(config: JobConfig) -> Any:
