@@ -94,3 +94,15 @@ def test_a_closed_other_end_raises_end_of_file() -> None:
     ours.close()
     with pytest.raises(EOFError):
         shared_memory.receive(theirs)
+
+
+def test_values_are_sent_in_parts_and_a_large_one_has_a_memory_of_its_own() -> None:
+    ours, theirs = Pipe()
+    values = [(i, torch.full((size,), i, dtype=torch.uint8)) for i, size in enumerate([10, 20, 1000, 5, 0, 90, 50])]
+    sent = list(shared_memory.send_in_parts(ours, iter(values), 100))
+    assert sent == [(2, 30), (1, 1000), (3, 95), (1, 50)]
+    parts = [shared_memory.receive(theirs) for _ in sent]
+    assert [(len(part.value), part.nbytes) for part in parts] == sent
+    received = [value for part in parts for value in part.value]
+    assert [i for i, _ in received] == list(range(7))
+    assert all(torch.equal(tensor, values[i][1]) for i, tensor in received)

@@ -17,7 +17,9 @@ from stand_ins import fork_workers
 from run_batch.io.inputs.source import InputError, RowBatch
 from run_batch.jobs.job.errors import JobError, RunError
 from run_batch.jobs.job.rows import MappedRow, RowFailure
-from run_batch.jobs.mapping import backpressure
+from run_batch.jobs.mapping import backpressure, shared_memory
+from run_batch.jobs.mapping.worker_main import RowsGivenBack, WorkerReady
+from run_batch.jobs.mapping.worker_memory import WorkerMemory
 from run_batch.jobs.mapping.worker_pool import WorkerPool
 from run_batch.jobs.mapping.worker_process import WorkerProcess, start_workers
 
@@ -109,6 +111,20 @@ def test_the_input_is_read_no_further_while_mapped_rows_take_too_much_memory() -
         assert rows.rows_read < 10 * BATCH_ROWS and pool.memory.used <= pool.memory.shares.rows
         assert indices(all_rows(pool)) == list(range(20 * BATCH_ROWS))
     assert pool.memory.used == 0
+
+
+def test_a_worker_maps_no_more_of_a_batch_than_its_memory_holds() -> None:
+    (worker,) = fork_workers(LightSpec(tensor_bytes=1000, memory=WorkerMemory(batch_bytes=2500)), 1)
+    try:
+        assert isinstance(shared_memory.receive(worker.connection).value, WorkerReady)
+        shared_memory.send(worker.connection, batch(0))
+        rows, mapped = shared_memory.receive(worker.connection).value, 0
+        while not isinstance(rows, RowsGivenBack):
+            mapped += len(rows)
+            rows = shared_memory.receive(worker.connection).value
+        assert mapped == 4, "two parts of two rows each"
+    finally:
+        worker.end()
 
 
 def test_a_worker_gives_back_the_rows_of_a_batch_that_take_too_much_and_all_are_mapped_once() -> None:

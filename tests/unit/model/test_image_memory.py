@@ -25,8 +25,9 @@ image = open(sys.argv[2], "rb").read()
 print("begins", flush=True)
 decode_image(image)
 print("decoded", flush=True)
-sys.stdin.read()
+sys.stdin.readline()
 drop_decoded()
+sys.stdin.read()
 """
 
 
@@ -37,7 +38,7 @@ def _no_limits() -> Iterator[None]:
 
 
 def decoding(turns: DecodeTurns, file: Path) -> subprocess.Popen[str]:
-    """A process that decodes an image, and uses it until its stdin is closed."""
+    """A process that decodes an image, and uses it until it gets a line."""
     command = [sys.executable, "-c", DECODES, turns.path, str(file)]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None and process.stdout.readline() == "begins\n"
@@ -64,7 +65,8 @@ def test_large_images_are_decoded_by_one_process_at_a_time_and_a_dead_one_holds_
     assert next_line(second) == "decoded\n"
     third = decoding(turns, large)
     assert second.stdin is not None
-    second.stdin.close()
+    second.stdin.write("\n")
+    second.stdin.flush()
     assert next_line(third) == "decoded\n", "it is told when the image is not used any more"
     for process in (first, beside, second, third):
         process.kill()
