@@ -81,7 +81,7 @@ def remote() -> Iterator[str]:
 
 def numbers(path: str) -> list[int]:
     source = ParquetSource(path)
-    batches = source.read(0, source.num_rows, ["n", "text"], 100)
+    batches = source.cursor(["n", "text"], 100).read(0, source.num_rows)
     return [n for batch in batches for n in batch.records.column(0).to_pylist()]
 
 
@@ -150,10 +150,10 @@ def test_what_does_not_pass_is_said_as_it_is(remote: str) -> None:
     whole = MemoryFileSystem.cat_file(Stumbling(), "/in/1.parquet")
     Stumbling().pipe("/in/1.parquet", bytes(len(whole) // 2) + whole[len(whole) // 2 :])
     with pytest.raises(DamagedInputError, match=r"(?s)1.parquet is damaged: .* put a good copy"):
-        list(source.read(0, source.num_rows, ["n"], 100))
+        list(source.cursor(["n"], 100).read(0, source.num_rows))
     Stumbling().rm("/in/1.parquet")
     with pytest.raises(DamagedInputError, match="no longer exists"):
-        list(source.read(0, source.num_rows, ["n"], 100))
+        list(source.cursor(["n"], 100).read(0, source.num_rows))
 
 
 def test_a_folder_stays_one_and_keeps_its_readme_where_its_listing_stumbles(remote: str) -> None:
@@ -185,7 +185,7 @@ def test_a_mount_that_is_gone_is_out_of_reach(tmp_path: Path, monkeypatch: pytes
         ParquetSource(str(folder))
     if call == "stat":
         with pytest.raises(UnreachableInputError, match="Host is down"):
-            list(source.read(0, 10, ["n"], 5))
+            list(source.cursor(["n"], 5).read(0, 10))
 
 
 def test_a_data_set_on_a_mount_that_is_gone_is_out_of_reach(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -200,4 +200,4 @@ def test_a_data_set_on_a_mount_that_is_gone_is_out_of_reach(tmp_path: Path, monk
 
     monkeypatch.setattr(os, "stat", stumble)
     with pytest.raises(UnreachableInputError, match="Transport endpoint is not connected"):
-        list(source.read(0, 10, ["n"], 5))
+        list(source.cursor(["n"], 5).read(0, 10))
