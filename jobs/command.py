@@ -31,9 +31,25 @@ def run_command(
     overrides: tuple[str, ...],
     verbose: bool,
 ) -> NoReturn:
-    """Run a command and end the process with its exit code, whatever happens in it."""
+    """Run a command on a job.toml and end the process with its exit code, whatever happens in it."""
     if config_path is None:
         raise click.UsageError("--config job.toml is missing")
+    path = config_path
+    run_process(lambda summary: action(load_config(path, overrides), summary), verbose)
+
+
+def tell(error: Exception) -> None:
+    """Tell people of an error, on standard error."""
+    print(f"run-batch: {error}", file=sys.stderr)
+
+
+def run_process(action: Callable[[Any], int], verbose: bool, tell: Callable[[Exception], None] = tell) -> NoReturn:
+    """Run an action and end the process with its exit code, whatever happens in it.
+
+    Args:
+        action: gets a stream for its summary line.
+        tell: tells of a JobError or RunError.
+    """
     # Idle OpenMP threads spin, on the cores where images are mapped: let them sleep after microseconds. This has to be
     # set before torch is imported.
     os.environ.setdefault("GOMP_SPINCOUNT", "4000")
@@ -44,12 +60,11 @@ def run_command(
     try:
         for number in (signal.SIGTERM, signal.SIGUSR1):
             signal.signal(number, _interrupt)
-        config = load_config(config_path, overrides)
-        code = action(config, summary)
+        code = action(summary)
     except JobError as error:
-        code = _complain(error, EXIT_BAD_JOB, verbose)
+        code = _complain(error, EXIT_BAD_JOB, verbose, tell)
     except RunError as error:
-        code = _complain(error, EXIT_RUN_FAILED, verbose)
+        code = _complain(error, EXIT_RUN_FAILED, verbose, tell)
     except (KeyboardInterrupt, Interrupted):
         code = EXIT_INTERRUPTED
     except Exception as error:
@@ -106,8 +121,8 @@ def _quiet_libraries() -> None:
     logging.getLogger().addHandler(logging.NullHandler())
 
 
-def _complain(error: Exception, code: int, verbose: bool) -> int:
+def _complain(error: Exception, code: int, verbose: bool, tell: Callable[[Exception], None]) -> int:
     if verbose:
         traceback.print_exc()
-    print(f"run-batch: {error}", file=sys.stderr)
+    tell(error)
     return code

@@ -41,7 +41,26 @@ def share_lease(store: ShardStore, share: Share) -> Iterator[Lease]:
         RunError: another run works on the share. Not a JobError: nothing is wrong with the job, and the same command
             goes on with it later.
     """
-    lease = Lease(store.own_folder, share.label)
+    with _held(Lease(store.own_folder, share.label), store, share) as lease:
+        yield lease
+
+
+@contextlib.contextmanager
+def engines_lease(store: ShardStore, share: Share) -> Iterator[Lease]:
+    """Hold the lease on starting engines for a share, in an output folder that is there.
+
+    Its name is no share's: to other processes, who holds it works on no shard.
+
+    Raises:
+        RunError: another run has engines for the share.
+    """
+    name = "engines" if share.count == 1 else f"engines-{share.label}"
+    with _held(Lease(store.run_folder, name), store, share) as lease:
+        yield lease
+
+
+@contextlib.contextmanager
+def _held(lease: Lease, store: ShardStore, share: Share) -> Iterator[Lease]:
     try:
         try:
             dead = _take(lease, share)

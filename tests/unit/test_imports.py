@@ -19,7 +19,7 @@ ROOMS: Mapping[str, Sequence[str]] = {
     ),
     "jobs": (
         *("job", "machine", "results", "watch", "mapping", "engine", "runner"),
-        *("check", "trial", "slurm", "command", "cli"),
+        *("check", "trial", "slurm", "command", "engines", "cli"),
     ),
 }
 
