@@ -7,9 +7,9 @@ import pickle
 import signal
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from multiprocessing.connection import Connection, Pipe
+from multiprocessing.connection import Connection, Pipe, wait
 from pathlib import Path
 from typing import TypeAlias
 
@@ -163,6 +163,12 @@ class EngineProcess:
         self._connection.close()
         os.close(self._pidfd)
         return Ending(code, problem)
+
+
+def wait_for_ends(processes: Collection[EngineProcess], timeout: float) -> list[EngineProcess]:
+    """Those of some processes that have ended, as soon as one has, or after `timeout` seconds."""
+    ended = wait([process.fileno() for process in processes], timeout)
+    return [process for process in processes if process.fileno() in ended]
 
 
 def _relay(descriptor: int, index: int, say: Callable[[str], None]) -> None:

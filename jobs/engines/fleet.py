@@ -9,12 +9,11 @@ what they leave of one whose engine was given up, another engine takes over as a
 import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
-from multiprocessing.connection import wait
 
 from run_batch.io.coordination.claims import Claims
 from run_batch.io.coordination.lease import Lease, LeaseHeldError
 from run_batch.jobs.engines.engine_main import EngineSpec
-from run_batch.jobs.engines.engine_process import Ending, EngineProcess, EngineSlot
+from run_batch.jobs.engines.engine_process import Ending, EngineProcess, EngineSlot, wait_for_ends
 from run_batch.jobs.engines.engines_progress import EnginesProgress
 from run_batch.jobs.job.errors import (
     EXIT_BAD_JOB,
@@ -97,8 +96,7 @@ class Fleet:
                     process.stop()
             if not stop.requested:
                 self._start_due()
-            for process in wait(self._running, timeout=_LOOK_SECONDS):
-                assert isinstance(process, EngineProcess)
+            for process in wait_for_ends(self._running, _LOOK_SECONDS):
                 self._ended(process, stop)
             if not stop.requested:
                 self._place_orphan()
@@ -113,7 +111,7 @@ class Fleet:
         until = time.monotonic() + (SAVE_SECONDS if self._progress.has_generated else _LOADING_SECONDS)
         left = set(self._running)
         while left and time.monotonic() < until:
-            left.difference_update(wait(left, timeout=_LOOK_SECONDS))
+            left.difference_update(wait_for_ends(left, _LOOK_SECONDS))
         for process in self._running:
             process.kill()
             process.end()
