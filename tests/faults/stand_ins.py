@@ -13,15 +13,15 @@ import pickle
 import resource
 import signal
 import sys
-import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
 from typing import Any
 
 import disks
+import forked_engines
 import power
 import pyarrow as pa
 
@@ -30,10 +30,8 @@ from run_batch.io.inputs.source import RowBatch
 from run_batch.jobs import command
 from run_batch.jobs.engine import restartable_engine
 from run_batch.jobs.engine.vllm_engine import EngineDied
-from run_batch.jobs.engines import engine_main, fleet, run_engines
-from run_batch.jobs.engines.engine_process import StartProcess
+from run_batch.jobs.engines import fleet, run_engines
 from run_batch.jobs.job.config import JobConfig
-from run_batch.jobs.job.errors import RunError
 from run_batch.jobs.job.prepare import prepare
 from run_batch.jobs.job.rows import Generation, MappedRow, RowFailure
 from run_batch.jobs.job.shares import Share
@@ -238,7 +236,8 @@ class Setting:
         lost_images: see PromptSpec.
         load_seconds: how long the engine loads.
         gpus: of the machine; none: as on a CPU.
-        broken_gpu: an engine on this one fails: `load` while it loads, `die` with its whole process, after a moment.
+        broken_gpu: an engine on this one (`*`: on any) fails: `load` while it loads, `die` with its process, a
+            moment later; `refuse` by the job's fault.
     """
 
     retry_failed: bool = False
@@ -279,8 +278,8 @@ def run_command(config_path: Path, log: Path, output: Path, speed: Speed, settin
 
     def start_engine(config: JobConfig) -> Any:
         time.sleep(setting.load_seconds)
-        if os.environ.get("CUDA_VISIBLE_DEVICES") == setting.broken_gpu[0]:
-            _break_down(setting.broken_gpu[1])
+        if setting.broken_gpu[0] in ("*", os.environ.get("CUDA_VISIBLE_DEVICES")):
+            forked_engines.break_down(setting.broken_gpu[1])
         return kind(log, speed)
 
     def run(config: JobConfig, summary: Any) -> int:
@@ -289,33 +288,10 @@ def run_command(config_path: Path, log: Path, output: Path, speed: Speed, settin
             os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(setting.gpus)
         places = gpus.engine_places(config, os.environ)
         options = run_engines.RunOptions(quiet=True, retry_failed=setting.retry_failed)
-        return run_engines.run_on_machine(job, places, options, summary, start_engine, _fork_run(start_engine))
+        return run_engines.run_on_machine(
+            job, places, options, summary, start_engine, forked_engines.fork_run(start_engine)
+        )
 
     gpus._is_cpu_build = lambda: not setting.gpus
     fleet._PAUSES = (0.05, 0.1)
     command.run_command(run, config_path, (), verbose=False)
-
-
-def _break_down(how: str) -> None:
-    if how == "load":
-        raise RunError("the engine does not start: CUDA error: uncorrectable ECC error")
-    threading.Timer(0.1, os._exit, (9,)).start()
-
-
-def _fork_run(start_engine: Callable[[JobConfig], Any]) -> StartProcess:
-    """What starts the process of one of several engines as `start_process` does, as a fork of this process."""
-
-    def start(environ: Mapping[str, str], pipe: int, stderr: int) -> int:
-        if pid := os.fork():
-            return pid
-        os.setsid()
-        os.dup2(os.open(os.devnull, os.O_RDWR), 1)
-        os.dup2(stderr, 2)
-        os.closerange(3, pipe)
-        os.closerange(pipe + 1, 256)
-        sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w", buffering=1)
-        os.environ.update(environ)
-        engine_main.serve(Connection(pipe), start_engine)
-        raise AssertionError("serve ends the process")
-
-    return start
