@@ -7,12 +7,14 @@ ends with a summary and an exit code.
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TextIO
 
 from tqdm import tqdm
 
-from run_batch.io.coordination.lease import Lease, LeaseLost
+from run_batch.io.coordination.claims import Claims
+from run_batch.io.coordination.lease import Lease, LeaseHeldError, LeaseLost
 from run_batch.io.outputs.shards import ShardError, ShardStore
 from run_batch.jobs.engines.engine_process import EngineProcess, EngineSlot, StartProcess, start_process
 from run_batch.jobs.engines.engines_progress import EnginesProgress
@@ -21,7 +23,7 @@ from run_batch.jobs.engines.process_groups import process_groups
 from run_batch.jobs.job.errors import EXIT_INTERRUPTED, EXIT_RUN_FAILED, Interrupted, JobError, RunError, storage_errors
 from run_batch.jobs.job.job_identity import record_job
 from run_batch.jobs.job.prepare import PreparedJob
-from run_batch.jobs.job.shares import Share
+from run_batch.jobs.job.shares import SHARES_FOLDER, Share
 from run_batch.jobs.machine.cores import divide, divide_cores, usable_cores
 from run_batch.jobs.machine.gpus import Place
 from run_batch.jobs.machine.stop_signals import SAVE_SECONDS, StopRequest
@@ -122,8 +124,8 @@ class _EnginesRun:
         summary: TextIO,
         start: StartProcess,
     ) -> None:
-        # A folder of its own would make it look like a share.
-        self._job = replace(job, store=ShardStore(job.store.folder))
+        # The folder that those of the engines are made in; one of its own would make it look like a share.
+        self._job = replace(job, store=ShardStore(job.store.folder, SHARES_FOLDER))
         self._committed, self._options, self._summary = committed, options, summary
         self._start = start
         workers = divide(job.config.preprocess.workers or usable_cores(), len(places))
@@ -145,7 +147,7 @@ class _EnginesRun:
                 try:
                     return self._run_fleet(lease)
                 except (JobError, RunError):
-                    withdraw(job)
+                    self._withdraw(lease)
                     raise
         except Interrupted:
             print("interrupted; run the same command again to go on", file=sys.stderr)
@@ -173,6 +175,21 @@ class _EnginesRun:
                 fleet.close()
                 progress.close()
         return self._conclude(fleet, progress)
+
+    def _withdraw(self, lease: Lease) -> None:
+        """Remove what engines that could not begin, or were killed before they had, have written: see withdraw."""
+        folder = self._job.store.folder
+        with suppress(OSError):
+            Claims(self._job.store.run_folder, lease).remove_dead()
+        for share in self._work.values():
+            store = ShardStore(folder, share.folder)
+            with suppress(OSError, LeaseHeldError):
+                stale = Lease(store.own_folder, share.label)
+                stale.take()
+                stale.release()
+                withdraw(replace(self._job, store=store))
+                store.own_folder.rmdir()
+        withdraw(self._job)
 
     def _conclude(self, fleet: Fleet, progress: EnginesProgress) -> int:
         """Complete the job, if it is; tell what became of the run."""
