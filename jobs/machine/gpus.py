@@ -78,8 +78,8 @@ def engine_places(config: JobConfig, environ: Mapping[str, str], by_hand: int | 
         )
     if by_hand is not None and fit:
         own = own.part(by_hand % (fit // engines) * engines * needed, engines * needed)
-    if engines == 1 and own is seen:
-        return [{}]  # vLLM takes the first ones itself
+    if not own.count or (engines == 1 and own is seen):
+        return [{}] * engines  # a CPU; or vLLM takes the first ones itself
     return [own.part(number * needed, needed).place() for number in range(engines)]
 
 
