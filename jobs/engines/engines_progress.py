@@ -123,6 +123,7 @@ class EnginesProgress:
         if not self._retry:
             missing = set(self._committed.missing())
             self._left = {shard: rows for shard, rows in self._left.items() if shard in missing}
+        self._stolen = 0  # rows of others count for them
         line = self._update()
         line.close()
         return line.summary(self._job.store.folder) + accuracy(self._committed)
