@@ -10,7 +10,7 @@ from run_batch.io.coordination.claims import remove_claims_folder
 from run_batch.io.coordination.lease import Lease, LeaseHeldError
 from run_batch.io.outputs.shards import ShardStore
 from run_batch.jobs.job.errors import RunError, storage_errors, storage_failed
-from run_batch.jobs.job.shares import LOOK_SECONDS, Share
+from run_batch.jobs.job.shares import LOOK_SECONDS, Share, engines_lease_name
 
 
 @contextlib.contextmanager
@@ -49,13 +49,10 @@ def share_lease(store: ShardStore, share: Share) -> Iterator[Lease]:
 def engines_lease(store: ShardStore, share: Share) -> Iterator[Lease]:
     """Hold the lease on starting engines for a share, in an output folder that is there.
 
-    Its name is no share's: to other processes, who holds it works on no shard.
-
     Raises:
         RunError: another run has engines for the share.
     """
-    name = "engines" if share.count == 1 else f"engines-{share.label}"
-    with _held(Lease(store.run_folder, name), store, share) as lease:
+    with _held(Lease(store.run_folder, engines_lease_name(share)), store, share) as lease:
         yield lease
 
 
