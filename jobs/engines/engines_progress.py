@@ -34,8 +34,7 @@ class EnginesProgress:
             quiet: show no progress.
         """
         self._job, self._committed, self._retry, self._quiet = job, committed, retry, quiet
-        # Rows to do of each shard, and those of them that count as failed until they are done.
-        self._left: dict[int, OpenRows] = (
+        self._set_left(
             {commit.shard: OpenRows(commit.failed, commit.failed) for commit in committed.with_failures()}
             if retry
             else {shard: OpenRows(len(job.plan.rows(shard))) for shard in committed.missing()}
@@ -56,6 +55,12 @@ class EnginesProgress:
         """Whether any engine has generated a row since the run began."""
         return any(rows for rows, _ in self._generated.values())
 
+    def _set_left(self, left: dict[int, OpenRows]) -> None:
+        """Set the rows to do of each shard, and how many of them count as failed until they are done."""
+        self._left = left
+        self._left_rows = sum(shard.rows for shard in left.values())
+        self._left_failed = sum(shard.failed for shard in left.values())
+
     def look(self, share: Share) -> None:
         """Read what the engine of a share has done since the last look."""
         for commit in self._commits[share].take():
@@ -69,7 +74,11 @@ class EnginesProgress:
     def _count(self, commit: Commit) -> None:
         self._committed.damaged.discard(commit.shard)
         self._committed.add(commit)
-        if self._left.pop(commit.shard, None) is None and commit.shard not in self._job.shards:
+        left = self._left.pop(commit.shard, None)
+        if left is not None:
+            self._left_rows -= left.rows
+            self._left_failed -= left.failed
+        elif commit.shard not in self._job.shards:
             self._stolen += commit.rows
 
     def is_done(self, share: Share) -> bool:
@@ -87,19 +96,24 @@ class EnginesProgress:
 
     def _update(self) -> ProgressLine:
         """The line, with the counts of now."""
+        counts = self._counts()
         rows = self._committed.rows + self._stolen
         if self._line is None:
-            self._line = ProgressLine(rows, 0, 0, 0, self._quiet)
-        line, open_rows = self._line, self._open_rows().values()
-        left = self._left.values()
-        line.total = rows
-        line.done = rows - sum(shard.rows for shard in left) + sum(shard.rows for shard in open_rows)
-        line.failed = self._committed.rows_failed - sum(shard.failed for shard in left)
-        line.failed += sum(shard.failed for shard in open_rows)
-        line.truncated = self._committed.rows_truncated + sum(shard.truncated for shard in open_rows)
+            self._line = ProgressLine(rows, counts.rows, counts.failed, counts.truncated, self._quiet)
+        line = self._line
+        line.total, line.done, line.failed, line.truncated = rows, counts.rows, counts.failed, counts.truncated
         line.generated_rows = sum(rows for rows, _ in self._generated.values())
         line.generated_tokens = sum(tokens for _, tokens in self._generated.values())
         return line
+
+    def _counts(self) -> OpenRows:
+        """The rows that are done: those in committed shards, without what is to be done there again, and open ones."""
+        committed, opened = self._committed, self._open_rows().values()
+        return OpenRows(
+            committed.rows + self._stolen + sum(s.rows for s in opened) - self._left_rows,
+            committed.rows_failed + sum(s.failed for s in opened) - self._left_failed,
+            committed.rows_truncated + sum(s.truncated for s in opened),
+        )
 
     def _open_rows(self) -> Mapping[int, OpenRows]:
         """The finished rows of shards that are not whole yet; of one that two engines have had, the larger count."""
@@ -122,7 +136,7 @@ class EnginesProgress:
         self._committed.refresh()  # other processes may have committed some of the shards
         if not self._retry:
             missing = set(self._committed.missing())
-            self._left = {shard: rows for shard, rows in self._left.items() if shard in missing}
+            self._set_left({shard: rows for shard, rows in self._left.items() if shard in missing})
         self._stolen = 0  # rows of others count for them
         line = self._update()
         line.close()

@@ -192,7 +192,10 @@ class PreprocessTable(Table):
     """The worker processes that decode images and map rows to model inputs."""
 
     workers: Count | None = key(
-        "worker processes; from the cores this process may use", Effect.FREE, example=8, default=None
+        "worker processes, of all engines of a machine; from the cores that may be used",
+        Effect.FREE,
+        example=8,
+        default=None,
     )
     scaled_jpeg_decoding: bool = key(
         "decode JPEGs much larger than the model's input at 1/2, 1/4 or 1/8 of their size: faster, not to the last bit",

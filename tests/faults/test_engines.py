@@ -187,6 +187,15 @@ def test_a_model_that_no_engine_can_load_ends_the_run_at_once(tmp_path: Path) ->
     assert said.count("It is started again") <= 1 and not job.store.exists()
 
 
+def test_engines_that_cannot_read_their_images_are_not_started_again(tmp_path: Path) -> None:
+    job = make(tmp_path, errors={"min_rows": 20, "max_fraction": 0.1})
+    job.setting = replace(TWO, lost_images=tmp_path / "lost.log")
+    code, said = job.run()
+    assert code == 1 and said.count("This run stops and records none of them") == 2, said
+    assert "started again" not in said and "30 shards are left" in said
+    assert replace(job, setting=TWO).run()[0] == 0 and job.table()["text"].to_pylist() == texts(ROWS)
+
+
 def test_a_bad_job_is_told_once_and_leaves_nothing(tmp_path: Path) -> None:
     job = make(tmp_path)
     job.setting = replace(TWO, broken_gpu=("*", "refuse"))
