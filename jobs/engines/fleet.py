@@ -186,8 +186,10 @@ class Fleet:
 
     def _lend(self, share: Share) -> None:
         """Hold the lease of a share that no engine works on now, so that the others may take from it."""
-        lease = Lease(self._job.store.run_folder / share.folder, share.label)
+        folder = self._job.store.run_folder / share.folder
+        lease = Lease(folder, share.label)
         with contextlib.suppress(LeaseHeldError, OSError):
+            folder.mkdir(exist_ok=True)  # an engine that could not begin has removed its own
             lease.take()
             self._lent[share] = lease
 
@@ -195,6 +197,8 @@ class Fleet:
         lease = self._lent.pop(share, None)
         if lease is not None:
             lease.release()
+            with contextlib.suppress(OSError):  # not empty: there are results, or more to do
+                lease.path.parent.rmdir()
 
     def _place_orphan(self) -> None:
         """Have an engine that is done take over what nobody has taken of a share whose engine was given up."""
