@@ -1,98 +1,30 @@
-"""Several engines of one machine as one run: one summary, one exit code, and whatever befalls them, the rows of one."""
+"""Several engines of one machine as one run: one summary, one exit code, and the rows of a single engine."""
 
 import json
 import os
-import random
 import signal
 import time
-from collections.abc import Callable
 from dataclasses import replace
-from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
 
-import psutil
 import pytest
+from running_engines import (
+    ROWS,
+    SLOW,
+    TWO,
+    all_of,
+    leases,
+    make,
+    prompts,
+    texts,
+    wait_for_engines,
+    wait_until_gone,
+)
 from stand_ins import Setting, Speed
-from standing import StandingJob, make_job, wait_for_rows
+from standing import make_job, wait_for_rows
 
-from run_batch.jobs.engine.running_rows import read_running
 from run_batch.jobs.job.config import load_config
 from run_batch.jobs.watch.status import read_status
-
-ROWS = 300
-SLOW = Speed(step_seconds=0.05)
-TWO = Setting(gpus=("0", "GPU-b"), rows_ahead=16)
-
-
-def prompts(count: int) -> list[str]:
-    return ["bad" if i % 37 == 5 else f"prompt {i}" for i in range(count)]
-
-
-def make(folder: Path, speed: Speed | None = None, rows: int = ROWS, **tables: Any) -> StandingJob:
-    tables = {"output": {"rows_per_shard": 10}, **tables}
-    return replace(make_job(folder, prompts(rows), speed, **tables), setting=TWO)
-
-
-def texts(rows: int) -> list[str | None]:
-    return [None if prompt == "bad" else f"text of {prompt}" for prompt in prompts(rows)]
-
-
-def engines(process: BaseProcess) -> list[psutil.Process]:
-    """The processes of a run's engines."""
-    try:
-        below = psutil.Process(process.pid).children()
-        return [child for child in below if not any("guard.py" in word for word in child.cmdline())]
-    except psutil.NoSuchProcess:
-        return []
-
-
-def all_of(process: BaseProcess) -> list[psutil.Process]:
-    """All processes of a run: itself, its guard, the engines with their workers."""
-    try:
-        parent = psutil.Process(process.pid)
-        return [parent, *parent.children(recursive=True)]
-    except psutil.NoSuchProcess:
-        return []
-
-
-def wait_until_gone(processes: list[psutil.Process], seconds: float = 5) -> None:
-    _, alive = psutil.wait_procs([p for p in processes if is_alive(p)], seconds)
-    assert not [process for process in alive if is_alive(process)], "still running"
-
-
-def is_alive(process: psutil.Process) -> bool:
-    try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
-
-
-def wait_for_engines(process: BaseProcess, count: int) -> list[psutil.Process]:
-    wait_until(lambda: len(engines(process)) >= count)
-    return engines(process)
-
-
-def note(job: StandingJob, engine: int) -> Path:
-    """Where an engine of two notes the rows that it runs."""
-    label = f"{engine}-of-2"
-    return job.store / ".run_batch" / "shares" / label / f"running-{label}"
-
-
-def wait_until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
-def kill(process: psutil.Process) -> None:
-    if is_alive(process):
-        process.kill()
-
-
-def leases(job: StandingJob) -> list[Path]:
-    return list((job.store / ".run_batch").rglob("lease-*"))
 
 
 def test_two_engines_are_one_run_with_the_results_of_one(tmp_path: Path) -> None:
@@ -264,64 +196,3 @@ def test_several_tasks_of_several_engines_each_are_one_job(tmp_path: Path) -> No
     shares = {path.name for path in (job.store / ".run_batch" / "shares").iterdir()}
     assert shares == {f"{index}-of-4" for index in range(4)}
     assert job.said().count(" rows done, ") == 2
-
-
-@pytest.mark.parametrize("victims", ["parent", "parent and engines", "guard, then parent", "engine"])
-def test_nothing_that_a_killed_process_has_started_is_left_running(tmp_path: Path, victims: str) -> None:
-    # Both engines hang, and what hangs notices nothing.
-    rows = ["hang" if row % 50 == 0 else "p" for row in range(100)]
-    job = replace(make_job(tmp_path, rows, output={"rows_per_shard": 10}), setting=TWO)
-    process = job.start()
-    wait_until(lambda: all(read_running(note(job, index)) for index in range(2)))
-    everything, found = all_of(process), engines(process)
-    guard = next(each for each in everything if any("guard.py" in word for word in each.cmdline()))
-    below = found[0].children(recursive=True)
-    assert len(below) >= 2, "a worker, and what hangs"
-    if victims == "engine":
-        found[0].kill()
-        wait_until_gone([found[0], *below])
-        wait_until(lambda: any(engine not in found for engine in engines(process)))
-        everything = all_of(process)
-    if victims == "guard, then parent":
-        guard.kill()
-        wait_until_gone([guard])
-    everything[0].kill()
-    for engine in found if victims == "parent and engines" else ():
-        kill(engine)
-    wait_until_gone(everything)
-    process.join(5)
-    code, said = replace(job, speed=Speed(tame=True)).run()
-    assert code == 0 and job.table()["text"].to_pylist() == [f"text of {row}" for row in rows], said
-
-
-@pytest.mark.parametrize(("kills", "rows"), [(10, 1000), pytest.param(100, 12000, marks=pytest.mark.long)])
-def test_engines_that_are_killed_at_random_lose_and_double_nothing(tmp_path: Path, kills: int, rows: int) -> None:
-    dice = random.Random(kills)
-    job = make(tmp_path, Speed(step_seconds=0.03), rows)
-    process = job.start()
-    killed = 0
-    while killed < kills:
-        time.sleep(dice.uniform(0.0, 0.6))
-        if process.exitcode is not None:
-            assert process.exitcode in (-signal.SIGKILL, 1), f"over after {killed} kills: {job.said()}"
-            process = job.start()
-            continue
-        everything = all_of(process)
-        parent, found = everything[:1], engines(process)
-        workers = [each for each in everything if each not in [*parent, *found]]
-        victim = dice.choice(["parent", "engine", "worker", "all"])
-        chosen = {"parent": parent, "engine": found, "worker": workers, "all": everything}[victim]
-        for each in chosen if victim == "all" else dice.sample(chosen, min(1, len(chosen))):
-            kill(each)
-        killed += 1
-        if victim in ("parent", "all"):
-            process.join(5)
-            wait_until_gone(everything)
-    process.join(120)
-    code = process.exitcode if process.exitcode == 0 else replace(job, speed=Speed()).run(300)[0]
-    assert code == 0, job.said()[-3000:]
-    assert job.table()["text"].to_pylist() == texts(rows)
-    repeated = len(job.generated()) - len(set(job.generated()))
-    print(f"\n{killed} kills over {rows} rows: {repeated} rows generated more than once")
-    # What was in two engines, and up to a second of their rows, is generated again after a kill.
-    assert repeated <= kills * 2 * (16 + 8 / 2.5 / 0.03)
