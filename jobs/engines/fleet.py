@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping, Sequence
 
 from run_batch.io.coordination.claims import Claims
 from run_batch.io.coordination.lease import Lease, LeaseHeldError
-from run_batch.jobs.engines.engine_main import EngineSpec
 from run_batch.jobs.engines.engine_process import Ending, EngineProcess, EngineSlot, wait_for_ends
 from run_batch.jobs.engines.engines_progress import EnginesProgress
 from run_batch.jobs.job.errors import (
@@ -216,17 +215,6 @@ def divide_job(job: PreparedJob, slots: Sequence[EngineSlot]) -> dict[EngineSlot
     """The shares of several engines that divide a job, or a share of it."""
     own, count = job.share, len(slots)
     return {slot: Share(own.index * count + slot.index, own.count * count) for slot in slots}
-
-
-def engine_spec(
-    job: PreparedJob, slot: EngineSlot, share: Share, retry_failed: bool, verbose: bool, parent: int
-) -> EngineSpec:
-    """What the process of one engine is told."""
-    config = job.config
-    # What the keys of [preprocess] give to this machine is divided here.
-    preprocess = config.preprocess.model_copy(update={"workers": slot.workers})
-    config = config.model_copy(update={"preprocess": preprocess})
-    return EngineSpec(config, share, retry_failed, verbose, parent)
 
 
 def make_slots(

@@ -16,9 +16,10 @@ from tqdm import tqdm
 from run_batch.io.coordination.claims import Claims
 from run_batch.io.coordination.lease import Lease, LeaseHeldError, LeaseLost
 from run_batch.io.outputs.shards import ShardError, ShardStore
+from run_batch.jobs.engines.engine_main import EngineSpec
 from run_batch.jobs.engines.engine_process import EngineProcess, EngineSlot, StartProcess, start_process
 from run_batch.jobs.engines.engines_progress import EnginesProgress
-from run_batch.jobs.engines.fleet import Fleet, divide_job, engine_spec, make_slots
+from run_batch.jobs.engines.fleet import Fleet, divide_job, make_slots
 from run_batch.jobs.engines.process_groups import process_groups
 from run_batch.jobs.job.errors import EXIT_INTERRUPTED, EXIT_RUN_FAILED, Interrupted, JobError, RunError, storage_errors
 from run_batch.jobs.job.job_identity import record_job
@@ -164,8 +165,7 @@ class _EnginesRun:
         with process_groups() as groups:
 
             def start(slot: EngineSlot, share: Share) -> EngineProcess:
-                spec = engine_spec(job, slot, share, options.retry_failed, options.verbose, os.getpid())
-                return EngineProcess(slot, spec, groups, _say, self._start)
+                return EngineProcess(slot, self._spec(slot, share), groups, _say, self._start)
 
             fleet = Fleet(job, self._work, start, progress, _say)
             self._stop.loading = False
@@ -175,6 +175,13 @@ class _EnginesRun:
                 fleet.close()
                 progress.close()
         return self._conclude(fleet, progress)
+
+    def _spec(self, slot: EngineSlot, share: Share) -> EngineSpec:
+        """What the process of one engine is told: its part of what the keys of [preprocess] give to this machine."""
+        config, options = self._job.config, self._options
+        preprocess = config.preprocess.model_copy(update={"workers": slot.workers})
+        config = config.model_copy(update={"preprocess": preprocess})
+        return EngineSpec(config, share, options.retry_failed, options.verbose, os.getpid())
 
     def _withdraw(self, lease: Lease) -> None:
         """Remove what engines that could not begin, or were killed before they had, have written: see withdraw."""

@@ -2,10 +2,12 @@
 
 import multiprocessing
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import disks
 import pytest
+import standing
 
 import jobs
 
@@ -19,6 +21,14 @@ multiprocessing.get_context("forkserver").set_forkserver_preload(["stand_ins", "
 @pytest.fixture(scope="session", autouse=True)
 def _hidden_mounts() -> None:
     disks.hide_mounts()
+
+
+@pytest.fixture(autouse=True)
+def _no_run_outlives_its_test() -> Iterator[None]:
+    """A test that fails may leave a run: pytest would wait for its end."""
+    yield
+    for process in multiprocessing.active_children():
+        standing.kill_group(process)
 
 
 @pytest.fixture(scope="session")
