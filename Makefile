@@ -48,6 +48,7 @@ bench: setup
 	@$(BIN)/python scripts/bench/limits.py
 	@$(BIN)/python scripts/bench/journal.py
 	@$(BIN)/python scripts/bench/scaling.py
+	@$(BIN)/python scripts/bench/engines.py
 
 # Ray for `make bench`, in an environment of its own beside .venv: nothing else needs it.
 bench-ray: setup
