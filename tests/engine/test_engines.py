@@ -29,7 +29,8 @@ def test_two_engines_give_what_one_gives(tmp_path: Path, killed: bool) -> None:
     rows = jobs.rows(COUNT)
     # Rows whose texts hang on the row alone: seeds of their own.
     tables = {"sampling": {"temperature": 1.0, "seed": 7}, "output": {"rows_per_shard": 10}}
-    single = jobs.succeed(jobs.write_job(tmp_path / "single", rows, **tables))
+    single = jobs.write_job(tmp_path / "single", rows, **tables)
+    alone = jobs.start(single)
     job = jobs.write_job(tmp_path / "two", rows, engine={"data_parallel_size": 2}, **tables)
     process = jobs.start(job)
     found = engines(process.pid, 2)
@@ -40,6 +41,7 @@ def test_two_engines_give_what_one_gives(tmp_path: Path, killed: bool) -> None:
         found[1].kill()
     said = process.communicate(timeout=200)[1].decode()
     assert process.returncode == 0, said
-    assert jobs.results(job).equals(single) and (tmp_path / "two" / "out" / "_SUCCESS").exists()
+    assert alone.wait(200) == 0 and jobs.results(job).equals(jobs.results(single))
+    assert (tmp_path / "two" / "out" / "_SUCCESS").exists()
     assert ("engine 1 has died: killed by SIGKILL" in said) == killed, said
     assert not any(engine.is_running() for engine in found)

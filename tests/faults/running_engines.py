@@ -13,6 +13,7 @@ from standing import StandingJob, make_job
 
 ROWS = 300
 SLOW = Speed(step_seconds=0.05)
+BRISK = Speed(step_seconds=0.03)
 TWO = Setting(gpus=("0", "GPU-b"), rows_ahead=16)
 
 

@@ -7,14 +7,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from running_engines import TWO, all_of, engines, guards, kill, make, note, texts, wait_until, wait_until_gone
+from running_engines import BRISK, TWO, all_of, engines, guards, kill, make, note, texts, wait_until, wait_until_gone
 from stand_ins import Speed
 from standing import make_job
 
 from run_batch.jobs.engine.running_rows import read_running
 
 
-@pytest.mark.parametrize("victims", ["parent", "parent and engines", "guard, then parent", "engine"])
+@pytest.mark.parametrize(
+    "victims", ["engine", "parent and engines", "guard, then parent", pytest.param("parent", marks=pytest.mark.long)]
+)
 def test_nothing_that_a_killed_process_has_started_is_left_running(tmp_path: Path, victims: str) -> None:
     # Both engines hang, and what hangs notices nothing.
     rows = ["hang" if row % 50 == 0 else "p" for row in range(100)]
@@ -42,14 +44,14 @@ def test_nothing_that_a_killed_process_has_started_is_left_running(tmp_path: Pat
     assert code == 0 and job.table()["text"].to_pylist() == [f"text of {row}" for row in rows], said
 
 
-@pytest.mark.parametrize(("kills", "rows"), [(10, 1000), pytest.param(100, 12000, marks=pytest.mark.long)])
+@pytest.mark.parametrize(("kills", "rows"), [(10, 700), pytest.param(100, 12000, marks=pytest.mark.long)])
 def test_engines_that_are_killed_at_random_lose_and_double_nothing(tmp_path: Path, kills: int, rows: int) -> None:
     dice = random.Random(kills)
-    job = make(tmp_path, Speed(step_seconds=0.03), rows)
+    job = make(tmp_path, BRISK, rows)
     process = job.start()
     killed = 0
     while killed < kills:
-        time.sleep(dice.uniform(0.0, 0.6))
+        time.sleep(dice.uniform(0.0, 0.4))
         if process.exitcode is not None:
             assert process.exitcode in (-signal.SIGKILL, 1), f"over after {killed} kills: {job.said()}"
             process = job.start()
@@ -72,4 +74,4 @@ def test_engines_that_are_killed_at_random_lose_and_double_nothing(tmp_path: Pat
     repeated = len(job.generated()) - len(set(job.generated()))
     print(f"\n{killed} kills over {rows} rows: {repeated} rows generated more than once")
     # What was in two engines, and up to a second of their rows, is generated again after a kill.
-    assert repeated <= kills * 2 * (16 + 8 / 2.5 / 0.03)
+    assert repeated <= kills * 2 * (16 + 8 / 2.5 / BRISK.step_seconds)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from running_engines import (
+    BRISK,
     ROWS,
     SLOW,
     TWO,
@@ -43,7 +44,7 @@ def test_two_engines_are_one_run_with_the_results_of_one(tmp_path: Path) -> None
 
 
 def test_each_engine_has_cores_of_its_own_and_ends_with_the_run(tmp_path: Path) -> None:
-    job = make(tmp_path, SLOW)
+    job = make(tmp_path, BRISK)
     process = job.start()
     wait_for_rows(job, 20)
     everything = all_of(process)
@@ -56,7 +57,7 @@ def test_each_engine_has_cores_of_its_own_and_ends_with_the_run(tmp_path: Path) 
 
 
 def test_ctrl_c_is_one_interruption_and_the_same_command_goes_on(tmp_path: Path) -> None:
-    job = make(tmp_path, SLOW)
+    job = make(tmp_path, BRISK)
     process = job.start()
     wait_for_rows(job, 60)
     everything = all_of(process)
@@ -74,7 +75,7 @@ def test_ctrl_c_is_one_interruption_and_the_same_command_goes_on(tmp_path: Path)
 
 
 def test_a_second_interruption_ends_all_at_once(tmp_path: Path) -> None:
-    job = make(tmp_path, Speed(step_seconds=3.0))
+    job = make(tmp_path, Speed(step_seconds=1.5))
     process = job.start()
     wait_for_engines(process, 2)
     wait_for_rows(job, 1)
@@ -88,7 +89,7 @@ def test_a_second_interruption_ends_all_at_once(tmp_path: Path) -> None:
 
 
 def test_a_second_run_with_engines_is_refused_while_the_first_one_runs(tmp_path: Path) -> None:
-    job = make(tmp_path, SLOW)
+    job = make(tmp_path, BRISK)
     process = job.start()
     wait_for_rows(job, 20)
     code, said = job.run()
@@ -174,7 +175,7 @@ def test_no_more_engines_than_shards_are_started(tmp_path: Path) -> None:
 
 
 def test_another_number_of_engines_goes_on_with_the_job(tmp_path: Path) -> None:
-    job = make(tmp_path, SLOW)
+    job = make(tmp_path, BRISK)
     for gpus in (("0", "1", "2"), ("0",), ("0", "1")):
         job.setting = replace(TWO, gpus=gpus)
         process = job.start()
@@ -188,7 +189,7 @@ def test_another_number_of_engines_goes_on_with_the_job(tmp_path: Path) -> None:
 
 
 def test_several_tasks_of_several_engines_each_are_one_job(tmp_path: Path) -> None:
-    job = make(tmp_path, SLOW)
+    job = make(tmp_path, BRISK)
     processes = [job.share(index, 2).start() for index in range(2)]
     for process in processes:
         process.join(60)
