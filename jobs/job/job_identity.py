@@ -22,7 +22,7 @@ from run_batch.jobs.job.content import model_content, plugins_source, vllm_versi
 from run_batch.jobs.job.errors import JobError
 from run_batch.jobs.job.plan import Plan, dump_begins, load_begins
 from run_batch.jobs.job.prompt_column import PromptColumn
-from run_batch.jobs.job.shares import begun_shares, is_running
+from run_batch.jobs.job.shares import begun_shares, has_engines, is_running
 
 JOB_FILE = "job.json"
 INDEX_FILE = "input.json"
@@ -147,6 +147,8 @@ def is_recorded(store: ShardStore, identity: dict[str, Any]) -> bool:
 
 def _is_abandoned(store: ShardStore) -> bool:
     if store.committed() or any(store.journal_folder.glob(f"*{SUFFIX}")):
+        return False
+    if has_engines(store.run_folder):
         return False
     return not any(is_running(store.run_folder, share) for share in begun_shares(store.run_folder))
 

@@ -86,9 +86,10 @@ def withdraw(job: PreparedJob) -> None:
     with contextlib.suppress(OSError, JobError):
         if store.committed() or claimed(store.run_folder) or segments(store):
             return
-        if check_same_job(store, job.identity):
-            for name in (JOB_FILE, INDEX_FILE):
-                (store.run_folder / name).unlink(missing_ok=True)
+        check_same_job(store, job.identity)
+        # One that was stopped while it recorded the job has left the index alone.
+        for name in (JOB_FILE, INDEX_FILE):
+            (store.run_folder / name).unlink(missing_ok=True)
         for name in (PROGRESS_FILE, METRICS_FILE):
             (store.own_folder / name).unlink(missing_ok=True)
         store.journal_folder.rmdir()
