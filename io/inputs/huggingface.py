@@ -1,6 +1,5 @@
 """Reads the rows of Hugging Face datasets: a folder written by `save_to_disk`, or a dataset on the Hub."""
 
-import hashlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from run_batch.io.inputs.dataset_card import no_configurations
+from run_batch.io.inputs.input_parts import InputPart
 from run_batch.io.inputs.source import DamagedInputError, InputError, RowBatch
 from run_batch.io.inputs.splits import asked_rows, asked_splits, no_splits
 
@@ -52,7 +52,8 @@ class HfSource:
         self.unusable: Mapping[str, str] = {}
         self.num_rows: int = loaded.num_rows
         self._files = {file["filename"]: _state(file["filename"]) for file in loaded.cache_files}
-        self.fingerprint = hashlib.sha256(f"{loaded._fingerprint} {loaded.num_rows}".encode()).hexdigest()
+        # The library's digest is of all rows that are asked for, in whatever files they are.
+        self.parts = [InputPart(self._split, str(loaded._fingerprint), 0, loaded.num_rows)]
 
     def read(self, start: int, stop: int, columns: Sequence[str], batch_rows: int) -> Iterator[RowBatch]:
         """Read rows start..stop-1 in batches; see Source.read."""

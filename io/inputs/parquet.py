@@ -1,6 +1,5 @@
 """Reads the rows of Parquet files, from any row on."""
 
-import hashlib
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -13,6 +12,7 @@ import pyarrow as pa
 from run_batch.io.inputs.columns import cast_batches, unify_columns
 from run_batch.io.inputs.dataset_card import files_and_splits
 from run_batch.io.inputs.input_files import find_files
+from run_batch.io.inputs.input_parts import InputPart
 from run_batch.io.inputs.parquet_batches import read_group
 from run_batch.io.inputs.parquet_footers import (
     FileFooter,
@@ -64,9 +64,6 @@ class ParquetSource:
         self._starts = [0, *accumulate(last - first for _, first, last in self._parts)]
         self.num_rows = self._starts[-1]
         self.folder = None if self._files.filesystem else Path(self._files.root)
-        self.fingerprint = hashlib.sha256(
-            "\n".join(f"{f.name} {f.size} {f.digest}" for f in self._footers).encode()
-        ).hexdigest()
 
     def _asked_parts(self, split: str | None, files: Mapping[str, int]) -> list[_Part]:
         """The rows of the files that `input.split` asks for.
@@ -82,6 +79,12 @@ class ParquetSource:
             position += count
         asked = [(begin[name] + first, begin[name] + last) for name, first, last in asked_rows(split, sizes)]
         return [part for low, high in asked for part, _ in _overlaps(every, starts, low, high)]
+
+    @property
+    def parts(self) -> list[InputPart]:
+        """The rows of each file; see Source.parts."""
+        files = self._footers
+        return [InputPart(files[i].name, files[i].digest, first, last - first) for i, first, last in self._parts]
 
     @property
     def index(self) -> bytes:

@@ -7,6 +7,7 @@ from typing import Protocol
 
 import pyarrow as pa
 
+from run_batch.io.inputs.input_parts import InputPart
 from run_batch.io.secrets import hide_secrets
 
 
@@ -54,14 +55,16 @@ class Source(Protocol):
         unusable: columns of `schema` that cannot be read, each with the reason, such as a file that lacks it.
         num_rows: number of rows of the whole input.
         folder: the folder that image paths are relative to; None if the input is not on a local file system.
-        fingerprint: hexadecimal digest that differs when the data of the input differs.
+        parts: the files that its rows are in, in the order of the rows.
     """
 
     schema: pa.Schema
     unusable: Mapping[str, str]
     num_rows: int
     folder: Path | None
-    fingerprint: str
+
+    @property
+    def parts(self) -> Sequence[InputPart]: ...
 
     def read(self, start: int, stop: int, columns: Sequence[str], batch_rows: int) -> Iterator[RowBatch]:
         """Read rows start..stop-1 in batches of at most `batch_rows`, and of them only `columns`, in this order.

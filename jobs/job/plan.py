@@ -14,10 +14,13 @@ class Plan:
     Attributes:
         num_rows: rows of the job.
         rows_per_shard: rows of each shard but the last.
+        cut: the shards in which earlier, shorter plans of the job end, as far as they may be committed with the rows
+            of those alone.
     """
 
     num_rows: int
     rows_per_shard: int
+    cut: tuple[int, ...] = ()
 
     @property
     def num_shards(self) -> int:
@@ -38,6 +41,11 @@ class Plan:
         return (
             min(shards.stop * self.rows_per_shard, self.num_rows) - shards.start * self.rows_per_shard if shards else 0
         )
+
+    def grown_to(self, num_rows: int) -> "Plan":
+        """The plan of the same job with more rows."""
+        last = {self.num_shards - 1} if self.num_rows % self.rows_per_shard else set[int]()
+        return Plan(num_rows, self.rows_per_shard, tuple(sorted({*self.cut, *last})))
 
 
 def make_plan(config: JobConfig, source: Source) -> Plan:

@@ -16,17 +16,18 @@ _NAMED = 5
 
 
 def damaged_shards(job: PreparedJob) -> Mapping[int, str]:
-    """What is wrong with each damaged shard of a share that has been done; one that has not is not looked through.
+    """What is wrong with each damaged shard of a share that has been done, or that gets more rows; others are not
+    looked through.
 
     Reads the result columns; not the columns that are carried over, which may be large.
 
     Raises:
         ShardError: the storage fails.
     """
-    there = set(job.store.committed())
+    there = set(job.store.committed()).intersection(job.shards)
     if not job.store.is_complete() and not there.issuperset(job.shards):
-        return {}
-    return find_damaged(job.store, job.plan, there.intersection(job.shards), RESULT_COLUMNS)
+        there.intersection_update(job.plan.cut)  # to get more rows, they are read
+    return find_damaged(job.store, job.plan, there, RESULT_COLUMNS)
 
 
 def tell_missing(store: ShardStore, plan: Plan) -> None:

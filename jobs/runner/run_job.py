@@ -13,8 +13,8 @@ from run_batch.io.coordination.lease import Lease
 from run_batch.io.outputs.shards import ShardError
 from run_batch.jobs.engine.vllm_engine import Engine
 from run_batch.jobs.job.config import JobConfig
+from run_batch.jobs.job.content import versions
 from run_batch.jobs.job.errors import EXIT_INTERRUPTED, Interrupted, JobError, RunError, storage_errors
-from run_batch.jobs.job.job_identity import job_hash, record_job
 from run_batch.jobs.job.prepare import PreparedJob
 from run_batch.jobs.job.work import Work
 from run_batch.jobs.machine.stop_signals import StopRequest
@@ -56,6 +56,10 @@ def run_job(
         RunError: the run failed; the same command resumes it.
     """
     try:
+        if job.grows and not retry_failed:
+            # Before anything is looked at: the folder is complete no longer.
+            with _writing(job):
+                job = job.write_record()
         with _reading(job):
             damaged = damaged_shards(job)
             committed = CommittedShards(job.store, job.plan, job.shards, damaged)
@@ -118,8 +122,9 @@ class _Run:
             return self._nothing_to_do(f"all {committed.rows} rows are done already")
         with self._stop.listening(), output_folder(job.store):
             # Before anything is loaded: two jobs that are started in one folder find each other in time.
-            with storage_errors(f"output.path {job.store.folder} cannot be written to"):
-                record_job(job.store, job.identity, job.plan, job.source)
+            with _writing(job):
+                self._job = job.write_record()
+            committed.plan = self._job.plan
             with share_lease(job.store, job.share) as lease:
                 self._generate_missing(lease)
         return self._end(rewritten=False)
@@ -194,6 +199,11 @@ class _Run:
         return exit_code(self._committed, self._job.config.errors.max_fraction)
 
 
+def _writing(job: PreparedJob) -> AbstractContextManager[None]:
+    """Around what writes to the output folder."""
+    return storage_errors(f"output.path {job.store.folder} cannot be written to")
+
+
 def _reading(job: PreparedJob) -> AbstractContextManager[None]:
     """Around what lists the files of other processes in the output folder."""
     return storage_errors(f"output.path {job.store.folder} cannot be read")
@@ -204,8 +214,9 @@ def result_metadata(job: PreparedJob) -> dict[str, str]:
     import vllm
 
     return {
-        "run_batch.job_hash": job_hash(job.identity),
+        "run_batch.job_hash": job.record.job_hash,
         "run_batch.model": job.config.model.path,
         "run_batch.vllm_version": vllm.__version__,
+        "run_batch.version": versions()["run-batch"],
         "run_batch.sampling": json.dumps(job.config.resolve_sampling().values, sort_keys=True, default=str),
     }

@@ -18,7 +18,6 @@ from run_batch.io.secrets import hide_secrets
 from run_batch.jobs.check import check_job
 from run_batch.jobs.job.config import JobConfig
 from run_batch.jobs.job.errors import EXIT_COMPLETE, JobError, RunError
-from run_batch.jobs.job.job_identity import record_job
 from run_batch.jobs.job.prepare import PreparedJob
 from run_batch.jobs.results.shard_commits import CommittedShards
 from run_batch.jobs.slurm.array_script import array_script
@@ -146,7 +145,7 @@ def _write_script(script: str, job: PreparedJob) -> Path:
     try:
         job.store.create()
         # With this record, the tasks need not repeat the checks that read the whole input.
-        record_job(job.store, job.identity, job.plan, job.source)
+        job.write_record()
         (job.store.run_folder / "logs").mkdir(exist_ok=True)
         path.write_text(script)
         path.chmod(0o755)

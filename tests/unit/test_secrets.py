@@ -11,9 +11,9 @@ from servers import file_server
 from run_batch.io.inputs.parquet import ParquetSource
 from run_batch.io.inputs.source import InputError
 from run_batch.io.secrets import hide_secrets
-from run_batch.jobs.job.config import parse_config
+from run_batch.jobs.job.config import named_content, parse_config
 from run_batch.jobs.job.errors import JobError, RunError
-from run_batch.jobs.job.job_identity import job_identity
+from run_batch.jobs.job.job_identity import as_recorded, job_identity
 from run_batch.model.checkpoint.settings import ModelSettings, SettingsError, build_engine_args
 
 SECRET = "s3cret"
@@ -51,21 +51,19 @@ def test_no_message_shows_the_secrets_of_a_url() -> None:
 
 
 def test_a_job_is_the_same_with_other_credentials_and_keeps_none() -> None:
-    class Input:
-        fingerprint = "abc"
-
-    def identity(path: str, token: str) -> dict[str, object]:
+    def recorded(path: str, token: str) -> dict[str, object]:
         tables = {
             "input": {"path": path},
             "model": {"path": "m"},
             "output": {"path": "o"},
             "engine": {"hf_token": token},
         }
-        return job_identity(parse_config(tables, Path("/nowhere")), Input())  # type: ignore[arg-type]
+        config = parse_config(tables, Path("/nowhere"))
+        return {**as_recorded(named_content(config)), **job_identity(config, None)}  # type: ignore[arg-type]
 
-    first = identity(f"s3://KEY:{SECRET}@bucket/a.parquet", SECRET)
-    assert first == identity("s3://KEY:other@bucket/a.parquet", "other")
-    assert first != identity("s3://KEY:other@bucket/b.parquet", "other")
+    first = recorded(f"s3://KEY:{SECRET}@bucket/a.parquet", SECRET)
+    assert first == recorded("s3://KEY:other@bucket/a.parquet", "other")
+    assert first != recorded("s3://KEY:other@bucket/b.parquet", "other")
     assert SECRET not in json.dumps(first)
 
 

@@ -178,14 +178,14 @@ def test_what_names_no_rows_is_refused_in_every_format(tmp_path: Path, split: st
 
 
 def test_a_part_of_a_saved_data_set_is_the_same_input_in_every_process(tmp_path: Path) -> None:
-    found = [sources(tmp_path / "in", split)[1].fingerprint for split in ("train[:5]", "train[1:6]", "train[:5]+test")]
+    found = [
+        sources(tmp_path / "in", split)[1].parts[0].digest for split in ("train[:5]", "train[1:6]", "train[:5]+test")
+    ]
     assert len(set(found)) == 3
-    for split, fingerprint in zip(("train[:5]", "train[1:6]", "train[:5]+test"), found, strict=True):
+    for split, digest in zip(("train[:5]", "train[1:6]", "train[:5]+test"), found, strict=True):
         opened = f"HfSource({str(tmp_path / 'in' / 'saved')!r}, {split!r}, None)"
-        code = f"from run_batch.io.inputs.huggingface import HfSource; print({opened}.fingerprint)"
-        assert (
-            subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == fingerprint
-        )
+        code = f"from run_batch.io.inputs.huggingface import HfSource; print({opened}.parts[0].digest)"
+        assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == digest
 
 
 def test_a_saved_data_set_that_is_no_dict_has_the_split_that_it_was_loaded_as(tmp_path: Path) -> None:

@@ -95,7 +95,7 @@ def test_few_shards_are_opened_rather_than_the_lines_of_many_processes(
     read: list[Path] = []
     read_bytes = Path.read_bytes
     monkeypatch.setattr(Path, "read_bytes", lambda path: read.append(path) or read_bytes(path))
-    assert read_commits(store, [2, 3]) == {2: commit(2, failed=2), 3: commit(3, failed=3)}
+    assert read_commits(store, PLAN, [2, 3]) == {2: commit(2, failed=2), 3: commit(3, failed=3)}
     assert read == []
 
 
@@ -133,7 +133,7 @@ def test_a_shard_that_another_process_has_made_again_is_counted_as_it_is_now(sto
     record_commit(stores[1], again)
     for made in (again, commit(1), commit(2)):
         write(stores[1], made)
-    assert read_commits(stores[0], range(3))[0] == again
+    assert read_commits(stores[0], PLAN, range(3))[0] == again
     assert CommittedShards(stores[0], PLAN, range(3)).rows_failed == 5
 
 
