@@ -1,0 +1,230 @@
+"""A job that gets more rows, or moves, goes on with what is there: no row is generated twice, and in the end the results
+equal those of one run over everything.
+"""
+
+import json
+import os
+import shutil
+import signal
+import time
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from stand_ins import Setting, Speed
+from standing import StandingJob, kill_group, make_job, wait_for_rows
+
+import jobs
+from run_batch.jobs.job.config import load_config
+from run_batch.jobs.watch.report import write_report
+from run_batch.jobs.watch.status import read_status
+
+FAST = Speed(step_seconds=0.001)
+PER_SHARD = 40
+# Each fails in the first part of a shard that grows, or in its rest.
+BAD = {83, 104, 119, 120, 150}
+
+
+def table(first: int, stop: int) -> pa.Table:
+    rows = range(first, stop)
+    return pa.table(
+        {"uid": [f"u{i:06d}" for i in rows], "prompt": ["bad" if i in BAD else f"prompt {i}" for i in rows]}
+    )
+
+
+def make(folder: Path, stops: list[int], speed: Speed = FAST, **tables: dict[str, object]) -> StandingJob:
+    """A job over a folder of files, of which each ends before one of these rows."""
+    inputs = {"path": "in", "image_column": "", **tables.pop("input", {})}
+    output = {"rows_per_shard": PER_SHARD, "columns": ["prompt"], **tables.pop("output", {})}
+    job = make_job(folder, ["unused"], speed, input=inputs, output=output, **tables)
+    (folder / "rows.parquet").unlink()
+    (folder / "in").mkdir()
+    add(job, *stops)
+    return job
+
+
+def add(job: StandingJob, *stops: int) -> None:
+    """Add files to the input."""
+    folder = job.config.parent / "in"
+    for stop in stops:
+        first = max([int(path.stem) for path in folder.iterdir()], default=0)
+        pq.write_table(table(first, stop), folder / f"{stop:06d}.parquet")
+
+
+def limited(job: StandingJob, limit: int | None) -> StandingJob:
+    """The same job with another input.limit."""
+    lines = [line for line in job.config.read_text().splitlines() if not line.startswith("limit")]
+    if limit is not None:
+        lines.insert(lines.index("[input]") + 1, f"limit = {limit}")
+    job.config.write_text("\n".join(lines) + "\n")
+    return job
+
+
+def check_results(job: StandingJob, rows: int) -> None:
+    """The job is complete, as if one run had done all of it, and has generated no row twice."""
+    assert job.is_complete()
+    found = job.table().to_pylist()
+    expected = table(0, rows).to_pylist()
+    assert [row["row_id"] for row in found] == [row["uid"] for row in expected]
+    assert [row["prompt"] for row in found] == [row["prompt"] for row in expected]
+    texts = [None if row in BAD else f"text of prompt {row}" for row in range(rows)]
+    assert [row["text"] for row in found] == texts
+    assert [row["error"] for row in found] == ["bad_row: it says so" if row in BAD else None for row in range(rows)]
+    assert sorted(job.generated()) == sorted(set(range(rows)) - BAD)
+    assert [pq.read_metadata(path).num_rows for path in jobs.shards(job.config)][:-1] == [PER_SHARD] * (
+        (rows - 1) // PER_SHARD
+    )
+    summary = json.loads((job.store / ".run_batch" / "summary.json").read_text())
+    failed = sum(row < rows for row in BAD)
+    assert (summary["rows"], summary["failed"]) == (rows, failed)
+    status = read_status(load_config(job.config), verify=True)
+    assert (status.state, status.rows, status.done, status.failed, status.left) == ("complete", rows, rows, failed, 0)
+    assert (status.shards_done, status.damaged) == (status.shards, {})
+    assert not any((job.store / ".run_batch" / "journal").iterdir())
+    page = write_report(load_config(job.config)).read_text()
+    assert f"<td><pre>done</pre></td><td><pre>{rows}</pre></td>" in page and "input.path" in page
+
+
+@pytest.mark.parametrize("shares", [1, 3])
+def test_a_run_of_the_first_rows_grows_to_all(tmp_path: Path, shares: int) -> None:
+    job = limited(make(tmp_path, [250, 400]), 100)
+    for limit, rows in ((100, 100), (130, 130), (None, 400)):
+        limited(job, limit)
+        runs = [job.share(index, shares).run() for index in range(shares)]
+        assert [code for code, _ in runs] == [0] * shares, runs
+        if shares == 1:
+            check_results(job, rows)
+    check_results(job, 400)
+    plans = sorted(path.name for path in (job.store / ".run_batch").glob("plan-*.json"))
+    assert plans == ["plan-1.json", "plan-2.json", "plan-3.json"]
+
+
+def test_what_an_interrupted_run_has_finished_is_kept_when_the_job_grows(tmp_path: Path) -> None:
+    # Some rows of each shard are in a journal alone: also of the last one, which has more rows in the next plan.
+    job = make(tmp_path, [100], Speed(max_num_seqs=64, step_seconds=0.05))
+    process = job.start()
+    wait_for_rows(job, 60)
+    os.kill(process.pid or 0, signal.SIGTERM)
+    process.join(60)
+    assert process.exitcode == 75 and 60 <= len(job.generated()) < 97
+    add(job, 170)
+    done = read_status(load_config(job.config)).done
+    assert replace(job, speed=FAST).run()[0] == 0
+    assert done >= 60
+    check_results(job, 170)
+
+
+def test_rows_that_were_finished_of_a_shards_rest_are_kept_too(tmp_path: Path) -> None:
+    job = make(tmp_path, [100])
+    assert job.run()[0] == 0
+    add(job, 170)
+    slow = replace(job, speed=Speed(max_num_seqs=4, step_seconds=0.05))
+    process = slow.start()
+    wait_for_rows(job, 97 + 9)
+    found = read_status(load_config(job.config))
+    assert (found.state, found.rows, found.shards_done) == ("running", 170, 2) and 100 <= found.done <= 112
+    os.kill(process.pid or 0, signal.SIGTERM)
+    process.join(60)
+    found = read_status(load_config(job.config))
+    assert found.state == "unfinished" and found.done == len(job.generated()) + sum(row < 120 for row in BAD)
+    assert found.failed == 3, "those that failed before, and one of the rest"
+    assert job.run()[0] == 0
+    check_results(job, 170)
+
+
+def test_files_are_added_twice_once_while_another_share_runs(tmp_path: Path) -> None:
+    job = make(tmp_path, [100])
+    slow = replace(job, speed=Speed(max_num_seqs=1, step_seconds=0.02), setting=Setting(rows_ahead=1))
+    # Of three shards, share 1 of 2 has the last two; the last one is cut, and it works on it when the others come.
+    first = slow.share(1, 2).start()
+    wait_for_rows(job, 1)
+    add(job, 170)
+    codes = []
+    other = job.share(0, 2).start()
+    other.join(60)
+    codes.append(other.exitcode)
+    add(job, 301)
+    codes += [job.share(index, 3).run()[0] for index in range(3)]
+    first.join(60)
+    assert (first.exitcode, codes) == (0, [0] * 4), job.said()
+    assert job.share(0, 1).run()[0] == 0
+    check_results(job, 301)
+
+
+def test_a_shard_that_a_running_process_commits_short_gets_its_rest_from_the_one_that_waits_for_it(
+    tmp_path: Path,
+) -> None:
+    job = make(tmp_path, [60])
+    slow = replace(job, speed=Speed(max_num_seqs=1, step_seconds=0.03), setting=Setting(rows_ahead=1))
+    # The second of two shards, 20 rows of it, is all that this one has.
+    old = slow.share(1, 2).start()
+    wait_for_rows(job, 1)
+    add(job, 140)
+    new = job.share(0, 1).start()
+    old.join(60)
+    new.join(60)
+    assert (old.exitcode, new.exitcode) == (0, 0), job.said()
+    assert "the job has 140 rows by now" in job.said()
+    check_results(job, 140)
+    attempts = [json.loads(pq.read_metadata(p).metadata[b"run_batch.commit"])["attempt"] for p in jobs.shards(job.config)]
+    assert attempts == [0, 1, 0, 0]
+
+
+def test_shares_that_grow_a_job_at_the_same_moment_agree(tmp_path: Path) -> None:
+    job = make(tmp_path, [100])
+    assert job.run()[0] == 0
+    add(job, 170, 301)
+    processes = [job.share(index, 4).start() for index in range(4)]
+    for process in processes:
+        process.join(60)
+    assert [process.exitcode for process in processes] == [0] * 4, job.said()
+    assert job.said().count("the job grows from 100 to 301 rows") == 1
+    assert not (job.store / ".run_batch" / "plan-3.json").exists()
+    check_results(job, 301)
+
+
+def test_failed_rows_of_a_job_that_has_grown_are_retried_once_it_is_complete(tmp_path: Path) -> None:
+    job = make(tmp_path, [100])
+    assert job.run()[0] == 0
+    add(job, 170)
+    retry = replace(job, setting=Setting(retry_failed=True))
+    code, said = retry.run()
+    assert code == 2 and "without it first" in said and job.is_complete(), "it is the job of before still"
+    assert job.run()[0] == 0 and retry.run()[0] == 0
+    add(job, 200)
+    assert job.run()[0] == 0
+    check_results(job, 200)
+
+
+def test_input_model_and_results_move_and_the_job_goes_on(tmp_path: Path) -> None:
+    job = make(tmp_path / "first", [100], model={"path": "model"})
+    shutil.copytree(jobs.TABLES["model"]["path"], tmp_path / "first" / "model")
+    slow = replace(job, speed=Speed(max_num_seqs=8, step_seconds=0.02))
+    process = slow.start()
+    wait_for_rows(job, 30)
+    kill_group(process)
+    before = len(job.generated())
+    shutil.move(tmp_path / "first" / "in", tmp_path / "mounted")
+    shutil.copytree(tmp_path / "first" / "model", tmp_path / "copied")
+    (tmp_path / "copied" / ".cache").mkdir()
+    (tmp_path / "copied" / ".cache" / "x").touch()
+    shutil.rmtree(tmp_path / "first" / "model")
+    shutil.move(tmp_path / "first", tmp_path / "second")
+    moved = StandingJob(tmp_path / "second" / "job.toml", FAST)
+    text = moved.config.read_text().replace('"in"', f'"file://{tmp_path}/mounted"')
+    moved.config.write_text(text.replace('path = "model"', f'path = "{tmp_path}/copied"'))
+    code, said = moved.run()
+    assert code == 0, said
+    repeated = Counter(moved.generated())
+    assert sum(repeated.values()) - len(repeated) <= 16, "more was repeated than was in the engine"
+    moved.log.write_text("".join(f"{row}\n" for row in repeated))
+    check_results(moved, 100)
+    assert before < 97
+
+
+def steps_of_growing(folder: Path) -> int:
+    """Run a job that has grown, and kill it before each change of its folder in turn; how many there are up to its plan."""
+    ...
