@@ -4,11 +4,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 
 from run_batch.io.inputs.source import RowBatch
-from run_batch.jobs.job.columns import needed_columns
 from run_batch.jobs.job.errors import EXIT_COMPLETE, EXIT_TOO_MANY_FAILURES, are_too_many
 from run_batch.jobs.job.prepare import PreparedJob
 from run_batch.jobs.job.prompt_column import is_message
-from run_batch.jobs.job.row_reader import read_rows
+from run_batch.jobs.job.row_reader import RowReader
 from run_batch.jobs.job.rows import MappedRow, MappedRows, RowFailure
 from run_batch.jobs.mapping.mapping_faults import mapping_faults
 from run_batch.jobs.mapping.row_mapper import RowMapper
@@ -45,6 +44,7 @@ def check_job(job: PreparedJob) -> tuple[str, int]:
         f"output: {shards} shards of {job.plan.rows_per_shard} rows in {job.store.folder}, {shards - missing} done, "
         f"{missing} to do",
         *_describe_growth(job),
+        *_describe_row_groups(job),
         *_describe_prompts(job),
         *_describe_sampling(sampling),
         *_describe(results),
@@ -64,6 +64,17 @@ def _describe_growth(job: PreparedJob) -> list[str]:
         return []
     added = job.plan.num_rows - job.recorded_rows
     return [f"the folder holds {job.recorded_rows:,} rows of this job, done or planned; {added:,} will be added"]
+
+
+def _describe_row_groups(job: PreparedJob) -> list[str]:
+    """A note where row groups hold so many rows that shares cannot all begin with one."""
+    rows = job.plan.most_rows_before
+    if not rows:
+        return []
+    return [
+        f"note: the longest row group has more than {rows} rows. A share that begins inside of a row group reads its "
+        "front in vain; smaller row groups in the input avoid that"
+    ]
 
 
 def _describe_prompts(job: PreparedJob) -> list[str]:
@@ -89,8 +100,7 @@ def _describe_sampling(sampling: ResolvedSampling) -> list[str]:
 
 def _first_rows(job: PreparedJob) -> Iterator[RowBatch]:
     rows = min(BATCH_ROWS, job.plan.num_rows)
-    columns = needed_columns(job.config, job.source.schema)
-    return read_rows(job.source, range(rows), columns, BATCH_ROWS, job.config.input.id_column is None)
+    return RowReader(job.config, job.source, BATCH_ROWS).read(range(rows))
 
 
 def _describe_placeholders(job: PreparedJob, placeholder: str | None, batches: Sequence[RowBatch]) -> list[str]:

@@ -19,7 +19,7 @@ def write(folder: Path, names: Sequence[str], rows: int = 10) -> Path:
 
 def numbers(source: Source, start: int = 0, stop: int | None = None) -> list[int]:
     found: list[int] = []
-    for batch in source.read(start, source.num_rows if stop is None else stop, ["n"], 3):
+    for batch in source.cursor(["n"], 3).read(start, source.num_rows if stop is None else stop):
         assert batch.start == start + len(found)
         found += batch.records["n"].to_pylist()
     return found

@@ -51,22 +51,49 @@ class HfSource:
         self.schema = loaded.features.arrow_schema
         self.unusable: Mapping[str, str] = {}
         self.num_rows: int = loaded.num_rows
-        self._files = {file["filename"]: _state(file["filename"]) for file in loaded.cache_files}
+        self._states = {file["filename"]: _state(file["filename"]) for file in loaded.cache_files}
         # The library's digest is of all rows that are asked for, in whatever files they are.
         self.parts = [InputPart(self._split, str(loaded._fingerprint), 0, loaded.num_rows)]
 
-    def read(self, start: int, stop: int, columns: Sequence[str], batch_rows: int) -> Iterator[RowBatch]:
-        """Read rows start..stop-1 in batches; see Source.read."""
+    def cursor(self, columns: Sequence[str], batch_rows: int) -> "HfCursor":
+        """Make a cursor; see Source.cursor."""
+        return HfCursor(self._dataset.select_columns(list(columns)), self._states, batch_rows)
+
+    def starts(self) -> Iterator[range]:
+        """Every row: the files are mapped into memory; see Source.starts."""
+        yield range(self.num_rows)
+
+    def row_names(self, start: int, stop: int) -> list[str]:
+        """Name rows start..stop-1 by `SPLIT:ROW`; see Source.row_names."""
+        return [f"{self._split}:{row}" for row in range(start, stop)]
+
+
+class HfCursor:
+    """Reads rows of files that are mapped into memory: any row can be sought, and nothing is kept between two reads."""
+
+    def __init__(self, dataset: Any, states: Mapping[str, tuple[int, int]], batch_rows: int) -> None:
+        """Read nothing yet.
+
+        Args:
+            dataset: the columns to read.
+            states: of each file, size and time of the last change when it was opened.
+        """
+        self._dataset, self._states, self._batch_rows = dataset, states, batch_rows
+
+    def read(self, start: int, stop: int) -> Iterator[RowBatch]:
+        """Read rows start..stop-1 in batches; see Cursor.read."""
         self._check_unchanged()
-        dataset = self._dataset.select_columns(list(columns))
-        for low in range(start, stop, batch_rows):
-            table = dataset[low : min(low + batch_rows, stop)]
+        for low in range(start, stop, self._batch_rows):
+            table = self._dataset[low : min(low + self._batch_rows, stop)]
             for batch in _batches(table):
                 yield RowBatch(low, batch)
                 low += batch.num_rows
 
+    def close(self) -> None:
+        """Nothing is open; see Cursor.close."""
+
     def _check_unchanged(self) -> None:
-        for name, state in self._files.items():
+        for name, state in self._states.items():
             try:
                 changed = _state(name) != state
             except OSError as error:
@@ -78,10 +105,6 @@ class HfSource:
                     f"{name} has changed since the job started; put the old file back and run the same command "
                     "again, or start a new job"
                 )
-
-    def row_names(self, start: int, stop: int) -> list[str]:
-        """Name rows start..stop-1 by `SPLIT:ROW`; see Source.row_names."""
-        return [f"{self._split}:{row}" for row in range(start, stop)]
 
 
 def _batches(table: pa.Table) -> list[pa.RecordBatch]:

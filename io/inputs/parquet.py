@@ -1,19 +1,20 @@
 """Reads the rows of Parquet files, from any row on."""
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
-from itertools import accumulate
+from dataclasses import dataclass, replace
+from itertools import accumulate, groupby
 from pathlib import Path
 from typing import TypeAlias
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from run_batch.io.inputs.columns import cast_batches, unify_columns
 from run_batch.io.inputs.dataset_card import files_and_splits
-from run_batch.io.inputs.input_files import find_files
+from run_batch.io.inputs.input_files import InputFiles, find_files
 from run_batch.io.inputs.input_parts import InputPart
-from run_batch.io.inputs.parquet_batches import read_group
+from run_batch.io.inputs.parquet_batches import FileRows, read_group
 from run_batch.io.inputs.parquet_footers import (
     FileFooter,
     dump_index,
@@ -27,6 +28,38 @@ from run_batch.io.inputs.splits import asked_rows, choose_files
 
 # Rows of one file: index of the file, first row, last row + 1.
 _Part: TypeAlias = tuple[int, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    """Where the rows of an input are.
+
+    Attributes:
+        parts: in the order of the rows.
+        starts: the row that each part begins with, and the number of all rows.
+    """
+
+    parts: Sequence[_Part]
+    starts: Sequence[int]
+
+    @classmethod
+    def of(cls, parts: Sequence[_Part]) -> "_Layout":
+        return cls(parts, [0, *accumulate(last - first for _, first, last in parts)])
+
+    def overlaps(self, start: int, stop: int) -> Iterator[tuple[_Part, int]]:
+        """Cut the parts to rows start..stop-1 of the input.
+
+        Yields:
+            What a part has of these rows, and the row that the first row of its file has or would have.
+        """
+        position = bisect_right(self.starts, start) - 1
+        while position < len(self.parts) and self.starts[position] < stop:
+            index, low, high = self.parts[position]
+            offset = self.starts[position] - low
+            first, last = max(start - offset, low), min(stop - offset, high)
+            if first < last:
+                yield (index, first, last), offset
+            position += 1
 
 
 class ParquetSource:
@@ -60,9 +93,9 @@ class ParquetSource:
         self._footers = recorded[0] if recorded else read_footers(self._files)
         self._columns = recorded[1] if recorded else unify_columns(_schemas(self._footers))
         self.schema, self.unusable = self._columns.schema, self._columns.unusable
-        self._parts = self._asked_parts(split, {name: len(files) for name, files in chosen.items()})
-        self._starts = [0, *accumulate(last - first for _, first, last in self._parts)]
-        self.num_rows = self._starts[-1]
+        parts = self._asked_parts(split, {name: len(files) for name, files in chosen.items()})
+        self._layout = _Layout.of(parts)
+        self.num_rows = self._layout.starts[-1]
         self.folder = None if self._files.filesystem else Path(self._files.root)
 
     def _asked_parts(self, split: str | None, files: Mapping[str, int]) -> list[_Part]:
@@ -78,26 +111,66 @@ class ParquetSource:
             begin[name], sizes[name] = starts[position], starts[position + count] - starts[position]
             position += count
         asked = [(begin[name] + first, begin[name] + last) for name, first, last in asked_rows(split, sizes)]
-        return [part for low, high in asked for part, _ in _overlaps(every, starts, low, high)]
+        return [part for low, high in asked for part, _ in _Layout(every, starts).overlaps(low, high)]
 
     @property
     def parts(self) -> list[InputPart]:
         """The rows of each file; see Source.parts."""
         files = self._footers
-        return [InputPart(files[i].name, files[i].digest, first, last - first) for i, first, last in self._parts]
+        return [InputPart(files[i].name, files[i].digest, first, last - first) for i, first, last in self._layout.parts]
 
     @property
     def index(self) -> bytes:
         """The footers as JSON, for processes that open the same input later."""
         return dump_index(self._footers, self._columns)
 
-    def read(self, start: int, stop: int, columns: Sequence[str], batch_rows: int) -> Iterator[RowBatch]:
-        """Read rows start..stop-1 in batches; see Source.read."""
-        for (index, first, last), offset in _overlaps(self._parts, self._starts, start, stop):
+    def cursor(self, columns: Sequence[str], batch_rows: int) -> "ParquetCursor":
+        """Make a cursor; see Source.cursor."""
+        schema = pa.schema([self.schema.field(name) for name in columns])
+        return ParquetCursor(self._files, self._footers, self._layout, schema, batch_rows)
+
+    def starts(self) -> Iterator[range]:
+        """The rows at which row groups begin; see Source.starts."""
+        for (index, low, high), begin in zip(self._layout.parts, self._layout.starts, strict=False):
+            yield range(begin, begin + 1)
+            for rows in _group_starts(self._footers[index].row_groups):
+                inside = rows[bisect_right(rows, low) : bisect_left(rows, high)]
+                if inside:
+                    offset = begin - low
+                    yield range(inside.start + offset, inside.stop + offset, inside.step)
+
+    def row_names(self, start: int, stop: int) -> list[str]:
+        """Name rows start..stop-1 by `FILE:ROW`; see Source.row_names."""
+        return [
+            f"{self._footers[index].name}:{row}"
+            for (index, first, last), _ in self._layout.overlaps(start, stop)
+            for row in range(first, last)
+        ]
+
+
+class ParquetCursor:
+    """Reads on through Parquet files: within a row group too, whose front it would otherwise read again."""
+
+    def __init__(
+        self, files: InputFiles, footers: list[FileFooter], layout: _Layout, schema: pa.Schema, batch_rows: int
+    ) -> None:
+        """Open no file yet.
+
+        Args:
+            footers: of all files; one that an index recorded is replaced by what is found of a copy of its file.
+            schema: the columns to read.
+        """
+        self._files, self._footers, self._layout = files, footers, layout
+        self._schema, self._batch_rows = schema, batch_rows
+        self._open: tuple[int, FileRows, pq.ParquetFile] | None = None
+
+    def read(self, start: int, stop: int) -> Iterator[RowBatch]:
+        """Read rows start..stop-1 in batches; see Cursor.read."""
+        for (index, first, last), offset in self._layout.overlaps(start, stop):
             file = self._footers[index]
             try:
-                self._check_unchanged(index)
-                yield from self._read_file(file, offset, first, last, columns, batch_rows)
+                for row, batch in self._file_rows(index).read(first, last):
+                    yield RowBatch(offset + row, batch)
                 self._check_unchanged(index)
             except FileNotFoundError:
                 raise DamagedInputError(
@@ -122,44 +195,25 @@ class ParquetSource:
                 "again, or start a new job"
             )
 
-    def _read_file(
-        self, file: FileFooter, offset: int, first: int, last: int, columns: Sequence[str], batch_rows: int
-    ) -> Iterator[RowBatch]:
-        schema = pa.schema([self.schema.field(name) for name in columns])
-        with open_parquet(self._files, file.path) as parquet:
-            position = 0
-            for group, rows in enumerate(file.row_groups):
-                if position + rows > first and position < last:
-                    batches = read_group(parquet, group, columns, batch_rows)
-                    yield from _clip(cast_batches(batches, schema, file.path), offset, position, first, last)
-                position += rows
+    def _file_rows(self, index: int) -> FileRows:
+        """The rows of a file; it is opened, and looked at, if another one is open."""
+        if self._open is None or self._open[0] != index:
+            self.close()
+            self._check_unchanged(index)
+            path, groups = self._footers[index].path, self._footers[index].row_groups
+            parquet, names = open_parquet(self._files, path), self._schema.names
 
-    def row_names(self, start: int, stop: int) -> list[str]:
-        """Name rows start..stop-1 by `FILE:ROW`; see Source.row_names."""
-        return [
-            f"{self._footers[index].name}:{row}"
-            for (index, first, last), _ in _overlaps(self._parts, self._starts, start, stop)
-            for row in range(first, last)
-        ]
+            def read(group: int) -> Iterator[pa.RecordBatch]:
+                return cast_batches(read_group(parquet, group, names, self._batch_rows), self._schema, path)
 
+            self._open = index, FileRows(groups, read), parquet
+        return self._open[1]
 
-def _overlaps(parts: Sequence[_Part], starts: Sequence[int], start: int, stop: int) -> Iterator[tuple[_Part, int]]:
-    """Cut parts to rows start..stop-1 of all of them together.
-
-    Args:
-        starts: the row that each part begins with.
-
-    Yields:
-        What a part has of these rows, and the row that the first row of its file has or would have.
-    """
-    position = bisect_right(starts, start) - 1
-    while position < len(parts) and starts[position] < stop:
-        index, low, high = parts[position]
-        offset = starts[position] - low
-        first, last = max(start - offset, low), min(stop - offset, high)
-        if first < last:
-            yield (index, first, last), offset
-        position += 1
+    def close(self) -> None:
+        """Close the open file; see Cursor.close."""
+        if self._open is not None:
+            self._open[2].close(force=True)
+            self._open = None
 
 
 def _schemas(footers: Sequence[FileFooter]) -> list[tuple[str, pa.Schema]]:
@@ -168,17 +222,11 @@ def _schemas(footers: Sequence[FileFooter]) -> list[tuple[str, pa.Schema]]:
     return [(footer.path, footer.schema) for footer in with_rows or footers]
 
 
-def _clip(batches: Iterator[pa.RecordBatch], offset: int, position: int, first: int, last: int) -> Iterator[RowBatch]:
-    """Cut batches to rows first..last-1 of their file.
-
-    Args:
-        offset: row of the input that the file begins with, or would.
-        position: row of the file that the batches begin with.
-    """
-    for batch in batches:
-        low, high = max(first - position, 0), min(last - position, batch.num_rows)
-        if low < high:
-            yield RowBatch(offset + position + low, batch.slice(low, high - low))
-        position += batch.num_rows
-        if position >= last:
-            return
+def _group_starts(row_groups: Sequence[int]) -> Iterator[range]:
+    """The rows of a file at which its row groups begin; those of one size that follow each other are one range."""
+    row = 0
+    for size, same in groupby(row_groups):
+        stop = row + size * sum(1 for _ in same)
+        if size:
+            yield range(row, stop, size)
+        row = stop

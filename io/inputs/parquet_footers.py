@@ -10,6 +10,7 @@ import json
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -18,7 +19,9 @@ from run_batch.io.inputs.columns import Columns
 from run_batch.io.inputs.input_files import InputFiles
 from run_batch.io.inputs.source import DamagedInputError, InputError
 
-_READ_BUFFER_BYTES = 1 << 20
+# What is read at once of each column: a request to a remote file system costs the time of megabytes.
+_LOCAL_BUFFER_BYTES = 1 << 20
+_REMOTE_BUFFER_BYTES = 8 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +61,15 @@ def open_parquet(files: InputFiles, path: str) -> pq.ParquetFile:
         OSError: the file cannot be read.
         pa.ArrowException: the file is no Parquet file, or is damaged.
     """
-    source = path if files.filesystem is None else files.filesystem.open(path, "rb")
+    source: Any = path
+    buffer = _LOCAL_BUFFER_BYTES
+    if files.filesystem is not None:
+        # Columns are read in turns: what fsspec reads ahead for one is thrown away by the next, and read again.
+        source = files.filesystem.open(path, "rb", block_size=buffer, cache_type="none")
+        buffer = _REMOTE_BUFFER_BYTES
+    # Page by page: with `pre_buffer`, all columns of a row group are read before its first row is there.
     # Verifies the checksums of pages; most writers leave them out.
-    return pq.ParquetFile(source, buffer_size=_READ_BUFFER_BYTES, page_checksum_verification=True)
+    return pq.ParquetFile(source, buffer_size=buffer, pre_buffer=False, page_checksum_verification=True)
 
 
 def read_footers(files: InputFiles) -> list[FileFooter]:

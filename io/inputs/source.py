@@ -1,4 +1,8 @@
-"""What all input formats have in common: batches of rows, the `Source` that yields them, and its errors."""
+"""What all input formats have in common: the `Source` that knows files and rows, its cursors, batches, and errors.
+
+A process reads on and on through its rows, so a format has one way to read: a `Cursor`, which goes on from where its
+last read ended.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -47,6 +51,30 @@ class RowBatch:
         return RowBatch(self.start + offset, self.records.slice(offset, length), row_ids)
 
 
+class Cursor(Protocol):
+    """Reads some columns of a source, on and on: what has been read is not read again while reads go forwards.
+
+    It keeps its file open, and the rest of what it has decoded. It belongs to one thread.
+    """
+
+    def read(self, start: int, stop: int) -> Iterator[RowBatch]:
+        """Read rows start..stop-1.
+
+        A read that begins behind the last one drops the rows between them, or jumps over them where the source can
+        begin later; one that begins before it starts over. Whoever does not exhaust the iterator goes on after the last
+        batch that it took.
+
+        Raises:
+            DamagedInputError: a file is damaged, or was removed or changed since the source was opened.
+            InputError: a value does not fit the type that its column has in the source's schema.
+        """
+        ...
+
+    def close(self) -> None:
+        """Close the open file; a later read opens it again."""
+        ...
+
+
 class Source(Protocol):
     """An input: rows in a fixed order that can be read from any row on.
 
@@ -66,12 +94,14 @@ class Source(Protocol):
     @property
     def parts(self) -> Sequence[InputPart]: ...
 
-    def read(self, start: int, stop: int, columns: Sequence[str], batch_rows: int) -> Iterator[RowBatch]:
-        """Read rows start..stop-1 in batches of at most `batch_rows`, and of them only `columns`, in this order.
+    def cursor(self, columns: Sequence[str], batch_rows: int) -> Cursor:
+        """Make a cursor over `columns`, in this order; a batch has at most `batch_rows` rows, and about 64 MiB."""
+        ...
 
-        Raises:
-            DamagedInputError: a file is damaged, or was removed or changed since the source was opened.
-            InputError: a value does not fit the type that its column has in `schema`.
+    def starts(self) -> Iterator[range]:
+        """The rows at which reading can begin without what lies before them, ascending.
+
+        Those of Parquet are where row groups begin. Equal steps are one range; where any row can be sought, one is all.
         """
         ...
 

@@ -19,7 +19,7 @@ from run_batch.jobs.job.errors import JobError
 from run_batch.jobs.job.growth import why_not
 from run_batch.jobs.job.job_identity import changes
 from run_batch.jobs.job.media_sample import other_media
-from run_batch.jobs.job.plan import Plan
+from run_batch.jobs.job.plan import Plan, dump_begins
 from run_batch.jobs.job.recorded_job import (
     JOB_FILE,
     VERSIONS_FILE,
@@ -194,7 +194,7 @@ def _grow(store: ShardStore, recorded: JobRecord, job: JobRecord, index: bytes) 
     try:
         store.unmark_success()
         (store.run_folder / SUMMARY_FILE).unlink(missing_ok=True)
-        plan = recorded.plan.grown_to(job.plan.num_rows)
+        plan = job.plan.following(recorded.plan)
         plan = replace(plan, cut=tuple(shard for shard in plan.cut if not _is_full(store, plan, shard)))
         number = max(plan_numbers(store)) + 1
         _write_plan(store, replace(job, plan=plan), number, index)
@@ -228,8 +228,15 @@ def wait_for(lease: Lease) -> None:
 def _write_plan(store: ShardStore, job: JobRecord, number: int, index: bytes) -> None:
     if index:
         replace_file(index_path(store, number), index)
+    planned = job.plan
     plan = PlanFile(
-        job.job_hash, job.plan.num_rows, job.plan.rows_per_shard, job.plan.cut, dict(job.named), tuple(job.parts)
+        job.job_hash,
+        planned.num_rows,
+        planned.rows_per_shard,
+        dump_begins(planned.begins),
+        planned.cut,
+        dict(job.named),
+        tuple(job.parts),
     )
     # Where another process has created it, this one has lost its lease, and looks again.
     with contextlib.suppress(FileExistsError):

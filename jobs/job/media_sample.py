@@ -4,10 +4,10 @@ The folder of images is no part of a job's identity, for it may move. Files that
 are there now, tell nothing.
 """
 
+import contextlib
 import json
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,8 @@ def sample_media(config: JobConfig, source: Source, prompt_column: PromptColumn,
     if root is None or not columns:
         return {}
     try:
-        batch = next(source.read(0, min(_ROWS, source.num_rows), columns, _ROWS), None)
+        with contextlib.closing(source.cursor(columns, _ROWS)) as cursor:
+            batch = next(cursor.read(0, min(_ROWS, source.num_rows)), None)
     except DamagedInputError as error:
         raise RunError(str(error)) from None
     except InputError as error:
@@ -43,7 +44,7 @@ def sample_media(config: JobConfig, source: Source, prompt_column: PromptColumn,
     place, names = Path(os.path.realpath(root)), dict[str, None]()
     if batch is not None:
         for column, cells in zip(columns, batch.records.columns, strict=True):
-            with suppress(UnicodeDecodeError):  # rows with text that is not UTF-8 are errors of their own
+            with contextlib.suppress(UnicodeDecodeError):  # rows with text that is not UTF-8 are errors of their own
                 names |= dict.fromkeys(_named(cells, is_image=column == config.input.image_column))
     samples = {name: sample_below(place, name) for name in islice(names, _FILES)}
     return {name: sample for name, sample in samples.items() if sample is not None}
@@ -75,7 +76,7 @@ def _named(cells: pa.Array, is_image: bool) -> Iterator[str]:
 def _texts(value: Any) -> Iterator[str]:
     """All texts in a conversation, which may be JSON."""
     if isinstance(value, str):
-        with suppress(ValueError, RecursionError):
+        with contextlib.suppress(ValueError, RecursionError):
             inner = json.loads(value) if value.lstrip("\ufeff \t\r\n").startswith(("[", "{")) else None
             if inner is not None:
                 yield from _texts(inner)

@@ -48,7 +48,7 @@ class PreparedJob:
     @property
     def shards(self) -> range:
         """The shards of the share."""
-        return self.share.shards(self.plan.num_shards)
+        return self.share.shards(self.plan)
 
     @property
     def media_root(self) -> Path | None:
@@ -127,11 +127,12 @@ def _fit_into_folder(job: PreparedJob) -> PreparedJob:
         recorded = find_record(store, job.record)
     if not store.is_writable():
         raise JobError(f"output.path {config.output.path}: {store.folder} cannot be written to")
-    if recorded is None or recorded.plan.num_rows < job.plan.num_rows:
+    grows = recorded is not None and recorded.plan.num_rows < job.plan.num_rows
+    if recorded is None or grows:
         check_ids(config, job.source, job.plan)
     if recorded is None:
         return job
-    plan = recorded.plan.grown_to(job.plan.num_rows) if recorded.plan.num_rows < job.plan.num_rows else recorded.plan
+    plan = job.plan.following(recorded.plan) if grows else recorded.plan
     return replace(job, record=replace(job.record, plan=plan), recorded_rows=recorded.plan.num_rows)
 
 

@@ -113,7 +113,7 @@ def parse_json_messages(text: str) -> list[Any]:
 
 def _of_texts(column: str, source: Source) -> PromptColumn:
     try:
-        batch = next(source.read(0, min(_ROWS_LOOKED_AT, source.num_rows), [column], _ROWS_LOOKED_AT), None)
+        batch = next(source.cursor([column], _ROWS_LOOKED_AT).read(0, min(_ROWS_LOOKED_AT, source.num_rows)), None)
     except InputError as error:
         raise JobError(str(error)) from None
     texts = [] if batch is None else _texts_in(batch.records.column(0))

@@ -19,7 +19,7 @@ from run_batch.io.inputs.input_parts import InputPart
 from run_batch.io.outputs.shards import ShardStore
 from run_batch.jobs.job.errors import JobError
 from run_batch.jobs.job.job_identity import job_hash
-from run_batch.jobs.job.plan import Plan
+from run_batch.jobs.job.plan import Plan, load_begins
 
 JOB_FILE = "job.json"
 VERSIONS_FILE = "versions.json"
@@ -62,6 +62,7 @@ class PlanFile(msgspec.Struct):
     job_hash: str
     rows: int
     rows_per_shard: int
+    shards_at_row_groups: str
     cut: tuple[int, ...]
     named: dict[str, Any]
     parts: tuple[InputPart, ...]
@@ -140,7 +141,7 @@ def _read(store: ShardStore, file: Path) -> JobRecord:
     number, plan = found
     return JobRecord(
         content["identity"],
-        Plan(plan.rows, plan.rows_per_shard, plan.cut),
+        Plan(plan.rows, plan.rows_per_shard, load_begins(plan.shards_at_row_groups), plan.cut),
         plan.parts,
         plan.named,
         content["media"],

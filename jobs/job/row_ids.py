@@ -38,7 +38,7 @@ def check_ids(config: JobConfig, source: Source, plan: Plan) -> None:
 
 def _read(source: Source, plan: Plan, column: str) -> Iterator[tuple[int, pa.StringArray]]:
     """The ids of the job's rows as text, each array with the index of its first row."""
-    for batch in source.read(0, plan.num_rows, [column], _BATCH_ROWS):
+    for batch in source.cursor([column], _BATCH_ROWS).read(0, plan.num_rows):
         yield batch.start, batch.records.column(0).cast(pa.string())
 
 

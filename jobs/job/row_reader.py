@@ -1,54 +1,52 @@
-"""Single rows of the input, in order: what a resumed run and `--retry-failed` have left to generate."""
+"""Reads what mapping needs of rows: of whole shards, or of what a resumed run or `--retry-failed` has left of them."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from run_batch.io.inputs.source import RowBatch, Source
+from run_batch.jobs.job.columns import needed_columns
+from run_batch.jobs.job.config import JobConfig
 
-# Up to this many rows between two wanted ones are read and dropped: to open the file again costs more.
-_MAX_SKIPPED_ROWS = 256
 
+class RowReader:
+    """Reads on and on through the input, by one cursor: a process has one for all its shards."""
 
-def read_rows(
-    source: Source, rows: Sequence[int], columns: Sequence[str], batch_rows: int, with_ids: bool
-) -> Iterator[RowBatch]:
-    """Some rows of the input, in order, in batches of consecutive ones.
+    def __init__(self, config: JobConfig, source: Source, batch_rows: int) -> None:
+        """Read nothing yet.
 
-    Args:
-        rows: indices in the input, ascending.
-        batch_rows: rows of a batch at most.
-        with_ids: fill in the batches' row ids, for an input without an id column.
+        Args:
+            batch_rows: rows of a batch at most.
+        """
+        self._cursor = source.cursor(needed_columns(config, source.schema), batch_rows)
+        self._row_names = source.row_names if config.input.id_column is None else None
 
-    Raises:
-        InputError: a file is damaged or has gone.
-    """
-    for part in _parts(rows):
-        wanted = set(part) if len(part) < part[-1] + 1 - part[0] else None
-        for batch in source.read(part[0], part[-1] + 1, columns, batch_rows):
-            if with_ids:
-                batch = replace(batch, row_ids=source.row_names(batch.start, batch.stop))
-            if wanted is None:
+    def read(self, rows: Sequence[int]) -> Iterator[RowBatch]:
+        """Some rows of the input, in order, in batches of consecutive ones, with row ids where no column has them.
+
+        Args:
+            rows: indices in the input, ascending.
+
+        Raises:
+            InputError: a file is damaged or has gone.
+        """
+        for run in _runs(rows):
+            for batch in self._cursor.read(run.start, run.stop):
+                if self._row_names is not None:
+                    batch = replace(batch, row_ids=self._row_names(batch.start, batch.stop))
                 yield batch
-            else:
-                yield from _only(batch, wanted)
+
+    def close(self) -> None:
+        """Close the file that is open."""
+        self._cursor.close()
 
 
-def _parts(rows: Sequence[int]) -> Iterator[Sequence[int]]:
-    """Cut `rows` where more than `_MAX_SKIPPED_ROWS` lie between two of them."""
+def _runs(rows: Sequence[int]) -> Iterator[range]:
+    """The consecutive ones among some rows."""
+    if isinstance(rows, range):
+        yield rows
+        return
     begin = 0
     for i in range(1, len(rows) + 1):
-        if i == len(rows) or rows[i] - rows[i - 1] > _MAX_SKIPPED_ROWS:
-            yield rows[begin:i]
+        if i == len(rows) or rows[i] != rows[i - 1] + 1:
+            yield range(rows[begin], rows[i - 1] + 1)
             begin = i
-
-
-def _only(batch: RowBatch, wanted: Collection[int]) -> Iterator[RowBatch]:
-    """The wanted rows of a batch, in batches of consecutive ones."""
-    begin: int | None = None
-    for offset in range(batch.records.num_rows + 1):
-        inside = offset < batch.records.num_rows and batch.start + offset in wanted
-        if inside and begin is None:
-            begin = offset
-        elif not inside and begin is not None:
-            yield batch.slice(begin, offset - begin)
-            begin = None

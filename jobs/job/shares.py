@@ -1,7 +1,8 @@
 """Shares: the parts of a job that separate processes work on, which have only the output folder in common.
 
-A share is a range of consecutive shards, so its process reads its part of the input once, from front to back. The
-ranges depend only on the number of shards and of shares: every process computes the same ones by itself.
+A share is a range of consecutive shards, so its process reads its part of the input once, from front to back. It begins
+where a row group does, if one is near: inside of a row group, all rows before its first one would be read in vain. The
+ranges depend only on the plan and the number of shares: every process computes the same ones by itself.
 """
 
 import os
@@ -12,10 +13,13 @@ from pathlib import Path
 
 from run_batch.io.coordination.lease import is_held
 from run_batch.jobs.job.errors import JobError
+from run_batch.jobs.job.plan import Plan
 
 SHARES_FOLDER = "shares"
 # Pause between two looks at the files of processes that run at the same time.
 LOOK_SECONDS = 1.0
+# By this part of its size, a share may begin earlier or later than if all were of one size.
+_DISTANCE = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +49,24 @@ class Share:
         """The folder of its files, relative to the job's `.run_batch` folder."""
         return "" if self.count == 1 else f"{SHARES_FOLDER}/{self.label}"
 
-    def shards(self, num_shards: int) -> range:
-        """Its shards. Every shard is in exactly one share, and the sizes of shares differ by one at most."""
-        return range(num_shards * self.index // self.count, num_shards * (self.index + 1) // self.count)
+    def shards(self, plan: Plan) -> range:
+        """Its shards. Every shard is in exactly one share, whose size is even but for an eighth, or for one shard."""
+        return range(_cut(plan, self.index, self.count), _cut(plan, self.index + 1, self.count))
 
 
 WHOLE_JOB = Share(0, 1)
+
+
+def _cut(plan: Plan, index: int, count: int) -> int:
+    """The shard at which share `index` of `count` begins."""
+    even = plan.num_shards * index // count
+    # A process that has more to do than others is helped at the end; what is read in vain is lost.
+    return plan.nearest_begin(even, plan.num_shards // count // _DISTANCE) if 0 < index < count else even
+
+
+def rows_in_vain(plan: Plan, count: int) -> int:
+    """About how many rows the processes of all `count` shares together read in vain."""
+    return sum(plan.rows_before(_cut(plan, index, count)) for index in range(1, count) if index < plan.num_shards)
 
 
 def share_of(label: str) -> Share | None:

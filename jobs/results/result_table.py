@@ -1,6 +1,6 @@
 """Row results as the columns of a shard, and back."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -9,9 +9,8 @@ from run_batch.io.inputs.source import Source
 from run_batch.jobs.job.columns import RESULT_COLUMNS
 from run_batch.jobs.job.config import JobConfig
 from run_batch.jobs.job.rows import Generation, RowFailure, RowResult, TokenLogprob
-
-# Rows of the input that are read at once for carried columns.
-_BATCH_ROWS = 1024
+from run_batch.jobs.job.work import Work
+from run_batch.jobs.results.carried_rows import CarriedRows
 
 _LOGPROBS = pa.list_(
     pa.list_(
@@ -28,58 +27,58 @@ _LOGPROBS = pa.list_(
 
 
 class ShardTables:
-    """Makes the tables of a job's shards. Ids and carried columns are read from the input: to hold them costs memory."""
+    """Makes the tables of a job's shards. What they have of the input is read again for each: to hold it costs memory."""
 
-    def __init__(self, config: JobConfig, source: Source) -> None:
-        self._config, self._source = config, source
-
-    def matches(self, rows: range, results: Sequence[RowResult]) -> list[bool | None] | None:
-        """Whether the text of each row is the one that `errors.expected_column` has; None without that key.
+    def __init__(self, config: JobConfig, source: Source, work: Work, is_wanted: Callable[[int], bool]) -> None:
+        """Read nothing yet.
 
         Args:
-            rows: of the shard.
+            work: the shards to make.
+            is_wanted: whether the table of a shard that is passed over may be asked for later.
+        """
+        self._config, self._source, self._plan = config, source, work.plan
+        columns = (config.input.id_column, *config.output.columns, config.errors.expected_column)
+        names = list(dict.fromkeys(name for name in columns if name))
+        first = work.shards[0] if work.shards else 0
+        self._carried = CarriedRows(source, work.plan, names, first, is_wanted) if names else None
+
+    def build(self, shard: int, results: Sequence[RowResult]) -> tuple[pa.Table, list[bool | None] | None]:
+        """The table of a whole shard, and whether the text of each row is the one of `errors.expected_column`.
+
+        Args:
             results: one for each row, in their order.
 
         Returns:
-            For each row, None where it failed, and where the column is null: that row expects nothing.
+            Row ids, carried columns and result columns; and, with that key, for each row whether its text is as
+            expected: None where it failed, and where the column is null, because that row expects nothing.
 
         Raises:
             InputError: the input cannot be read.
         """
-        column = self._config.errors.expected_column
-        if column is None:
-            return None
-        expected = self._read(rows, [column])[column].cast(pa.string()).to_pylist()
-        return [
-            result.texts[0] == text if isinstance(result, Generation) and text is not None else None
-            for result, text in zip(results, expected, strict=True)
-        ]
-
-    def build(self, rows: range, results: Sequence[RowResult], matches: Sequence[bool | None] | None) -> pa.Table:
-        """The table of a whole shard: row ids, carried columns, result columns.
-
-        Args:
-            rows: of the shard.
-            results: one for each row, in their order.
-            matches: see `matches`.
-
-        Raises:
-            InputError: the input cannot be read.
-        """
-        id_column, columns = self._config.input.id_column, self._config.output.columns
-        names = list(dict.fromkeys(name for name in (id_column, *columns) if name))
-        carried = self._read(rows, names) if names else None
-        if carried is not None and id_column:
-            row_ids = carried[id_column].cast(pa.string())
+        rows, id_column = self._plan.rows(shard), self._config.input.id_column
+        read = self._carried.read(shard) if self._carried is not None else pa.table({})
+        if id_column:
+            row_ids = read[id_column].cast(pa.string())
         else:
             row_ids = pa.array(self._source.row_names(rows.start, rows.stop), pa.string())
-        own = {name: carried[name] for name in columns} if carried is not None else {}
+        own = {name: read[name] for name in self._config.output.columns}
         table = build_table(self._config.sampling, {"row_id": row_ids, **own}, results)
-        return table if matches is None else table.append_column("matches_expected", pa.array(matches, pa.bool_()))
+        if self._config.errors.expected_column is None:
+            return table, None
+        matches = _matches(results, read[self._config.errors.expected_column])
+        return table.append_column("matches_expected", pa.array(matches, pa.bool_())), matches
 
-    def _read(self, rows: range, names: Sequence[str]) -> pa.Table:
-        batches = self._source.read(rows.start, rows.stop, names, _BATCH_ROWS)
-        return pa.Table.from_batches([batch.records for batch in batches])
+    def close(self) -> None:
+        """Close the file of the input that is open."""
+        if self._carried is not None:
+            self._carried.close()
+
+
+def _matches(results: Sequence[RowResult], expected: pa.ChunkedArray) -> list[bool | None]:
+    return [
+        result.texts[0] == text if isinstance(result, Generation) and text is not None else None
+        for result, text in zip(results, expected.cast(pa.string()).to_pylist(), strict=True)
+    ]
 
 
 def build_table(sampling: Mapping[str, Any], carried: Mapping[str, Any], results: Sequence[RowResult]) -> pa.Table:

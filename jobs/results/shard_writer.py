@@ -100,8 +100,11 @@ class ShardWriter:
         Raises:
             RunError: a shard could not be written.
         """
-        self._raise_failed(only_done=False)
-        self._thread.shutdown()
+        try:
+            self._raise_failed(only_done=False)
+        finally:
+            self._thread.shutdown()
+            self._tables.close()
 
     def _raise_failed(self, only_done: bool) -> None:
         while self._writing and (self._writing[0].done() or not only_done):
@@ -124,9 +127,8 @@ class ShardWriter:
         if attempt > 0:
             results = {**row_results(self._store.read(shard, RESULT_COLUMNS), rows.start), **results}
         ordered = [results[row] for row in rows]
-        matches = self._tables.matches(rows, ordered)
+        table, matches = self._tables.build(shard, ordered)
         commit = count_results(shard, attempt, ordered, matches)
-        table = self._tables.build(rows, ordered, matches)
         record_commit(self._store, commit if attempt == 0 else msgspec.structs.replace(commit, is_there=False))
         self._store.commit(shard, table, {**self._metadata, **footer_of(commit)})
         if attempt > 0:

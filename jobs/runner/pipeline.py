@@ -16,10 +16,9 @@ from run_batch.jobs.engine.engine_feed import ROWS_IN_ENGINE
 from run_batch.jobs.engine.running_rows import RunningRows
 from run_batch.jobs.engine.supervisor import Supervisor
 from run_batch.jobs.engine.vllm_engine import Engine
-from run_batch.jobs.job.columns import needed_columns
 from run_batch.jobs.job.errors import Interrupted, JobError, RunError, storage_errors
 from run_batch.jobs.job.prepare import PreparedJob
-from run_batch.jobs.job.row_reader import read_rows
+from run_batch.jobs.job.row_reader import RowReader
 from run_batch.jobs.job.rows import MappedRows
 from run_batch.jobs.job.work import Work
 from run_batch.jobs.machine.cores import usable_cores
@@ -64,6 +63,7 @@ class Pipeline:
         self._assignment = ShardAssignment(work, job.share, job.store, claims)
         self._recovery = ShardRecovery(job, work, self._resumed.results)
         self._work = work
+        self._reader = RowReader(job.config, job.source, BATCH_ROWS)
         self._rows_read = self._rows_taken = 0
         self._input_done = False
 
@@ -102,23 +102,21 @@ class Pipeline:
 
     def _batches(self) -> Iterator[RowBatch | None]:
         """The rows to map: of this share, then of others; None while it is not known yet whether to help others."""
-        yield from self._rows_of(self._assignment.own())
-        while self._rows_taken < self._rows_read:
-            yield None
-        # A process that cannot read the images of its own rows would fail those of others, too.
-        if not self._place_failures.are_too_many:
-            yield from self._rows_of(self._assignment.stolen())
+        with contextlib.closing(self._reader):
+            yield from self._rows_of(self._assignment.own())
+            while self._rows_taken < self._rows_read:
+                yield None
+            # A process that cannot read the images of its own rows would fail those of others, too.
+            if not self._place_failures.are_too_many:
+                yield from self._rows_of(self._assignment.stolen())
 
     def _rows_of(self, shards: Iterator[int]) -> Iterator[RowBatch]:
         """The rows of shards, one shard after the other, without those that are finished already."""
-        config, source = self._job.config, self._job.source
-        columns = needed_columns(config, source.schema)
-        with_ids = config.input.id_column is None
         for shard in self._checked(shards):
             rows = self._work.rows(shard)
             done = self._recovery.rows(shard)
             left = [row for row in rows if row not in done] if done else rows
-            for batch in read_rows(source, left, columns, BATCH_ROWS, with_ids):
+            for batch in self._reader.read(left):
                 self._rows_read += batch.records.num_rows
                 yield batch
 

@@ -15,6 +15,7 @@ from run_batch.jobs.results.result_table import ShardTables
 from run_batch.jobs.results.shard_commits import Commit, CommittedShards
 from run_batch.jobs.results.shard_writer import ShardWriter
 from run_batch.jobs.runner.finished_rows import FinishedRows
+from run_batch.jobs.runner.work_planning import look_at
 from run_batch.jobs.watch.metrics import METRICS_FILE, Metrics
 from run_batch.jobs.watch.progress import PROGRESS_FILE, Progress
 
@@ -53,7 +54,11 @@ def open_output(
         journal.settle(commit.shard)
         claims.release(commit.shard)
 
-    shards = ShardWriter(work, ShardTables(job.config, job.source), store, metadata, on_commit)
+    def is_wanted(shard: int) -> bool:
+        return shard in work.left if work.is_retry else look_at(work, store, shard) is not None
+
+    tables = ShardTables(job.config, job.source, work, is_wanted)
+    shards = ShardWriter(work, tables, store, metadata, on_commit)
     retried = sum(map(len, map(work.rows, work.shards))) if work.is_retry else 0
     done, failed = committed.rows_done - retried, committed.rows_failed - retried
     file, truncated = store.own_folder / PROGRESS_FILE, committed.rows_truncated

@@ -28,7 +28,7 @@ class ShardAssignment:
 
     def __init__(self, work: Work, share: Share, store: ShardStore, claims: Claims) -> None:
         self._work, self._share, self._store, self._claims = work, share, store, claims
-        self._own = share.shards(work.plan.num_shards)
+        self._own = share.shards(work.plan)
         self.rows_assigned = self.rows_stolen = 0
 
     def own(self) -> Iterator[int]:

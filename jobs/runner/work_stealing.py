@@ -1,10 +1,15 @@
 """Work stealing: a share that is done takes over half of the shards that another, running share has not begun.
 
+Like any process, it reads forwards: it takes the second half of the longest run of them, from where a row group begins,
+if that is near. Where the two meet, whoever claims a shard first has it, and the one that helps looks for another run.
+
 A share that was never started keeps its shards: it may be meant for later.
 """
 
 import random
 import time
+from collections.abc import Sequence
+from itertools import pairwise
 
 from run_batch.io.coordination.claims import claimed
 from run_batch.io.outputs.shards import ShardStore
@@ -14,12 +19,14 @@ from run_batch.jobs.results.shard_commits import complete_shards
 
 # At most this many shares are asked whether they run: each question costs some file operations.
 _SHARES_TO_ASK = 16
+# By this part of their number, what is taken over may be more or less than half.
+_DISTANCE = 8
 # Shares that are started together begin within this time of each other.
 _START_SECONDS = 5.0
 
 
-def shards_to_steal(store: ShardStore, plan: Plan, share: Share) -> list[int]:
-    """Half of the shards that another share, which runs, has not begun, in the reverse of its own order; [] for none.
+def shards_to_steal(store: ShardStore, plan: Plan, share: Share) -> range:
+    """Half of consecutive shards that another share, which runs, has not begun; none where there is no such share.
 
     Args:
         share: the one that is done.
@@ -29,7 +36,7 @@ def shards_to_steal(store: ShardStore, plan: Plan, share: Share) -> list[int]:
         OSError: the output folder cannot be read.
     """
     begun = complete_shards(store, plan) | claimed(store.run_folder)
-    left = {other: [s for s in other.shards(plan.num_shards) if s not in begun] for other in _others(store, share)}
+    left = {other: [s for s in other.shards(plan) if s not in begun] for other in _others(store, share)}
     left = {other: shards for other, shards in left.items() if shards}
     asked = 0
     while left and asked < _SHARES_TO_ASK:
@@ -38,8 +45,20 @@ def shards_to_steal(store: ShardStore, plan: Plan, share: Share) -> list[int]:
         shards = left.pop(other)
         asked += 1
         if is_running(store.run_folder, other):
-            return shards[len(shards) // 2 :][::-1]
-    return []
+            return _second_half(plan, _longest_run(shards))
+    return range(0)
+
+
+def _longest_run(shards: Sequence[int]) -> range:
+    """The longest of the runs of consecutive ones among some shards, ascending."""
+    cuts = [i for i in range(1, len(shards)) if shards[i] != shards[i - 1] + 1]
+    runs = [range(shards[i], shards[j - 1] + 1) for i, j in pairwise([0, *cuts, len(shards)])]
+    return max(runs, key=len)
+
+
+def _second_half(plan: Plan, shards: range) -> range:
+    middle = shards.start + len(shards) // 2
+    return range(plan.nearest_begin(middle, len(shards) // _DISTANCE), shards.stop)
 
 
 def can_steal(store: ShardStore, plan: Plan, share: Share) -> bool:

@@ -19,6 +19,7 @@ from run_batch.jobs.check import check_job
 from run_batch.jobs.job.config import JobConfig
 from run_batch.jobs.job.errors import EXIT_COMPLETE, JobError, RunError
 from run_batch.jobs.job.prepare import PreparedJob
+from run_batch.jobs.job.shares import rows_in_vain
 from run_batch.jobs.results.shard_commits import CommittedShards
 from run_batch.jobs.slurm.array_script import array_script
 from run_batch.jobs.slurm.sbatch_options import SlurmTable
@@ -59,6 +60,12 @@ def submit_job(
         return EXIT_COMPLETE
     if tasks > left:
         print(f"{tasks} tasks for {left} shards: some will find nothing to do", file=sys.stderr)
+    in_vain = rows_in_vain(job.plan, tasks)
+    if in_vain:
+        print(
+            f"{tasks} tasks read {in_vain} rows in vain together, because some begin inside of row groups of the input",
+            file=sys.stderr,
+        )
     slurm = _with_job_options(slurm, job)
     script = array_script(slurm, tasks, command, hub_environment(job.config))
     if only_print:

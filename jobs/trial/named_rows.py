@@ -43,7 +43,7 @@ def _ids(job: PreparedJob) -> Iterator[tuple[int, pa.Array]]:
     """The ids of the job's rows as bytes, each array with the index of its first row."""
     column, num_rows = job.config.input.id_column, job.plan.num_rows
     if column is not None:
-        for batch in job.source.read(0, num_rows, [column], _BATCH_ROWS):
+        for batch in job.source.cursor([column], _BATCH_ROWS).read(0, num_rows):
             yield batch.start, id_bytes(batch.records.column(0), column)
         return
     for start in range(0, num_rows, _BATCH_ROWS):

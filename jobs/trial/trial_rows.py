@@ -10,10 +10,9 @@ import cv2
 import torch
 
 from run_batch.io.inputs.source import RowBatch
-from run_batch.jobs.job.columns import needed_columns
 from run_batch.jobs.job.errors import JobError
 from run_batch.jobs.job.prepare import PreparedJob
-from run_batch.jobs.job.row_reader import read_rows
+from run_batch.jobs.job.row_reader import RowReader
 from run_batch.jobs.job.rows import MappedRow, MappedRows
 from run_batch.jobs.mapping.mapping_faults import mapping_faults
 from run_batch.jobs.mapping.row_mapper import RowMapper
@@ -66,14 +65,9 @@ def map_rows(job: PreparedJob, rows: Sequence[int]) -> TrialRows:
             # A mapper keeps what it has mapped lately: only another one maps the same rows again.
             mappers = [RowMapper(config, job.source.schema, job.media_root, job.prompt_column) for _ in range(2)]
             found = TrialRows(mappers[0].tokenizer)
-            for batch in _read(job, rows):
+            for batch in RowReader(config, job.source, BATCH_ROWS).read(rows):
                 _map_batch(job, batch, mappers, found)
     return found
-
-
-def _read(job: PreparedJob, rows: Sequence[int]) -> Iterator[RowBatch]:
-    columns = needed_columns(job.config, job.source.schema)
-    return read_rows(job.source, rows, columns, BATCH_ROWS, with_ids=job.config.input.id_column is None)
 
 
 def _map_batch(job: PreparedJob, batch: RowBatch, mappers: Sequence[RowMapper], found: TrialRows) -> None:

@@ -14,8 +14,10 @@ from dataclasses import dataclass
 from run_batch.jobs.engine.vllm_engine import Engine
 from run_batch.jobs.job.config import JobConfig
 from run_batch.jobs.job.errors import EXIT_COMPLETE, EXIT_TOO_MANY_FAILURES, are_too_many
+from run_batch.jobs.job.plan import Plan
 from run_batch.jobs.job.prepare import PreparedJob
 from run_batch.jobs.job.rows import RowFailure, RowResult
+from run_batch.jobs.job.work import Work
 from run_batch.jobs.machine.cores import usable_cores
 from run_batch.jobs.machine.gpus import gpus_per_engine
 from run_batch.jobs.mapping.mapping_faults import mapping_faults
@@ -112,16 +114,8 @@ def _forecast(job: PreparedJob, rows: TrialRows, tried: Sequence[TriedRow], run:
 
 def _result_bytes(job: PreparedJob, results: Sequence[RowResult]) -> int:
     """What the rows take in a shard, with their carried columns, before compression."""
-    tables = ShardTables(job.config, job.source)
-    return sum(tables.build(range(part[0].row, part[-1].row + 1), part, None).nbytes for part in _consecutive(results))
-
-
-def _consecutive(results: Sequence[RowResult]) -> Iterator[list[RowResult]]:
-    part: list[RowResult] = []
-    for result in results:
-        if part and result.row != part[-1].row + 1:
-            yield part
-            part = []
-        part.append(result)
-    if part:
-        yield part
+    rows = [result.row for result in results]
+    tables = ShardTables(
+        job.config, job.source, Work(Plan(job.plan.num_rows, 1), rows), is_wanted=set(rows).__contains__
+    )
+    return sum(tables.build(result.row, [result])[0].nbytes for result in results)

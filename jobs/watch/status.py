@@ -200,7 +200,7 @@ def _shares(plan: Plan, processes: Mapping[Share, ShareProcess], rows_of: Mappin
 
 
 def _share(share: Share, plan: Plan, process: ShareProcess | None, rows_of: Mapping[int, int]) -> ShareStatus:
-    shards = share.shards(plan.num_shards)
+    shards = share.shards(plan)
     rows = plan.rows_in(shards)
     done = sum(rows_of.get(shard, 0) for shard in shards)
     state = "not started" if process is None else process.state if process.state != "ended" else "unfinished"

@@ -19,9 +19,9 @@ def test_more_than_two_gigabytes_of_images_are_read_and_written(tmp_path: Path, 
     del table
     source, store = ParquetSource(str(tmp_path / "rows.parquet")), ShardStore(tmp_path / "out")
     store.create()
-    batches = [batch.records for batch in source.read(0, 800, ["n", "image"], 1024)]
+    batches = [batch.records for batch in source.cursor(["n", "image"], 1024).read(0, 800)]
     store.commit(0, pa.Table.from_batches(batches), {})
     del batches
     written = ParquetSource(str(store.path(0)))
-    assert sum(batch.records.num_rows for batch in written.read(0, 800, ["image"], 1024)) == 800
+    assert sum(batch.records.num_rows for batch in written.cursor(["image"], 1024).read(0, 800)) == 800
     assert store.read(0, ["n"])["n"].to_pylist() == list(range(800))

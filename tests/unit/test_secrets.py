@@ -73,7 +73,8 @@ def test_rows_of_a_signed_url_are_called_by_the_name_of_the_file(tmp_path: Path)
         url = f"http://127.0.0.1:{port}/data/rows.parquet"
         source = ParquetSource(f"{url}?signature={SECRET}/x")
         assert source.row_names(0, 3) == ["rows.parquet:0", "rows.parquet:1", "rows.parquet:2"]
-        assert [row for batch in source.read(0, 3, ["a"], 2) for row in batch.records["a"].to_pylist()] == [1, 2, 3]
+        batches = source.cursor(["a"], 2).read(0, 3)
+        assert [row for batch in batches for row in batch.records["a"].to_pylist()] == [1, 2, 3]
         with pytest.raises(InputError) as caught:
             ParquetSource(f"{url}?signature=wr0ng")
         assert "wr0ng" not in str(caught.value)

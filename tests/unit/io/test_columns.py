@@ -26,7 +26,7 @@ def source(folder: Path, *files: Mapping[str, Any] | pa.Table) -> ParquetSource:
 
 def read(found: ParquetSource, *columns: str) -> pa.Table:
     """All rows; fails if two batches have different columns or types."""
-    batches = [batch.records for batch in found.read(0, found.num_rows, columns, 2)]
+    batches = [batch.records for batch in found.cursor(columns, 2).read(0, found.num_rows)]
     assert all(batch.schema.equals(batches[0].schema) for batch in batches)
     assert batches[0].schema.equals(pa.schema([found.schema.field(name) for name in columns]))
     return pa.Table.from_batches(batches)
@@ -148,7 +148,7 @@ def test_files_that_are_known_already_give_the_types_of_the_whole_input(tmp_path
     first = source(tmp_path, {"a": pa.nulls(1)}, {"a": pa.array([1], pa.int8())}, {"a": [2]})
     again = ParquetSource(str(tmp_path), first.index)
     for row in range(3):
-        (batch,) = again.read(row, row + 1, ["a"], 8)
+        (batch,) = again.cursor(["a"], 8).read(row, row + 1)
         assert batch.records.schema == pa.schema([("a", pa.int64())])
 
 
@@ -157,4 +157,4 @@ def test_a_recorded_file_without_a_column_is_an_error_of_the_input_and_no_missin
     lying = ParquetSource(str(tmp_path), found.index.replace(b'"unusable":{}', b'"unusable":{"b":"is not here"}'))
     lying.schema = pa.schema([("a", pa.int64()), ("b", pa.int64())])
     with pytest.raises(InputError, match=r"0\.parquet has 0 columns b; expected one"):
-        list(lying.read(0, 2, ["b"], 8))
+        list(lying.cursor(["b"], 8).read(0, 2))

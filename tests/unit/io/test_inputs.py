@@ -27,7 +27,7 @@ def write(path: Path, start: int, stop: int, row_group: int = 7) -> None:
 def numbers(source: Source, start: int, stop: int, batch_rows: int = 4) -> list[int]:
     found: list[int] = []
     position = start
-    for batch in source.read(start, stop, ["n"], batch_rows):
+    for batch in source.cursor(["n"], batch_rows).read(start, stop):
         assert batch.start == position and 0 < batch.records.num_rows <= batch_rows
         assert batch.records.schema.names == ["n"]
         position += batch.records.num_rows
@@ -239,10 +239,10 @@ def test_files_that_are_known_already_are_looked_at_when_they_are_read(
     assert opened == []
 
     os.utime(tmp_path / "a.parquet", (1, 1))  # the same data, copied anew
-    assert [batch.records["n"].to_pylist() for batch in again.read(0, 3, ["n"], 8)] == [[1, 2, 3]]
+    assert [batch.records["n"].to_pylist() for batch in again.cursor(["n"], 8).read(0, 3)] == [[1, 2, 3]]
     pq.write_table(pa.table({"n": [4, 5, 6]}), tmp_path / "b.parquet")
     with pytest.raises(DamagedInputError, match=r"b\.parquet has changed since the job started"):
-        list(again.read(3, 6, ["n"], 8))
+        list(again.cursor(["n"], 8).read(3, 6))
     pq.write_table(pa.table({"n": [7]}), tmp_path / "c.parquet")
     assert ParquetSource(str(tmp_path), before.index).num_rows == 7, "the index is of other files"
     assert ParquetSource(str(tmp_path), b"{damaged").num_rows == 7

@@ -23,11 +23,11 @@ def large_images(count: int, nbytes: int) -> pa.Table:
 
 def test_a_batch_of_large_images_is_limited_in_bytes(tmp_path: Path) -> None:
     pq.write_table(large_images(40, 4 * MEGABYTE), tmp_path / "rows.parquet", use_dictionary=False)
-    batches = list(ParquetSource(str(tmp_path / "rows.parquet")).read(3, 40, ["n", "image"], 1024))
+    batches = list(ParquetSource(str(tmp_path / "rows.parquet")).cursor(["n", "image"], 1024).read(3, 40))
     assert [n for batch in batches for n in batch.records["n"].to_pylist()] == list(range(3, 40))
     assert all(batch.records["n"][0].as_py() == batch.start for batch in batches)
     assert max(batch.records.nbytes for batch in batches) < 80 * MEGABYTE
-    (one,) = ParquetSource(str(tmp_path / "rows.parquet")).read(0, 40, ["n"], 1024)
+    (one,) = ParquetSource(str(tmp_path / "rows.parquet")).cursor(["n"], 1024).read(0, 40)
     assert one.records.num_rows == 40, "small columns are read in as many rows as are asked for"
 
 

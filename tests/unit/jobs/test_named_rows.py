@@ -57,9 +57,13 @@ class Spy:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._source, name)
 
-    def read(self, start: int, stop: int, columns: Sequence[str], batch_rows: int) -> Iterator[RowBatch]:
-        for batch in self._source.read(start, stop, columns, 5):
-            self.reads.append((list(columns), batch.start))
+    def cursor(self, columns: Sequence[str], batch_rows: int) -> Any:
+        self._columns, self._cursor = list(columns), self._source.cursor(columns, 5)
+        return self
+
+    def read(self, start: int, stop: int) -> Iterator[RowBatch]:
+        for batch in self._cursor.read(start, stop):
+            self.reads.append((self._columns, batch.start))
             yield batch
 
 

@@ -31,7 +31,7 @@ class Process:
         self.lease = Lease(self.store.own_folder, share.label)
         self.lease.take()
         self.claims = Claims(self.store.run_folder, self.lease)
-        self.committed = CommittedShards(self.store, PLAN, share.shards(PLAN.num_shards))
+        self.committed = CommittedShards(self.store, PLAN, share.shards(PLAN))
 
     def next_work(self) -> Work | None:
         return next_work(self.committed, self.share, self.store, self.claims)
@@ -74,7 +74,7 @@ def test_a_share_does_its_own_shards_and_then_half_of_what_another_has_not_begun
         given.append(shard)
         first.commit(shard)
     assert given[:4] == [0, 1, 2, 3] and 4 not in given
-    assert given[4:6] == [7, 6], "it takes from the far end of what the other one comes to last"
+    assert given[4:6] == [6, 7], "it takes what the other one comes to last, and reads it forwards"
     assert (assignment.rows_assigned, assignment.rows_stolen) == (10 * len(given), 10 * len(given[4:]))
 
 
