@@ -10,6 +10,7 @@ from run_batch.jobs.job.errors import storage_errors
 from run_batch.jobs.job.plan import Plan
 from run_batch.jobs.job.prepare import PreparedJob
 from run_batch.jobs.results.shard_check import find_damaged
+from run_batch.jobs.results.shard_commits import complete_shards
 
 # Up to this many shards are named.
 _NAMED = 5
@@ -34,11 +35,12 @@ def tell_missing(store: ShardStore, plan: Plan) -> None:
     """Where shards of a complete job are missing: name them, and remove `_SUCCESS`.
 
     Raises:
+        ShardError: a shard cannot be read.
         RunError: the folder cannot be written to.
     """
     if not store.is_complete():
         return
-    missing = sorted(set(range(plan.num_shards)).difference(store.committed()))
+    missing = sorted(set(range(plan.num_shards)) - complete_shards(store, plan))
     if missing:
         names = ", ".join(store.path(shard).name for shard in missing[:_NAMED])
         more = f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else ""

@@ -23,6 +23,7 @@ from typing import Any
 import disks
 import power
 import pyarrow as pa
+import sudden_death
 
 from run_batch.io.coordination import lease as lease
 from run_batch.io.inputs.source import RowBatch
@@ -232,6 +233,7 @@ class Setting:
         file_bytes: the largest file that the process may write.
         lost_images: see PromptSpec.
         load_seconds: how long the engine loads.
+        dies_before_change: kill the process before this change of its output folder, counted from 1.
     """
 
     retry_failed: bool = False
@@ -244,6 +246,7 @@ class Setting:
     file_bytes: int | None = None
     lost_images: Path | None = None
     load_seconds: float = 0.0
+    dies_before_change: int | None = None
 
 
 def run_command(config_path: Path, log: Path, output: Path, speed: Speed, setting: Setting) -> None:
@@ -257,6 +260,8 @@ def run_command(config_path: Path, log: Path, output: Path, speed: Speed, settin
         disks.limit(config_path.parent / "out", setting.quota)
     if setting.file_bytes is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (setting.file_bytes, setting.file_bytes))
+    if setting.dies_before_change is not None:
+        sudden_death.die_before_change(config_path.parent / "out", setting.dies_before_change)
     descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)

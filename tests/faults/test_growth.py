@@ -4,10 +4,13 @@ results equal those of one run over everything.
 
 import json
 import os
+import random
 import shutil
 import signal
+import time
 from collections import Counter
 from dataclasses import replace
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pyarrow as pa
@@ -185,6 +188,60 @@ def test_shares_that_grow_a_job_at_the_same_moment_agree(tmp_path: Path) -> None
     assert job.said().count("the job grows from 100 to 301 rows") == 1
     assert not (job.store / ".run_batch" / "plan-3.json").exists()
     check_results(job, 301)
+
+
+def test_a_run_that_is_killed_at_any_step_of_growing_leaves_what_the_next_one_goes_on_from(tmp_path: Path) -> None:
+    base = make(tmp_path / "base", [50])
+    assert base.run()[0] == 0
+    died_with_plan = 0
+    for step in range(1, 40):
+        shutil.copytree(tmp_path / "base", tmp_path / str(step))
+        job = replace(base, config=tmp_path / str(step) / "job.toml")
+        add(job, 70)
+        process = replace(job, setting=Setting(dies_before_change=step)).start()
+        process.join(60)
+        assert process.exitcode == -signal.SIGKILL, job.said()
+        has_plan = (job.store / ".run_batch" / "plan-2.json").exists()
+        status = read_status(load_config(job.config), verify=True)
+        assert (status.rows, status.done, status.damaged) == (70 if has_plan else 50, 50, {})
+        assert not (has_plan and job.is_complete())
+        if step == 5 and not has_plan:  # whoever goes on with the job of before finds it complete
+            added = job.config.parent / "in" / "000070.parquet"
+            added.rename(job.config.parent / "later")
+            assert job.run()[0] == 0 and job.is_complete()
+            check_results(job, 50)
+            (job.config.parent / "later").rename(added)
+        assert job.run()[0] == 0, job.said()
+        check_results(job, 70)
+        died_with_plan += has_plan
+        if died_with_plan == 3:
+            break
+    assert died_with_plan == 3 and step > 8
+
+
+@pytest.mark.parametrize(("kills", "files"), [(4, 3), pytest.param(100, 40, marks=pytest.mark.long)])
+def test_shares_that_are_killed_at_random_while_a_job_grows_lose_and_double_nothing(
+    tmp_path: Path, kills: int, files: int
+) -> None:
+    dice = random.Random(kills)
+    job = make(tmp_path, [100], Speed(step_seconds=0.02))
+    rows, running = 100, dict[int, BaseProcess]()
+    for killed in range(kills):
+        if killed % max(kills // files, 1) == 0:
+            rows += dice.randrange(1, 3 * PER_SHARD)
+            add(job, rows)
+        for index in range(3):
+            if index not in running or running[index].exitcode is not None:
+                running[index] = job.share(index, 3).start()
+        time.sleep(dice.uniform(0.1, 0.6))
+        kill_group(running[dice.randrange(3)])
+    for process in running.values():
+        process.join(120)
+    run_shares(replace(job, speed=FAST), 2)
+    repeated = Counter(job.generated())
+    assert sum(repeated.values()) - len(repeated) <= 16 * kills
+    job.log.write_text("".join(f"{row}\n" for row in repeated))
+    check_results(job, rows)
 
 
 def test_failed_rows_of_a_job_that_has_grown_are_retried_once_it_is_complete(tmp_path: Path) -> None:
