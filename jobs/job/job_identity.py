@@ -13,6 +13,7 @@ from typing import Any
 from run_batch.io.inputs.source import Source
 from run_batch.io.secrets import hide_secrets
 from run_batch.jobs.job.chat_settings import chat_content
+from run_batch.jobs.job.columns import value_types
 from run_batch.jobs.job.config import JobConfig, result_keys
 from run_batch.jobs.job.content import model_content, plugins_source
 from run_batch.jobs.job.prompt_column import PromptColumn
@@ -40,10 +41,7 @@ def job_identity(config: JobConfig, source: Source, prompt_column: PromptColumn 
     for name in _FOLDERS:
         if isinstance(identity.get(name), str) and os.path.isdir(identity[name]):
             identity[f"{name} (its files)"] = model_content(identity.pop(name), None)
-    # All shards have the same columns, and files that come later may bring other types.
-    types = {name: str(source.schema.field(name).type) for name in config.output.columns}
-    identity |= {f"output.columns (type of {name})": found for name, found in types.items()}
-    return as_recorded(identity)
+    return as_recorded({**identity, **value_types(config, source.schema)})
 
 
 def as_recorded(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -50,7 +50,10 @@ def test_no_message_shows_the_secrets_of_a_url() -> None:
         build_engine_args(ModelSettings("org/name", engine={"hf_token": [SECRET]}))
 
 
-def test_a_job_is_the_same_with_other_credentials_and_keeps_none() -> None:
+def test_a_job_is_the_same_with_other_credentials_and_keeps_none(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"prompt": ["a"], "image": [b"b"]}), tmp_path / "a.parquet")
+    source = ParquetSource(str(tmp_path / "a.parquet"))
+
     def recorded(path: str, token: str) -> dict[str, object]:
         tables = {
             "input": {"path": path},
@@ -59,7 +62,7 @@ def test_a_job_is_the_same_with_other_credentials_and_keeps_none() -> None:
             "engine": {"hf_token": token},
         }
         config = parse_config(tables, Path("/nowhere"))
-        return {**as_recorded(named_content(config)), **job_identity(config, None)}  # type: ignore[arg-type]
+        return {**as_recorded(named_content(config)), **job_identity(config, source)}
 
     first = recorded(f"s3://KEY:{SECRET}@bucket/a.parquet", SECRET)
     assert first == recorded("s3://KEY:other@bucket/a.parquet", "other")

@@ -192,6 +192,34 @@ def test_files_that_bring_another_type_for_a_carried_column_are_refused(folder: 
         prepare(configured(folder, output={"columns": ["score"]}))
 
 
+@pytest.mark.parametrize(
+    ("before", "now", "said"),
+    [
+        (pa.int32(), pa.float64(), "'integer' -> 'double'"),  # 1 would be 1.0 in old rows, too
+        (pa.float32(), pa.float64(), "'float' -> 'double'"),
+        (pa.int8(), pa.int64(), ""),
+        (pa.string(), pa.large_string(), ""),
+        (pa.dictionary(pa.int8(), pa.string()), pa.string(), ""),
+        (pa.struct([("a", pa.int8())]), pa.struct([("a", pa.int64()), ("b", pa.string())]), ""),
+        (pa.struct([("a", pa.int8())]), pa.struct([("a", pa.float32())]), "'integer' -> 'float'"),
+    ],
+    ids=str,
+)
+def test_files_that_change_how_old_rows_read_are_refused_and_others_are_not(
+    folder: Path, before: pa.DataType, now: pa.DataType, said: str
+) -> None:
+    for name in ("b", "d"):
+        write(folder / "in" / f"{name}.parquet", score=pa.nulls(10, before))
+    field = "score.a" if pa.types.is_struct(before) else "score"
+    begun(folder, prompt={"template": f"{{prompt}} {{{field}}}"})
+    write(folder / "in" / "e.parquet", score=pa.nulls(10, now))
+    try:
+        prepare(configured(folder, prompt={"template": f"{{prompt}} {{{field}}}"}))
+        assert not said
+    except JobError as error:
+        assert said and f"input.path (type of {field}): {said}" in str(error)
+
+
 def test_the_ids_of_new_rows_are_checked_with_the_old_ones(folder: Path) -> None:
     begun(folder)
     shutil.copy(folder / "in" / "b.parquet", folder / "in" / "e.parquet")

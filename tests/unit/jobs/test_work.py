@@ -6,12 +6,13 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from job_configs import job
 
-from run_batch.io.inputs.parquet import ParquetSource
 from run_batch.io.outputs.journal import JournalWriter
 from run_batch.io.outputs.shards import ShardStore
+from run_batch.jobs.job.open_input import open_source
 from run_batch.jobs.job.plan import Plan
-from run_batch.jobs.job.row_reader import read_rows
+from run_batch.jobs.job.row_reader import RowReader
 from run_batch.jobs.job.rows import Generation, RowFailure
 from run_batch.jobs.job.work import Left, Work
 from run_batch.jobs.results.journal_files import segment_name
@@ -26,7 +27,8 @@ PLAN = Plan(30, 10)
 )
 def test_exactly_the_rows_that_are_asked_for_are_read(tmp_path: Path, wanted: list[int]) -> None:
     pq.write_table(pa.table({"n": list(range(1000))}), tmp_path / "a.parquet", row_group_size=64)
-    batches = list(read_rows(ParquetSource(str(tmp_path / "a.parquet")), wanted, ["n"], 16, with_ids=True))
+    config = job(tmp_path, input={"path": "a.parquet", "image_column": ""}, prompt={"template": "{n}"})
+    batches = list(RowReader(config, open_source(config), 16).read(wanted))
     found = [n for batch in batches for n in batch.records["n"].to_pylist()]
     assert found == wanted
     assert all(batch.records["n"][0].as_py() == batch.start for batch in batches)
