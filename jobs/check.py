@@ -60,9 +60,9 @@ def check_job(job: PreparedJob) -> tuple[str, int]:
 
 def _describe_growth(job: PreparedJob) -> list[str]:
     """How many rows a job gets that the output folder does not know of."""
-    if not job.grows:
-        return []
     added = job.plan.num_rows - job.recorded_rows
+    if not job.is_replanned or added < 0:
+        return []
     return [f"the folder holds {job.recorded_rows:,} rows of this job, done or planned; {added:,} will be added"]
 
 

@@ -28,6 +28,18 @@ def why_not(before: Sequence[InputPart], now: Sequence[InputPart], limit: int | 
     return None
 
 
+def common_rows(before: Sequence[InputPart], now: Sequence[InputPart]) -> int:
+    """How many rows two inputs begin with that are the same in both."""
+    rows = 0
+    for old, new in zip(before, now, strict=False):
+        if old[:3] != new[:3]:
+            break
+        rows += min(old.rows, new.rows)
+        if old.rows != new.rows:
+            break
+    return rows
+
+
 def _difference(old: InputPart, rest: Sequence[InputPart], last: InputPart, is_last: bool) -> str | None:
     """What keeps the first rows of the rest of an input from being those of a part, or from beginning with those."""
     new = rest[0]

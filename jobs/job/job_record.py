@@ -16,7 +16,7 @@ from run_batch.io.files import create_file, replace_file, sync_folder
 from run_batch.io.outputs.journal import SUFFIX
 from run_batch.io.outputs.shards import ShardError, ShardStore
 from run_batch.jobs.job.errors import JobError
-from run_batch.jobs.job.growth import why_not
+from run_batch.jobs.job.growth import common_rows, why_not
 from run_batch.jobs.job.job_identity import changes
 from run_batch.jobs.job.media_sample import other_media
 from run_batch.jobs.job.plan import Plan, dump_begins
@@ -135,7 +135,7 @@ def _check_same_job(store: ShardStore, recorded: JobRecord, job: JobRecord) -> N
         )
     begun = f"{store.folder} holds {recorded.plan.num_rows} rows of this job, done or planned, and cannot go on with"
     problem = why_not(recorded.parts, job.parts, job.named.get("input.limit"))
-    if problem is not None:
+    if problem is not None and not _is_growth_unused(store, recorded, job):
         named = "".join(f" ({change})" for change in changes(recorded.named, job.named) if change.startswith("input."))
         raise JobError(f"{begun} this input{named}: {problem}, or choose another output.path")
     others = other_media(recorded.media, job.media)
@@ -148,15 +148,34 @@ def _check_same_job(store: ShardStore, recorded: JobRecord, job: JobRecord) -> N
 
 
 def _is_abandoned(store: ShardStore) -> bool:
-    if store.committed() or any(store.journal_folder.glob(f"*{SUFFIX}")):
+    return not store.committed() and not _is_at_work(store)
+
+
+def _is_at_work(store: ShardStore) -> bool:
+    """Whether a process runs, or has left rows that are in no shard yet."""
+    if any(store.journal_folder.glob(f"*{SUFFIX}")):
+        return True
+    return any(is_running(store.run_folder, share) for share in begun_shares(store.run_folder))
+
+
+def _is_growth_unused(store: ShardStore, recorded: JobRecord, job: JobRecord) -> bool:
+    """Whether a job has got rows that it does not have any more, and none of them has been finished: as where a file
+    was added by mistake, and the run that planned with it was stopped.
+    """
+    if recorded.number == 1 or _is_at_work(store):
         return False
-    return not any(is_running(store.run_folder, share) for share in begun_shares(store.run_folder))
+    stop = common_rows(recorded.parts, job.parts)
+    last = max(store.committed(), default=None)
+    try:
+        return last is None or recorded.plan.rows(last).start + store.num_rows(last) <= stop
+    except ShardError:
+        return False
 
 
 def _recorded_plan(store: ShardStore, job: JobRecord) -> Plan | None:
     """The plan of a job that is recorded as it is now; None where there is something to write down."""
     recorded = find_record(store, job)
-    if recorded is None or recorded.plan.num_rows < job.plan.num_rows:
+    if recorded is None or recorded.parts != job.parts:
         return None
     return recorded.plan if job.versions[-1] in recorded.versions else None
 
@@ -169,8 +188,8 @@ def _record(store: ShardStore, job: JobRecord, index: bytes) -> None:
         return
     if job.versions[-1] not in recorded.versions:
         _record_versions(store, recorded, job)
-    if recorded.plan.num_rows < job.plan.num_rows:
-        _grow(store, recorded, job, index)
+    if recorded.parts != job.parts:
+        _plan_anew(store, recorded, job, index)
 
 
 def _begin(store: ShardStore, job: JobRecord, index: bytes) -> None:
@@ -187,8 +206,11 @@ def _begin(store: ShardStore, job: JobRecord, index: bytes) -> None:
     sync_folder(store.run_folder)
 
 
-def _grow(store: ShardStore, recorded: JobRecord, job: JobRecord, index: bytes) -> None:
-    """Give a job more rows. It is complete no longer: nobody completes it meanwhile by the plan that it has had."""
+def _plan_anew(store: ShardStore, recorded: JobRecord, job: JobRecord, index: bytes) -> None:
+    """Give a job more rows, or take back what it was given by mistake.
+
+    It is complete no longer: nobody completes it meanwhile by the plan that it has had.
+    """
     lease = Lease(store.run_folder, COMPLETE_LEASE)
     wait_for(lease)
     try:
@@ -200,7 +222,8 @@ def _grow(store: ShardStore, recorded: JobRecord, job: JobRecord, index: bytes) 
         _write_plan(store, replace(job, plan=plan), number, index)
     finally:
         lease.release()
-    print(f"{store.folder}: the job grows from {recorded.plan.num_rows} to {plan.num_rows} rows", file=sys.stderr)
+    what = "grows" if plan.num_rows > recorded.plan.num_rows else "goes back"
+    print(f"{store.folder}: the job {what} from {recorded.plan.num_rows} to {plan.num_rows} rows", file=sys.stderr)
 
 
 def _is_full(store: ShardStore, plan: Plan, shard: int) -> bool:

@@ -48,9 +48,9 @@ class Plan:
         )
 
     def following(self, earlier: "Plan") -> "Plan":
-        """This plan, of a job that has had an earlier, shorter one."""
+        """This plan, of a job that has had an earlier one."""
         last = {earlier.num_shards - 1} if earlier.num_rows % earlier.rows_per_shard else set[int]()
-        return replace(self, cut=tuple(sorted({*earlier.cut, *last})))
+        return replace(self, cut=tuple(shard for shard in sorted({*earlier.cut, *last}) if shard < self.num_shards))
 
     def nearest_begin(self, shard: int, distance: int) -> int:
         """The shard nearest to another one at which reading can begin, or that one, if none is within `distance`."""

@@ -30,6 +30,7 @@ class PreparedJob:
     Attributes:
         record: what its output folder is to record of it.
         recorded_rows: rows of this job that its output folder has recorded already; 0 for a job that is new there.
+        is_replanned: whether it has others than those now.
     """
 
     config: JobConfig
@@ -39,6 +40,7 @@ class PreparedJob:
     share: Share = WHOLE_JOB
     prompt_column: PromptColumn = PromptColumn.TEXTS
     recorded_rows: int = 0
+    is_replanned: bool = False
 
     @property
     def plan(self) -> Plan:
@@ -55,11 +57,6 @@ class PreparedJob:
         """The folder that image paths are inside of; None where paths are not allowed."""
         return _media_root(self.config, self.source)
 
-    @property
-    def grows(self) -> bool:
-        """Whether it has more rows than its output folder has recorded of it."""
-        return 0 < self.recorded_rows < self.plan.num_rows
-
     def write_record(self) -> "PreparedJob":
         """Record the job in its output folder, as far as it is not; the job with the plan that is recorded.
 
@@ -72,10 +69,11 @@ class PreparedJob:
             plan = record_job(self.store, self.record, index)
         except JobError:
             # Another process may have given the job more rows since: this one does what it has begun with.
-            if self.recorded_rows == self.plan.num_rows and is_planned(self.store, self.record):
+            if self.recorded_rows and not self.is_replanned and is_planned(self.store, self.record):
                 return self
             raise
-        return replace(self, record=replace(self.record, plan=plan), recorded_rows=plan.num_rows)
+        record = replace(self.record, plan=plan)
+        return replace(self, record=record, recorded_rows=plan.num_rows, is_replanned=False)
 
 
 def prepare(config: JobConfig, share: Share = WHOLE_JOB, *, writes: bool = True) -> PreparedJob:
@@ -127,13 +125,14 @@ def _fit_into_folder(job: PreparedJob) -> PreparedJob:
         recorded = find_record(store, job.record)
     if not store.is_writable():
         raise JobError(f"output.path {config.output.path}: {store.folder} cannot be written to")
-    grows = recorded is not None and recorded.plan.num_rows < job.plan.num_rows
-    if recorded is None or grows:
+    has_new_rows = recorded is None or recorded.parts != job.record.parts
+    if has_new_rows:
         check_ids(config, job.source, job.plan)
     if recorded is None:
         return job
-    plan = job.plan.following(recorded.plan) if grows else recorded.plan
-    return replace(job, record=replace(job.record, plan=plan), recorded_rows=recorded.plan.num_rows)
+    plan = job.plan.following(recorded.plan) if has_new_rows else recorded.plan
+    record = replace(job.record, plan=plan)
+    return replace(job, record=record, recorded_rows=recorded.plan.num_rows, is_replanned=has_new_rows)
 
 
 def _media_root(config: JobConfig, source: Source) -> Path | None:

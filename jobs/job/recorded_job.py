@@ -44,7 +44,7 @@ class JobRecord:
 
     identity: Mapping[str, Any]
     plan: Plan
-    parts: Sequence[InputPart] = ()
+    parts: tuple[InputPart, ...] = ()
     named: Mapping[str, Any] = field(default_factory=dict)
     media: Mapping[str, str] = field(default_factory=dict)
     versions: Sequence[Mapping[str, str]] = ()

@@ -56,7 +56,7 @@ def run_job(
         RunError: the run failed; the same command resumes it.
     """
     try:
-        if job.grows and not retry_failed:
+        if job.is_replanned and not retry_failed:
             # Before anything is looked at: the folder is complete no longer.
             with _writing(job):
                 job = job.write_record()

@@ -244,6 +244,22 @@ def test_shares_that_are_killed_at_random_while_a_job_grows_lose_and_double_noth
     check_results(job, rows)
 
 
+def test_a_file_that_was_added_by_mistake_is_taken_back_before_its_first_row(tmp_path: Path) -> None:
+    job = make(tmp_path, [50])
+    assert job.run()[0] == 0
+    add(job, 70)
+    process = replace(job, setting=Setting(load_seconds=60)).start()
+    deadline = time.monotonic() + 30
+    while not (job.store / ".run_batch" / "plan-2.json").exists():
+        assert time.monotonic() < deadline, job.said()
+        time.sleep(0.01)
+    kill_group(process)
+    (tmp_path / "in" / "000070.parquet").unlink()
+    code, said = job.run()
+    assert code == 0 and "the job goes back from 70 to 50 rows" in said
+    check_results(job, 50)
+
+
 def test_failed_rows_of_a_job_that_has_grown_are_retried_once_it_is_complete(tmp_path: Path) -> None:
     job = make(tmp_path, [100])
     assert job.run()[0] == 0

@@ -17,6 +17,7 @@ from run_batch.jobs.job.config import JobConfig, parse_config
 from run_batch.jobs.job.errors import JobError
 from run_batch.jobs.job.plan import Plan
 from run_batch.jobs.job.prepare import PreparedJob, prepare
+from run_batch.jobs.runner.share_lease import share_lease
 
 
 @pytest.fixture
@@ -85,7 +86,7 @@ def test_an_input_that_begins_with_the_same_rows_is_gone_on_with(
     before = begun(folder, input={"limit": limit} if limit else {})
     change(folder / "in")
     job = prepare(configured(folder))
-    assert (job.plan.num_rows, job.grows, job.recorded_rows) == (
+    assert (job.plan.num_rows, job.is_replanned, job.recorded_rows) == (
         rows,
         rows > before.plan.num_rows,
         before.plan.num_rows,
@@ -157,7 +158,7 @@ def test_a_part_of_a_split_may_become_the_whole_of_it(folder: Path) -> None:
     for name in ("train", "test"):
         write(folder / "splits" / f"{name}.parquet")
     begun(folder, input={"path": "splits", "split": "train[:40%]"})
-    assert prepare(configured(folder, input={"path": "splits", "split": "train"})).grows
+    assert prepare(configured(folder, input={"path": "splits", "split": "train"})).is_replanned
     assert prepare(configured(folder, input={"path": "splits", "split": "train+test"})).plan.num_rows == 20
     for split, said in (
         ("train[2:]", r"of train\.parquet, rows 2 to 9 are asked for now, and were rows 0 to 3\. Ask for those again"),
@@ -244,6 +245,31 @@ def test_of_two_larger_inputs_the_second_one_has_to_go_on_from_the_first(folder:
     assert first.write_record().plan.num_rows == 30
     names = sorted(path.name for path in first.store.run_folder.glob("plan-*.json"))
     assert names == ["plan-1.json", "plan-2.json", "plan-3.json"]
+
+
+def test_rows_that_were_added_by_mistake_are_taken_back_as_long_as_none_of_them_is_finished(folder: Path) -> None:
+    job = begun(folder, input={"limit": 10})
+    for path in job.store.journal_folder.iterdir():
+        path.unlink()
+    for shard in range(3):
+        job.store.commit(shard, pa.table({"n": range(len(job.plan.rows(shard)))}), {})
+    write(folder / "in" / "e.parquet")
+    grown = prepare(configured(folder)).write_record()
+    (folder / "in" / "e.parquet").unlink()
+    with share_lease(grown.store, grown.share), pytest.raises(JobError, match=r"e\.parquet is not among its files"):
+        prepare(configured(folder))
+    (grown.store.journal_folder / f"2-2.all.x-00000{SUFFIX}").touch()
+    with pytest.raises(JobError, match=r"e\.parquet is not among its files"):
+        prepare(configured(folder))
+    (grown.store.journal_folder / f"2-2.all.x-00000{SUFFIX}").unlink()
+
+    for limit, rows in ((None, 20), (10, 10)):
+        again = prepare(configured(folder, input={"limit": limit} if limit else {}))
+        assert again.is_replanned and again.write_record().plan.num_rows == rows
+    again.store.commit(2, pa.table({"n": range(3)}), {})
+    prepare(configured(folder, input={"limit": 11})).write_record()
+    with pytest.raises(JobError, match=r"input\.limit is 10, and the job has 11 rows already"):
+        prepare(configured(folder, input={"limit": 10}))
 
 
 def test_a_plan_that_was_torn_while_it_was_written_counts_for_nothing(folder: Path) -> None:
