@@ -12,8 +12,9 @@ from run_batch.jobs.job.columns import check_columns
 from run_batch.jobs.job.config import JobConfig, named_content
 from run_batch.jobs.job.content import versions
 from run_batch.jobs.job.errors import JobError, RunError, storage_errors
+from run_batch.jobs.job.find_record import find_record, is_planned
 from run_batch.jobs.job.job_identity import as_recorded, job_identity
-from run_batch.jobs.job.job_record import find_record, is_planned, record_job
+from run_batch.jobs.job.job_record import record_job
 from run_batch.jobs.job.media_sample import columns_with_paths, sample_media
 from run_batch.jobs.job.open_input import open_source
 from run_batch.jobs.job.plan import Plan, make_plan

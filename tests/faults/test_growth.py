@@ -104,8 +104,10 @@ def test_a_run_of_the_first_rows_grows_to_all(tmp_path: Path, shares: int) -> No
         limited(job, limit)
         run_shares(job, shares)
         check_results(job, rows)
-    plans = sorted(path.name for path in (job.store / ".run_batch").glob("plan-*.json"))
-    assert plans == ["plan-1.json", "plan-2.json", "plan-3.json"]
+    plans = [json.loads(path.read_text()) for path in sorted((job.store / ".run_batch").glob("plan-*.json"))]
+    assert [plan["rows"] for plan in plans] == [100, 130, 400]
+    # A shard that is full by now needs no look any more.
+    assert [plan["cut"] for plan in plans] == [[], [2], [3]]
 
 
 def test_what_an_interrupted_run_has_finished_is_kept_when_the_job_grows(tmp_path: Path) -> None:

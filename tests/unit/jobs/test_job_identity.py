@@ -14,8 +14,9 @@ from job_configs import job, make_inputs
 from run_batch.io.outputs.shards import ShardStore
 from run_batch.jobs.job.config import JobConfig
 from run_batch.jobs.job.errors import JobError
+from run_batch.jobs.job.find_record import find_record
 from run_batch.jobs.job.job_identity import job_identity
-from run_batch.jobs.job.job_record import find_record, record_job
+from run_batch.jobs.job.job_record import record_job
 from run_batch.jobs.job.open_input import open_source
 from run_batch.jobs.job.prepare import describe_job
 from run_batch.jobs.job.recorded_job import JobRecord, read_recorded_job

@@ -19,7 +19,7 @@ from run_batch.io.outputs.journal import JournalWriter
 from run_batch.io.outputs.shards import ShardStore
 from run_batch.jobs.job.config import parse_config
 from run_batch.jobs.job.errors import JobError, RunError
-from run_batch.jobs.job.job_record import find_record
+from run_batch.jobs.job.find_record import find_record
 from run_batch.jobs.job.prepare import PreparedJob, prepare
 from run_batch.jobs.job.rows import Generation, RowFailure, RowResult
 from run_batch.jobs.job.shares import Share
