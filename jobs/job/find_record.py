@@ -62,7 +62,7 @@ def _check_same_job(store: ShardStore, recorded: JobRecord, job: JobRecord) -> N
     problem = why_not(recorded.parts, job.parts, job.named.get("input.limit"))
     if problem is not None and not _is_growth_unused(store, recorded, job):
         named = "".join(f" ({change})" for change in changes(recorded.named, job.named) if change.startswith("input."))
-        raise JobError(f"{begun} this input{named}: {problem}, or choose another output.path")
+        raise JobError(f"{begun} what input.path holds now{named}: {problem}, or choose another output.path")
     others = other_media(recorded.media, job.media)
     if others:
         raise JobError(

@@ -5,7 +5,6 @@ plan is written before the job that it is the first of, and the marks of a compl
 incomplete.
 """
 
-import contextlib
 import json
 import sys
 import time
@@ -131,9 +130,12 @@ def _plan_anew(store: ShardStore, recorded: JobRecord, job: JobRecord, index: by
         plan = job.plan.following(recorded.plan)
         plan = replace(plan, cut=tuple(shard for shard in plan.cut if not _is_full(store, plan, shard)))
         number = max(plan_numbers(store)) + 1
-        _write_plan(store, replace(job, plan=plan), number, index)
+        is_written = _write_plan(store, replace(job, plan=plan), number, index)
     finally:
         lease.release()
+    if not is_written:
+        time.sleep(LOOK_SECONDS)  # it is there, and not seen yet, as on network file systems
+        return
     what = "grows" if plan.num_rows > recorded.plan.num_rows else "goes back"
     print(f"{store.folder}: the job {what} from {recorded.plan.num_rows} to {plan.num_rows} rows", file=sys.stderr)
 
@@ -160,7 +162,8 @@ def wait_for(lease: Lease) -> None:
             time.sleep(LOOK_SECONDS)
 
 
-def _write_plan(store: ShardStore, job: JobRecord, number: int, index: bytes) -> None:
+def _write_plan(store: ShardStore, job: JobRecord, number: int, index: bytes) -> bool:
+    """Write a plan, and what the files of its input hold; False where there is one of this number already."""
     if index:
         replace_file(index_path(store, number), index)
     planned = job.plan
@@ -173,10 +176,12 @@ def _write_plan(store: ShardStore, job: JobRecord, number: int, index: bytes) ->
         dict(job.named),
         tuple(job.parts),
     )
-    # Where another process has created it, this one has lost its lease, and looks again.
-    with contextlib.suppress(FileExistsError):
+    try:
         create_file(plan_path(store, number), encode_plan(plan))
+    except FileExistsError:
+        return False
     sync_folder(store.run_folder)
+    return True
 
 
 def _record_versions(store: ShardStore, recorded: JobRecord, job: JobRecord) -> None:

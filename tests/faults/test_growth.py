@@ -250,6 +250,9 @@ def test_a_file_that_was_added_by_mistake_is_taken_back_before_its_first_row(tmp
     job = make(tmp_path, [50])
     assert job.run()[0] == 0
     add(job, 70)
+    checked = jobs.run(job.config, command="check")
+    assert "the folder holds 50 rows of this job, done or planned; 20 will be added" in checked.stdout, checked.stderr
+    assert job.is_complete()
     process = replace(job, setting=Setting(load_seconds=60)).start()
     deadline = time.monotonic() + 30
     while not (job.store / ".run_batch" / "plan-2.json").exists():
