@@ -87,7 +87,7 @@ def check_results(job: StandingJob, rows: int) -> None:
     assert (status.shards_done, status.damaged) == (status.shards, {})
     assert not any((job.store / ".run_batch" / "journal").iterdir())
     page = write_report(load_config(job.config)).read_text()
-    assert f"<td><pre>done</pre></td><td><pre>{rows}</pre></td>" in page and "input.path" in page
+    assert f"<td><pre>done</pre></td><td><pre>{rows:,}</pre></td>" in page and "input.path" in page
 
 
 def run_shares(job: StandingJob, count: int) -> None:
