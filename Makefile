@@ -5,13 +5,14 @@ PYTHON ?= python3
 BIN := .venv/bin
 PACKAGES := run_batch.jobs run_batch.model run_batch.io
 
-.PHONY: help setup demo test models slurm-test faults bench bench-ray lint
+.PHONY: help setup demo test models slurm-test faults bench ray-setup ray-test lint
 
 help:
 	@echo 'make demo    run a small job from start to end and show what came out'
 	@echo 'make test    lint, then all tests'
 	@echo 'make models  ten families of vision models that vLLM ships, against vLLM itself; some minutes'
 	@echo 'make slurm-test  arrays, requeues and dead nodes on a Slurm of its own; as root, it installs that'
+	@echo 'make ray-test  Ray and Kubernetes: a cluster of several nodes, one of which dies'
 	@echo 'make faults  kills, dying engines, bad rows and full disks by the hundred; about an hour'
 	@echo 'make bench   run-batch and its peers side by side; an hour, on a machine that does nothing else'
 	@echo 'make lint    ruff and mypy'
@@ -46,15 +47,20 @@ bench: setup
 	@$(BIN)/python scripts/bench/mapping.py
 	@$(BIN)/python scripts/bench/overlap.py
 	@$(BIN)/python scripts/bench/limits.py
+	@$(BIN)/python scripts/bench/reading.py
 	@$(BIN)/python scripts/bench/journal.py
 	@$(BIN)/python scripts/bench/scaling.py
 
-# Ray for `make bench`, in an environment of its own beside .venv: nothing else needs it.
-bench-ray: setup
+# Ray and the schemas of Kubernetes, in an environment of its own beside .venv: nothing else needs them.
+ray-setup: setup
 	@$(BIN)/python -m venv .bench/ray
 	@echo "import site; site.addsitedir('$(CURDIR)/$$(ls -d .venv/lib/python3*/site-packages)')" \
 		> $$(ls -d .bench/ray/lib/python3*/site-packages)/venv.pth
-	@.bench/ray/bin/pip install --quiet 'ray[data,serve]==2.60.*'
+	@.bench/ray/bin/pip install --quiet 'ray[data,serve]==2.60.*' 'kubernetes-validate==1.37.*'
+
+# Several nodes of Ray on this machine, one of which dies, and the pods of configs/kubernetes.
+ray-test: ray-setup
+	@$(BIN)/python -m pytest tests/schedulers
 
 # mypy cannot follow the editable install, and started here it would take io/ for the standard library's: so it is started
 # next to a link that shows it the packages under their names.

@@ -5,7 +5,29 @@ import os
 import socket
 from pathlib import Path
 
+from run_batch.io.transient import retry
+
 _SAMPLE_BYTES = 1 << 16
+
+
+def list_names(folder: Path) -> list[str]:
+    """Names of what is in a folder, in no order. Tried again where the storage fails in a way that may pass.
+
+    Raises:
+        OSError: the folder cannot be listed.
+    """
+    return retry(lambda: [entry.name for entry in os.scandir(folder)])
+
+
+def read_file(path: Path) -> bytes:
+    """Read a file whole. Tried again where the storage fails in a way that may pass.
+
+    A file that another host has just removed may be such a failure first, and no such file then.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    return retry(path.read_bytes)
 
 
 def replace_file(path: Path, content: bytes, durable: bool = True) -> None:
@@ -18,12 +40,16 @@ def replace_file(path: Path, content: bytes, durable: bool = True) -> None:
         OSError: the file cannot be written.
     """
     temporary = path.with_name(f".{path.name}.{socket.gethostname()}-{os.getpid()}.tmp")
-    with open(temporary, "wb") as file:
-        file.write(content)
-        if durable:
-            file.flush()
-            os.fsync(file.fileno())
-    os.replace(temporary, path)
+
+    def write() -> None:
+        with open(temporary, "wb") as file:
+            file.write(content)
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
+        os.replace(temporary, path)
+
+    retry(write)
 
 
 def create_file(path: Path, content: bytes) -> None:
@@ -35,14 +61,18 @@ def create_file(path: Path, content: bytes) -> None:
         FileExistsError: it is there, whoever has created it.
         OSError: it cannot be written.
     """
-    with open(path, "xb") as file:
-        try:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        except OSError:
-            path.unlink(missing_ok=True)
-            raise
+
+    def write() -> None:
+        with open(path, "xb") as file:
+            try:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            except OSError:
+                path.unlink(missing_ok=True)
+                raise
+
+    retry(write)
 
 
 def is_same_file(path: Path, descriptor: int) -> bool:

@@ -4,13 +4,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 
 from run_batch.io.inputs.source import RowBatch
-from run_batch.jobs.job.errors import EXIT_COMPLETE, EXIT_TOO_MANY_FAILURES, are_too_many
+from run_batch.jobs.job.errors import EXIT_COMPLETE, EXIT_TOO_MANY_FAILURES, are_too_many, storage_errors
 from run_batch.jobs.job.prepare import PreparedJob
 from run_batch.jobs.job.prompt_column import is_message
 from run_batch.jobs.job.row_reader import RowReader
 from run_batch.jobs.job.rows import MappedRow, MappedRows, RowFailure
 from run_batch.jobs.mapping.mapping_faults import mapping_faults
 from run_batch.jobs.mapping.row_mapper import RowMapper
+from run_batch.jobs.mapping.row_watch import rows_watched
 from run_batch.jobs.mapping.worker_pool import BATCH_ROWS
 from run_batch.jobs.results.shard_commits import CommittedShards
 from run_batch.model.checkpoint.generation_config import ResolvedSampling
@@ -36,8 +37,10 @@ def check_job(job: PreparedJob) -> tuple[str, int]:
         build_engine_args(job.config.model_settings)
         mapper = RowMapper(job.config, job.source.schema, job.media_root, job.prompt_column)
         batches = list(_first_rows(job))
-        results = [result for batch in batches for result in mapper.map(batch)]
-    missing = len(CommittedShards(job.store, job.plan, job.shards).missing())
+        with rows_watched(job.config.errors.row_seconds):
+            results = [result for batch in batches for result in mapper.map(batch)]
+    with storage_errors(f"output.path {job.store.folder} cannot be read"):
+        missing = len(CommittedShards(job.store, job.plan, job.shards).missing())
     shards = job.plan.num_shards
     lines = [
         f"input: {job.plan.num_rows} rows; columns {', '.join(job.source.schema.names)}",
@@ -68,12 +71,11 @@ def _describe_growth(job: PreparedJob) -> list[str]:
 
 def _describe_row_groups(job: PreparedJob) -> list[str]:
     """A note where row groups hold so many rows that shares cannot all begin with one."""
-    rows = job.plan.most_rows_before
-    if not rows:
+    if not job.plan.begins:
         return []
     return [
-        f"note: the longest row group has more than {rows} rows. A share that begins inside of a row group reads its "
-        "front in vain; smaller row groups in the input avoid that"
+        f"note: row groups hold up to {job.plan.largest_group} rows, more than a shard; a share that begins inside "
+        "one reads in vain what lies before"
     ]
 
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import click
 
-from run_batch.jobs.command import run_command
+from run_batch.jobs.command import run_command, run_without_job
 from run_batch.jobs.job.config import JobConfig
-from run_batch.jobs.job.errors import EXIT_COMPLETE, EXIT_RUN_FAILED
+from run_batch.jobs.job.errors import EXIT_COMPLETE, EXIT_RUN_FAILED, JobError
 from run_batch.jobs.job.shares import WHOLE_JOB, Share
 from run_batch.jobs.machine.gpus import gpus_per_engine, take_own_gpus
 from run_batch.jobs.machine.slurm_environment import find_share
@@ -21,6 +21,7 @@ Exit codes:
   1   the run failed; run the same command again to go on
   2   bad configuration or usage; nothing started
   3   complete, but more rows failed than errors.max_fraction
+  74  storage or network failed in a way that may pass; run the same command again later
   75  interrupted after saving progress; run the same command again
 """
 
@@ -125,7 +126,7 @@ def try_rows(
     """Generate a few rows, show all about them, and forecast the job; writes nothing.
 
     Exit codes: 0, 1 (the engine fails), 2 (the job is at fault), 3 (more of the rows fail than errors.max_fraction
-    allows), 75 (interrupted).
+    allows), 74 (storage or network failed in a way that may pass), 75 (interrupted).
     """
     if rows is not None and row_ids:
         raise click.UsageError("--rows and --row exclude each other")
@@ -222,6 +223,77 @@ def submit(
 
         assert config_path is not None
         return submit_job(job, table, config_path, overrides, only_print, summary)
+
+    run_command(run, config_path, overrides, verbose)
+
+
+@main.command()
+@click.argument("path", metavar="INPUT")
+@click.option("--model", help="Folder of the model, or its id on the Hub.")
+@click.option("--split", help="Split of the input, where there are several.")
+@click.option("--output", "file", type=click.Path(path_type=Path), default="job.toml", help="The file; job.toml.")
+@_verbose_option
+def init(path: str, model: str | None, split: str | None, file: Path, verbose: bool) -> None:
+    """Write a commented job.toml for an input, from its columns and the kind of the model."""
+
+    def run(summary: Any) -> int:
+        from run_batch.jobs.init_job import init_job
+
+        found = init_job(path, model, split, file)
+        shown = {"images": found.image, "prompts": found.prompt, "ids": found.id}
+        text = ", ".join(f"{kind} in column {column}" for kind, column in shown.items() if column)
+        print(f"{file}: {text or 'no column was recognized'}; next: run-batch try --config {file}", file=summary)
+        return EXIT_COMPLETE
+
+    run_without_job(run, verbose)
+
+
+@main.command()
+@click.argument("name", metavar="[TABLE]", required=False)
+@click.option("--json-schema", is_flag=True, help="The JSON Schema of job.toml, for editors.")
+def keys(name: str | None, json_schema: bool) -> None:
+    """Show the keys of job.toml: type, default, meaning, example.
+
+    TABLE is one table, or one key: `run-batch keys input`, `run-batch keys output.columns`. The tables engine and
+    sampling are those of the installed vLLM.
+    """
+    from run_batch.jobs import keys as reference
+
+    try:
+        click.echo(reference.json_schema() if json_schema else reference.describe(name))
+    except JobError as error:
+        raise click.UsageError(str(error)) from None
+
+
+@main.command()
+@_config_option
+@_set_option
+@click.option("--tasks", type=click.IntRange(min=1), required=True, help="Into how many shares the job is cut.")
+@click.option("--address", help="The cluster's; RAY_ADDRESS, or the cluster that runs here, without it.")
+@click.option("--gpus", type=click.FloatRange(min=0), help="GPUs of a share; those of its engine without it.")
+@click.option("--cpus", type=click.FloatRange(min=0.1), help="Cores of a share; a part of the cluster's without it.")
+@_verbose_option
+def ray(
+    config_path: Path | None,
+    overrides: tuple[str, ...],
+    tasks: int,
+    address: str | None,
+    gpus: float | None,
+    cpus: float | None,
+    verbose: bool,
+) -> None:
+    """Run the shares of a job as tasks of a Ray cluster; needs Ray (pip install ray).
+
+    All nodes have run-batch and Ray at the same paths, and see the job's folders.
+    """
+
+    def run(config: JobConfig, summary: Any) -> int:
+        from run_batch.jobs.job.prepare import prepare
+        from run_batch.jobs.ray.run_on_ray import RayOptions, run_on_ray
+
+        assert config_path is not None
+        job = prepare(config)
+        return run_on_ray(job, RayOptions(tasks, address, gpus, cpus), config_path, overrides, summary)
 
     run_command(run, config_path, overrides, verbose)
 

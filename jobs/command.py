@@ -13,15 +13,19 @@ from typing import Any, NoReturn
 
 import click
 
+from run_batch.io.transient import may_pass
 from run_batch.jobs.job.config import JobConfig, load_config
+from run_batch.jobs.job.config_tables import ErrorsTable
 from run_batch.jobs.job.errors import (
-    EXIT_BAD_JOB,
     EXIT_INTERRUPTED,
     EXIT_RUN_FAILED,
     Interrupted,
     JobError,
+    MayPassError,
     RunError,
+    storage_failed,
 )
+from run_batch.jobs.machine.storage_watch import StorageWatch
 from run_batch.model.failure_reports import Report
 
 
@@ -31,9 +35,20 @@ def run_command(
     overrides: tuple[str, ...],
     verbose: bool,
 ) -> NoReturn:
-    """Run a command and end the process with its exit code, whatever happens in it."""
+    """Run a command on a job and end the process with its exit code, whatever happens in it."""
     if config_path is None:
         raise click.UsageError("--config job.toml is missing")
+
+    def on_job(summary: Any) -> int:
+        config = load_config(config_path, overrides)
+        with StorageWatch(config.errors.storage_seconds).thread("the input or the output folder"):
+            return action(config, summary)
+
+    run_without_job(on_job, verbose)
+
+
+def run_without_job(action: Callable[[Any], int], verbose: bool) -> NoReturn:
+    """Run a command that has no job.toml, as `run_command` does; `action` gets the stream for its last line."""
     # Idle OpenMP threads spin, on the cores where images are mapped: let them sleep after microseconds. This has to be
     # set before torch is imported.
     os.environ.setdefault("GOMP_SPINCOUNT", "4000")
@@ -41,23 +56,22 @@ def run_command(
     _show_own_warnings()
     if not verbose:
         _quiet_libraries()
-    try:
-        for number in (signal.SIGTERM, signal.SIGUSR1):
-            signal.signal(number, _interrupt)
-        config = load_config(config_path, overrides)
-        code = action(config, summary)
-    except JobError as error:
-        code = _complain(error, EXIT_BAD_JOB, verbose)
-    except RunError as error:
-        code = _complain(error, EXIT_RUN_FAILED, verbose)
-    except (KeyboardInterrupt, Interrupted):
-        code = EXIT_INTERRUPTED
-    except Exception as error:
-        traceback.print_exc()
-        print(f"run-batch: {_whose_bug(error)}; please report it with the lines above", file=sys.stderr)
-        code = EXIT_RUN_FAILED
-    summary.flush()
-    sys.stderr.flush()
+    with StorageWatch(ErrorsTable().storage_seconds).thread("job.toml, standard output or standard error"):
+        try:
+            for number in (signal.SIGTERM, signal.SIGUSR1):
+                signal.signal(number, _interrupt)
+            code = action(summary)
+        except (JobError, RunError) as error:
+            code = _complain(_told_as_passing(error), verbose)
+        except (KeyboardInterrupt, Interrupted):
+            code = EXIT_INTERRUPTED
+        except Exception as error:
+            if isinstance(error, OSError) and may_pass(error):
+                code = _complain(storage_failed("a file cannot be read or written", error), verbose)
+            else:
+                code = _complain_of_bug(error)
+        summary.flush()
+        sys.stderr.flush()
     # Everything is written; tearing down torch and vLLM would only take time.
     os._exit(code)
 
@@ -101,13 +115,27 @@ def _quiet_libraries() -> None:
     os.environ.setdefault("TORCH_LOGS", "-torch._library")
     os.environ.setdefault("PYTHONWARNINGS", "ignore")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     warnings.simplefilter("ignore")
     # vLLM logs a little before it has set its level; without any handler, Python would print that.
     logging.getLogger().addHandler(logging.NullHandler())
 
 
-def _complain(error: Exception, code: int, verbose: bool) -> int:
+def _told_as_passing(error: JobError | RunError) -> JobError | RunError:
+    """The error of a command; a MayPassError where storage or network are behind it, whoever ran into that."""
+    if isinstance(error, MayPassError) or not may_pass(error):
+        return error
+    return MayPassError(f"{error}. This may pass: run the same command again later")
+
+
+def _complain(error: JobError | RunError, verbose: bool) -> int:
     if verbose:
         traceback.print_exc()
     print(f"run-batch: {error}", file=sys.stderr)
-    return code
+    return error.exit_code
+
+
+def _complain_of_bug(error: Exception) -> int:
+    traceback.print_exc()
+    print(f"run-batch: {_whose_bug(error)}; please report it with the lines above", file=sys.stderr)
+    return EXIT_RUN_FAILED

@@ -5,11 +5,13 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import forked_commands
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pictures import encoded, picture
@@ -67,20 +69,28 @@ def _toml(value: Any) -> str:
 
 
 def run(
-    job: Path, *arguments: str, command: str | None = None, without_torchvision: bool = False
+    job: Path, *arguments: str, command: str | None = None, forked: bool = True, without_torchvision: bool = False
 ) -> subprocess.CompletedProcess[str]:
-    """`run-batch [command] --config job [arguments]`, from another folder than the job's."""
-    words = [str(COMMAND), *([command] if command else []), "--config", str(job), *arguments]
+    """`run-batch [command] --config job [arguments]`, from another folder than the job's.
+
+    Args:
+        forked: a command that imports vLLM is a fork of a process that has; see forked_commands. Not for tests of how a
+            command starts, nor for an engine in a process of its own.
+    """
+    words = [*([command] if command else []), "--config", str(job), *arguments]
     # Nothing here may need a hub, and what asks for one shall be told at once that there is none.
     environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
     if without_torchvision:
         environment["PYTHONPATH"] = str(ROOT / "tests" / "without_torchvision")
-    return subprocess.run(words, capture_output=True, text=True, timeout=240, cwd="/", env=environment)
+    elif forked and command in (None, "check", "try"):
+        with tempfile.TemporaryDirectory() as folder:
+            return forked_commands.run(words, environment, Path(folder), timeout=240)
+    return subprocess.run([str(COMMAND), *words], capture_output=True, text=True, timeout=240, cwd="/", env=environment)
 
 
-def succeed(job: Path, *arguments: str) -> pa.Table:
+def succeed(job: Path, *arguments: str, forked: bool = True) -> pa.Table:
     """Run a job that ends with exit code 0, and give back its results."""
-    finished = run(job, *arguments)
+    finished = run(job, *arguments, forked=forked)
     assert finished.returncode == 0, finished.stderr
     return results(job)
 

@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -9,6 +10,7 @@ import torch
 
 from run_batch.io.inputs.source import RowBatch
 from run_batch.jobs.job.rows import MappedRow
+from run_batch.jobs.mapping.worker_memory import PLENTY, WorkerMemory
 
 BATCH_ROWS = 16
 
@@ -23,6 +25,7 @@ class LightSpec:
         seconds: duration of mapping a batch.
         tensor_bytes: size of each row's tensor.
         deadly_row: index of a row that kills the worker which maps it.
+        memory: what the pool lets a worker take.
     """
 
     load_error: Exception | None = None
@@ -30,13 +33,14 @@ class LightSpec:
     seconds: float = 0.0
     tensor_bytes: int = 0
     deadly_row: int | None = None
+    memory: WorkerMemory = PLENTY
 
     def load(self) -> "LightSpec":
         if self.load_error is not None:
             raise self.load_error
         return self
 
-    def map(self, batch: RowBatch) -> list[MappedRow]:
+    def map(self, batch: RowBatch) -> Iterator[MappedRow]:
         if self.map_error is not None:
             raise self.map_error
         if self.deadly_row in range(batch.start, batch.stop):
@@ -44,10 +48,8 @@ class LightSpec:
         time.sleep(self.seconds)
         ids = batch.row_ids or []
         tensor = torch.zeros(self.tensor_bytes, dtype=torch.uint8)
-        return [
-            MappedRow(row, (ids[i], os.getpid(), tensor.clone()), {})
-            for i, row in enumerate(range(batch.start, batch.stop))
-        ]
+        for i, row in enumerate(range(batch.start, batch.stop)):
+            yield MappedRow(row, (ids[i], os.getpid(), tensor.clone()), {})
 
 
 def batch(index: int) -> RowBatch:

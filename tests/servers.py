@@ -2,11 +2,18 @@
 
 import contextlib
 import http.server
+import socket
+import ssl
+import struct
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
+
+from run_batch.io.media.allowed_hosts import HostRules
 
 Answer = Callable[[http.server.BaseHTTPRequestHandler], None]
 PIXELS = b"\x89PNG" + bytes(range(256)) * 300
@@ -37,6 +44,15 @@ class Handler(http.server.BaseHTTPRequestHandler):
         pass
 
 
+def rules(server: Server, *hosts: str, private: bool = True) -> HostRules:
+    port = server.server_address[1]
+    return HostRules.of([*hosts, f"localhost:{port}", f"127.0.0.1:{port}"], private)
+
+
+def url(server: Server, path: str = "/a.png", host: str = "localhost") -> str:
+    return f"http://{host}:{server.server_address[1]}{path}"
+
+
 def body(content: bytes, length: int | None = None) -> Answer:
     def answer(request: http.server.BaseHTTPRequestHandler) -> None:
         request.send_response(200)
@@ -53,6 +69,40 @@ def redirect(location: str, status: int = 302) -> Answer:
         request.send_response(status)
         request.send_header("Location", location)
         request.end_headers()
+
+    return answer
+
+
+def status(code: int, **headers: str) -> Answer:
+    """An answer without a body; `Retry_After="1"` is the header Retry-After."""
+
+    def answer(request: http.server.BaseHTTPRequestHandler) -> None:
+        request.send_response(code)
+        for name, value in {"Content-Length": "0", **headers}.items():
+            request.send_header(name.replace("_", "-"), value)
+        request.end_headers()
+
+    return answer
+
+
+def reset(content: bytes, length: int) -> Answer:
+    """Some bytes of a body of `length`, then a reset of the connection."""
+
+    def answer(request: http.server.BaseHTTPRequestHandler) -> None:
+        body(content, length)(request)
+        request.wfile.flush()
+        request.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        request.connection.close()
+
+    return answer
+
+
+def in_turn(*answers: Answer) -> Answer:
+    """One answer after the other, the last one from then on."""
+    left = list(answers)
+
+    def answer(request: http.server.BaseHTTPRequestHandler) -> None:
+        (left.pop(0) if len(left) > 1 else left[0])(request)
 
     return answer
 
@@ -82,8 +132,28 @@ def negative_chunk(request: http.server.BaseHTTPRequestHandler) -> None:
     request.wfile.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n-1\r\n" + PIXELS)
 
 
+def endless_chunk(request: http.server.BaseHTTPRequestHandler) -> None:
+    """A chunk whose size reads as "all that comes"."""
+    request.wfile.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n-1\r\n")
+    with contextlib.suppress(OSError):
+        while True:
+            request.wfile.write(PIXELS)
+
+
 def no_http(request: http.server.BaseHTTPRequestHandler) -> None:
     request.wfile.write(b"\x00\x01 nothing of the kind\r\n\r\n")
+
+
+def speak_tls(server: Server, folder: Path) -> Path:
+    """Let a server speak TLS; the file of its certificate, which is for images.example.org."""
+    key, certificate = folder / "key.pem", folder / "certificate.pem"
+    names = ["-subj", "/CN=images.example.org", "-addext", "subjectAltName=DNS:images.example.org"]
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", *names]
+    subprocess.run([*command, "-keyout", key, "-out", certificate], check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    return certificate
 
 
 @contextmanager

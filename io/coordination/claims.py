@@ -15,6 +15,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from run_batch.io.coordination.lease import STALE_SECONDS, Lease, LeaseHeldError, check_stale, file_age, holder_of
+from run_batch.io.files import list_names, read_file
+from run_batch.io.transient import retry
 
 _FOLDER = "claims"
 # A process has many claims: whether it is alive is asked this often, not for each claim.
@@ -90,7 +92,7 @@ class Claims:
     def release_all(self) -> None:
         """Give up all claims of this process, but those that others have gone past because it lost its lease."""
         for shard, number in list(self._numbers.items()):
-            if self._path(shard, number + 1).exists():
+            if retry(self._path(shard, number + 1).exists):
                 del self._numbers[shard]
             else:
                 self.release(shard)
@@ -149,7 +151,7 @@ class Claims:
         Raises:
             FileNotFoundError: the claim has been released.
         """
-        content = path.read_text()
+        content = read_file(path).decode()
         before, dead = self._dead.get(content, (0.0, False))
         # A dead process stays dead; a live one may have died since.
         if dead or (before and time.monotonic() - before < _ALIVE_SECONDS):
@@ -191,7 +193,7 @@ def claimed(run_folder: Path) -> set[int]:
         OSError: the folder cannot be read.
     """
     try:
-        names = [entry.name for entry in os.scandir(run_folder / _FOLDER)]
+        names = list_names(run_folder / _FOLDER)
     except FileNotFoundError:
         return set()
     return {int(name.partition(".")[0]) for name in names if name[0].isdigit()}

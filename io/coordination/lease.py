@@ -19,7 +19,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from run_batch.io.coordination.process_identity import Holder, has_ended, is_of_this_machine, this_process
-from run_batch.io.files import is_same_file
+from run_batch.io.files import is_same_file, list_names, read_file
+from run_batch.io.transient import retry
 
 REFRESH_SECONDS = 5.0
 # A lease that was not touched for so long is stale: on another host, nothing else tells that its holder is dead.
@@ -52,7 +53,7 @@ def holder_of(path: Path) -> Holder | None:
         FileNotFoundError: the lease has been released.
     """
     try:
-        return Holder(**json.loads(path.read_text()))
+        return Holder(**json.loads(read_file(path)))
     except (ValueError, TypeError):
         return None
 
@@ -87,7 +88,7 @@ def file_age(path: Path) -> float:
     Raises:
         FileNotFoundError: the file has been removed.
     """
-    return storage_time(path.parent) - path.stat().st_mtime
+    return storage_time(path.parent) - retry(path.stat).st_mtime
 
 
 def storage_time(folder: Path) -> float:
@@ -144,7 +145,7 @@ def _file(folder: Path, name: str, number: int) -> Path:
 
 def _numbers(folder: Path, name: str) -> list[int]:
     pattern = re.compile(rf"lease-{re.escape(name)}\.(\d+)")
-    return [int(match[1]) for entry in os.scandir(folder) if (match := pattern.fullmatch(entry.name))]
+    return [int(match[1]) for name in list_names(folder) if (match := pattern.fullmatch(name))]
 
 
 class Lease:
@@ -164,6 +165,8 @@ class Lease:
         self._path: Path | None = None
         self._descriptor = -1
         self._released = threading.Event()
+        # Which touch of the file waits for the storage, counted from 0; None while none does.
+        self.touching: int | None = None
 
     @property
     def path(self) -> Path:
@@ -263,8 +266,11 @@ class Lease:
         return True
 
     def _refresh(self) -> None:
+        touches = -1
         while not self._released.wait(REFRESH_SECONDS):
+            self.touching = touches = touches + 1
             problem = self._problem()
+            self.touching = None
             if problem and not self._released.is_set():
                 self._lost = LeaseLost(problem)
                 if self._on_lost is not None:

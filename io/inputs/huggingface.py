@@ -9,8 +9,10 @@ import pyarrow as pa
 
 from run_batch.io.inputs.dataset_card import no_configurations
 from run_batch.io.inputs.input_parts import InputPart
+from run_batch.io.inputs.read_errors import reading, unreachable
 from run_batch.io.inputs.source import DamagedInputError, InputError, RowBatch
 from run_batch.io.inputs.splits import asked_rows, asked_splits, no_splits
+from run_batch.io.transient import may_pass, retry
 
 _BATCH_BYTES = 64 << 20
 
@@ -39,13 +41,15 @@ class HfSource:
         Raises:
             InputError: no such dataset, configuration or split, or none is named of several without `train`.
         """
-        folder = Path(path)
+        self._path, folder = path, Path(path)
         self.folder: Path | None = folder if folder.is_dir() else None
         try:
             loaded, self._split = _load_saved(path, split, name) if self.folder else _load_from_hub(path, split, name)
         except InputError:
             raise
         except Exception as error:  # the library raises whatever its readers and the Hub's client raise
+            if may_pass(error):
+                raise unreachable(f"input.path {path}", error) from error
             raise InputError(f"input.path {path}: the data set cannot be opened: {_one_line(error)}") from None
         self._dataset = loaded.with_format("arrow")
         self.schema = loaded.features.arrow_schema
@@ -57,7 +61,7 @@ class HfSource:
 
     def cursor(self, columns: Sequence[str], batch_rows: int) -> "HfCursor":
         """Make a cursor; see Source.cursor."""
-        return HfCursor(self._dataset.select_columns(list(columns)), self._states, batch_rows)
+        return HfCursor(self._path, self._dataset.select_columns(list(columns)), self._states, batch_rows)
 
     def starts(self) -> Iterator[range]:
         """Every row: the files are mapped into memory; see Source.starts."""
@@ -71,20 +75,22 @@ class HfSource:
 class HfCursor:
     """Reads rows of files that are mapped into memory: any row can be sought, and nothing is kept between two reads."""
 
-    def __init__(self, dataset: Any, states: Mapping[str, tuple[int, int]], batch_rows: int) -> None:
+    def __init__(self, path: str, dataset: Any, states: Mapping[str, tuple[int, int]], batch_rows: int) -> None:
         """Read nothing yet.
 
         Args:
+            path: names the input in errors.
             dataset: the columns to read.
             states: of each file, size and time of the last change when it was opened.
         """
-        self._dataset, self._states, self._batch_rows = dataset, states, batch_rows
+        self._path, self._dataset, self._states, self._batch_rows = path, dataset, states, batch_rows
 
     def read(self, start: int, stop: int) -> Iterator[RowBatch]:
         """Read rows start..stop-1 in batches; see Cursor.read."""
         self._check_unchanged()
         for low in range(start, stop, self._batch_rows):
-            table = self._dataset[low : min(low + self._batch_rows, stop)]
+            with reading(f"input.path {self._path}"):
+                table = self._dataset[low : min(low + self._batch_rows, stop)]
             for batch in _batches(table):
                 yield RowBatch(low, batch)
                 low += batch.num_rows
@@ -94,12 +100,8 @@ class HfCursor:
 
     def _check_unchanged(self) -> None:
         for name, state in self._states.items():
-            try:
+            with reading(name):
                 changed = _state(name) != state
-            except OSError as error:
-                raise DamagedInputError(
-                    f"{name}: {error.strerror}; put it back and run the same command again"
-                ) from None
             if changed:
                 raise DamagedInputError(
                     f"{name} has changed since the job started; put the old file back and run the same command "
@@ -150,7 +152,7 @@ def _take(splits: Mapping[str, Any], split: str | None) -> tuple[Any, str]:
 
 
 def _state(path: str) -> tuple[int, int]:
-    status = os.stat(path)
+    status = retry(lambda: os.stat(path))
     return status.st_size, status.st_mtime_ns
 
 

@@ -1,5 +1,6 @@
 """The files that `input.path` names: one file, a folder, a glob, or a URL of a file system that fsspec knows."""
 
+import contextlib
 import difflib
 import os
 import re
@@ -8,8 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from run_batch.io import transient
 from run_batch.io.inputs.local_files import distinct, find_matches, glob_root, is_data_name
+from run_batch.io.inputs.read_ahead import without_read_ahead
+from run_batch.io.inputs.read_errors import unreachable
+from run_batch.io.inputs.remote_file import RemoteFile
 from run_batch.io.inputs.source import InputError
+from run_batch.io.transient import describe, may_pass, refusal, retry
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,24 +46,49 @@ class InputFiles:
             InputError: it cannot be read.
         """
         path = f"{self.root.rstrip('/')}/README.md"
+        if not self.is_folder:
+            return ""
         try:
-            if not self.is_folder or not (self.filesystem.exists(path) if self.filesystem else os.path.exists(path)):
+            with contextlib.closing(self.open(path)) as file:
+                content: bytes = file.read()
+            return content.decode("utf-8", "replace")
+        except FileNotFoundError:
+            return ""
+        except OSError as error:
+            # What a store of objects answers for a file that is not there, to somebody who may not list the others.
+            if self.filesystem is not None and isinstance(error, PermissionError):
                 return ""
-            with self.filesystem.open(path, "rb") if self.filesystem else open(path, "rb") as file:
-                return file.read().decode("utf-8", "replace")
-        except Exception as error:  # every file system has errors of its own
-            raise InputError(f"input.path: {path} cannot be read: {error}") from None
+            raise _unread(f"input.path: {path}", error) from error
+
+    def open(self, path: str) -> Any:
+        """Open a file for reading in binary.
+
+        Raises:
+            OSError: it cannot be opened.
+            InputError: the file system cannot be reached, or refuses.
+        """
+        filesystem = self.filesystem
+        if filesystem is None:
+            return retry(lambda: open(path, "rb"))
+        return RemoteFile(lambda: without_read_ahead(filesystem.open(path, "rb")), path)
 
     def state(self, path: str) -> tuple[int, int]:
         """Size in bytes and time of the last change in nanoseconds; the time is 0 on remote file systems.
 
         Raises:
-            OSError: the file cannot be found.
+            FileNotFoundError: there is no such file.
+            OSError, InputError: it cannot be looked at.
         """
-        if self.filesystem is not None:
-            return self.filesystem.size(path), 0
-        status = os.stat(path)
-        return status.st_size, status.st_mtime_ns
+        filesystem = self.filesystem
+        if filesystem is None:
+            status = retry(lambda: os.stat(path))
+            return status.st_size, status.st_mtime_ns
+        try:
+            return retry(lambda: filesystem.size(path), transient.REMOTE_PAUSES), 0
+        except Exception as error:  # every file system has errors of its own
+            if isinstance(error, FileNotFoundError) and not may_pass(error) and not refusal(error):
+                raise
+            raise _unread(path, error) from error
 
 
 def find_files(path: str, leave_out: Callable[[str], bool] = lambda _: False) -> InputFiles:
@@ -67,21 +98,36 @@ def find_files(path: str, leave_out: Callable[[str], bool] = lambda _: False) ->
         leave_out: whether a local file, given by its real path, is no part of the input.
 
     Raises:
+        UnreachableInputError: storage or network fail in a way that may pass.
         InputError: there are none, or one is there twice, or the file system of the URL cannot be used.
     """
-    if "://" not in path:
-        return _find_local(path, leave_out)
+    is_url = "://" in path
+    try:
+        find = (lambda: _find_by_url(path, leave_out)) if is_url else (lambda: _find_local(path, leave_out))
+        return retry(find, transient.REMOTE_PAUSES if is_url else None)
+    except InputError as error:
+        if may_pass(error):
+            raise _unread(f"input.path {path}", error.__cause__ or error) from error
+        raise
+    except Exception as error:  # every file system has errors of its own
+        if not is_url and not isinstance(error, OSError):
+            raise
+        raise _unread(f"input.path {path}", error) from error
+
+
+def _unread(path: str, error: BaseException) -> InputError:
+    if may_pass(error):
+        return unreachable(path, error)
+    return InputError(f"{path} cannot be read: {describe(refusal(error) or error)}")
+
+
+def _find_by_url(url: str, leave_out: Callable[[str], bool]) -> InputFiles:
     import fsspec
     from fsspec.implementations.local import LocalFileSystem
 
-    try:
-        filesystem, path = fsspec.core.url_to_fs(path)
-        local = isinstance(filesystem, LocalFileSystem)
-        return _find_local(path, leave_out) if local else _find_remote(filesystem, path)
-    except InputError:
-        raise
-    except Exception as error:  # every file system has errors of its own
-        raise InputError(f"input.path {path}: {type(error).__name__}: {error}") from None
+    filesystem, path = fsspec.core.url_to_fs(url)
+    local = isinstance(filesystem, LocalFileSystem)
+    return _find_local(path, leave_out) if local else _find_remote(filesystem, path)
 
 
 def _find_local(path: str, leave_out: Callable[[str], bool]) -> InputFiles:
@@ -111,7 +157,7 @@ def _find_remote(filesystem: Any, path: str) -> InputFiles:
     root = re.split(r"[*?\[]", path)[0].rsplit("/", 1)[0]
     if any(c in path for c in "*?["):
         found = sorted(filesystem.glob(path))
-    elif filesystem.isdir(path):
+    elif _is_folder(filesystem, path):
         inside = {p: p.removeprefix(path).strip("/").split("/") for p in filesystem.find(path)}
         found = sorted(p for p, parts in inside.items() if all(map(is_data_name, parts)))
         found, root = [p for p in found if p.endswith(".parquet")], path
@@ -121,6 +167,17 @@ def _find_remote(filesystem: Any, path: str) -> InputFiles:
     if not found:
         raise InputError(f"input.path {path}: no Parquet file there")
     return InputFiles(found, root, filesystem, is_folder=root == path)
+
+
+def _is_folder(filesystem: Any, path: str) -> bool:
+    """Whether a path is a folder. `isdir` alone says no where the file system fails; `info` raises that."""
+    try:
+        is_folder = filesystem.info(path)["type"] == "directory"
+    except FileNotFoundError as error:
+        if may_pass(error):
+            raise
+        is_folder = False
+    return is_folder or bool(filesystem.isdir(path))
 
 
 def _without_query(path: str) -> str:

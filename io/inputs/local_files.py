@@ -68,7 +68,7 @@ def _entries(folder: str) -> list[os.DirEntry[str]]:
     try:
         return list(os.scandir(folder or "."))
     except OSError as error:
-        raise InputError(f"input.path: {folder} cannot be listed: {error.strerror}") from None
+        raise InputError(f"input.path: {folder} cannot be listed: {error.strerror}") from error
 
 
 def _expand(positions: frozenset[int], parts: list[str]) -> frozenset[int]:

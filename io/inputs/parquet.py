@@ -1,5 +1,6 @@
 """Reads the rows of Parquet files, from any row on."""
 
+import time
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,15 +20,18 @@ from run_batch.io.inputs.parquet_footers import (
     FileFooter,
     dump_index,
     load_index,
-    open_parquet,
+    open_rows,
     read_footer,
     read_footers,
 )
+from run_batch.io.inputs.read_errors import reading
 from run_batch.io.inputs.source import DamagedInputError, RowBatch
 from run_batch.io.inputs.splits import asked_rows, choose_files
 
 # Rows of one file: index of the file, first row, last row + 1.
 _Part: TypeAlias = tuple[int, int, int]
+# Between two looks at whether an open remote file has changed.
+_LOOK_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,25 +167,21 @@ class ParquetCursor:
         self._files, self._footers, self._layout = files, footers, layout
         self._schema, self._batch_rows = schema, batch_rows
         self._open: tuple[int, FileRows, pq.ParquetFile] | None = None
+        self._looked = 0.0
 
     def read(self, start: int, stop: int) -> Iterator[RowBatch]:
         """Read rows start..stop-1 in batches; see Cursor.read."""
         for (index, first, last), offset in self._layout.overlaps(start, stop):
             file = self._footers[index]
-            try:
+            with reading(file.path):
                 for row, batch in self._file_rows(index).read(first, last):
                     yield RowBatch(offset + row, batch)
-                self._check_unchanged(index)
-            except FileNotFoundError:
-                raise DamagedInputError(
-                    f"{file.path} no longer exists; put it back and run the same command again"
-                ) from None
-            except (OSError, pa.ArrowException) as error:
-                raise DamagedInputError(
-                    f"{file.path} is damaged: {error}; put a good copy in its place and run the same command again"
-                ) from None
+                # To ask a remote file system takes as long as to read: not after each of many short reads.
+                if self._files.filesystem is None or time.monotonic() - self._looked > _LOOK_SECONDS:
+                    self._check_unchanged(index)
 
     def _check_unchanged(self, index: int) -> None:
+        self._looked = time.monotonic()
         file = self._footers[index]
         if self._files.state(file.path) == (file.size, file.changed):
             return
@@ -201,7 +201,7 @@ class ParquetCursor:
             self.close()
             self._check_unchanged(index)
             path, groups = self._footers[index].path, self._footers[index].row_groups
-            parquet, names = open_parquet(self._files, path), self._schema.names
+            parquet, names = open_rows(self._files, path), self._schema.names
 
             def read(group: int) -> Iterator[pa.RecordBatch]:
                 return cast_batches(read_group(parquet, group, names, self._batch_rows), self._schema, path)

@@ -5,23 +5,26 @@ thousand processes that open the same input need not read them all.
 """
 
 import base64
+import contextlib
 import hashlib
 import json
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from run_batch.io.inputs.columns import Columns
 from run_batch.io.inputs.input_files import InputFiles
+from run_batch.io.inputs.read_errors import unreachable
 from run_batch.io.inputs.source import DamagedInputError, InputError
+from run_batch.io.transient import describe, may_pass, retry
 
 # What is read at once of each column: a request to a remote file system costs the time of megabytes.
 _LOCAL_BUFFER_BYTES = 1 << 20
 _REMOTE_BUFFER_BYTES = 8 << 20
+_SMALL_GROUP_BYTES = 32 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,22 +57,48 @@ class FileFooter:
         return sum(self.row_groups)
 
 
-def open_parquet(files: InputFiles, path: str) -> pq.ParquetFile:
+def open_parquet(
+    files: InputFiles, path: str, metadata: pq.FileMetaData | None = None, whole_groups: bool = False
+) -> pq.ParquetFile:
     """Open one file and read its footer, but no rows.
+
+    Args:
+        metadata: its footer, where that is known already.
+        whole_groups: read a row group at once, in as few requests as possible; page by page when left out.
 
     Raises:
         OSError: the file cannot be read.
         pa.ArrowException: the file is no Parquet file, or is damaged.
+        InputError: the file system cannot be reached, or refuses.
     """
-    source: Any = path
-    buffer = _LOCAL_BUFFER_BYTES
-    if files.filesystem is not None:
-        # Columns are read in turns: what fsspec reads ahead for one is thrown away by the next, and read again.
-        source = files.filesystem.open(path, "rb", block_size=buffer, cache_type="none")
-        buffer = _REMOTE_BUFFER_BYTES
-    # Page by page: with `pre_buffer`, all columns of a row group are read before its first row is there.
-    # Verifies the checksums of pages; most writers leave them out.
-    return pq.ParquetFile(source, buffer_size=buffer, pre_buffer=False, page_checksum_verification=True)
+
+    def open_once() -> pq.ParquetFile:
+        # Verifies the checksums of pages; most writers leave them out.
+        return pq.ParquetFile(
+            files.open(path) if files.filesystem else path,
+            metadata=metadata,
+            buffer_size=_REMOTE_BUFFER_BYTES if files.filesystem else _LOCAL_BUFFER_BYTES,
+            pre_buffer=whole_groups,
+            page_checksum_verification=True,
+        )
+
+    return open_once() if files.filesystem else retry(open_once)
+
+
+def open_rows(files: InputFiles, path: str) -> pq.ParquetFile:
+    """Open one file to read its rows: page by page, but by whole row groups where these are small and requests slow.
+
+    Raises the errors of `open_parquet`.
+    """
+    parquet = open_parquet(files, path)
+    if files.filesystem is None:
+        return parquet
+    metadata = parquet.metadata
+    groups = (metadata.row_group(g).total_byte_size for g in range(metadata.num_row_groups))
+    if max(groups, default=0) > _SMALL_GROUP_BYTES:
+        return parquet
+    parquet.close(force=True)
+    return open_parquet(files, path, metadata, whole_groups=True)
 
 
 def read_footers(files: InputFiles) -> list[FileFooter]:
@@ -78,6 +107,7 @@ def read_footers(files: InputFiles) -> list[FileFooter]:
     Raises:
         InputError: a file does not exist, or is no Parquet file.
         DamagedInputError: a file begins as a Parquet file and is truncated or damaged.
+        UnreachableInputError: storage or network fail in a way that may pass.
     """
     with ThreadPoolExecutor(max_workers=16) as pool:
         return list(pool.map(lambda path: read_footer(files, path), files.paths))
@@ -98,17 +128,21 @@ def read_footer(files: InputFiles, path: str) -> FileFooter:
     except FileNotFoundError:
         raise InputError(f"input.path: {path}: no such file") from None
     except (OSError, pa.ArrowException) as error:
-        kind = DamagedInputError if _begins_as_parquet(files, path) else InputError
-        raise kind(f"input.path: {path} cannot be read as Parquet: {error}") from None
-    except Exception as error:
-        if files.filesystem is None:
-            raise
-        raise InputError(f"input.path: {path} cannot be read: {type(error).__name__}: {error}") from None
+        raise _footer_error(files, path, error) from error
+
+
+def _footer_error(files: InputFiles, path: str, error: Exception) -> InputError:
+    if may_pass(error):
+        return unreachable(f"input.path: {path}", error)
+    if isinstance(error, PermissionError):
+        return InputError(f"input.path: {path} cannot be read: {describe(error)}")
+    kind = DamagedInputError if _begins_as_parquet(files, path) else InputError
+    return kind(f"input.path: {path} cannot be read as Parquet: {error}")
 
 
 def _begins_as_parquet(files: InputFiles, path: str) -> bool:
-    with open(path, "rb") if files.filesystem is None else files.filesystem.open(path, "rb") as file:
-        return file.read(4) == b"PAR1"
+    with contextlib.closing(files.open(path)) as file:
+        return bool(file.read(4) == b"PAR1")
 
 
 def dump_index(footers: Sequence[FileFooter], columns: Columns) -> bytes:

@@ -26,6 +26,10 @@ class DamagedInputError(InputError):
     """A file of the input is truncated or damaged, or was removed or changed after it was opened."""
 
 
+class UnreachableInputError(InputError):
+    """The storage of the input, or the network to it, fails in a way that may pass."""
+
+
 @dataclass(frozen=True, slots=True)
 class RowBatch:
     """Consecutive rows of the input.
@@ -66,6 +70,7 @@ class Cursor(Protocol):
 
         Raises:
             DamagedInputError: a file is damaged, or was removed or changed since the source was opened.
+            UnreachableInputError: storage or network fail in a way that may pass, and failed again when tried again.
             InputError: a value does not fit the type that its column has in the source's schema.
         """
         ...

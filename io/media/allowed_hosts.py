@@ -1,5 +1,6 @@
 """Which hosts and addresses images may be downloaded from: the rules of a job, applied to what the resolver answers."""
 
+import errno
 import ipaddress
 import queue
 import re
@@ -69,8 +70,8 @@ def _is_port(text: str) -> bool:
     return text.isascii() and text.isdigit() and 0 < int(text[:6]) < 65536
 
 
-def resolve(host: str, port: int, seconds: float, private: bool) -> IpAddress:
-    """Resolve `host` to the address to connect to; all addresses that the resolver returns have to be allowed.
+def resolve(host: str, port: int, seconds: float, private: bool) -> list[IpAddress]:
+    """Resolve `host` to the addresses to connect to, in the resolver's order; all of them have to be allowed.
 
     One private address among public ones is refused too: that is what DNS rebinding looks like.
 
@@ -80,6 +81,7 @@ def resolve(host: str, port: int, seconds: float, private: bool) -> IpAddress:
 
     Raises:
         MediaError: `url_failed` for a name that has no address, `url_not_allowed` for an address that is not public.
+        OSError: the resolver does not answer, or cannot say now.
     """
     answers = _look_up(host, port, seconds)
     if not answers:
@@ -89,7 +91,7 @@ def resolve(host: str, port: int, seconds: float, private: bool) -> IpAddress:
         raise MediaError(
             "url_not_allowed", f"{host} leads to a private or reserved address; input.allow_private_hosts allows it"
         )
-    return addresses[0]
+    return list(dict.fromkeys(addresses))
 
 
 def _look_up(host: str, port: int, seconds: float) -> list[str]:
@@ -107,9 +109,11 @@ def _look_up(host: str, port: int, seconds: float) -> list[str]:
     try:
         found = answer.get(timeout=max(seconds, 0.0))
     except queue.Empty:
-        raise MediaError("url_failed", f"{host}: its address was not found in time") from None
+        raise TimeoutError(errno.ETIMEDOUT, "the address of the host was not found in time") from None
     if isinstance(found, list):
         return found
+    if isinstance(found, socket.gaierror) and found.errno in (socket.EAI_AGAIN, socket.EAI_FAIL):
+        raise ConnectionError(found.errno, f"the resolver cannot find the host now: {found.strerror}") from found
     raise MediaError("url_failed", f"{host} has no address that can be found") from found
 
 

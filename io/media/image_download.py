@@ -1,32 +1,58 @@
 """Downloads one image by http or https, from allowed hosts only.
 
-A name is resolved once, its address is checked, and the connection goes to that very address: the name cannot resolve
-to another one in between. Each redirect is checked like the first URL. Size and time are limited. Proxies, cookies and
-credentials are not used, and no error shows a query string, which may hold a secret.
+Connections go to addresses that were checked (connections.py), and each redirect is checked like the first URL. Size
+and time are limited. What may pass is tried again: a server that is busy, a connection that breaks off. Proxies,
+cookies and credentials are not used, and no error shows a query string, which may hold a secret.
 """
 
 import contextlib
 import http.client
 import re
-import socket
 import ssl
-import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from urllib.parse import SplitResult, quote, urljoin, urlsplit
 
-from run_batch.io.media.allowed_hosts import DEFAULT_PORTS, HostRules, IpAddress, resolve
-from run_batch.io.media.errors import MediaError
+import urllib3
 
-# Limit of a whole download: name resolution, connections, redirects and every byte.
+from run_batch.io import transient
+from run_batch.io.media import connections
+from run_batch.io.media.allowed_hosts import DEFAULT_PORTS, HostRules
+from run_batch.io.media.connections import Deadline
+from run_batch.io.media.errors import MediaError
+from run_batch.io.media.host_failures import HostFailures
+from run_batch.io.transient import PASSING_STATUSES, jittered, may_pass
+
+# Limit of one try of a download: name resolution, connections, redirects and every byte.
 FETCH_SECONDS = 30.0
+# A try begins no later than this after the first one.
+RETRY_SECONDS = 60.0
 MAX_REDIRECTS = 3
 _REDIRECTS = {301, 302, 303, 307, 308}
 _BUFFER_BYTES = 1 << 18
+# What an answer that is no image may hold at most, to be read for the sake of its connection.
+_DRAINED_BYTES = 1 << 16
 _MAX_URL_CHARACTERS = 8192
 _SCHEME = re.compile(r"(?!data:)[a-z][a-z0-9+.-]*://", re.IGNORECASE)
+_STRAY_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
 # Characters on which URL parsers disagree: white space, control characters, backslashes.
 _AMBIGUOUS = re.compile(r"[\x00-\x20\x7f\\]")
+
+_HOST_FAILURES = HostFailures()
+
+
+class _PassingError(Exception):
+    """A try failed in a way that may pass.
+
+    Attributes:
+        message: what happened.
+        pause: seconds for which the server asks to be left alone; None if it does not say.
+    """
+
+    def __init__(self, message: str, pause: float | None = None) -> None:
+        super().__init__(message)
+        self.message, self.pause = message, pause
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,17 +83,59 @@ def fetch(url: str, rules: HostRules, max_bytes: int) -> bytes:
     Raises:
         MediaError: `url_not_allowed`, `url_failed` or `image_too_large`.
     """
-    deadline = time.monotonic() + FETCH_SECONDS
-    for _ in range(1 + MAX_REDIRECTS):
-        target = _parse(url)
-        rules.check_host(target.scheme, target.host, target.port)
-        answer = _get(target, rules, max_bytes, deadline)
-        if isinstance(answer, bytes):
-            return answer
+    started, tries = time.monotonic(), 0
+    host = _parse(url).host_header
+    pauses = iter(()) if _HOST_FAILURES.are_lasting(host) else jittered(transient.REMOTE_PAUSES)
+    while True:
+        tries += 1
         try:
-            url = urljoin(url, answer)
-        except ValueError:
-            raise MediaError("url_failed", f"{target.shown} redirects to an invalid URL") from None
+            content = _try(url, rules, max_bytes)
+        except _PassingError as error:
+            pause = _pause(pauses, error.pause, started + RETRY_SECONDS - time.monotonic())
+            if pause is None:
+                _HOST_FAILURES.count(host, has_failed=True)
+                raise MediaError("url_failed", error.message + _told(tries, started)) from error.__cause__
+            time.sleep(pause)
+        except MediaError:
+            _HOST_FAILURES.count(host, has_failed=False)
+            raise
+        else:
+            _HOST_FAILURES.count(host, has_failed=False)
+            return content
+
+
+def _pause(pauses: Iterator[float], asked: float | None, left: float) -> float | None:
+    """Seconds to wait before the next try; None for no other try.
+
+    Args:
+        asked: what the server asks for; less is not waited.
+        left: seconds in which a try may begin.
+    """
+    pause = next(pauses, None)
+    if pause is None or max(pause, asked or 0.0) > left:
+        return None
+    return max(pause, asked or 0.0)
+
+
+def _told(tries: int, started: float) -> str:
+    return f" ({tries} tries in {time.monotonic() - started:.0f} s)" if tries > 1 else ""
+
+
+def _try(url: str, rules: HostRules, max_bytes: int) -> bytes:
+    """Download once, with all redirects; raises _PassingError where another try may help."""
+    deadline = Deadline(time.monotonic() + FETCH_SECONDS)
+    with deadline.running():
+        for _ in range(1 + MAX_REDIRECTS):
+            target = _parse(url)
+            rules.check_host(target.scheme, target.host, target.port)
+            with _failures_told(target, deadline):
+                answer = _get(target, rules, max_bytes, deadline)
+            if isinstance(answer, bytes):
+                return answer
+            try:
+                url = urljoin(url, answer)
+            except ValueError:
+                raise MediaError("url_failed", f"{target.shown} redirects to an invalid URL") from None
     raise MediaError("url_failed", f"{target.shown} redirects once more, after {MAX_REDIRECTS} redirects")
 
 
@@ -87,10 +155,10 @@ def _parse(url: str) -> _Target:
         host = _ascii_host(parts)
     except ValueError:  # its message may quote the URL
         raise MediaError("url_not_allowed", "the URL is malformed") from None
-    path = quote(parts.path or "/", safe="/%:@!$&'()*+,;=~-._")
+    path = quote(_STRAY_PERCENT.sub("%25", parts.path) or "/", safe="/%:@!$&'()*+,;=~-._")
     shown = f"{parts.scheme}://{host}{path[:200]}"
     if parts.query:
-        path += "?" + quote(parts.query, safe="/%:@!$&'()*+,;=~-._?[]")
+        path += "?" + quote(_STRAY_PERCENT.sub("%25", parts.query), safe="/%:@!$&'()*+,;=~-._?[]")
     return _Target(parts.scheme, host, DEFAULT_PORTS[parts.scheme] if port is None else port, path, shown)
 
 
@@ -101,91 +169,112 @@ def _ascii_host(parts: SplitResult) -> str:
     return host if host.isascii() else host.encode("idna").decode("ascii")
 
 
-def _get(target: _Target, rules: HostRules, max_bytes: int, deadline: float) -> bytes | str:
-    """Send one request; return the body as bytes, or the target of a redirect as text."""
-    address = resolve(target.host, target.port, deadline - time.monotonic(), rules.private)
+@contextlib.contextmanager
+def _failures_told(target: _Target, deadline: Deadline) -> Iterator[None]:
+    """Around one request and its answer: says what happened, without quoting the URL."""
     try:
-        with _Socket(deadline) as opened:
-            connection = http.client.HTTPConnection(target.host, target.port)
-            connection.auto_open = 0  # never connect by name: only this socket's address was checked
-            connection.sock = opened.connect(address, target)
-            connection.request("GET", target.path, headers={"Host": target.host_header, "User-Agent": "run-batch"})
-            response = connection.getresponse()
-            if response.status in _REDIRECTS and response.getheader("Location"):
-                return str(response.getheader("Location"))
-            if response.status != 200:
-                raise MediaError("url_failed", f"{target.shown}: HTTP status {response.status}")
-            return _read_body(response, target, max_bytes, deadline)
-    except MediaError:
+        yield
+    except (MediaError, _PassingError):
         raise
     # Raised by sockets, TLS and malformed answers; a socket that is shut down at the deadline raises any of them.
-    except (OSError, http.client.HTTPException, ValueError) as error:
-        if time.monotonic() >= deadline:
-            raise MediaError("url_failed", f"{target.shown}: not there within {FETCH_SECONDS:.0f} seconds") from None
-        raise MediaError("url_failed", f"{target.shown}: {_reason(error)}") from None
+    except (OSError, http.client.HTTPException, urllib3.exceptions.HTTPError, ValueError) as error:
+        root = _root(error)
+        if not deadline.left:
+            raise _PassingError(f"{target.shown}: not there within {FETCH_SECONDS:.0f} seconds") from root
+        message = f"{target.shown}: {_reason(root)}"
+        if may_pass(root):
+            raise _PassingError(message) from root
+        raise MediaError("url_failed", message) from root
 
 
-class _Socket:
-    """A socket that is shut down at the deadline, even while bytes still trickle in."""
-
-    def __init__(self, deadline: float) -> None:
-        self._deadline = deadline
-        self._socket: socket.socket | None = None
-        self._timer = threading.Timer(max(deadline - time.monotonic(), 0.0), self._end)
-        self._timer.daemon = True
-
-    def __enter__(self) -> "_Socket":
-        self._timer.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._timer.cancel()
-        if self._socket is not None:
-            self._socket.close()
-
-    def connect(self, address: IpAddress, target: _Target) -> socket.socket:
-        """Connect to `address`; for https, verify that the server's certificate is for the target's name."""
-        plain = socket.socket(socket.AF_INET if address.version == 4 else socket.AF_INET6, socket.SOCK_STREAM)
-        self._socket = plain
-        plain.settimeout(max(self._deadline - time.monotonic(), 0.001))
-        plain.connect((str(address), target.port))
-        if target.scheme == "https":
-            secure = ssl.create_default_context().wrap_socket(
-                plain, server_hostname=target.host, do_handshake_on_connect=False
-            )
-            self._socket = secure
-            secure.do_handshake()
-        return self._socket
-
-    def _end(self) -> None:
-        with contextlib.suppress(OSError):  # closed already
-            if self._socket is not None:
-                # The method of the base class: SSLSocket's own is not safe to call from another thread.
-                socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
+def _get(target: _Target, rules: HostRules, max_bytes: int, deadline: Deadline) -> bytes | str:
+    """Send one request; return the body as bytes, or the target of a redirect as text."""
+    pool = connections.POOLS.pool(target.scheme, target.host, target.port, rules.private)
+    response = pool.urlopen(
+        "GET",
+        target.path,
+        headers={"Host": target.host_header, "User-Agent": "run-batch", "Accept-Encoding": "identity"},
+        retries=False,
+        redirect=False,
+        assert_same_host=False,
+        timeout=urllib3.Timeout(total=max(deadline.left, 0.001)),
+        preload_content=False,
+        decode_content=False,
+    )
+    try:
+        if response.status in _REDIRECTS and response.headers.get("Location"):
+            _drain(response)
+            return str(response.headers["Location"])
+        if response.status != 200:
+            _drain(response)
+            raise _status_error(target, response)
+        return _read_body(response, target, max_bytes, deadline)
+    except BaseException:
+        response.close()  # closes the connection, which has bytes left that nobody reads
+        raise
+    finally:
+        response.release_conn()
 
 
-def _read_body(response: http.client.HTTPResponse, target: _Target, max_bytes: int, deadline: float) -> bytes:
-    """Read the whole body into a buffer of fixed size: the length that a server announces is not trusted."""
-    expected = response.length
+def _status_error(target: _Target, response: urllib3.BaseHTTPResponse) -> MediaError | _PassingError:
+    message = f"{target.shown}: HTTP status {response.status}"
+    if response.status not in PASSING_STATUSES:
+        return MediaError("url_failed", message)
+    asked: float | None = None
+    with contextlib.suppress(urllib3.exceptions.InvalidHeader):
+        asked = urllib3.Retry().get_retry_after(response)
+    if asked is not None and asked > RETRY_SECONDS:
+        message += f", which asks to wait {asked:.0f} seconds"
+    return _PassingError(message, asked)
+
+
+def _drain(response: urllib3.BaseHTTPResponse) -> None:
+    """Read a short body that nobody wants, so that its connection can be used again; close that of a longer one."""
+    length = response.headers.get("Content-Length", "")
+    if not length.isascii() or not length.isdigit() or int(length[:9]) > _DRAINED_BYTES:
+        response.close()
+        return
+    with contextlib.suppress(OSError, http.client.HTTPException, urllib3.exceptions.HTTPError):
+        response.read(_DRAINED_BYTES)
+
+
+def _read_body(response: urllib3.BaseHTTPResponse, target: _Target, max_bytes: int, deadline: Deadline) -> bytes:
+    """Read the whole body, in parts of fixed size: the length that a server announces is not trusted."""
+    expected = response.length_remaining if isinstance(response, urllib3.HTTPResponse) else None
     if expected is not None and expected > max_bytes:
         raise MediaError("image_too_large", f"{target.shown}: {expected:,} bytes; the limit is {max_bytes:,} bytes")
-    body, buffer = bytearray(), memoryview(bytearray(_BUFFER_BYTES))
-    while count := response.readinto(buffer):
-        body += buffer[:count]
+    body = bytearray()
+    while part := response.read(_BUFFER_BYTES):
+        body += part
         if len(body) > max_bytes:
             raise MediaError("image_too_large", f"{target.shown}: more than {max_bytes:,} bytes, which is the limit")
     # Without an announced length, a socket that was shut down at the deadline looks like the end of the body.
-    if time.monotonic() >= deadline:
+    if not deadline.left:
         raise TimeoutError
-    if expected is not None and len(body) < expected:
-        raise MediaError("url_failed", f"{target.shown}: ended after {len(body):,} of {expected:,} bytes")
     return bytes(body)
+
+
+def _root(error: Exception) -> Exception:
+    """What a socket or the parser raised, out of the exceptions that urllib3 wraps it in."""
+    while isinstance(error, urllib3.exceptions.HTTPError):
+        inner = [found for found in (*error.args, error.__cause__, error.__context__) if isinstance(found, Exception)]
+        if not inner:
+            break
+        error = inner[0]
+    return error
 
 
 def _reason(error: Exception) -> str:
     """Say why a download failed, without quoting the URL."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"its certificate is not valid: {error.verify_message}"
+    if isinstance(error, http.client.RemoteDisconnected):
+        return "the server closed the connection without an answer"
+    if isinstance(error, http.client.IncompleteRead):
+        came = error.partial if isinstance(error.partial, int) else len(error.partial)
+        return f"ended after {came:,} of {came + error.expected:,} bytes" if error.expected else "its body is cut off"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
     return f"no HTTP answer that can be read ({type(error).__name__})"

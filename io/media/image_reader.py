@@ -35,15 +35,16 @@ _TEXT_IN_BYTES = 128
 class MediaReader:
     """Reads the images of rows, and downloads those by URL ahead of their rows."""
 
-    def __init__(self, root: Path | None, hosts: HostRules | None = None) -> None:
+    def __init__(self, root: Path | None, hosts: HostRules | None = None, bytes_ahead: int = MAX_BYTES) -> None:
         """Set where images may come from.
 
         Args:
             root: the folder that image paths are relative to and cannot leave; None allows no paths.
             hosts: where URLs may lead; None allows no URLs.
+            bytes_ahead: of images that are downloaded ahead of their rows.
         """
         self._root = None if root is None else Path(os.path.realpath(root))
-        self._urls = UrlFetcher(hosts or HostRules(), MAX_BYTES)
+        self._urls = UrlFetcher(hosts or HostRules(), MAX_BYTES, bytes_ahead)
 
     def announce(self, cells: Iterable[Any]) -> None:
         """Start to download the images of the cells that will be read next, in this order."""

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from run_batch.io.files import sample_file
 from run_batch.io.media.errors import MediaError
+from run_batch.io.transient import retry
 
 # No system call takes a longer path (Linux's PATH_MAX, with the NUL byte at its end).
 MAX_PATH_CHARACTERS = 4095
@@ -61,11 +62,11 @@ def read_below(root: Path | None, text: str, max_bytes: int) -> bytes:
     if path is None:
         raise MediaError("path_not_allowed", f"{shown} leads out of input.media_root")
     try:
-        return _read_regular_file(_open_below(root, path), shown, max_bytes)
+        return retry(lambda: _read_regular_file(_open_below(root, path), shown, max_bytes))
     except FileNotFoundError:
         raise MediaError("image_not_found", f"no file {shown} in input.media_root") from None
     except OSError as error:
-        raise MediaError("image_unreadable", f"{shown}: {error.strerror}") from None
+        raise MediaError("image_unreadable", f"{shown}: {error.strerror}") from error
 
 
 def _resolve(root: Path | None, text: str) -> str | None:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from run_batch.io.files import sync_folder
+from run_batch.io.files import read_file, sync_folder
 
 SUFFIX = ".journal"
 # Age of the rows that a killed process can lose, and of those that a power cut can lose.
@@ -46,7 +46,7 @@ def read_segment(path: Path, job_hash: str) -> Iterator[bytes]:
         OSError: the file cannot be read.
     """
     try:
-        content = path.read_bytes()
+        content = read_file(path)
     except FileNotFoundError:
         return
     if not content.startswith(_MAGIC):
@@ -123,6 +123,7 @@ class JournalWriter(Generic[Item]):
         self._open: dict[str, _Segment] = {}
         self._made = 0
         self._synced = time.monotonic()
+        self._turns = self._calls = 0
         self._error: Exception | None = None
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
@@ -146,6 +147,19 @@ class JournalWriter(Generic[Item]):
         """Note that a shard is committed: segments that hold only items of such shards are removed."""
         self._settled.add(shard)
 
+    @property
+    def turns(self) -> int | None:
+        """How often the thread has dealt with all that was queued: ten times a second, if the storage keeps up.
+
+        None once the thread has ended.
+        """
+        return self._turns if self._thread.is_alive() else None
+
+    @property
+    def calls(self) -> int | None:
+        """How often the storage has answered the thread, or the thread had nothing to ask; None once it has ended."""
+        return self._turns + self._calls if self._thread.is_alive() else None
+
     def close(self, timeout: float | None = None) -> None:
         """Write and sync what is queued, and end the thread; may be called from any thread, and more than once.
 
@@ -156,7 +170,10 @@ class JournalWriter(Generic[Item]):
             OSError: an item could not be written.
         """
         self._closing.set()
-        self._thread.join(timeout)
+        while self._thread.is_alive():  # a wait without a limit would look like one for storage that hangs
+            self._thread.join(1.0 if timeout is None else timeout)
+            if timeout is not None:
+                break
         if self._error is not None:
             raise self._error
 
@@ -167,11 +184,14 @@ class JournalWriter(Generic[Item]):
                 if time.monotonic() - self._synced >= SYNC_SECONDS:
                     for segment in self._open.values():
                         segment.sync()
+                        self._calls += 1
                     self._synced = time.monotonic()
                 self._remove_settled()
+                self._turns += 1
             self._write_pending()
             while self._open:
                 self._open.popitem()[1].end()
+                self._calls += 1
             self._remove_settled()
         except Exception as error:
             self._error = error
@@ -187,6 +207,7 @@ class JournalWriter(Generic[Item]):
                 segment = self._open.get(name) or self._begin_segment(name)
                 self._segments[segment.path].update(shard for shard, _ in part)
                 segment.append(pack_record(self._encode([item for _, item in part])))
+                self._calls += 1
                 if segment.size >= _SEGMENT_BYTES:
                     self._open.pop(name).end()
 
@@ -214,4 +235,5 @@ class JournalWriter(Generic[Item]):
                 for name in [name for name, segment in self._open.items() if segment.path == path]:
                     os.close(self._open.pop(name).file)
                 path.unlink(missing_ok=True)
+                self._calls += 1
                 del self._segments[path]

@@ -4,6 +4,7 @@ A shard is written under `.run_batch/`, synced to disk, and renamed into place; 
 system. All other files of a run lie in `.run_batch/` too, which dataset readers skip.
 """
 
+import functools
 import os
 import re
 import socket
@@ -15,7 +16,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from run_batch.io.files import replace_file, sync_folder
+from run_batch.io.files import list_names, replace_file, sync_folder
+from run_batch.io.transient import may_pass, retry
 
 RUN_FOLDER = ".run_batch"
 SUCCESS = "_SUCCESS"
@@ -73,15 +75,26 @@ class ShardStore:
         self.journal_folder = self.run_folder / "journal"
 
     def is_writable(self) -> bool:
-        """Whether `create` is likely to succeed; tried with a temporary file that has no name."""
+        """Whether `create` is likely to succeed; tried with a temporary file that has no name.
+
+        Raises:
+            OSError: the storage fails in a way that may pass.
+        """
         place = self.folder
-        while not place.exists() and place != place.parent:
+        while not retry(place.exists) and place != place.parent:
             place = place.parent
-        try:
+
+        def write() -> None:
             with tempfile.TemporaryFile(dir=place):
-                return True
-        except OSError:
+                pass
+
+        try:
+            retry(write)
+        except OSError as error:
+            if may_pass(error):
+                raise
             return False
+        return True
 
     def is_of_earlier_layout(self) -> bool:
         """Whether an earlier version wrote the folder: bookkeeping in `_run/`, or shards numbered with five digits.
@@ -89,10 +102,10 @@ class ShardStore:
         Raises:
             OSError: the folder cannot be read.
         """
-        if not self.folder.is_dir():
+        if not retry(self.folder.is_dir):
             return False
         return (self.folder / _EARLIER_JOB_FILE).exists() or any(
-            _EARLIER_SHARD_NAME.fullmatch(entry.name) for entry in os.scandir(self.folder)
+            _EARLIER_SHARD_NAME.fullmatch(name) for name in list_names(self.folder)
         )
 
     def create(self) -> list[Path]:
@@ -104,9 +117,10 @@ class ShardStore:
         Raises:
             OSError: a folder cannot be created.
         """
-        missing = [folder for folder in (*reversed(self.own_folder.parents), self.own_folder) if not folder.exists()]
+        folders = (*reversed(self.own_folder.parents), self.own_folder)
+        missing = [folder for folder in folders if not retry(folder.exists)]
         for folder in missing:
-            folder.mkdir(exist_ok=True)
+            retry(functools.partial(folder.mkdir, exist_ok=True))
             sync_folder(folder.parent)
         return missing
 
@@ -115,15 +129,21 @@ class ShardStore:
         return self.folder / f"part-{index:06d}.parquet"
 
     def committed(self) -> list[int]:
-        """Indices of the committed shards, in order."""
-        if not self.folder.is_dir():
+        """Indices of the committed shards, in order.
+
+        Raises:
+            OSError: the folder cannot be read.
+        """
+        try:
+            names = list_names(self.folder)
+        except (FileNotFoundError, NotADirectoryError):
             return []
-        matches = (_SHARD_NAME.fullmatch(entry.name) for entry in os.scandir(self.folder))
+        matches = map(_SHARD_NAME.fullmatch, names)
         return sorted(int(match[1]) for match in matches if match)
 
     def is_committed(self, index: int) -> bool:
         """Whether a shard is committed."""
-        return self.path(index).exists()
+        return retry(self.path(index).exists)
 
     def metadata(self, index: int) -> dict[str, str]:
         """Read what `commit` added to the footer of a shard.
@@ -132,7 +152,7 @@ class ShardStore:
             ShardError: the file cannot be read as Parquet.
         """
         with _reading(self.path(index)):
-            keys: Mapping[bytes, bytes] = pq.read_metadata(self.path(index)).metadata or {}
+            keys: Mapping[bytes, bytes] = retry(lambda: pq.read_metadata(self.path(index))).metadata or {}
         return {key.decode(): value.decode() for key, value in keys.items() if key.startswith(_KEYS)}
 
     def num_rows(self, index: int) -> int:
@@ -155,7 +175,7 @@ class ShardStore:
             ShardError: the file cannot be read as Parquet, or is damaged.
         """
         with _reading(self.path(index)):
-            file = pq.ParquetFile(self.path(index), page_checksum_verification=True)
+            file = retry(lambda: pq.ParquetFile(self.path(index), page_checksum_verification=True))
             return file.read([name for name in file.schema_arrow.names if columns is None or name in columns])
 
     def count_rows(self, index: int, columns: Collection[str] | None = None) -> int:
@@ -168,7 +188,7 @@ class ShardStore:
             ShardError: the file cannot be read as Parquet, or is damaged.
         """
         with _reading(self.path(index)):
-            file = pq.ParquetFile(self.path(index), page_checksum_verification=True)
+            file = retry(lambda: pq.ParquetFile(self.path(index), page_checksum_verification=True))
             names = [name for name in file.schema_arrow.names if columns is None or name in columns]
             return sum(batch.num_rows for batch in file.iter_batches(_BATCH_ROWS, columns=names))
 
@@ -186,6 +206,8 @@ class ShardStore:
     def commit(self, index: int, table: pa.Table, metadata: Mapping[str, str]) -> None:
         """Write a shard and rename it into place, over an earlier attempt; it survives a power cut from then on.
 
+        Written anew, from its first byte, where the storage fails in a way that may pass.
+
         Args:
             table: the rows of the shard, in order.
             metadata: entries to add to the footer of the file; their keys begin with `run_batch.`.
@@ -197,13 +219,7 @@ class ShardStore:
         table = table.replace_schema_metadata({**(table.schema.metadata or {}), **keys})
         temporary = self.own_folder / f"{self.path(index).name}.{socket.gethostname()}-{os.getpid()}.tmp"
         try:
-            with open(temporary, "wb") as file:
-                # Readers take a row group at once: one of large carried images is limited in bytes.
-                rows = max(1, _ROW_GROUP_BYTES * len(table) // max(table.nbytes, 1))
-                pq.write_table(table, file, write_page_checksum=True, row_group_size=rows)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, self.path(index))
+            retry(lambda: _write_shard(table, temporary, self.path(index)))
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
@@ -234,7 +250,17 @@ class ShardStore:
 
     def is_complete(self) -> bool:
         """Whether `_SUCCESS` is there."""
-        return (self.folder / SUCCESS).exists()
+        return retry((self.folder / SUCCESS).exists)
+
+
+def _write_shard(table: pa.Table, temporary: Path, path: Path) -> None:
+    with open(temporary, "wb") as file:
+        # Readers take a row group at once: one of large carried images is limited in bytes.
+        rows = max(1, _ROW_GROUP_BYTES * len(table) // max(table.nbytes, 1))
+        pq.write_table(table, file, write_page_checksum=True, row_group_size=rows)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
 
 
 @contextmanager
@@ -245,5 +271,5 @@ def _reading(path: Path) -> Iterator[None]:
         reason = " ".join(str(error).split())
         # Arrow raises an OSError of its own, without a number, for content that it cannot read.
         if isinstance(error, OSError) and error.errno is not None:
-            raise ShardError(f"{path} cannot be read: {reason}") from None
+            raise ShardError(f"{path} cannot be read: {reason}") from error
         raise DamagedShardError(path, reason) from None

@@ -1,15 +1,13 @@
 """An engine that is watched at each step, ended when a step hangs, and can be started again when it has died."""
 
 import contextlib
-import os
-import sys
 import time
 from collections.abc import Callable, Iterable
 
+from run_batch.jobs.engine.engine_deadlines import EngineDeadlines
 from run_batch.jobs.engine.running_rows import RunningRows
 from run_batch.jobs.engine.vllm_engine import Engine, EngineDied
-from run_batch.jobs.engine.watchdog import Watchdog
-from run_batch.jobs.job.errors import EXIT_RUN_FAILED, RunError, storage_errors
+from run_batch.jobs.job.errors import RunError, run_failed, storage_errors
 from run_batch.jobs.job.rows import MappedRow, RowFailure, RowResult
 from run_batch.jobs.machine.stop_signals import StopRequest
 
@@ -30,25 +28,29 @@ class RestartableEngine:
         save: makes finished rows durable, from any thread; called before a hanging engine ends this process.
     """
 
-    def __init__(self, start: Callable[[], Engine], step_seconds: float, stop: StopRequest) -> None:
+    def __init__(
+        self, start: Callable[[], Engine], step_seconds: float, stop: StopRequest, start_seconds: float = 0.0
+    ) -> None:
         """Start the first engine.
 
         Args:
             start: starts an engine.
             step_seconds: a step that takes longer counts as a death; 0 for no limit.
             stop: told while an engine is started again.
+            start_seconds: a start that takes longer ends the process; 0 for no limit.
 
         Raises:
             JobError, RunError: what `start` raises.
         """
-        self._start = start
-        self._stop = stop
-        self._engine: Engine | None = start()
-        self.max_num_seqs = self._engine.max_num_seqs
-        self.finished = 0
+        self._start, self._stop = start, stop
+        self._deadlines = EngineDeadlines(step_seconds, start_seconds, self._kill, lambda: self.save())
+        self._engine: Engine | None = None
         self.record: RunningRows | None = None
         self.save: Callable[[], None] = lambda: None
-        self._watchdog = Watchdog(step_seconds, self._end_hanging_step)
+        with self._deadlines.start():
+            self._engine = start()
+        self.max_num_seqs = self._engine.max_num_seqs
+        self.finished = 0
 
     @property
     def running(self) -> int:
@@ -80,11 +82,11 @@ class RestartableEngine:
         """
         assert self._engine is not None
         try:
-            with self._watchdog.watching():
+            with self._deadlines.step():
                 finished = self._engine.step()
         except EngineDied as death:
-            if self._watchdog.fired:
-                raise EngineDied(f"no progress for {self._watchdog.seconds:g} s") from death
+            if self._deadlines.step_hangs:
+                raise EngineDied(f"no progress for {self._deadlines.step_seconds:g} s") from death
             raise
         self.finished += len(finished)
         self._strike_out([result.row for result in finished])
@@ -103,7 +105,8 @@ class RestartableEngine:
         """
         assert self._engine is not None
         self._strike_out(rows)
-        self._engine.discard()
+        with self._deadlines.end():
+            self._engine.discard()
         self._engine, self.finished = None, 0
 
     def restart(self) -> None:
@@ -115,23 +118,24 @@ class RestartableEngine:
         for attempt in range(1, _STARTS + 1):
             self._stop.loading = True
             try:
-                self._engine = self._start()
+                with self._deadlines.start():
+                    self._engine = self._start()
                 return
             except RunError as error:
                 if attempt == _STARTS:
-                    raise RunError(f"the engine died and could not be started again: {error}") from error
+                    raise run_failed(f"the engine died and could not be started again: {error}", error) from error
                 time.sleep(_SECONDS_BETWEEN_STARTS * attempt)
             finally:
                 self._stop.loading = False
 
     def close(self) -> None:
-        """End the engine and its watchdog, and remove the record: the engine has not died."""
-        self._watchdog.close()
+        """End the engine, and remove the record: the engine has not died."""
         if self.record is not None:
             with contextlib.suppress(OSError):  # a record that stays costs the next run some restarts at most
                 self.record.close()
         if self._engine is not None:
-            self._engine.close()
+            with self._deadlines.end():
+                self._engine.close()
 
     def _strike_out(self, rows: Iterable[int]) -> None:
         if self.record is not None:
@@ -139,17 +143,6 @@ class RestartableEngine:
                 for row in rows:
                     self.record.remove(row)
 
-    def _end_hanging_step(self) -> None:
-        """Kill the engine's processes; this process, where the engine has none. Called in the watchdog's thread."""
-        if self._engine is not None and self._engine.kill():
-            return
-        try:
-            self.save()
-        finally:
-            print(
-                f"run-batch: the engine has made no progress for {self._watchdog.seconds:g} s "
-                "(errors.step_seconds); finished rows are saved, run the same command again to go on",
-                file=sys.stderr,
-                flush=True,
-            )
-            os._exit(EXIT_RUN_FAILED)
+    def _kill(self) -> bool:
+        """Kill the engine's processes, from any thread; False where it has none."""
+        return self._engine is not None and self._engine.kill()

@@ -8,7 +8,7 @@ import os
 import struct
 from pathlib import Path
 
-from run_batch.io.files import is_same_file
+from run_batch.io.files import is_same_file, read_file
 
 _SLOT = struct.Struct("<q")
 
@@ -71,7 +71,7 @@ def read_running(path: Path) -> list[int] | None:
         OSError: the file cannot be read.
     """
     try:
-        content = path.read_bytes()
+        content = read_file(path)
     except FileNotFoundError:
         return None
     whole = len(content) - len(content) % _SLOT.size

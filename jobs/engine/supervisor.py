@@ -32,15 +32,18 @@ class Supervisor:
         max_num_seqs: rows that the engine runs at once.
     """
 
-    def __init__(self, start: Callable[[], Engine], step_seconds: float, stop: StopRequest) -> None:
+    def __init__(
+        self, start: Callable[[], Engine], step_seconds: float, stop: StopRequest, start_seconds: float = 0.0
+    ) -> None:
         """Start the first engine.
 
         Args:
             start: starts an engine; what it raises, this raises too.
             step_seconds: a step that takes longer counts as a death; 0 for no limit.
             stop: an engine that dies after a request to stop is not started again.
+            start_seconds: a start that takes longer ends the process; 0 for no limit.
         """
-        self._engine = RestartableEngine(start, step_seconds, stop)
+        self._engine = RestartableEngine(start, step_seconds, stop, start_seconds)
         self.max_num_seqs = self._engine.max_num_seqs
         self._suspects, self._places, self._first_deaths = Suspects(), RowPlaces(), FirstDeaths()
         self._feed = EngineFeed(self._engine, self._places, self._suspects, self._first_deaths)

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from run_batch.io.files import replace_file
+from run_batch.io.files import read_file, replace_file
 
 _DEATHS_TO_SUSPECT = 2
 _DEATHS_ALONE_TO_BLAME = 3
@@ -37,7 +37,7 @@ class Suspects:
         self.groups: list[list[int]] = []
         self.blamed: set[int] = set()
         try:
-            known = json.loads(file.read_text()) if file is not None else {}
+            known = json.loads(read_file(file)) if file is not None else {}
             self._deaths.update({int(row): count for row, count in known.get("deaths", {}).items()})
             self._deaths_alone.update({int(row): count for row, count in known.get("deaths_alone", {}).items()})
             self.groups = [[int(row) for row in group] for group in known.get("groups", [])]

@@ -203,7 +203,7 @@ def _settings_errors(model_path: str) -> Iterator[None]:
     try:
         yield
     except SettingsError as error:
-        raise JobError(str(error)) from None
+        raise JobError(str(error)) from error
     except OSError as error:
         raise JobError(f"model.path {model_path} cannot be loaded: {first_cause(error)}") from error
     except Exception as error:  # vLLM's checks, and the parsers and plugins that they load
@@ -238,7 +238,7 @@ def _load(config: Any, model_path: str, reports: Reports) -> Any:
         with missing_packages_named(model_path):
             return LLMEngine.from_vllm_config(config, UsageContext.LLM_CLASS, disable_log_stats=True)
     except (DeclarationError, SettingsError) as error:
-        raise JobError(str(error)) from None
+        raise JobError(str(error)) from error
     except Exception as error:
         report = reports.first()
         if report is not None and report.fault is Fault.DECLARATION:

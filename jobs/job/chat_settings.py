@@ -101,7 +101,7 @@ def _read(config: JobConfig, key: str, path: str, most: int) -> bytes:
         with open(_local(config, path), "rb") as file:
             content = file.read(most + 1)
     except OSError as error:
-        raise JobError(f"{key}: {path} cannot be read: {error.strerror}") from None
+        raise JobError(f"{key}: {path} cannot be read: {error.strerror}") from error
     if len(content) > most:
         raise JobError(f"{key}: {path} is larger than {most:,} bytes")
     return content

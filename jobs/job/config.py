@@ -10,7 +10,10 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
-from run_batch.jobs.job.config_tables import ENGINE_PLACEMENT, TABLES, UNDECLARED_TABLES, Effect, JobTables, effect_of
+from run_batch.io.transient import retry
+from run_batch.jobs.job.config_keys import Effect, effect_of
+from run_batch.jobs.job.config_tables import ENGINE_PLACEMENT, TABLES, UNDECLARED_TABLES, JobTables
+from run_batch.jobs.job.config_values import bytes_of
 from run_batch.jobs.job.errors import JobError
 from run_batch.model.checkpoint.generation_config import ResolvedSampling, resolve_sampling
 from run_batch.model.checkpoint.hub import HUB_ID
@@ -43,6 +46,11 @@ class JobConfig(JobTables):
             trust_remote_code=self.model.trust_remote_code,
         )
 
+    @property
+    def row_memory(self) -> int | None:
+        """`preprocess.memory` in bytes; None where it is not set."""
+        return None if self.preprocess.memory is None else bytes_of(self.preprocess.memory)
+
     def resolve_sampling(self) -> ResolvedSampling:
         """The table `sampling` together with the defaults of the model's generation config.
 
@@ -52,7 +60,7 @@ class JobConfig(JobTables):
         try:
             return resolve_sampling(self.model_settings, self.sampling)
         except SettingsError as error:
-            raise JobError(str(error)) from None
+            raise JobError(str(error)) from error
 
     def _engine_with_absolute_paths(self) -> dict[str, Any]:
         chosen = self.engine.get("generation_config")
@@ -83,11 +91,11 @@ def load_config(path: Path, overrides: tuple[str, ...] = ()) -> JobConfig:
         JobError: the file cannot be read, or is no valid job.
     """
     try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+        tables = tomllib.loads(retry(lambda: path.read_text(encoding="utf-8")))
     except FileNotFoundError:
         raise JobError(f"{path}: no such file") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise JobError(f"{path} cannot be read: {error}") from None
+        raise JobError(f"{path} cannot be read: {error}") from error
     # Python refuses numbers of thousands of digits, and tables nested a thousand deep, by errors of their own.
     except (ValueError, RecursionError) as error:
         raise JobError(f"{path} is not TOML: {error}") from None

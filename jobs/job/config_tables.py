@@ -5,58 +5,26 @@ and [slurm] take is declared by vLLM and by sbatch.
 """
 
 from collections.abc import Mapping
-from enum import StrEnum
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
-from pydantic.fields import FieldInfo
+from pydantic import Field
 
+from run_batch.jobs.job.config_keys import Effect, Table, key
 from run_batch.jobs.job.config_values import (
     Count,
     Examples,
     Fraction,
     Hosts,
     LocalPath,
+    Memory,
     NonEmpty,
     PathText,
     Seconds,
     Tools,
 )
 
-
-class Effect(StrEnum):
-    """What another value of a key does to the results that a job has already."""
-
-    ANOTHER_JOB = "another job"  # they could be different ones: it is another job, with another output folder
-    CONTENT = "content"  # what the value leads to decides: the same content elsewhere is the same job
-    MAY_GROW = "may grow"  # a larger value leaves them as they are and adds to them; a smaller one is another job
-    FREE = "free"  # nothing
-
-
-def key(meaning: str, effect: Effect, *, example: Any, default: Any = ...) -> Any:
-    """Declare one key of a table.
-
-    Args:
-        meaning: one line for people.
-        effect: what another value does to the results of a job that has begun.
-        example: a value that the key takes.
-        default: value where job.toml does not name the key; without one the key is required.
-    """
-    return Field(default, description=meaning, examples=[example], json_schema_extra={"effect": effect.value})
-
-
-def effect_of(field: FieldInfo) -> Effect:
-    """The effect that a key was declared with."""
-    declared = field.json_schema_extra
-    assert isinstance(declared, dict), "declare the keys of a table with key()"
-    return Effect(str(declared["effect"]))
-
-
-class Table(BaseModel):
-    """A table of job.toml: no other keys than those declared, and no value taken for one of another type."""
-
-    # Processes that only import this, or unpickle a job, need not wait until the checks are built.
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", defer_build=True)
+# Of errors.mapping_seconds, where job.toml does not set it: on a busy machine, any row may take a second.
+_ROW_SECONDS, _LEAST_ROW_SECONDS = 60.0, 2.0
 
 
 class InputTable(Table):
@@ -195,6 +163,12 @@ class PreprocessTable(Table):
     workers: Count | None = key(
         "worker processes; from the cores this process may use", Effect.FREE, example=8, default=None
     )
+    memory: Memory | None = key(
+        "bytes that rows may take on their way, in all stages together; a quarter of what is left on the machine",
+        Effect.FREE,
+        example="16 GiB",
+        default=None,
+    )
     scaled_jpeg_decoding: bool = key(
         "decode JPEGs much larger than the model's input at 1/2, 1/4 or 1/8 of their size: faster, not to the last bit",
         Effect.ANOTHER_JOB,
@@ -233,12 +207,39 @@ class ErrorsTable(Table):
     step_seconds: Seconds = key(
         "an engine whose step takes longer counts as dead; 0 for no limit", Effect.FREE, example=1800, default=600.0
     )
+    start_seconds: Seconds = key(
+        "an engine that takes longer to start, or worker processes that do, end the run with exit code 1; 0 for no "
+        "limit",
+        Effect.FREE,
+        example=7200,
+        default=3600.0,
+    )
+    mapping_seconds: Seconds | None = key(
+        "a row that takes longer to map fails with mapping_timeout; 0 for no limit; without it 60, or "
+        "errors.step_seconds where that is from 2 to 60",
+        Effect.FREE,
+        example=120,
+        default=None,
+    )
+    storage_seconds: Seconds = key(
+        "a run whose storage does not answer for longer ends with exit code 1; 0 for no limit",
+        Effect.FREE,
+        example=600,
+        default=300.0,
+    )
     expected_column: str | None = key(
         "column with the text expected of each row; other texts count for errors.max_fraction",
         Effect.ANOTHER_JOB,
         example="answer",
         default=None,
     )
+
+    @property
+    def row_seconds(self) -> float:
+        """How long a row may take to map; 0 for no limit."""
+        if self.mapping_seconds is not None:
+            return self.mapping_seconds
+        return min(_ROW_SECONDS, max(self.step_seconds or _ROW_SECONDS, _LEAST_ROW_SECONDS))
 
 
 class JobTables(Table):

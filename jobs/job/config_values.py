@@ -3,7 +3,7 @@
 import re
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from run_batch.io.media.allowed_hosts import is_host_entry
 
@@ -66,6 +66,31 @@ def _check_examples(value: Any) -> Any:
     return value
 
 
+# Less would not hold a single row: its encoded images take up to 128 MiB, and are at its worker besides.
+_LEAST_MEMORY = 256_000_000
+
+
+def bytes_of(value: int | str) -> int | None:
+    """The number that a value of type Memory stands for; None if it stands for none."""
+    if not isinstance(value, str):
+        return value if type(value) is int else None
+    found = re.fullmatch(r"([0-9]{1,20}(?:\.[0-9]{1,20})?) ?([kmgt]?)(i?)b?", value.strip().lower())
+    if found is None:
+        return None
+    number, prefix, binary = found.groups()
+    return int(float(number) * (1024 if binary else 1000) ** " kmgt".index(prefix or " "))
+
+
+def _check_memory(value: Any) -> Any:
+    accepted = f'bytes, {_LEAST_MEMORY} or more, as a whole number or as text such as "16 GiB" or "500 MB"'
+    number = bytes_of(value)
+    if number is None:
+        raise ValueError(accepted)
+    if number < _LEAST_MEMORY:
+        raise ValueError(f"{accepted}; the images of a single row may take half of the least")
+    return value
+
+
 def _check_non_empty(value: str) -> str:
     if not value.strip():
         raise ValueError("text that is not empty")
@@ -81,3 +106,4 @@ NonEmpty = Annotated[str, AfterValidator(_check_non_empty)]
 Count = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Seconds = Annotated[float, Field(ge=0)]
+Memory = Annotated[int | str, BeforeValidator(_check_memory)]

@@ -14,11 +14,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from run_batch.io.inputs.source import DamagedInputError, InputError, Source
+from run_batch.io.inputs.source import InputError, Source
 from run_batch.io.media.image_column import can_hold_paths, content_of, image_cells, images_in
 from run_batch.io.media.media_root import sample_below
 from run_batch.jobs.job.config import JobConfig
-from run_batch.jobs.job.errors import JobError, RunError
+from run_batch.jobs.job.errors import input_failed
 from run_batch.jobs.job.prompt_column import PromptColumn
 
 _ROWS = 8
@@ -37,10 +37,8 @@ def sample_media(config: JobConfig, source: Source, prompt_column: PromptColumn,
     try:
         with contextlib.closing(source.cursor(columns, _ROWS)) as cursor:
             batch = next(cursor.read(0, min(_ROWS, source.num_rows)), None)
-    except DamagedInputError as error:
-        raise RunError(str(error)) from None
     except InputError as error:
-        raise JobError(str(error)) from None
+        raise input_failed(error) from error
     place, names = Path(os.path.realpath(root)), dict[str, None]()
     if batch is not None:
         for column, cells in zip(columns, batch.records.columns, strict=True):

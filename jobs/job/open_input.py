@@ -6,10 +6,10 @@ from pathlib import Path
 
 from run_batch.io.inputs.huggingface import HfSource, is_saved_dataset
 from run_batch.io.inputs.parquet import ParquetSource
-from run_batch.io.inputs.source import DamagedInputError, InputError, Source
+from run_batch.io.inputs.source import InputError, Source
 from run_batch.io.outputs.shards import is_shard_name
 from run_batch.jobs.job.config import JobConfig
-from run_batch.jobs.job.errors import JobError, RunError
+from run_batch.jobs.job.errors import input_failed
 
 
 def open_source(config: JobConfig, index: bytes = b"") -> Source:
@@ -20,7 +20,7 @@ def open_source(config: JobConfig, index: bytes = b"") -> Source:
 
     Raises:
         JobError: it cannot be opened.
-        RunError: it is damaged.
+        RunError: it is damaged, or cannot be reached.
     """
     table, is_result = config.input, _result_check(config)
     path = config.resolve(table.path)
@@ -35,10 +35,8 @@ def open_source(config: JobConfig, index: bytes = b"") -> Source:
                 is_result(os.path.realpath(path))
             return HfSource(path, table.split, table.name)
         return ParquetSource(path, index, table.split, table.name, is_result)
-    except DamagedInputError as error:
-        raise RunError(str(error)) from None
     except InputError as error:
-        raise JobError(str(error)) from None
+        raise input_failed(error) from error
 
 
 def _result_check(config: JobConfig) -> Callable[[str], bool]:

@@ -69,10 +69,11 @@ class Plan:
         return (shard - self.begins[place - 1][-1]) * self.rows_per_shard
 
     @property
-    def most_rows_before(self) -> int:
-        """`rows_before` of the shard where it is most."""
+    def largest_group(self) -> int:
+        """How many rows the largest row group holds that begins in one of `begins`, in whole shards."""
         stops = [run.start for run in self.begins[1:]] + [self.num_shards]
-        return max((self.rows_before(stop - 1) for stop in stops), default=0)
+        groups = (range(run[-1], stop) for run, stop in zip(self.begins, stops, strict=True))
+        return max(map(self.rows_in, groups), default=0)
 
 
 def make_plan(config: JobConfig, source: Source) -> Plan:

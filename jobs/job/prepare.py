@@ -8,10 +8,11 @@ from run_batch.io.inputs.input_parts import first_rows
 from run_batch.io.inputs.parquet import ParquetSource
 from run_batch.io.inputs.source import Source
 from run_batch.io.outputs.shards import ShardStore
+from run_batch.io.transient import retry
 from run_batch.jobs.job.columns import check_columns
 from run_batch.jobs.job.config import JobConfig, named_content
 from run_batch.jobs.job.content import versions
-from run_batch.jobs.job.errors import JobError, RunError, storage_errors
+from run_batch.jobs.job.errors import JobError, run_failed, storage_errors
 from run_batch.jobs.job.find_record import find_record, is_planned
 from run_batch.jobs.job.job_identity import as_recorded, job_identity
 from run_batch.jobs.job.job_record import record_job
@@ -87,7 +88,7 @@ def prepare(config: JobConfig, share: Share = WHOLE_JOB, *, writes: bool = True)
 
     Raises:
         JobError: the job cannot start.
-        RunError: the input is damaged.
+        RunError: the input is damaged; or storage or network fail.
     """
     store = ShardStore(config.output_folder, share.folder)
     # A run of the whole job looks at every file of the input. A thousand shares would do that a thousand times: each
@@ -124,7 +125,8 @@ def _fit_into_folder(job: PreparedJob) -> PreparedJob:
     store, config = job.store, job.config
     with storage_errors(f"output.path {store.folder} cannot be read"):
         recorded = find_record(store, job.record)
-    if not store.is_writable():
+        is_writable = store.is_writable()
+    if not is_writable:
         raise JobError(f"output.path {config.output.path}: {store.folder} cannot be written to")
     has_new_rows = recorded is None or recorded.parts != job.record.parts
     if has_new_rows:
@@ -141,6 +143,11 @@ def _media_root(config: JobConfig, source: Source) -> Path | None:
     return source.folder if root is None else Path(config.resolve(root))
 
 
+def _is_empty(folder: str) -> bool:
+    with os.scandir(folder) as entries:
+        return next(entries, None) is None
+
+
 def _check_media_root(config: JobConfig, source: Source, prompt_column: PromptColumn) -> None:
     """Refuse a folder of images that is not there, or is empty, as where a file system is not mounted.
 
@@ -153,12 +160,11 @@ def _check_media_root(config: JobConfig, source: Source, prompt_column: PromptCo
         return
     shown = f"input.media_root {root}"
     try:
-        with os.scandir(config.resolve(root)) as entries:
-            is_empty = next(entries, None) is None
+        is_empty = retry(lambda: _is_empty(config.resolve(root)))
     except (FileNotFoundError, NotADirectoryError):
         raise JobError(f"{shown}: no such folder") from None
     except OSError as error:
-        raise RunError(f"{shown} cannot be read: {error.strerror}") from None
+        raise run_failed(f"{shown} cannot be read: {error.strerror}", error) from error
     if is_empty and columns_with_paths(config, source, prompt_column):
         raise JobError(
             f"{shown}: the folder is empty, and the input can name files in it. Mount or fill it; if all images are in "

@@ -15,7 +15,7 @@ import pyarrow as pa
 from run_batch.io.arrow_types import is_list, is_text
 from run_batch.io.inputs.source import InputError, Source
 from run_batch.jobs.job.config import JobConfig
-from run_batch.jobs.job.errors import JobError
+from run_batch.jobs.job.errors import JobError, input_failed
 
 # Of texts, those of the first rows tell whether the column holds conversations as JSON.
 _ROWS_LOOKED_AT = 256
@@ -115,7 +115,7 @@ def _of_texts(column: str, source: Source) -> PromptColumn:
     try:
         batch = next(source.cursor([column], _ROWS_LOOKED_AT).read(0, min(_ROWS_LOOKED_AT, source.num_rows)), None)
     except InputError as error:
-        raise JobError(str(error)) from None
+        raise input_failed(error) from error
     texts = [] if batch is None else _texts_in(batch.records.column(0))
     conversations = sum(map(reads_like_messages, texts))
     return PromptColumn.JSON_CONVERSATIONS if 2 * conversations > len(texts) else PromptColumn.TEXTS

@@ -5,7 +5,6 @@ planned with, the highest N that can be read counts, and each begins with the ro
 """
 
 import json
-import os
 import re
 import time
 from collections.abc import Mapping, Sequence
@@ -15,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from run_batch.io.files import list_names, read_file
 from run_batch.io.inputs.input_parts import InputPart
 from run_batch.io.outputs.shards import ShardStore
 from run_batch.jobs.job.errors import JobError
@@ -93,8 +93,7 @@ def plan_numbers(store: ShardStore) -> list[int]:
     Raises:
         OSError: the folder cannot be read.
     """
-    names = [entry.name for entry in os.scandir(store.run_folder)]
-    return sorted(int(match[1]) for name in names if (match := _PLAN_NAME.fullmatch(name)))
+    return sorted(int(match[1]) for name in list_names(store.run_folder) if (match := _PLAN_NAME.fullmatch(name)))
 
 
 def read_recorded_job(store: ShardStore) -> JobRecord | None:
@@ -115,13 +114,13 @@ def read_recorded_job(store: ShardStore) -> JobRecord | None:
             ) from None
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise JobError(f"output.path: {file} cannot be read: {error}") from None
+        raise JobError(f"output.path: {file} cannot be read: {error}") from error
 
 
 def recorded_index(store: ShardStore) -> bytes:
     """What is recorded of the input's files; empty before that."""
     try:
-        return index_path(store, max(plan_numbers(store), default=0)).read_bytes()
+        return read_file(index_path(store, max(plan_numbers(store), default=0)))
     except OSError:
         return b""
 
@@ -129,7 +128,7 @@ def recorded_index(store: ShardStore) -> bytes:
 def _read(store: ShardStore, file: Path) -> JobRecord:
     until = time.monotonic() + _SECONDS_UNTIL_SEEN
     while True:
-        content = json.loads(file.read_text())
+        content = json.loads(read_file(file))
         if "rows" in content:
             raise _of_earlier_version(store, f"{JOB_FILE} with its rows")
         found = _latest_plan(store, content["job_hash"])
@@ -161,7 +160,7 @@ def _latest_plan(store: ShardStore, hashed: str) -> tuple[int, PlanFile] | None:
     """The plan that counts; one whose process died while it wrote is none."""
     for number in reversed(plan_numbers(store)):
         try:
-            plan = _decoder.decode(plan_path(store, number).read_bytes())
+            plan = _decoder.decode(read_file(plan_path(store, number)))
         except (msgspec.MsgspecError, FileNotFoundError):
             continue
         if plan.job_hash == hashed:
@@ -171,7 +170,7 @@ def _latest_plan(store: ShardStore, hashed: str) -> tuple[int, PlanFile] | None:
 
 def _later_versions(store: ShardStore) -> list[dict[str, str]]:
     try:
-        found: list[dict[str, str]] = json.loads((store.run_folder / VERSIONS_FILE).read_text())
+        found: list[dict[str, str]] = json.loads(read_file(store.run_folder / VERSIONS_FILE))
     except FileNotFoundError:
         return []
     return found

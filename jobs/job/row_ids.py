@@ -5,9 +5,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from run_batch.io.inputs.source import DamagedInputError, InputError, Source
+from run_batch.io.inputs.source import InputError, Source
 from run_batch.jobs.job.config import JobConfig
-from run_batch.jobs.job.errors import JobError, RunError
+from run_batch.jobs.job.errors import JobError, input_failed
 from run_batch.jobs.job.plan import Plan
 
 _BATCH_ROWS = 1 << 16
@@ -18,7 +18,7 @@ def check_ids(config: JobConfig, source: Source, plan: Plan) -> None:
 
     Raises:
         JobError: names the first value that is null, not UTF-8 or there twice, and its row.
-        RunError: the input is damaged.
+        RunError: the input is damaged, or cannot be reached.
     """
     import numpy as np
 
@@ -30,9 +30,9 @@ def check_ids(config: JobConfig, source: Source, plan: Plan) -> None:
         values, counts = np.unique(np.concatenate(hashes), return_counts=True)
         if len(values) < plan.num_rows:
             _refuse_repeated(column, set(values[counts > 1].tolist()), _read(source, plan, column))
-    except DamagedInputError as error:
-        raise RunError(str(error)) from None
-    except (InputError, pa.ArrowException) as error:
+    except InputError as error:
+        raise input_failed(error, f"input.id_column {column}: ") from error
+    except pa.ArrowException as error:
         raise JobError(f"input.id_column {column}: {error}") from None
 
 

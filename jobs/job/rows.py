@@ -6,7 +6,7 @@ Imports neither torch nor vLLM: the worker processes are started before the engi
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import msgspec
@@ -23,11 +23,13 @@ class MappedRow:
         row: index in the input.
         engine_input: what `LLMEngine.add_request` takes.
         sampling: this row's own sampling settings, which win over the job's; empty for most jobs.
+        memory: kept as long as the row is, so that its memory counts.
     """
 
     row: int
     engine_input: Any
     sampling: Mapping[str, Any]
+    memory: Any = field(default=None, compare=False, repr=False)
 
 
 class TokenLogprob(msgspec.Struct, frozen=True, array_like=True):

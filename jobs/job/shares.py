@@ -5,13 +5,14 @@ where a row group does, if one is near: inside of a row group, all rows before i
 ranges depend only on the plan and the number of shares: every process computes the same ones by itself.
 """
 
-import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from run_batch.io.coordination.lease import is_held
+from run_batch.io.files import list_names
+from run_batch.io.transient import retry
 from run_batch.jobs.job.errors import JobError
 from run_batch.jobs.job.plan import Plan
 
@@ -87,7 +88,7 @@ def begun_shares(run_folder: Path) -> list[Share]:
         OSError: the folder cannot be read.
     """
     folder = run_folder / SHARES_FOLDER
-    labels = [entry.name for entry in os.scandir(folder)] if folder.is_dir() else []
+    labels = list_names(folder) if retry(folder.is_dir) else []
     return [WHOLE_JOB, *filter(None, map(share_of, labels))]
 
 
@@ -101,7 +102,7 @@ def is_running(run_folder: Path, share: Share) -> bool:
         OSError: the folder cannot be read.
     """
     folder = run_folder / share.folder
-    return folder.is_dir() and is_held(folder, share.label)
+    return retry(folder.is_dir) and is_held(folder, share.label)
 
 
 def files_of_shares(run_folder: Path, name: str) -> Iterator[Path]:

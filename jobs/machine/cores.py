@@ -3,14 +3,13 @@
 import os
 from pathlib import Path
 
+from run_batch.jobs.machine.cgroups import CGROUPS, own_cgroups, with_parents
 from run_batch.jobs.machine.slurm_environment import tasks_on_node
-
-_CGROUPS = Path("/sys/fs/cgroup")
 
 
 def usable_cores() -> int:
     """The fewest cores that CPU affinity, the CPU quotas of cgroups and Slurm's allocation allow; at least 1."""
-    limits = [len(os.sched_getaffinity(0)), *cgroup_quotas(_own_cgroups(), _CGROUPS)]
+    limits = [len(os.sched_getaffinity(0)), *cgroup_quotas(own_cgroups(), CGROUPS)]
     # Many clusters do not bind tasks to cores: then only Slurm's variables tell the allocation.
     per_task, on_node = (os.environ.get(f"SLURM_CPUS_{where}", "") for where in ("PER_TASK", "ON_NODE"))
     if per_task.isdigit():
@@ -20,22 +19,15 @@ def usable_cores() -> int:
     return max(1, min(limits))
 
 
-def _own_cgroups() -> str:
-    try:
-        return Path("/proc/self/cgroup").read_text()
-    except OSError:
-        return "0::/"
-
-
-def cgroup_quotas(own_cgroups: str, mount: Path) -> list[int]:
+def cgroup_quotas(cgroups: str, mount: Path) -> list[int]:
     """CPU quotas of this process's cgroups, version 1 and 2, and of all their parents, in cores, rounded up.
 
     Args:
-        own_cgroups: the content of /proc/self/cgroup.
+        cgroups: the content of /proc/self/cgroup.
         mount: the folder where cgroups are mounted.
     """
     quotas: list[int | None] = []
-    for line in own_cgroups.splitlines():
+    for line in cgroups.splitlines():
         _, controllers, path = line.split(":", 2)
         if controllers == "":
             root, read_quota = mount, _quota_v2
@@ -43,16 +35,8 @@ def cgroup_quotas(own_cgroups: str, mount: Path) -> list[int]:
             root, read_quota = mount / "cpu", _quota_v1  # where cpu and cpuacct are mounted together, a link to that
         else:
             continue
-        quotas += map(read_quota, _with_parents(root, path))
+        quotas += map(read_quota, with_parents(root, path))
     return [quota for quota in quotas if quota is not None]
-
-
-def _with_parents(root: Path, path: str) -> list[Path]:
-    folder = root / path.lstrip("/")
-    if not folder.is_dir():
-        # A path of the host, read in a container: the container's own cgroup is mounted as the root.
-        return [root]
-    return [folder, *folder.parents][: len(folder.relative_to(root).parts) + 1]
 
 
 def _quota_v2(folder: Path) -> int | None:

@@ -13,3 +13,10 @@ def kill_tree(pid: int) -> None:
         for process in [root, *root.children(recursive=True)]:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
+
+
+def kill_children() -> None:
+    """Send SIGKILL to all descendants of this process."""
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()

@@ -7,7 +7,6 @@ SIGHUP is ignored: under nohup the job goes on.
 import contextlib
 import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +14,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 from run_batch.jobs.job.errors import EXIT_INTERRUPTED, Interrupted
+from run_batch.jobs.machine.last_words import end_process
 
 # Schedulers usually send SIGKILL 30 seconds after the first signal. A step of the engine that does not hang takes at
 # most a second.
@@ -96,11 +96,8 @@ class StopRequest:
         os.close(reading)
 
     def _overdue(self) -> None:
-        with contextlib.suppress(Exception):
-            self.save()
-        print("interrupted; the engine did not answer. Run the same command again to go on", file=sys.stderr)
-        sys.stderr.flush()
-        os._exit(EXIT_INTERRUPTED)
+        message = "interrupted; the engine or the storage did not answer. Run the same command again to go on"
+        end_process(EXIT_INTERRUPTED, message, self.save)
 
 
 def _disable_wakeup() -> None:

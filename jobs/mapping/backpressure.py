@@ -1,7 +1,7 @@
 """Backpressure from the engine to the worker pool: the bounded queue of mapped rows between them.
 
-While the queue is full, the pool hands no batch to its workers and reads no input, so memory stays bounded however
-large the input is.
+While the queue is full, the pool hands no batch to its workers and reads no input: it does not run ahead of the engine
+by more rows than that. How much memory the rows may take is row_memory.py's.
 """
 
 import queue
@@ -11,13 +11,12 @@ from run_batch.jobs.job.rows import MappedRows
 
 # Enough to keep the engine busy through a stretch of rows that are slow to map.
 MAX_WAITING_ROWS = 2048
-MAX_WAITING_BYTES = 512 << 20
 
 
 class MappedQueue:
     """Mapped rows that wait for the engine. One thread puts them in, another one gets them.
 
-    The bounds do not make `put` wait: batches that workers hold when the queue becomes full still fit.
+    The bound does not make `put` wait: batches that workers hold when the queue becomes full still fit.
 
     Attributes:
         rows_mapped: rows put in so far.
@@ -31,8 +30,8 @@ class MappedQueue:
         self._lock = threading.Lock()
 
     def is_full(self) -> bool:
-        """Whether so many rows or bytes wait that no more shall be mapped."""
-        return self.rows_waiting >= MAX_WAITING_ROWS or self.bytes_waiting >= MAX_WAITING_BYTES
+        """Whether so many rows wait that no more shall be mapped."""
+        return self.rows_waiting >= MAX_WAITING_ROWS
 
     def put(self, rows: MappedRows, nbytes: int) -> None:
         """Add mapped rows whose tensors take `nbytes` bytes."""

@@ -3,8 +3,8 @@
 import contextlib
 from collections.abc import Iterator
 
-from run_batch.io.inputs.source import DamagedInputError, InputError
-from run_batch.jobs.job.errors import JobError, RunError
+from run_batch.io.inputs.source import InputError
+from run_batch.jobs.job.errors import JobError, RunError, input_failed
 from run_batch.model.checkpoint.settings import SettingsError
 from run_batch.model.declaration import DeclarationError, JobFault
 from run_batch.model.failure_reports import Report, is_own_bug
@@ -21,9 +21,9 @@ def mapping_faults() -> Iterator[None]:
     """
     try:
         yield
-    except DamagedInputError as error:
-        raise RunError(str(error)) from error
-    except (InputError, PluginError, SettingsError, DeclarationError, JobFault) as error:
+    except InputError as error:
+        raise input_failed(error) from error
+    except (PluginError, SettingsError, DeclarationError, JobFault) as error:
         raise JobError(str(error)) from error
     except (JobError, RunError):
         raise

@@ -6,7 +6,7 @@ Runs in the worker processes. A row that cannot be mapped becomes a RowFailure a
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import pyarrow as pa
 
@@ -21,18 +21,22 @@ from run_batch.jobs.job.prompt_column import PromptColumn
 from run_batch.jobs.job.rows import MappedRow, MappedRows, RowFailure
 from run_batch.jobs.mapping.chat_prompts import ChatPrompts
 from run_batch.jobs.mapping.prompt_draft import PromptDraft
+from run_batch.jobs.mapping.row_clock import MAPPING_ROW, clock
+from run_batch.jobs.mapping.row_groups import RowGroups
 from run_batch.jobs.mapping.row_images import RowImages, nbytes_of
 from run_batch.jobs.mapping.row_sampling import row_sampling
 from run_batch.jobs.mapping.template_prompts import TemplatePrompts
+from run_batch.jobs.mapping.worker_memory import PLENTY, WorkerMemory
 from run_batch.model.checkpoint.settings import SettingsError
 from run_batch.model.declaration import RowError
 from run_batch.model.images.row_image import RowImage
 from run_batch.model.rendering.bad_row_isolation import isolate_bad_rows
+from run_batch.model.rendering.engine_input import tensor_bytes
 from run_batch.model.rendering.job_faults import raise_if_no_rows_fault
 from run_batch.model.rendering.renderer import Prompt, Renderer
 
-# Bytes of encoded images that are mapped at once: bounds the memory that a worker needs for rows with huge images.
-_READY_BYTES = 256 << 20
+# A row that has been read: its index, its prompt, its sampling settings.
+_Ready: TypeAlias = tuple[int, Prompt, Mapping[str, Any]]
 
 
 class RowMapper:
@@ -44,6 +48,7 @@ class RowMapper:
         schema: pa.Schema,
         media_root: Path | None,
         prompt_column: PromptColumn = PromptColumn.TEXTS,
+        memory: WorkerMemory = PLENTY,
     ) -> None:
         """Load the model's configs and tokenizer, and check the prompt settings against them.
 
@@ -52,6 +57,7 @@ class RowMapper:
             schema: of the whole input.
             media_root: the folder that image paths must stay inside; None when paths are not allowed.
             prompt_column: what the prompt column holds.
+            memory: what images may take.
 
         Raises:
             JobError: the model cannot be loaded, or a prompt setting does not fit it.
@@ -59,7 +65,8 @@ class RowMapper:
         self._config = config
         self._job_sampling = config.resolve_sampling().values
         hosts = HostRules.of(config.input.allowed_hosts, config.input.allow_private_hosts)
-        self._images = RowImages(MediaReader(media_root, hosts), config.input.image_column)
+        self._images = RowImages(MediaReader(media_root, hosts, memory.download_bytes), config.input.image_column)
+        self._groups = RowGroups(memory.encoded_bytes)
         try:
             self._model = Renderer(config.model_settings, config.preprocess.scaled_jpeg_decoding)
             self._model.check_sampling(self._job_sampling)
@@ -90,13 +97,13 @@ class RowMapper:
         """The text that stands for a prompt's first image; None where the model needs none."""
         return self._model.image_placeholder(1)
 
-    def map(self, batch: RowBatch) -> MappedRows:
-        """Map the rows of a batch.
+    def map(self, batch: RowBatch) -> Iterator[MappedRow | RowFailure]:
+        """Map the rows of a batch, as many together as take little memory.
 
         Args:
             batch: rows with the columns of `needed_columns`, and with row ids if the job names no id column.
 
-        Returns:
+        Yields:
             One result per row, in the order of the rows.
 
         Raises:
@@ -104,34 +111,44 @@ class RowMapper:
             JobFault: the model's processor, a library or the machine fails, whatever the row.
         """
         rows = _rows(batch.records, self._config.input.image_column)
-        drafts = [self._draft(row) for row in rows]
+        drafts = [self._draft(index, row) for index, row in enumerate(rows, batch.start)]
         self._images.announce(
             (row, draft)
             for row, draft in zip(rows, drafts, strict=True)
             if not isinstance(row, RowError) and not isinstance(draft, RowError)
         )
+        self._groups.begin()
         results: MappedRows = []
-        ready: list[tuple[int, Prompt, Mapping[str, Any]]] = []
-        waiting = 0
+        ready: list[_Ready] = []
         for offset, (row, draft) in enumerate(zip(rows, drafts, strict=True)):
             index = batch.start + offset
+            clock.begin(index, 1, MAPPING_ROW)
             try:
                 if isinstance(draft, RowError):
                     raise draft
                 assert not isinstance(row, RowError), "its draft is its error"
                 row_id = batch.row_ids[offset] if batch.row_ids else str(row[str(self._config.input.id_column)])
                 sampling = row_sampling(self._job_sampling, row_id, row.get(self._config.input.sampling_column or ""))
-                ready.append((index, self._prompt(row, draft), sampling))
+                prompt = self._prompt(row, draft)
             except (RowError, MediaError) as error:
                 raise_if_no_rows_fault(error)
                 results.append(RowFailure.of(index, error.kind, error.message))
                 continue
-            waiting += sum(map(nbytes_of, ready[-1][1].images))
-            if waiting > _READY_BYTES:
-                results += self._map_ready(ready)
-                ready, waiting = [], 0
+            encoded = sum(map(nbytes_of, prompt.images))
+            if self._groups.ends_before(encoded):
+                yield from self._take_ready(results, ready)
+            self._groups.add(encoded)
+            ready.append((index, prompt, sampling))
+        yield from self._take_ready(results, ready)
+
+    def _take_ready(self, results: MappedRows, ready: list[_Ready]) -> Iterator[MappedRow | RowFailure]:
+        """Map the rows that are ready, and empty both lists."""
         results += self._map_ready(ready)
-        return sorted(results, key=lambda result: result.row)
+        ready.clear()
+        results.sort(key=lambda result: result.row, reverse=True)
+        clock.rest()  # whoever takes them may wait
+        while results:
+            yield results.pop()
 
     def images(self, batch: RowBatch) -> list[Sequence[RowImage]]:
         """Read the images of each row of a batch, in the order of its prompt; none of a row that has no prompt.
@@ -141,14 +158,15 @@ class RowMapper:
         """
         rows = _rows(batch.records, self._config.input.image_column)
         found: list[Sequence[RowImage]] = []
-        for row, draft in zip(rows, [self._draft(row) for row in rows], strict=True):
+        for row, draft in zip(rows, list(map(self._draft, range(batch.start, batch.stop), rows)), strict=True):
             found.append(())
             if not isinstance(row, RowError) and not isinstance(draft, RowError):
                 with contextlib.suppress(RowError, MediaError):
                     found[-1] = self._prompt(row, draft).images
         return found
 
-    def _draft(self, row: Mapping[str, Any] | RowError) -> PromptDraft | RowError:
+    def _draft(self, index: int, row: Mapping[str, Any] | RowError) -> PromptDraft | RowError:
+        clock.begin(index, 1, "filling in its prompt")
         if isinstance(row, RowError):
             return row
         try:
@@ -156,9 +174,14 @@ class RowMapper:
         except RowError as error:
             return error
 
-    def _map_ready(self, ready: Sequence[tuple[int, Prompt, Mapping[str, Any]]]) -> MappedRows:
+    def _map_ready(self, ready: Sequence[_Ready]) -> MappedRows:
         prompts = [prompt for _, prompt, _ in ready]
+        if ready:
+            has_images = any(prompt.images for prompt in prompts)
+            what = "decoding and mapping its images" if has_images else "tokenizing its prompt"
+            clock.begin(ready[0][0], len(ready), what)
         mapped = self._model.render(prompts, add_special_tokens=self._prompts.add_special_tokens)
+        self._groups.mapped([0 if isinstance(result, RowError) else tensor_bytes(result) for result in mapped])
         for result in mapped:
             if isinstance(result, RowError):
                 raise_if_no_rows_fault(result)

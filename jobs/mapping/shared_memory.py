@@ -10,13 +10,16 @@ import io
 import os
 import pickle
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from multiprocessing.connection import Connection
 from multiprocessing.reduction import recv_handle, send_handle
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import torch
+
+# Values of a list, 0 for a single value that is no list of parts; then the number of buffers, whose sizes follow.
+_HEADER = struct.Struct("<II")
 
 
 def _rebuild_tensor(buffer: Any, dtype: torch.dtype, shape: Sequence[int]) -> torch.Tensor:
@@ -46,6 +49,53 @@ class _Pickler(pickle.Pickler):
         return _rebuild_tensor, (pickle.PickleBuffer(data), obj.dtype, tuple(obj.shape))
 
 
+class _Message:
+    """Values that are pickled one after the other, and sent together."""
+
+    def __init__(self) -> None:
+        self.count = self.nbytes = 0
+        self._buffers: list[pickle.PickleBuffer] = []
+        self._views: list[memoryview] = []
+        self._stream = io.BytesIO()
+        # One for all values: what they have in common is pickled once.
+        self._pickler = _Pickler(self._stream, protocol=5, buffer_callback=self._buffers.append)
+
+    def add(self, value: Any, most_bytes: int | None = None) -> bool:
+        """Add a value; False if it is not the first, and with it the message had more than `most_bytes` bytes."""
+        begin = self._stream.tell()
+        self._pickler.dump(value)
+        views = [buffer.raw() for buffer in self._buffers]
+        self._buffers.clear()
+        nbytes = sum(view.nbytes for view in views)
+        if self.count and most_bytes is not None and self.nbytes + nbytes > most_bytes:
+            self._stream.truncate(begin)
+            return False
+        self.count, self.nbytes = self.count + 1, self.nbytes + nbytes
+        self._views += views
+        return True
+
+    def send(self, connection: Connection, is_list: bool) -> tuple[int, int]:
+        """Send the values, and give their number and the bytes of their buffers; see `send` for what it raises."""
+        sizes = [view.nbytes for view in self._views]
+        header = _HEADER.pack(self.count if is_list else 0, len(sizes)) + struct.pack(f"<{len(sizes)}Q", *sizes)
+        message = header + self._stream.getbuffer()
+        if not self.nbytes:
+            connection.send_bytes(message)
+            return self.count, 0
+        descriptor = os.memfd_create("run-batch-rows", os.MFD_CLOEXEC)
+        try:
+            with open(descriptor, "wb", closefd=False) as file:
+                for view in self._views:
+                    file.write(view)
+                    file.write(b"\0" * (-view.nbytes % 64))
+            # Only once the memory is filled: the other end would take the next message for the rest of half a message.
+            connection.send_bytes(message)
+            send_handle(connection, descriptor, None)
+        finally:
+            os.close(descriptor)
+        return self.count, self.nbytes
+
+
 def send(connection: Connection, value: Any) -> None:
     """Send a value, its tensors and Arrow batches in shared memory.
 
@@ -57,44 +107,69 @@ def send(connection: Connection, value: Any) -> None:
         ConnectionError: the other end is closed.
         OSError: no memory or no file descriptor is left; nothing has been sent.
     """
-    buffers: list[pickle.PickleBuffer] = []
-    stream = io.BytesIO()
-    _Pickler(stream, protocol=5, buffer_callback=buffers.append).dump(value)
-    views = [buffer.raw() for buffer in buffers]
-    sizes = [view.nbytes for view in views]
-    header = struct.pack(f"<I{len(sizes)}Q", len(sizes), *sizes)
-    message = header + stream.getbuffer()
-    if not any(sizes):
-        connection.send_bytes(message)
-        return
-    descriptor = os.memfd_create("run-batch-rows", os.MFD_CLOEXEC)
-    try:
-        with open(descriptor, "wb", closefd=False) as file:
-            for view in views:
-                file.write(view)
-                file.write(b"\0" * (-view.nbytes % 64))
-        # Only once the memory is filled: the other end would take the next message for the rest of half a message.
-        connection.send_bytes(message)
-        send_handle(connection, descriptor, None)
-    finally:
-        os.close(descriptor)
+    message = _Message()
+    message.add(value)
+    message.send(connection, is_list=False)
 
 
-def receive(connection: Connection) -> tuple[Any, int]:
-    """Wait for a value that `send` has sent.
+def send_in_parts(connection: Connection, values: Iterable[Any], part_bytes: int) -> Iterator[tuple[int, int]]:
+    """Send values as lists, each with a shared memory of its own, which is freed once its last value is dropped.
 
-    Returns:
-        The value, and the bytes of its tensors and Arrow batches. They use the shared memory itself; it is not copied.
+    Args:
+        part_bytes: of the tensors and Arrow batches of one list at most, unless it holds a single value.
+
+    Yields:
+        For each list that has been sent, its length and the bytes of its tensors and Arrow batches.
+
+    Raises:
+        ConnectionError, OSError: see `send`.
+    """
+    message = _Message()
+    for value in values:
+        if not message.add(value, part_bytes):
+            yield message.send(connection, is_list=True)
+            message = _Message()
+            message.add(value)
+        del value  # or it would be held while the next one is made
+        if message.nbytes >= part_bytes:
+            sent = message.send(connection, is_list=True)
+            message = _Message()
+            yield sent
+    if message.count:
+        yield message.send(connection, is_list=True)
+
+
+class Received(NamedTuple):
+    """What has come through a pipe.
+
+    Attributes:
+        value: as it was sent. Its tensors and Arrow batches use the shared memory itself; it is not copied.
+        nbytes: of these.
+        pickled_bytes: of all else, pickled.
+    """
+
+    value: Any
+    nbytes: int
+    pickled_bytes: int
+
+
+def receive(connection: Connection) -> Received:
+    """Wait for a value that `send` has sent, or a list of values that `send_in_parts` has.
 
     Raises:
         EOFError, OSError: the other end is closed.
     """
     message = memoryview(connection.recv_bytes())
-    (count,) = struct.unpack_from("<I", message)
-    sizes = struct.unpack_from(f"<{count}Q", message, 4)
-    body = message[4 + 8 * count :]
-    if not any(sizes):
-        return pickle.loads(body, buffers=[bytearray() for _ in sizes]), 0
+    count, buffers = _HEADER.unpack_from(message)
+    sizes = struct.unpack_from(f"<{buffers}Q", message, _HEADER.size)
+    body = message[_HEADER.size + 8 * buffers :]
+    views: list[Any] = _receive_memory(connection, sizes) if any(sizes) else [bytearray() for _ in sizes]
+    unpickler = pickle.Unpickler(io.BytesIO(body), buffers=views)
+    value = [unpickler.load() for _ in range(count)] if count else unpickler.load()
+    return Received(value, sum(sizes), len(body))
+
+
+def _receive_memory(connection: Connection, sizes: Sequence[int]) -> list[memoryview]:
     descriptor = recv_handle(connection)
     try:
         # Python's mmap keeps a descriptor open as long as the memory is used, and thousands of batches may wait.
@@ -106,4 +181,4 @@ def receive(connection: Connection) -> tuple[Any, int]:
     for size in sizes:
         views.append(memory[offset : offset + size])
         offset += size + -size % 64
-    return pickle.loads(body, buffers=views), sum(sizes)
+    return views

@@ -8,8 +8,10 @@ import gc
 import logging
 import os
 import pickle
+import select
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,9 +22,12 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from run_batch.io.inputs.source import RowBatch
+from run_batch.io.transient import may_pass
 from run_batch.jobs.job.config import JobConfig
 from run_batch.jobs.job.errors import JobError
 from run_batch.jobs.job.prompt_column import PromptColumn
+from run_batch.jobs.mapping.row_clock import MAPPING_ROW, clock
+from run_batch.jobs.mapping.worker_memory import PLENTY, WorkerMemory
 from run_batch.model.checkpoint.settings import SettingsError
 from run_batch.model.declaration import DeclarationError, JobFault
 from run_batch.model.failure_reports import Report, is_own_bug
@@ -31,6 +36,8 @@ from run_batch.model.plugin import PluginError, register
 if TYPE_CHECKING:
     from run_batch.jobs.mapping.row_mapper import RowMapper
 
+# Of mapped rows that are sent together: many small ones, or a large one, whose memory is freed when it is finished.
+PART_BYTES = 8 << 20
 # Added to the worker's nice value, so that the engine gets the cores first.
 _NICENESS = 5
 
@@ -44,12 +51,14 @@ class WorkerSpec:
         schema: of the whole input.
         media_root: the folder that image paths must stay inside; None when paths are not allowed.
         prompt_column: what the prompt column holds.
+        memory: what the worker may take.
     """
 
     config: JobConfig
     schema: pa.Schema
     media_root: Path | None
     prompt_column: PromptColumn = PromptColumn.TEXTS
+    memory: WorkerMemory = PLENTY
 
     def load(self) -> "RowMapper":
         """Load the model's configs and tokenizer, in the worker process.
@@ -60,6 +69,7 @@ class WorkerSpec:
         import cv2
         import torch
 
+        from run_batch.model.images.image_memory import use_memory
         from run_batch.model.images.resize import compile_resize
 
         # The workers themselves run in parallel: threads within them would only take turns.
@@ -70,7 +80,8 @@ class WorkerSpec:
         register()
         from run_batch.jobs.mapping.row_mapper import RowMapper
 
-        mapper = RowMapper(self.config, self.schema, self.media_root, self.prompt_column)
+        use_memory(self.memory.cache_bytes, self.memory.decode_bytes, self.memory.turns, clock.resting)
+        mapper = RowMapper(self.config, self.schema, self.media_root, self.prompt_column, self.memory)
         may_hold_images = self.prompt_column is not PromptColumn.TEXTS or self.config.prompt.examples
         if self.config.input.image_column or may_hold_images:
             compile_resize()
@@ -83,9 +94,16 @@ class WorkerReady:
 
     Attributes:
         pid: its process id; the pool has started only the first worker itself.
+        clock: the descriptor of its clock's page in that process.
     """
 
     pid: int
+    clock: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RowsGivenBack:
+    """What a worker sends instead of the last rows of a batch whose mapped rows take too much memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,12 +113,14 @@ class WorkerProblem:
     Attributes:
         message: what is wrong, for people.
         bad_job: whether the job or what it names is at fault; else run-batch or a library is.
+        may_pass: whether it is storage or network that fails, in a way that may pass.
         trace: the traceback, for --verbose.
     """
 
     message: str
     bad_job: bool
     trace: str
+    may_pass: bool = False
 
 
 def main(descriptor: int, *others: int) -> None:
@@ -136,6 +156,7 @@ def serve(connection: Connection, others: Sequence[int]) -> None:
     """
     # Importing torch and vLLM makes many objects and hardly any garbage: the collector would search them often.
     gc.disable()
+    parent = os.pidfd_open(os.getppid())
     # Imports torch, which this module must not: the main process imports it before it starts the workers.
     from run_batch.jobs.mapping import shared_memory
 
@@ -149,14 +170,36 @@ def serve(connection: Connection, others: Sequence[int]) -> None:
     gc.freeze()
     gc.enable()
     connection = _fork(connection, others)
-    shared_memory.send(connection, WorkerReady(os.getpid()))
+    threading.Thread(target=_end_with, args=(parent,), name="parent", daemon=True).start()
+    shared_memory.send(connection, WorkerReady(os.getpid(), clock.share()))
     while True:
         batch: RowBatch = shared_memory.receive(connection)[0]
+        clock.begin(batch.start, batch.records.num_rows, MAPPING_ROW)
         try:
-            shared_memory.send(connection, mapper.map(batch))
+            _map(connection, mapper, batch, spec.memory.batch_bytes)
+            clock.rest()
         except Exception as error:
             shared_memory.send(connection, _problem(error, batch))
             return
+
+
+def _map(connection: Connection, mapper: "RowMapper", batch: RowBatch, batch_bytes: int) -> None:
+    """Map a batch and send its rows in parts; give back what is left once they take `batch_bytes` bytes."""
+    from run_batch.jobs.mapping import shared_memory
+
+    rows_sent, bytes_sent = 0, 0
+    part_bytes = min(PART_BYTES, batch_bytes)
+    for rows, nbytes in shared_memory.send_in_parts(connection, mapper.map(batch), part_bytes):
+        rows_sent, bytes_sent = rows_sent + rows, bytes_sent + nbytes
+        if bytes_sent >= batch_bytes and rows_sent < batch.records.num_rows:
+            shared_memory.send(connection, RowsGivenBack())
+            return
+
+
+def _end_with(pidfd: int) -> None:
+    """End this process with another one: a worker that hangs does not see that its pipe has been closed."""
+    select.select([pidfd], [], [])
+    os._exit(1)
 
 
 def _problem(error: Exception, batch: RowBatch | None = None) -> WorkerProblem:
@@ -164,11 +207,12 @@ def _problem(error: Exception, batch: RowBatch | None = None) -> WorkerProblem:
     from run_batch.model.rendering.job_faults import describe, machine_fault
 
     trace = traceback.format_exc()
-    if isinstance(error, JobError | PluginError | DeclarationError | JobFault | SettingsError):
-        return WorkerProblem(str(error), True, trace)
     fault = machine_fault(error)
+    passing = may_pass(fault or error)
+    if isinstance(error, JobError | PluginError | DeclarationError | JobFault | SettingsError):
+        return WorkerProblem(str(error), True, trace, passing)
     if fault is not None:
-        return WorkerProblem(describe(fault), True, trace)
+        return WorkerProblem(describe(fault), True, trace, passing)
     rows = f"while mapping rows {batch.start} to {batch.stop - 1}" if batch is not None else "while it loaded"
     return WorkerProblem(f"{rows}: {trace if is_own_bug(error) else Report.of(error).text}", False, trace)
 

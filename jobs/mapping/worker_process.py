@@ -7,26 +7,31 @@ import pickle
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, Pipe
 from typing import TypeAlias
 
 from run_batch.io.inputs.source import RowBatch
+from run_batch.jobs.mapping.row_clock import SeenClock, open_page
 from run_batch.jobs.mapping.worker_main import WorkerSpec
+from run_batch.jobs.mapping.worker_memory import WorkerMemory
 
-WORKER_ENVIRONMENT = {
+_ENVIRONMENT = {
     # One core per worker: the pool is what runs in parallel.
     "OMP_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
     "TOKENIZERS_PARALLELISM": "false",
-    # By default glibc returns the memory of decoded images to the kernel after each batch, and the kernel clears it
-    # again for the next: a tenth of the time that a large image takes. With these values it keeps up to 128 MiB; blocks
-    # above 32 MiB are still returned.
-    "MALLOC_TRIM_THRESHOLD_": str(128 << 20),
-    "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
 }
+# By default glibc returns the memory of decoded images to the kernel after each batch, and the kernel clears it again
+# for the next: a tenth of the time that a large image takes. With these values it keeps up to 128 MiB, if the worker's
+# share allows; blocks above 32 MiB are still returned.
+_KEPT_BYTES, _LARGE_BLOCK = 128 << 20, 32 << 20
+
+# A killed process is dead within less, unless it hangs in the kernel.
+_DEATH_SECONDS = 2.0
 
 
 @dataclass(slots=True, eq=False)
@@ -40,6 +45,7 @@ class WorkerProcess:
         loaded: whether the worker has said that it is ready for batches.
         pidfd: refers to the process of a copy, once that is ready; a process id alone could be reused.
         original: the worker that this one is a copy of; None for one that was started.
+        clock: what the worker is doing.
     """
 
     process: subprocess.Popen[bytes] | None
@@ -48,20 +54,26 @@ class WorkerProcess:
     loaded: bool = False
     pidfd: int | None = None
     original: "WorkerProcess | None" = None
+    clock: SeenClock = field(default_factory=SeenClock)
 
-    def ready(self, pid: int) -> None:
-        """Note that the worker takes batches, and which process it is."""
+    def ready(self, pid: int, clock: int | None = None) -> None:
+        """Note that the worker takes batches, which process it is, and the descriptor of its clock there."""
         self.loaded = True
+        if clock is not None:
+            with contextlib.suppress(OSError):  # it has died already
+                self.clock.page = open_page(pid, clock)
         if self.process is None:
             # A copy that has died already has no process; end of file on its pipe reports the death.
             with contextlib.suppress(ProcessLookupError):
                 self.pidfd = os.pidfd_open(pid)
 
     def end(self) -> None:
-        """Kill the process, if it still runs, and close the pipe."""
+        """Kill the process, if it still runs, and close the pipe. One that hangs in the kernel is left behind."""
         if self.process is not None:
             self.process.kill()
-            self.process.wait()
+            waiting = threading.Thread(target=self.process.wait, name="worker-end", daemon=True)
+            waiting.start()
+            waiting.join(_DEATH_SECONDS)
         if self.pidfd is not None:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
@@ -82,6 +94,16 @@ def lost_with(dead: WorkerProcess, workers: Sequence[WorkerProcess]) -> list[Wor
     return [worker for worker in group if not worker.loaded]
 
 
+def worker_environment(memory: WorkerMemory) -> dict[str, str]:
+    """The environment variables that a worker process is started with, besides those of this process."""
+    kept = min(_KEPT_BYTES, memory.kept_bytes)
+    return {
+        **_ENVIRONMENT,
+        "MALLOC_TRIM_THRESHOLD_": str(kept),
+        "MALLOC_MMAP_THRESHOLD_": str(min(_LARGE_BLOCK, kept // 4)),
+    }
+
+
 StartWorkers: TypeAlias = Callable[[WorkerSpec, int], list[WorkerProcess]]
 
 
@@ -94,7 +116,7 @@ def start_workers(spec: WorkerSpec, count: int) -> list[WorkerProcess]:
         [sys.executable, "-c", f"from run_batch.jobs.mapping.worker_main import main; main({arguments})"],
         pass_fds=descriptors,
         stdin=subprocess.DEVNULL,
-        env={**os.environ, **WORKER_ENVIRONMENT},
+        env={**os.environ, **worker_environment(spec.memory)},
     )
     for _, theirs in pipes:
         theirs.close()

@@ -59,8 +59,9 @@ class CarriedRows:
         return pa.Table.from_batches([batch.records for batch in self._cursor.read(rows.start, rows.stop)])
 
     def _keep(self, shard: int, table: pa.Table) -> None:
-        self._kept[shard] = table
-        self._kept_bytes += table.nbytes
+        # A copy: a slice would keep all rows that were read with it.
+        self._kept[shard] = table.take(pa.array(range(table.num_rows)))
+        self._kept_bytes += self._kept[shard].nbytes
         while self._kept_bytes > _KEPT_BYTES:
             self._take(next(iter(self._kept)))
 

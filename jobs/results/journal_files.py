@@ -12,8 +12,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from run_batch.io.files import list_names
 from run_batch.io.outputs.journal import SUFFIX, read_segment
 from run_batch.io.outputs.shards import ShardStore
+from run_batch.io.transient import retry
 from run_batch.jobs.results.journal_rows import JournalRow, decode_rows
 
 _SEGMENT_NAME = re.compile(rf"(\d+)-(\d+)\.([^.]+)\.(.+)-\d+{re.escape(SUFFIX)}")
@@ -51,10 +53,12 @@ def segments(store: ShardStore) -> list[Segment]:
     Raises:
         OSError: the folder cannot be read.
     """
-    paths = sorted(store.journal_folder.glob(f"*{SUFFIX}")) if store.journal_folder.is_dir() else []
-    matches = [(path, _SEGMENT_NAME.fullmatch(path.name)) for path in paths]
+    folder = store.journal_folder
+    names = sorted(list_names(folder)) if retry(folder.is_dir) else []
     return [
-        Segment(path, range(int(match[1]), int(match[2]) + 1), match[3], match[4]) for path, match in matches if match
+        Segment(folder / match[0], range(int(match[1]), int(match[2]) + 1), match[3], match[4])
+        for match in map(_SEGMENT_NAME.fullmatch, names)
+        if match
     ]
 
 

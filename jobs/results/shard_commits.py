@@ -15,7 +15,9 @@ from pathlib import Path
 
 import msgspec
 
+from run_batch.io.files import read_file
 from run_batch.io.outputs.shards import ShardStore
+from run_batch.io.transient import retry
 from run_batch.jobs.job.plan import Plan
 from run_batch.jobs.job.rows import RowFailure, RowResult, is_truncated
 from run_batch.jobs.job.shares import files_of_shares
@@ -138,7 +140,7 @@ def read_commits(store: ShardStore, plan: Plan, shards: Iterable[int]) -> dict[i
     wanted = set(shards)
     if not wanted:
         return {}
-    files = [file for file in _commit_files(store) if file.exists()]
+    files = [file for file in _commit_files(store) if retry(file.exists)]
     latest = _latest(files) if len(files) <= len(wanted) else {}
     # What decides whether rows are missing is read from the shard.
     found = {shard: latest[shard] for shard in wanted.difference(plan.cut) if shard in latest}
@@ -185,7 +187,7 @@ def _latest(files: Iterable[Path]) -> dict[int, Commit]:
 def _last_lines(file: Path) -> dict[int, Commit]:
     """The last line of each shard in a file of one process: it appends, so the order of lines is that of commits."""
     last: dict[int, Commit] = {}
-    for line in file.read_bytes().splitlines():
+    for line in read_file(file).splitlines():
         with contextlib.suppress(msgspec.MsgspecError):  # torn by a crash
             commit = _decoder.decode(line)
             last[commit.shard] = commit

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
 import msgspec
@@ -10,11 +10,15 @@ import msgspec
 from run_batch.io.inputs.source import InputError
 from run_batch.io.outputs.shards import ShardError, ShardStore
 from run_batch.jobs.job.columns import RESULT_COLUMNS
-from run_batch.jobs.job.errors import RunError, storage_failed
+from run_batch.jobs.job.errors import run_failed, storage_failed
 from run_batch.jobs.job.rows import RowFailure, RowResult, is_truncated
 from run_batch.jobs.job.work import Work
 from run_batch.jobs.results.shard_commits import Commit, count_results, footer_of, record_commit
+from run_batch.jobs.machine.thread_activity import activity_of_this_thread
 from run_batch.jobs.results.result_table import ShardTables, row_results
+
+# A wait without a limit would look like one for storage that hangs.
+_LOOK_SECONDS = 1.0
 
 
 @dataclass(slots=True)
@@ -65,6 +69,7 @@ class ShardWriter:
         self._on_commit = on_commit
         self._open: dict[int, dict[int, RowResult]] = {}
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="shard-writer")
+        self._activity = self._thread.submit(activity_of_this_thread)
         self._writing: list[Future[None]] = []
         self.seconds = 0.0
         self.rows_committed = 0
@@ -74,6 +79,11 @@ class ShardWriter:
     def queued(self) -> int:
         """Whole shards that are not on disk yet."""
         return len(self._writing)
+
+    def activity(self) -> object:
+        """A value that changes while the thread works; None while it has nothing to write."""
+        is_writing = any(not future.done() for future in list(self._writing))
+        return self._activity.result()() if is_writing else None
 
     def open_rows(self) -> dict[int, OpenRows]:
         """What is finished of each shard that is not committed yet."""
@@ -108,14 +118,16 @@ class ShardWriter:
 
     def _raise_failed(self, only_done: bool) -> None:
         while self._writing and (self._writing[0].done() or not only_done):
-            self._writing.pop(0).result()
+            wait(self._writing[:1], _LOOK_SECONDS)
+            if self._writing[0].done():
+                self._writing.pop(0).result()
 
     def _commit(self, shard: int, results: dict[int, RowResult]) -> None:
         started = time.monotonic()
         try:
             self._on_commit(self._write(shard, results))
         except (InputError, ShardError) as error:
-            raise RunError(str(error)) from None
+            raise run_failed(str(error), error) from error
         except OSError as error:
             raise storage_failed(f"shard {shard} cannot be written to {self._store.folder}", error) from error
         self.seconds += time.monotonic() - started

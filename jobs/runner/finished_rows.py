@@ -1,6 +1,7 @@
 """Where finished rows go: into the journal at once, into their shard once it is whole, and into the counts."""
 
-from collections.abc import Collection, Mapping, Sequence
+import contextlib
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from run_batch.io.outputs.journal import JournalWriter
@@ -8,6 +9,7 @@ from run_batch.jobs.engine.supervisor import Supervisor
 from run_batch.jobs.job.errors import storage_errors
 from run_batch.jobs.job.rows import RowFailure, RowResult, is_truncated
 from run_batch.jobs.job.work import Work
+from run_batch.jobs.machine.storage_watch import StorageWatch
 from run_batch.jobs.mapping.worker_pool import WorkerPool
 from run_batch.jobs.results.journal_rows import JournalRow
 from run_batch.jobs.results.shard_commits import CommittedShards
@@ -114,6 +116,16 @@ class FinishedRows:
         progress.truncated = committed.rows_truncated + sum(shard.truncated for shard in left)
         progress.write(running=False)
         return progress.summary(folder) + accuracy(committed)
+
+    @contextlib.contextmanager
+    def watched(self, storage: StorageWatch, folder: Path) -> Iterator[None]:
+        """Watch the threads that write to the output folder."""
+        journal, shards = self._journal, self._writer.activity
+        with (
+            storage.output(f"the journal in {folder}", lambda: journal.turns, lambda: journal.calls),
+            storage.output(f"the shards in {folder}", shards, shards),
+        ):
+            yield
 
     def save_now(self) -> None:
         """Make finished rows durable, from any thread: the process is about to end."""

@@ -7,6 +7,7 @@ input ends.
 
 import contextlib
 import queue
+import time
 from collections.abc import Callable, Iterator
 
 from run_batch.io.coordination.claims import Claims
@@ -22,10 +23,14 @@ from run_batch.jobs.job.row_reader import RowReader
 from run_batch.jobs.job.rows import MappedRows
 from run_batch.jobs.job.work import Work
 from run_batch.jobs.machine.cores import usable_cores
+from run_batch.jobs.machine.memory import default_row_memory
 from run_batch.jobs.machine.stop_signals import StopRequest
+from run_batch.jobs.machine.storage_watch import StorageWatch
+from run_batch.jobs.mapping.row_deadlines import RowDeadlines
 from run_batch.jobs.mapping.worker_main import WorkerSpec
 from run_batch.jobs.mapping.worker_pool import BATCH_ROWS, WorkerPool
 from run_batch.jobs.runner.finished_rows import FinishedRows
+from run_batch.jobs.runner.memory_notice import MemoryNotice
 from run_batch.jobs.runner.place_failures import PlaceFailures
 from run_batch.jobs.runner.resume import ShardRecovery, resume
 from run_batch.jobs.runner.shard_assignment import ShardAssignment
@@ -33,6 +38,8 @@ from run_batch.model.plugin import announce_plugins
 
 # Rows that fail while they are mapped never fill the engine: between so many batches, progress is shown and checked.
 _BATCHES_AT_ONCE = 64
+# Storage that has stalled is asked again after so long.
+_STALLED_SECONDS = 0.1
 
 StartEngine = Callable[[], Engine]
 OpenOutput = Callable[[], FinishedRows]
@@ -46,12 +53,19 @@ class Pipeline:
     """
 
     def __init__(
-        self, job: PreparedJob, work: Work, claims: Claims, stop: StopRequest, place_failures: PlaceFailures
+        self,
+        job: PreparedJob,
+        work: Work,
+        claims: Claims,
+        stop: StopRequest,
+        place_failures: PlaceFailures,
+        storage: StorageWatch,
     ) -> None:
         """Read what earlier runs left of the work.
 
         Args:
             place_failures: of the process; they go on from what it did before.
+            storage: watches the output folder and the input.
 
         Raises:
             RunError: the output folder cannot be read or written.
@@ -59,6 +73,7 @@ class Pipeline:
         self._job = job
         self._stop = stop
         self._place_failures = place_failures
+        self._storage = storage
         self._resumed = resume(job, work, claims)
         self._assignment = ShardAssignment(work, job.share, job.store, claims)
         self._recovery = ShardRecovery(job, work, self._resumed.results)
@@ -86,19 +101,32 @@ class Pipeline:
         config = self._job.config
         spec = WorkerSpec(config, self._job.source.schema, self._job.media_root, self._job.prompt_column)
         announce_plugins(config.model.plugins, config.folder)
-        pool = WorkerPool(spec, self._batches(), config.preprocess.workers or usable_cores())
+        deadlines = RowDeadlines(config.errors.row_seconds, config.errors.start_seconds)
+        workers = config.preprocess.workers or usable_cores()
+        budget = config.row_memory or default_row_memory()
+        pool = WorkerPool(spec, self._watched_batches(), workers, deadlines=deadlines, budget=budget)
         try:
-            engine = Supervisor(start_engine, config.errors.step_seconds, self._stop)
+            engine = Supervisor(start_engine, config.errors.step_seconds, self._stop, config.errors.start_seconds)
             try:
                 first = self._first_rows(pool)
                 self._stop.loading = False
                 finished = open_output()
-                self._generate(pool, engine, finished, first, lease)
+                folder = self._job.store.folder
+                with (
+                    finished.watched(self._storage, folder),
+                    self._storage.output(f"the lease in {folder}", lambda: lease.touching, lambda: lease.touching),
+                ):
+                    self._generate(pool, engine, finished, first, lease)
             finally:
                 engine.close()
         finally:
             pool.close()
         return finished, self._assignment.rows_assigned - finished.rows_committed
+
+    def _watched_batches(self) -> Iterator[RowBatch | None]:
+        """The rows to map. How long a remote input may take is for its client to say."""
+        is_local = self._job.source.folder is not None
+        return self._storage.each(f"input.path {self._job.config.input.path}", self._batches(), is_limited=is_local)
 
     def _batches(self) -> Iterator[RowBatch | None]:
         """The rows to map: of this share, then of others; None while it is not known yet whether to help others."""
@@ -121,8 +149,9 @@ class Pipeline:
                 yield batch
 
     def _checked(self, shards: Iterator[int]) -> Iterator[int]:
-        with storage_errors(f"output.path {self._job.store.folder} cannot be read or written"):
-            yield from shards
+        what = f"output.path {self._job.store.folder}"
+        with storage_errors(f"{what} cannot be read or written"):
+            yield from self._storage.each(what, shards, is_limited=True)
 
     def _first_rows(self, pool: WorkerPool) -> MappedRows | None:
         """Wait for the first mapped rows: only then is it known that the workers accept the job."""
@@ -133,7 +162,7 @@ class Pipeline:
 
     def _begin(self, engine: Supervisor, finished: FinishedRows) -> None:
         """Take what earlier runs left, before the first row of this one."""
-        self._stop.save = finished.save_now
+        self._stop.save = self._storage.save = finished.save_now
         finished.adopt(self._resumed.adopted)
         finished.take_recovered(self._resumed.results)
         self._place_failures.count_finished(finished.progress.done)
@@ -148,16 +177,22 @@ class Pipeline:
         self, pool: WorkerPool, engine: Supervisor, finished: FinishedRows, first: MappedRows | None, lease: Lease
     ) -> None:
         metrics = finished.metrics
+        notice = MemoryNotice(pool.memory, engine.max_num_seqs, pool.counts().workers)
         try:
             self._begin(engine, finished)
             self._take(first, engine, finished)
             while not self._stop.requested:
+                if self._storage.is_stalled:
+                    lease.check()
+                    time.sleep(_STALLED_SECONDS)
+                    continue
                 is_idle = not engine.unfinished
                 self._feed(pool, engine, finished)
                 if not engine.unfinished:
                     finished.check_first_failures()
                 metrics.lap("idle" if is_idle else "feed")
                 self._take_late(finished)
+                notice.look(pool.rows_waiting, engine.unfinished)
                 if engine.unfinished:
                     for result in engine.step():
                         finished.add(result)
@@ -165,7 +200,8 @@ class Pipeline:
                 elif self._input_done:
                     self._place_failures.check()
                     break
-                finished.tell(pool, engine, self._assignment.rows_stolen)
+                with self._storage.call(f"the progress in {self._job.store.folder}"):
+                    finished.tell(pool, engine, self._assignment.rows_stolen)
                 lease.check()
         except JobError as error:  # found late, by a row that needs it: the rows before it are kept
             if not finished.has_texts:

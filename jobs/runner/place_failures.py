@@ -12,9 +12,10 @@ from collections import Counter, deque
 
 from run_batch.jobs.job.errors import RunError, are_too_many
 from run_batch.jobs.job.rows import RowFailure
+from run_batch.jobs.mapping.row_clock import READING
 
 # docs/errors.md names them too: a test compares.
-PLACE_KINDS = frozenset({"image_not_found", "image_unreadable", "url_failed"})
+PLACE_KINDS = frozenset({"image_not_found", "image_unreadable", "url_failed", "mapping_timeout"})
 
 
 # A server that answers so has been reached: the link is dead, from wherever it is asked for.
@@ -22,6 +23,8 @@ _DEAD_LINK = re.compile(r"HTTP status (404|410)\b")
 
 
 def _is_of_place(failure: RowFailure) -> bool:
+    if failure.kind == "mapping_timeout":
+        return failure.message.startswith(READING)
     return failure.kind in PLACE_KINDS and _DEAD_LINK.search(failure.message) is None
 
 

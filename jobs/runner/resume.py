@@ -13,7 +13,7 @@ from run_batch.io.coordination.claims import Claims
 from run_batch.io.outputs.shards import ShardStore
 from run_batch.jobs.engine.running_rows import read_running
 from run_batch.jobs.engine.suspects import Suspects
-from run_batch.jobs.job.errors import RunError
+from run_batch.jobs.job.errors import storage_failed
 from run_batch.jobs.job.prepare import PreparedJob
 from run_batch.jobs.job.rows import RowResult
 from run_batch.jobs.job.work import Work
@@ -63,7 +63,7 @@ def resume(job: PreparedJob, work: Work, claims: Claims) -> Resumed:
             suspects.died(running)
         note_file.unlink(missing_ok=True)
     except OSError as error:
-        raise RunError(f"{store.run_folder} cannot be read or written: {error}") from None
+        raise storage_failed(f"{store.run_folder} cannot be read or written", error) from error
     adopted = [(segment.path, shards) for segment, shards in found.segments if segment.label == label]
     return Resumed(results, adopted, suspects, note_file)
 

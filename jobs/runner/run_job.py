@@ -14,10 +14,11 @@ from run_batch.io.outputs.shards import ShardError
 from run_batch.jobs.engine.vllm_engine import Engine
 from run_batch.jobs.job.config import JobConfig
 from run_batch.jobs.job.content import versions
-from run_batch.jobs.job.errors import EXIT_INTERRUPTED, Interrupted, JobError, RunError, storage_errors
+from run_batch.jobs.job.errors import EXIT_INTERRUPTED, Interrupted, JobError, RunError, run_failed, storage_errors
 from run_batch.jobs.job.prepare import PreparedJob
 from run_batch.jobs.job.work import Work
 from run_batch.jobs.machine.stop_signals import StopRequest
+from run_batch.jobs.machine.storage_watch import StorageWatch
 from run_batch.jobs.results.shard_commits import CommittedShards
 from run_batch.jobs.runner.damaged_shards import damaged_shards, set_aside, tell_missing
 from run_batch.jobs.runner.finished_rows import FinishedRows
@@ -54,22 +55,25 @@ def run_job(
     Raises:
         JobError: the model, engine or sampling settings are invalid; no results were written.
         RunError: the run failed; the same command resumes it.
+        MayPassError: storage or network failed in a way that may pass.
     """
+    storage = StorageWatch(job.config.errors.storage_seconds)
     try:
-        if job.is_replanned and not retry_failed:
-            # Before anything is looked at: the folder is complete no longer.
-            with _writing(job):
-                job = job.write_record()
-        with _reading(job):
-            damaged = damaged_shards(job)
-            committed = CommittedShards(job.store, job.plan, job.shards, damaged)
-        run = _Run(job, committed, damaged, start_engine or start_vllm, quiet, summary, retry_failed)
-        return run.retry() if retry_failed else run.resume()
+        with storage.thread(f"output.path {job.store.folder}"):
+            if job.is_replanned and not retry_failed:
+                # Before anything is looked at: the folder is complete no longer.
+                with _writing(job):
+                    job = job.write_record()
+            with _reading(job):
+                damaged = damaged_shards(job)
+                committed = CommittedShards(job.store, job.plan, job.shards, damaged)
+            run = _Run(job, committed, damaged, start_engine or start_vllm, quiet, summary, retry_failed, storage)
+            return run.retry() if retry_failed else run.resume()
     except Interrupted:
         print("interrupted; run the same command again to go on", file=sys.stderr)
         return EXIT_INTERRUPTED
     except ShardError as error:
-        raise RunError(str(error)) from None
+        raise run_failed(str(error), error) from error
 
 
 def start_vllm(config: JobConfig) -> Engine:
@@ -104,10 +108,12 @@ class _Run:
         quiet: bool,
         summary: TextIO,
         retry_failed: bool,
+        storage: StorageWatch,
     ) -> None:
         self._job, self._committed, self._damaged = job, committed, damaged
         self._start_engine, self._quiet, self._summary = start_engine, quiet, summary
         self._stop = StopRequest()
+        self._storage = storage
         # Rows that have failed already may well fail again: that tells nothing of the place of a retry.
         max_fraction = 1.0 if retry_failed else job.config.errors.max_fraction
         self._place_failures = PlaceFailures(job.config.errors.min_rows, max_fraction)
@@ -173,7 +179,7 @@ class _Run:
     def _do(self, work: Work, claims: Claims, lease: Lease) -> bool:
         """Do some work; False if a signal came first."""
         job = self._job
-        pipeline = Pipeline(job, work, claims, self._stop, self._place_failures)
+        pipeline = Pipeline(job, work, claims, self._stop, self._place_failures, self._storage)
         start_engine = functools.partial(self._start_engine, job.config)
 
         def open_own_output() -> FinishedRows:

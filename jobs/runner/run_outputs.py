@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 from run_batch.io.coordination.claims import Claims, claimed
 from run_batch.io.outputs.journal import JournalWriter
+from run_batch.io.transient import retry
 from run_batch.jobs.job.errors import JobError, storage_errors
 from run_batch.jobs.job.job_record import withdraw_record
 from run_batch.jobs.job.prepare import PreparedJob
@@ -43,7 +44,7 @@ def open_output(
     store, writer = job.store, writer_name()
     with storage_errors(f"output.path {store.folder} cannot be written to"):
         store.discard_unfinished()
-        if not store.journal_folder.is_dir():  # asked first: a thousand shares need not try to make it
+        if not retry(store.journal_folder.is_dir):  # asked first: a thousand shares need not try to make it
             store.journal_folder.mkdir(exist_ok=True)
         # Recorded before anything was loaded; since then, a share that could not begin may have withdrawn the record.
         job.write_record()

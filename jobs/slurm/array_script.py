@@ -4,10 +4,12 @@ import re
 import shlex
 from collections.abc import Mapping
 
-from run_batch.jobs.job.errors import EXIT_INTERRUPTED
+from run_batch.jobs.job.errors import EXIT_INTERRUPTED, EXIT_MAY_PASS
 from run_batch.jobs.machine.slurm_environment import ARRAY_COUNT
 from run_batch.jobs.slurm.sbatch_options import SlurmTable
 
+# How long a task waits in the queue after storage or network have failed; Slurm's own pause is two minutes.
+_PAUSE_SECONDS = 600
 # Characters that sbatch takes without quotes.
 _PLAIN = re.compile(r"[\w@%+=:,./\[\]*&|!-]+", re.ASCII)
 
@@ -26,6 +28,8 @@ def array_script(slurm: SlurmTable, tasks: int, command: list[str], environment:
         "command": _SRUN.replace("{command}", run) if slurm.has_steps else run,
         "ending": _REQUEUE_OR_EXIT if "requeue" in slurm.options else _EXIT,
         "interrupted": str(EXIT_INTERRUPTED),
+        "may_pass": str(EXIT_MAY_PASS),
+        "pause": str(_PAUSE_SECONDS),
         "max_requeues": str(slurm.max_requeues),
     }
     script = _SCRIPT.replace("{ending}", parts.pop("ending"))
@@ -90,15 +94,17 @@ exit "$code"
 
 _REQUEUE_OR_EXIT = """\
 # {interrupted}: run-batch was interrupted and has saved what it had. 138 and 143, 128 + signal: USR1 or TERM came
-# before it handled signals, so there was nothing to save. Such a task is requeued if Slurm still counts it as
-# running: one that was cancelled must not be, and one that was preempted or requeued is in the queue already.
-case $code in {interrupted} | 138 | 143) ;; *) exit "$code" ;; esac
+# before it handled signals, so there was nothing to save. {may_pass}: storage or network failed in a way that may pass.
+# Such a task is requeued if Slurm still counts it as running: one that was cancelled must not be, and one that was
+# preempted or requeued is in the queue already.
+case $code in {may_pass} | {interrupted} | 138 | 143) ;; *) exit "$code" ;; esac
 task=${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}
 [ "$(squeue --noheader --format=%T --job="$task")" = RUNNING ] || exit "$code"
 if [ "${SLURM_RESTART_COUNT:-0}" -ge {max_requeues} ]; then
     echo "run-batch: task $task was restarted {max_requeues} times (slurm.max-requeues); it is not requeued" >&2
     exit "$code"
 fi
-scontrol requeue "$task"
+trap '' TERM # which Slurm sends to all of a task that it requeues
+scontrol requeue "$task" && [ "$code" -eq {may_pass} ] && scontrol update JobId="$task" StartTime=now+{pause}
 exit "$code"
 """

@@ -38,7 +38,8 @@ _DECIDED = {
     "test-only": "see the script with run-batch submit --print",
 }
 _DECIDED |= {name: "it starts nothing" for name in ("help", "usage", "version", "verbose")}
-_OWN = {
+# Keys of [slurm] that are none of sbatch's.
+OWN_KEYS = {
     "tasks": "tasks of the array",
     "concurrency": "tasks that run at once",
     "max-requeues": "restarts of a task, after which it is not requeued again",
@@ -85,7 +86,7 @@ def read_slurm_table(config: JobConfig, arguments: tuple[str, ...] = (), tasks: 
         JobError: unknown option, wrong value, or a number of GPUs that contradicts `[engine]`.
     """
     values = {**config.slurm, **dict(map(_parse_argument, arguments))}
-    own = {name: _own_value(name, values.pop(name)) for name in _OWN if name in values}
+    own = {name: _own_value(name, values.pop(name)) for name in OWN_KEYS if name in values}
     if tasks is not None:
         own["tasks"] = tasks
     options: dict[str, str | None] = dict(_DEFAULTS)
@@ -106,7 +107,7 @@ def read_slurm_table(config: JobConfig, arguments: tuple[str, ...] = (), tasks: 
 
 def _parse_argument(argument: str) -> tuple[str, Any]:
     name, equals, value = argument.removeprefix("--").partition("=")
-    if not argument.startswith("--") or name in _OWN:
+    if not argument.startswith("--") or name in OWN_KEYS:
         raise JobError(f"--sbatch-arg={argument}: expected an option of sbatch's in its long form, as in --qos=high")
     return name, value if equals else True
 
@@ -115,7 +116,7 @@ def _check_name(name: str) -> None:
     if name in _DECIDED:
         raise JobError(f"slurm.{name} cannot be set: {_DECIDED[name]}")
     if name not in _SBATCH:
-        known = [*_SBATCH, *_OWN]
+        known = [*_SBATCH, *OWN_KEYS]
         hint = nearest_or_all(name.replace("_", "-"), known, "slurm.")
         raise JobError(f"unknown key slurm.{name}{hint} (options of sbatch, by their long names)")
 
@@ -139,11 +140,11 @@ def _own_value(name: str, value: Any) -> Any:
     if name == "setup":
         lines = value if isinstance(value, list) else []
         if not lines or not all(isinstance(line, str) and line.isprintable() for line in lines):
-            raise JobError(f"slurm.setup = {value!r}: expected a list of {_OWN['setup']}, each one line")
+            raise JobError(f"slurm.setup = {value!r}: expected a list of {OWN_KEYS['setup']}, each one line")
         return tuple(lines)
     low = 0 if name == "max-requeues" else 1
     if not isinstance(value, int) or isinstance(value, bool) or value < low:
-        raise JobError(f"slurm.{name} = {value!r}: expected a whole number from {low} on ({_OWN[name]})")
+        raise JobError(f"slurm.{name} = {value!r}: expected a whole number from {low} on ({OWN_KEYS[name]})")
     return value
 
 

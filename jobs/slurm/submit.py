@@ -14,12 +14,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TextIO
 
-from run_batch.io.secrets import hide_secrets
 from run_batch.jobs.check import check_job
 from run_batch.jobs.job.config import JobConfig
-from run_batch.jobs.job.errors import EXIT_COMPLETE, JobError, RunError
+from run_batch.jobs.job.errors import EXIT_COMPLETE, JobError, RunError, storage_failed
 from run_batch.jobs.job.prepare import PreparedJob
 from run_batch.jobs.job.shares import rows_in_vain
+from run_batch.jobs.machine.own_command import set_arguments, this_program
 from run_batch.jobs.results.shard_commits import CommittedShards
 from run_batch.jobs.slurm.array_script import array_script
 from run_batch.jobs.slurm.sbatch_options import SlurmTable
@@ -52,7 +52,7 @@ def submit_job(
     tasks = slurm.tasks
     if tasks is None:
         raise JobError("how many tasks? Say --tasks N, or slurm.tasks in job.toml")
-    command = [*_this_program(), "--config", str(config_path.absolute()), *_set_arguments(overrides)]
+    command = [*this_program(), "--config", str(config_path.absolute()), *set_arguments(overrides)]
     print(check_job(job)[0], file=sys.stderr)
     left = len(CommittedShards(job.store, job.plan, job.shards).missing())
     if not left and not only_print:
@@ -82,31 +82,6 @@ def submit_job(
     return EXIT_COMPLETE
 
 
-def _this_program() -> list[str]:
-    """The program that runs now, as a command: tasks run the same installation on the same Python."""
-    program = Path(sys.argv[0]).absolute()
-    return [str(program)] if os.access(program, os.X_OK) else [sys.executable, str(program)]
-
-
-def _set_arguments(overrides: tuple[str, ...]) -> list[str]:
-    """The `--set` arguments of the tasks.
-
-    Raises:
-        JobError: one that a script must not or cannot hold.
-    """
-    arguments = []
-    for override in overrides:
-        if hide_secrets(override) != override or override.startswith("engine.hf_token"):
-            raise JobError(
-                f"--set {override.partition('=')[0]}: its secret would be in the script; put it into job.toml or, "
-                "a token of the Hub, into HF_TOKEN"
-            )
-        if not override.isprintable():
-            raise JobError(f"--set {override!r}: expected one line without control characters; put it into job.toml")
-        arguments += [] if override.startswith("slurm.") else ["--set", override]
-    return arguments
-
-
 def _with_job_options(slurm: SlurmTable, job: PreparedJob) -> SlurmTable:
     """The table with a job name, a working folder and a log file where it names none."""
     log = str(job.store.run_folder / "logs")
@@ -131,7 +106,7 @@ def _download_weights(config: JobConfig) -> None:
     try:
         download_model(config.model_settings)
     except SettingsError as error:
-        raise JobError(str(error)) from None
+        raise JobError(str(error)) from error
 
 
 def hub_environment(config: JobConfig) -> Mapping[str, str]:
@@ -157,7 +132,7 @@ def _write_script(script: str, job: PreparedJob) -> Path:
         path.write_text(script)
         path.chmod(0o755)
     except OSError as error:
-        raise RunError(f"output.path {job.config.output.path} cannot be written to: {error}") from None
+        raise storage_failed(f"output.path {job.config.output.path} cannot be written to", error) from error
     return path
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from run_batch.jobs.engine.supervisor import Supervisor
 from run_batch.jobs.engine.vllm_engine import BrokenDeclaration, Engine
+from run_batch.jobs.job.config_tables import ErrorsTable
 from run_batch.jobs.job.errors import Interrupted, JobError
 from run_batch.jobs.job.rows import Generation, MappedRow, RowResult
 from run_batch.jobs.machine.stop_signals import StopRequest
@@ -52,7 +53,7 @@ class TrialRun:
     rows_at_once: int
 
 
-def run_rows(start_engine: Callable[[], Engine], rows: Sequence[MappedRow], step_seconds: float) -> TrialRun:
+def run_rows(start_engine: Callable[[], Engine], rows: Sequence[MappedRow], errors: ErrorsTable) -> TrialRun:
     """Start an engine, generate the rows, and measure it.
 
     Raises:
@@ -69,7 +70,7 @@ def run_rows(start_engine: Callable[[], Engine], rows: Sequence[MappedRow], step
     stop = StopRequest()
     with stop.listening():
         begun = time.monotonic()
-        supervisor = Supervisor(start, step_seconds, stop)
+        supervisor = Supervisor(start, errors.step_seconds, stop, errors.start_seconds)
         start_seconds = time.monotonic() - begun
         try:
             first = _generate(supervisor, rows, stop)

@@ -16,6 +16,7 @@ from run_batch.jobs.job.row_reader import RowReader
 from run_batch.jobs.job.rows import MappedRow, MappedRows
 from run_batch.jobs.mapping.mapping_faults import mapping_faults
 from run_batch.jobs.mapping.row_mapper import RowMapper
+from run_batch.jobs.mapping.row_watch import rows_watched
 from run_batch.jobs.mapping.worker_pool import BATCH_ROWS
 from run_batch.jobs.trial.image_facts import ImageFacts, image_facts
 from run_batch.jobs.trial.named_rows import id_bytes, id_text
@@ -65,8 +66,9 @@ def map_rows(job: PreparedJob, rows: Sequence[int]) -> TrialRows:
             # A mapper keeps what it has mapped lately: only another one maps the same rows again.
             mappers = [RowMapper(config, job.source.schema, job.media_root, job.prompt_column) for _ in range(2)]
             found = TrialRows(mappers[0].tokenizer)
-            for batch in RowReader(config, job.source, BATCH_ROWS).read(rows):
-                _map_batch(job, batch, mappers, found)
+            with rows_watched(config.errors.row_seconds):
+                for batch in RowReader(config, job.source, BATCH_ROWS).read(rows):
+                    _map_batch(job, batch, mappers, found)
     return found
 
 
@@ -74,9 +76,9 @@ def _map_batch(job: PreparedJob, batch: RowBatch, mappers: Sequence[RowMapper], 
     rows = range(batch.start, batch.stop)
     images = _images(mappers[0], batch)
     ids = batch.row_ids or _ids(batch, job.config.input.id_column)
-    first = mappers[0].map(batch)
+    first = list(mappers[0].map(batch))
     begun = time.monotonic()
-    second = mappers[1].map(batch)
+    second = list(mappers[1].map(batch))
     found.seconds += time.monotonic() - begun
     for row, what in differences(first, second).items():
         offset = row - batch.start

@@ -87,7 +87,7 @@ def try_job(
         nothing = Generated()
         run = TrialRun(nothing, nothing, 0.0, 0)
         if rows.mapped:
-            run = run_rows(functools.partial(start_engine, job.config), rows.mapped, job.config.errors.step_seconds)
+            run = run_rows(functools.partial(start_engine, job.config), rows.mapped, job.config.errors)
     tried = tried_rows(rows, run.first)
     found = _forecast(job, rows, tried, run)
     shown = as_json(tried, found) if trial.as_json else as_text(tried, found, trial.full)

@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from run_batch.io.coordination.process_identity import this_process
 from run_batch.io.files import replace_file
+from run_batch.jobs.machine.storage_watch import printing
 from run_batch.jobs.results.shard_writer import OpenRows
 
 PROGRESS_FILE = "progress.json"
@@ -102,10 +103,12 @@ class Progress:
             self.write()
             if self._bar is not None:
                 self._bar.total, self._bar.n = self.total, self.done
-                self._bar.set_postfix_str(f"{self._rates()[1]:.0f} tokens/s, {self.failed} failed")
+                with printing():
+                    self._bar.set_postfix_str(f"{self._rates()[1]:.0f} tokens/s, {self.failed} failed")
         if self._lines and now - self._shown >= _LINE_SECONDS:
             self._shown = now
-            print(self._line(), file=sys.stderr, flush=True)
+            with printing():
+                print(self._line(), file=sys.stderr, flush=True)
 
     def _rates(self) -> tuple[float, float]:
         """Rows and tokens per second."""

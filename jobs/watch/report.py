@@ -15,7 +15,7 @@ from typing import Any
 from run_batch.io.files import replace_file
 from run_batch.io.outputs.shards import ShardError, ShardStore
 from run_batch.jobs.job.config import JobConfig
-from run_batch.jobs.job.errors import JobError, RunError
+from run_batch.jobs.job.errors import JobError, run_failed, storage_failed
 from run_batch.jobs.job.recorded_job import read_recorded_job
 from run_batch.jobs.job.shares import files_of_shares
 from run_batch.jobs.results.shard_commits import Commit, errors_by_kind, read_commits
@@ -55,9 +55,9 @@ def write_report(config: JobConfig) -> Path:
     try:
         replace_file(file, make_report(store, status).encode())
     except ShardError as error:
-        raise RunError(str(error)) from None
+        raise run_failed(str(error), error) from error
     except OSError as error:
-        raise RunError(f"{file} cannot be written: {error}") from None
+        raise storage_failed(f"{file} cannot be written", error) from error
     return file
 
 

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 
 from run_batch.io.outputs.shards import ShardError, ShardStore
 from run_batch.jobs.job.config import JobConfig
-from run_batch.jobs.job.errors import RunError
+from run_batch.jobs.job.errors import run_failed
 from run_batch.jobs.job.plan import Plan
 from run_batch.jobs.job.recorded_job import read_recorded_job
 from run_batch.jobs.job.shares import WHOLE_JOB, Share
@@ -137,7 +137,7 @@ def read_status(config: JobConfig, verify: bool = False) -> JobStatus:
         damaged = find_damaged(store, job.plan, _planned(store, job.plan)) if verify else {}
         return _read_status(store, job.plan, job.job_hash, damaged)
     except (ShardError, OSError) as error:
-        raise RunError(str(error)) from None
+        raise run_failed(f"the job in {store.folder} cannot be looked at: {error}", error) from error
 
 
 def _planned(store: ShardStore, plan: Plan) -> list[int]:

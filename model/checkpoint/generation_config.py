@@ -117,7 +117,7 @@ def _load(path: Path, key: str) -> Mapping[str, Any] | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError, RecursionError) as error:
-        raise SettingsError(f"{key} {path.parent}: {path.name} cannot be read: {error}") from None
+        raise SettingsError(f"{key} {path.parent}: {path.name} cannot be read: {error}") from error
     if not isinstance(content, dict):
         raise SettingsError(f"{key} {path.parent}: {path.name} is not a JSON object")
     return content

@@ -27,11 +27,17 @@ def snapshot_folder(path: str, revision: str | None, files: Sequence[str]) -> Pa
     # As vLLM does it, no bars of single small files.
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
 
-    folder = None
+    folder, is_reached = None, True
     for name in files:
+        # What is needed and is not there is asked for again by vLLM, which says what is wrong.
         try:
-            folder = Path(hf_hub_download(path, name, revision=revision)).parent
-        except Exception:  # not there, no network: what is needed is asked for again by vLLM, which says what is wrong
+            folder = Path(hf_hub_download(path, name, revision=revision, local_files_only=not is_reached)).parent
+        except (
+            LocalEntryNotFoundError
+        ):  # neither in the cache nor from the network, on which each file takes half a minute
+            is_reached = False
+        except Exception:
             continue
     return folder

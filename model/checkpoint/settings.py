@@ -234,7 +234,7 @@ def _read_config(path: str) -> dict[str, Any] | None:
     except FileNotFoundError:
         raise SettingsError(f"model.path {path}: the folder has no config.json") from None
     except (OSError, ValueError) as error:
-        raise SettingsError(f"model.path {path}: config.json cannot be read: {error}") from None
+        raise SettingsError(f"model.path {path}: config.json cannot be read: {error}") from error
     if not isinstance(config, dict):
         raise SettingsError(f"model.path {path}: config.json is not a JSON object")
     return config

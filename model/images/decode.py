@@ -17,14 +17,19 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 
 from run_batch.model.declaration import RowError
 from run_batch.model.images import png
+from run_batch.model.images.image_memory import need
 from run_batch.model.images.quiet import quiet_decoders
-from run_batch.model.images.rgb import to_rgb
+from run_batch.model.images.rgb import rgb_pixels
 
 # (height, width) in pixels.
 Size: TypeAlias = tuple[int, int]
 
-# More than a camera's photograph has; few enough that a hostile row cannot exhaust a worker's memory (300 MB as RGB).
+# More than a camera's photograph has; few enough that a hostile row cannot exhaust the memory: 300 MB as RGB, and
+# 0.6 GB (JPEG) to 2 GB (JPEG2000) while it is decoded, by one worker at a time (see image_memory.py).
 MAX_PIXELS = 100_000_000
+
+# Bytes of memory for each pixel while a file of such a format is decoded; of others, 10.
+_DECODE_BYTES = {"JPEG": 6, "PNG": 8, "AVIF": 12, "WEBP": 17, "JPEG2000": 20}
 
 # Pillow reads more formats, and not all are safe: an EPS file is a program, which it has Ghostscript run.
 _FORMATS = (
@@ -72,8 +77,7 @@ class DecodedImage:
 
 def from_pil(image: Image.Image) -> DecodedImage:
     """Convert a PIL image of any mode."""
-    rgb = to_rgb(image)
-    return DecodedImage(np.asarray(rgb), rgb.width, rgb.height)
+    return DecodedImage(rgb_pixels(image), image.width, image.height)
 
 
 def decode_image(encoded: bytes, needed_size: Callable[[Size], Size] | None = None) -> DecodedImage:
@@ -134,9 +138,17 @@ def _decode(encoded: bytes, needed_size: Callable[[Size], Size] | None) -> Decod
     image = Image.open(io.BytesIO(encoded), formats=_FORMATS)
     if image.width * image.height > MAX_PIXELS:
         raise RowError("image_too_large", f"{image.width} x {image.height} pixels; the limit is {MAX_PIXELS:,} pixels")
+    need(image.width * image.height * _decode_bytes(image))
     if getattr(image, "default_image", False):
         return _decode_first_frame(image, encoded)
     return _decode_by_opencv(image, encoded, needed_size) or _decode_by_pillow(image, encoded)
+
+
+def _decode_bytes(image: Image.Image) -> int:
+    """Bytes that decoding takes for each pixel at most, with the pixels that it gives; measured."""
+    if image.format == "JPEG" and (image.mode == "CMYK" or "progressive" in image.info):
+        return 12  # the coefficients of all components
+    return _DECODE_BYTES.get(image.format or "", 10)
 
 
 def _decode_first_frame(animation: Image.Image, encoded: bytes) -> DecodedImage:
@@ -156,10 +168,12 @@ def _decode_by_pillow(image: Image.Image, encoded: bytes) -> DecodedImage:
     tiles = getattr(image, "tile", None) if image.format == "GIF" else None
     box = tiles[0][1] if tiles else None
     image.load()
-    pixels = np.asarray(to_rgb(image))
+    pixels = rgb_pixels(image)
     if box is not None and box != (0, 0, *image.size) and "transparency" not in image.info:
         pixels = _on_white(pixels[box[1] : box[3], box[0] : box[2]], image.size, box[0], box[1])
-    return _upright(pixels, _orientation(image))
+    orientation = _orientation(image)
+    image.close()  # frees its pixels before they are turned
+    return _upright(pixels, orientation)
 
 
 def _on_white(pixels: np.ndarray, size: tuple[int, int], left: int, top: int) -> np.ndarray:

@@ -1,6 +1,6 @@
 """The form in which vLLM's engine takes a rendered row."""
 
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from vllm.inputs.engine import MultiModalInput, TokensInput, mm_input, tokens_input
@@ -41,6 +41,18 @@ def engine_input(prompt: TokenizedPrompt) -> EngineInput:
             ]
         },
     )
+
+
+def tensor_bytes(rendered: EngineInput) -> int:
+    """Bytes of the tensors in what the engine takes of one row."""
+    items = (item for items in (rendered.get("mm_kwargs") or {}).values() for item in items)
+    return sum(_nbytes(element.data) for item in items for element in item.values())
+
+
+def _nbytes(data: Any) -> int:
+    if isinstance(data, torch.Tensor):
+        return data.nbytes
+    return sum(map(_nbytes, data)) if isinstance(data, list | tuple) else 0
 
 
 def _kwargs_item(item: MappedItem, placeholder: PlaceholderRange) -> MultiModalKwargsItem:

@@ -8,6 +8,7 @@ from blake3 import blake3
 
 from run_batch.model.declaration import MappedItem
 from run_batch.model.images.decode import DecodedImage, Size
+from run_batch.model.images.image_memory import cache_bytes, drop_decoded
 from run_batch.model.images.row_image import EncodedImage, RowImage, decode_row_image
 from run_batch.model.rendering.declared_functions import DeclaredFunctions, Tensors
 from run_batch.model.rendering.lru_cache import LruCache
@@ -29,7 +30,7 @@ class ImageMapper:
         """See decode_image for `needed_size`."""
         self._functions = functions
         self._needed_size = needed_size
-        self._mapped: LruCache[MappedItem] = LruCache(_MAPPED_BYTES)
+        self._mapped: LruCache[MappedItem] = LruCache(cache_bytes(_MAPPED_BYTES))
 
     def map(self, images: Sequence[RowImage]) -> list[MappedItem]:
         """Map all images; an image that is repeated, here or shortly before, is mapped once.
@@ -47,10 +48,13 @@ class ImageMapper:
                 new[key] = image
             else:
                 mapped[key] = kept
-        for key, item in self._map_new(new):
-            mapped[key] = item
-            if isinstance(key, bytes):
-                self._mapped.put(key, item, _nbytes(item))
+        try:
+            for key, item in self._map_new(new):
+                mapped[key] = item
+                if isinstance(key, bytes):
+                    self._mapped.put(key, item, _nbytes(item))
+        finally:
+            drop_decoded()
         return [mapped[key] for key in keys]
 
     def _map_new(self, images: Mapping[Key, RowImage]) -> Iterator[tuple[Key, MappedItem]]:
@@ -63,6 +67,7 @@ class ImageMapper:
             if nbytes >= _DECODED_BYTES:
                 yield from self._map_decoded(decoded)
                 decoded, nbytes = {}, 0
+                drop_decoded()
         yield from self._map_decoded(decoded)
 
     def _map_decoded(self, images: Mapping[Key, DecodedImage | torch.Tensor]) -> Iterator[tuple[Key, MappedItem]]:

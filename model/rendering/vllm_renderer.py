@@ -11,6 +11,7 @@ from vllm.multimodal.processing import ProcessorInputs, TimingContext
 
 from run_batch.model.checkpoint.missing_package import missing_package
 from run_batch.model.declaration import JobFault, RowError
+from run_batch.model.images.image_memory import cache_bytes, drop_decoded
 from run_batch.model.images.row_image import EncodedImage, RowImage, decode_row_image
 from run_batch.model.rendering.engine_input import EngineInput
 from run_batch.model.rendering.finite_values import is_finite
@@ -38,7 +39,7 @@ class VllmRenderer:
         self._tokenizer = processor.info.get_tokenizer()
         # Some models' processors put the BOS where it belongs themselves, or their templates do.
         self.adds_special_tokens: bool = processor.info.default_tok_params.add_special_tokens
-        self._decoded: LruCache[Image.Image] = LruCache(_DECODED_BYTES)
+        self._decoded: LruCache[Image.Image] = LruCache(cache_bytes(_DECODED_BYTES))
 
     def render(
         self, token_ids: Sequence[list[int]], images: Sequence[Sequence[RowImage]]
@@ -72,6 +73,8 @@ class VllmRenderer:
             if type(root) is type(self._failure_on_dummy_inputs):
                 raise JobFault(f"the model's processor fails on vLLM's own dummy image: {describe(root)}") from error
             return RowError("image_processing", describe(root))
+        finally:
+            drop_decoded()
 
     def _check_text(self, token_ids: list[int], rendered: Any) -> None:
         ranges = sorted(

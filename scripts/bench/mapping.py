@@ -32,7 +32,8 @@ from run_batch.jobs.job.config import load_config
 from run_batch.jobs.job.rows import RowFailure
 from run_batch.jobs.mapping.row_mapper import RowMapper
 from run_batch.jobs.mapping.shared_memory import receive, send
-from run_batch.jobs.mapping.worker_process import WORKER_ENVIRONMENT
+from run_batch.jobs.mapping.worker_memory import PLENTY
+from run_batch.jobs.mapping.worker_process import worker_environment
 from run_batch.model.images.resize import compile_resize
 from run_batch.model.plugin import announce_plugins, register
 
@@ -72,7 +73,7 @@ def ways(rows: Path, model: Path) -> dict[str, Callable[[pa.RecordBatch], object
         return image.resize(size, Image.Resampling.BICUBIC)
 
     def whole_task(batch: pa.RecordBatch) -> None:
-        rows = worker.map(RowBatch(0, batch))
+        rows = list(worker.map(RowBatch(0, batch)))
         failures = [row for row in rows if isinstance(row, RowFailure)]
         assert not failures, failures[0]
         send(ours, rows)
@@ -86,7 +87,7 @@ def ways(rows: Path, model: Path) -> dict[str, Callable[[pa.RecordBatch], object
         "transformers image processor": lambda batch: [
             processor([pillow(encoded)], return_tensors="pt") for encoded in files(batch)
         ],
-        "run-batch, mapped rows": lambda batch: mapper.map(RowBatch(0, batch)),
+        "run-batch, mapped rows": lambda batch: list(mapper.map(RowBatch(0, batch))),
         "run-batch, whole worker task": whole_task,
     }
 
@@ -119,9 +120,10 @@ def measure(workload: str, model: Path) -> dict[str, float]:
 
 
 def main() -> None:
-    if not os.environ.keys() >= WORKER_ENVIRONMENT.keys():
+    environment = worker_environment(PLENTY)
+    if not os.environ.keys() >= environment.keys():
         # malloc reads its settings when a process starts. All candidates use the worker's.
-        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **WORKER_ENVIRONMENT})
+        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **environment})
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     compile_resize()

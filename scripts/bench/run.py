@@ -31,7 +31,7 @@ def main() -> None:
     arguments = parser.parse_args()
     systems = [name for name in LABELS if name == PRODUCT or name in arguments.systems.split(",")]
     if "ray-data" in systems and not RAY_PYTHON.exists():
-        print("Ray Data LLM is left out: `make bench-ray` sets up its environment", file=sys.stderr)
+        print("Ray Data LLM is left out: `make ray-setup` sets up its environment", file=sys.stderr)
         systems.remove("ray-data")
     model = make_model()
     for name in arguments.workloads.split(","):

@@ -9,7 +9,7 @@ from workloads import FOLDER, PROMPT
 
 HERE = Path(__file__).resolve().parent
 PEERS = HERE / "peers"
-# A separate environment with Ray and the packages of .venv; `make bench-ray` creates it.
+# A separate environment with Ray and the packages of .venv; `make ray-setup` creates it.
 RAY_PYTHON = FOLDER / "ray" / "bin" / "python"
 PRODUCT = "run-batch"
 # Name -> peer script, and whether its engine runs in the script's process.

@@ -6,6 +6,7 @@ from typing import Any
 
 import engines
 import pytest
+from chat_jobs import TEMPLATES, save_chat_llava
 
 from run_batch.jobs.job.rows import Generation
 from run_batch.model.checkpoint.settings import ModelSettings
@@ -31,3 +32,12 @@ def generate_with() -> Generator:
             return engines.generate(started, Renderer(settings), rows)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def chat_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """A LLaVA with a chat template of the kind asked for."""
+    folders = {kind: tmp_path_factory.mktemp(kind) for kind in TEMPLATES}
+    for kind, folder in folders.items():
+        save_chat_llava(folder, kind)
+    return folders.__getitem__

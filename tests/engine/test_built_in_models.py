@@ -74,7 +74,7 @@ def write_job(folder: Path, model: Path, rows: Sequence[tuple[list[bytes], str]]
 def mapped(folder: Path, model: Path, rows: Sequence[tuple[list[bytes], str]], **prompt: Any) -> MappedRows:
     columns = table(rows)
     mapper = RowMapper(load_config(write_job(folder, model, rows, **prompt)), columns.schema, None)
-    return mapper.map(RowBatch(0, columns.combine_chunks().to_batches()[0], None))
+    return list(mapper.map(RowBatch(0, columns.combine_chunks().to_batches()[0], None)))
 
 
 def messages(images: Sequence[bytes], prompt: str) -> list[dict[str, Any]]:

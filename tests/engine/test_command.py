@@ -15,6 +15,8 @@ import jobs
 pytestmark = pytest.mark.engine
 
 COUNT = 230
+# In shards of 50: enough to be stopped in the middle.
+LONG = 600
 BAD_IMAGES: dict[int, tuple[Any, str]] = {
     7: ({"bytes": b"", "path": None}, "image_empty: "),
     19: ({"bytes": jobs.rows(20)["image"][19][:60], "path": None}, "image_decode: "),
@@ -40,7 +42,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, pa.Table]:
     columns["prompt"][TOO_LONG] = "x" * 300
     columns["weight"] = [i / 2 for i in range(COUNT)]
     job = jobs.write_job(tmp_path_factory.mktemp("base"), columns, output={"columns": ["weight", "prompt"]})
-    return job, jobs.succeed(job)
+    return job, jobs.succeed(job, forked=False)
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +122,7 @@ def test_images_by_path_and_saved_data_sets_give_the_same_texts(tmp_path: Path, 
 @pytest.fixture(scope="module")
 def long_job(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, list[Any]], list[str]]:
     """Rows enough to be stopped in the middle, and their texts from a run that nothing stops."""
-    columns = jobs.rows(1200)
+    columns = jobs.rows(LONG)
     job = jobs.write_job(tmp_path_factory.mktemp("whole"), columns)
     return columns, jobs.succeed(job)["text"].to_pylist()
 
@@ -134,7 +136,7 @@ def test_a_killed_job_resumes_without_losing_or_repeating_a_row(
     jobs.wait_for_shards(job, 3, process)
     jobs.kill(process)
     kept = {path.name: path.stat().st_mtime_ns for path in jobs.shards(job)}
-    assert 3 <= len(kept) < 24 and not (tmp_path / "out" / "_SUCCESS").exists()
+    assert 3 <= len(kept) < LONG // 50 and not (tmp_path / "out" / "_SUCCESS").exists()
     assert all(pq.read_metadata(path).num_rows == 50 for path in jobs.shards(job))
 
     table = jobs.succeed(job)
@@ -143,7 +145,7 @@ def test_a_killed_job_resumes_without_losing_or_repeating_a_row(
     for path in jobs.shards(job):
         assert kept.get(path.name, path.stat().st_mtime_ns) == path.stat().st_mtime_ns, "a finished shard was repeated"
     again = jobs.run(job)
-    assert again.returncode == 0 and "all 1200 rows are done already" in again.stdout
+    assert again.returncode == 0 and f"all {LONG} rows are done already" in again.stdout
 
 
 def test_a_terminated_job_saves_its_shards_and_exits_with_75(
@@ -157,11 +159,11 @@ def test_a_terminated_job_saves_its_shards_and_exits_with_75(
     _, stderr = process.communicate(timeout=30)
     assert process.returncode == 75 and b"run the same command again" in stderr
     status = json.loads(jobs.run(job, "--json", command="status").stdout)
-    assert status["state"] != "complete" and 0 < status["done"] < 1200 and status["done"] + status["left"] == 1200
+    assert status["state"] != "complete" and 0 < status["done"] < LONG and status["done"] + status["left"] == LONG
 
     assert jobs.succeed(job)["text"].to_pylist() == texts
     status = json.loads(jobs.run(job, "--json", command="status").stdout)
-    assert (status["state"], status["done"], status["failed"], status["left"]) == ("complete", 1200, 0, 0)
+    assert (status["state"], status["done"], status["failed"], status["left"]) == ("complete", LONG, 0, 0)
 
 
 def test_another_job_is_refused_in_the_same_folder(base: tuple[Path, pa.Table]) -> None:

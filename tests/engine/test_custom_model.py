@@ -86,7 +86,7 @@ def test_the_example_generates_what_its_description_says(checkpoint: Path, gener
 def test_the_job_of_the_guide_runs(checkpoint: Path, tmp_path: Path) -> None:
     settings = [f"model.path={checkpoint}", f"output.path={tmp_path / 'out'}", "preprocess.workers=2"]
     words = [word for setting in settings for word in ("--set", setting)]
-    finished = jobs.run(EXAMPLE / "job.toml", *words)
+    finished = jobs.run(EXAMPLE / "job.toml", *words, forked=False)
     assert finished.returncode == 0, finished.stderr
     table = jobs.results(tmp_path / "job.toml")
     assert table.num_rows == 100 and table["error"].null_count == 100

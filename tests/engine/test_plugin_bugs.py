@@ -43,7 +43,7 @@ def test_a_bug_in_embed_multimodal_ends_the_run_with_its_line(
     for name, value in environment.items():
         monkeypatch.setitem(os.environ, name, value)
     job = write_job(tmp_path, does="kwargs['pixel_values'].nonsense")
-    finished = jobs.run(job)
+    finished = jobs.run(job, forked=not environment)
     assert finished.returncode == 2, finished.stderr
     last = finished.stderr.splitlines()[-1]
     assert last.startswith("run-batch: the engine dies whatever row it gets, 3 times of the same exception: AttributeE")
@@ -51,7 +51,7 @@ def test_a_bug_in_embed_multimodal_ends_the_run_with_its_line(
     assert finished.stderr.count("the engine died (") == 3
     assert not (tmp_path / "out").exists(), "the corrected plugin is another job"
     write_job(tmp_path)
-    jobs.succeed(job)
+    jobs.succeed(job, forked=not environment)
 
 
 def test_a_mapper_that_gives_another_layout_than_the_model_takes_ends_the_run(tmp_path: Path) -> None:

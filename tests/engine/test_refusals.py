@@ -64,6 +64,9 @@ REFUSALS: dict[str, tuple[dict[str, Any], str]] = {
     "no media root": ({"input": {"media_root": "nowhere"}}, "input.media_root nowhere"),
 }
 
+# In processes of their own: refused before anything is imported, by vLLM, by a plugin, and in a worker.
+STARTED = ("unknown key", "engine value", "broken plugin", "mapper that fails")
+
 _IMPORTS = """
 from torch import nn
 from run_batch.model import INPUT_REGISTRY, MULTIMODAL_REGISTRY, DummyData
@@ -127,7 +130,7 @@ def refused(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, s
         job = jobs.write_job(folder / str(case[0]), jobs.rows(3), **REFUSALS[case[1]][0])
         for name, text in PLUGINS.items():
             (job.parent / f"{name}.py").write_text(text)
-        return job, jobs.run(job)
+        return job, jobs.run(job, forked=case[1] not in STARTED)
 
     with ThreadPoolExecutor(max_workers=2) as pool:
         return dict(zip(REFUSALS, pool.map(refuse, enumerate(REFUSALS)), strict=True))
@@ -170,7 +173,7 @@ def test_a_checkpoint_that_lacks_weights_is_refused_by_their_names(
 ) -> None:
     # With 1, the engine is a process of its own, as on a GPU.
     monkeypatch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", processes)
-    finished = jobs.run(with_weights(tmp_path, lambda weights: weights.pop(DOWN)))
+    finished = jobs.run(with_weights(tmp_path, lambda weights: weights.pop(DOWN)), forked=processes == "0")
     assert finished.returncode == 2
     # A process of vLLM's own logs its traceback before.
     last = finished.stderr.splitlines()[-1] if processes == "1" else finished.stderr.strip()
@@ -183,7 +186,7 @@ def test_check_shows_the_plan_without_writing_anything(tmp_path: Path) -> None:
     columns = jobs.rows(120)
     columns["image"][1] = b"x"
     job = jobs.write_job(tmp_path, columns)
-    finished = jobs.run(job, command="check")
+    finished = jobs.run(job, command="check", forked=False)
     assert finished.returncode == 0, finished.stderr
     assert "input: 120 rows" in finished.stdout and "3 shards of 50 rows" in finished.stdout
     assert "15 can be mapped, 1 fail" in finished.stdout and "row 1: image_decode: " in finished.stdout

@@ -50,7 +50,7 @@ def tried(folder: Path) -> subprocess.CompletedProcess[str]:
     lease = Lease(folder / "out" / ".run_batch", "all")
     lease.take()
     before = snapshot(folder)
-    finished = jobs.run(folder / "job.toml", "--rows", "6", command="try")
+    finished = jobs.run(folder / "job.toml", "--rows", "6", command="try", forked=False)
     lease.release()
     after = snapshot(folder)
     lock = {path for path in before if "lease" in path or path.endswith(".run_batch")}  # the lease is refreshed

@@ -1,24 +1,21 @@
 """What the tests of faults share: how long they take (seconds in `make test`, minutes in `make faults`), and mounts."""
 
-import multiprocessing
-import os
-from pathlib import Path
+from collections.abc import Iterator
 
 import disks
 import pytest
-
-import jobs
-
-# Processes of these tests are forked from one that has imported everything; it finds modules by the environment alone.
-os.environ["PYTHONPATH"] = os.pathsep.join(
-    [str(Path(__file__).parent), str(jobs.ROOT / "tests"), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
-)
-multiprocessing.get_context("forkserver").set_forkserver_preload(["stand_ins", "rowless"])
+import standing
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _hidden_mounts() -> None:
     disks.hide_mounts()
+
+
+@pytest.fixture(autouse=True)
+def _no_process_left() -> Iterator[None]:
+    yield
+    standing.end_all()
 
 
 @pytest.fixture(scope="session")

@@ -2,9 +2,12 @@
 
 import ctypes
 import errno
+import itertools
 import os
 import subprocess
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -66,6 +69,36 @@ class Ext4:
 
     def remove(self) -> None:
         run("umount", "-l", self.place)
+
+
+@dataclass(frozen=True)
+class Failing:
+    """Calls of a function of `os` that fail, of those on what is in the output folder.
+
+    Attributes:
+        call: name of the function.
+        number: its errno.
+        first: the first call that fails, counted from 1.
+        times: so many fail in succession.
+    """
+
+    call: str
+    number: int
+    first: int = 1
+    times: int = 1 << 30
+
+
+def fail(folder: Path, failing: Failing) -> None:
+    """In this process, let calls fail as those to a file system whose server stumbles."""
+    call, calls = getattr(os, failing.call), itertools.count(1)
+
+    def refuse(path: Any = ".", *arguments: Any, **named: Any) -> Any:
+        is_inside = isinstance(path, str | Path) and Path(path).is_relative_to(folder)
+        if is_inside and failing.first <= next(calls) < failing.first + failing.times:
+            raise OSError(failing.number, os.strerror(failing.number), str(path))
+        return call(path, *arguments, **named)
+
+    setattr(os, failing.call, refuse)
 
 
 def limit(folder: Path, quota: int) -> None:

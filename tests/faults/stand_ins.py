@@ -3,10 +3,12 @@ hundred. Both are real processes; all else is the product: the pipeline, the poo
 
 Prompts steer the engine: `poison` kills it, `crash` kills the whole run, `hang` keeps it from ever answering, `bug`
 lets run-batch's own code fail, and `bad` and `missing` fail while they are mapped. `deadly N FILE` kills its worker N
-times, one byte of FILE for each.
+times, one byte of FILE for each; `stuck N FILE` hangs N times while it is mapped. `large N` is mapped to a tensor of N
+bytes, of which the engine's process has a copy.
 """
 
 import contextlib
+import ctypes
 import functools
 import os
 import pickle
@@ -14,8 +16,8 @@ import resource
 import signal
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
 from typing import Any
@@ -24,9 +26,12 @@ import disks
 import power
 import pyarrow as pa
 import sudden_death
+import torch
 
+from run_batch.io import transient
 from run_batch.io.coordination import lease as lease
 from run_batch.io.inputs.source import RowBatch
+from run_batch.io.outputs import journal
 from run_batch.jobs import command
 from run_batch.jobs.engine import restartable_engine
 from run_batch.jobs.engine.vllm_engine import EngineDied
@@ -34,10 +39,11 @@ from run_batch.jobs.job.config import JobConfig
 from run_batch.jobs.job.prepare import prepare
 from run_batch.jobs.job.rows import Generation, MappedRow, RowFailure
 from run_batch.jobs.job.shares import Share
-from run_batch.jobs.mapping import backpressure, shared_memory
+from run_batch.jobs.mapping import backpressure, row_deadlines, shared_memory
 from run_batch.jobs.mapping.worker_main import serve
+from run_batch.jobs.mapping.worker_memory import PLENTY, WorkerMemory
 from run_batch.jobs.mapping.worker_pool import WorkerPool
-from run_batch.jobs.mapping.worker_process import WorkerProcess
+from run_batch.jobs.mapping.worker_process import WorkerProcess, worker_environment
 from run_batch.jobs.runner import pipeline, run_job
 
 # Imports that a run does late are done here once, not in every run that is forked: torch, by shared_memory, and what
@@ -96,33 +102,47 @@ class PromptSpec:
 
     Attributes:
         lost_images: where set, no row finds its image; each row is logged there.
+        memory: what the pool lets a worker take.
     """
 
     lost_images: Path | None = None
+    memory: WorkerMemory = PLENTY
 
     def load(self) -> "PromptSpec":
+        # A fork has no environment of its own.
+        malloc = worker_environment(self.memory)
+        for option, name in ((-1, "MALLOC_TRIM_THRESHOLD_"), (-3, "MALLOC_MMAP_THRESHOLD_")):
+            ctypes.CDLL(None).mallopt(option, int(malloc[name]))
         return self
 
-    def map(self, batch: RowBatch) -> list[MappedRow | RowFailure]:
-        prompts = batch.records.column("prompt").to_pylist()
+    def map(self, batch: RowBatch) -> Iterator[MappedRow | RowFailure]:
         if self.lost_images is not None:
             with open(self.lost_images, "a") as log:
                 log.writelines(f"{row}\n" for row in range(batch.start, batch.stop))
-            return [no_image(row) for row in range(batch.start, batch.stop)]
-        return [map_row(row, prompt) for row, prompt in enumerate(prompts, batch.start)]
+            return map(no_image, range(batch.start, batch.stop))
+        return map(map_row, range(batch.start, batch.stop), batch.records.column("prompt").to_pylist())
 
 
 def map_row(row: int, prompt: str) -> MappedRow | RowFailure:
-    if prompt.startswith("deadly"):
-        _, times, file = prompt.split()
-        with open(file, "ab") as deaths:
-            if deaths.tell() < int(times):
-                deaths.write(b".")
-                deaths.flush()
-                os._exit(9)
+    if prompt.startswith("deadly") and is_one_more(prompt):
+        os._exit(9)
+    if prompt.startswith("stuck") and is_one_more(prompt):
+        time.sleep(10_000)
     if prompt == "missing":
         return no_image(row)
+    if prompt.startswith("large"):
+        return MappedRow(row, (prompt, torch.full((int(prompt.split()[1]),), 1, dtype=torch.uint8)), {})
     return RowFailure(row, "bad_row", "it says so") if prompt == "bad" else MappedRow(row, prompt, {})
+
+
+def is_one_more(prompt: str) -> bool:
+    """Whether the file of a prompt `WHAT TIMES FILE` has fewer bytes than TIMES; adds one then."""
+    _, times, file = prompt.split()
+    with open(file, "ab") as log:
+        if log.tell() >= int(times):
+            return False
+        log.write(b".")
+        return True
 
 
 def no_image(row: int) -> RowFailure:
@@ -141,7 +161,11 @@ def fork_workers(spec: Any, count: int) -> list[WorkerProcess]:
 
 def forked_pool(spec: PromptSpec) -> Any:
     """What makes a WorkerPool whose workers are forks that map by `spec`, whatever job it is made for."""
-    return functools.partial(WorkerPool, start=lambda _, count: fork_workers(spec, count))
+
+    def start(given: Any, count: int) -> list[WorkerProcess]:
+        return fork_workers(replace(spec, memory=given.memory), count)
+
+    return functools.partial(WorkerPool, start=start)
 
 
 ForkedPool = forked_pool(PromptSpec())
@@ -153,12 +177,13 @@ class StandInEngine:
     def __init__(self, log: Path, speed: Speed) -> None:
         self.max_num_seqs = speed.max_num_seqs
         self.unfinished = self.running = 0
-        self._added: list[tuple[int, str]] = []
+        self._added: list[tuple[int, str, int]] = []
         self._process = Forked(lambda connection: _generate(connection, log, speed))
         log.with_suffix(".engine").write_text(str(self._process.pid))
 
     def add(self, mapped: MappedRow) -> RowFailure | None:
-        self._added.append((mapped.row, mapped.engine_input))
+        prompt, *tensors = mapped.engine_input if isinstance(mapped.engine_input, tuple) else (mapped.engine_input,)
+        self._added.append((mapped.row, prompt, sum(tensor.nbytes for tensor in tensors)))
         self.unfinished += 1
         return None
 
@@ -189,27 +214,29 @@ def _generate(connection: Connection, log: Path, speed: Speed) -> None:
     file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
     queue: list[list[Any]] = []
     while True:
-        queue += [[row, prompt, 1 + row % 4] for row, prompt in connection.recv()]
+        queue += [[row, prompt, 1 + row % 4, b"1" * nbytes] for row, prompt, nbytes in connection.recv()]
         time.sleep(speed.step_seconds)
         running = queue[: speed.max_num_seqs]
         for request in running:
             if not speed.tame:
-                _misbehave(request[1])
+                _misbehave(request[1], connection)
             request[2] -= 1
         done = [request for request in running if request[2] == 0]
         queue = [request for request in queue if request[2] > 0]
         if done:
-            os.write(file, b"".join(b"%d\n" % row for row, _, _ in done))
-        connection.send([Generation(row, (f"text of {prompt}",), "stop", 3, 4) for row, prompt, _ in done])
+            os.write(file, b"".join(b"%d\n" % row for row, *_ in done))
+        connection.send([Generation(row, (f"text of {prompt}",), "stop", 3, 4) for row, prompt, *_ in done])
 
 
-def _misbehave(prompt: str) -> None:
+def _misbehave(prompt: str, connection: Connection) -> None:
     if prompt.startswith("poison"):
         os._exit(9)
     if prompt.startswith("crash"):
         os.killpg(os.getpgid(0), signal.SIGKILL)
     if prompt.startswith("hang"):
-        time.sleep(1000)
+        # Until the run is gone: it sends nothing more, so what it can be read for is the end of the pipe.
+        connection.poll(1000)
+        os._exit(0)
 
 
 class InProcessEngine(StandInEngine):
@@ -230,10 +257,12 @@ class Setting:
         share: index and count.
         rows_ahead: mapped rows that may wait for the engine.
         quota: bytes that the output folder may take.
+        failing: calls to the output folder that fail.
         file_bytes: the largest file that the process may write.
         lost_images: see PromptSpec.
         load_seconds: how long the engine loads.
         dies_before_change: kill the process before this change of its output folder, counted from 1.
+        stalled_seconds: how long the storage does not answer the journal, from its first sync on.
     """
 
     retry_failed: bool = False
@@ -243,10 +272,25 @@ class Setting:
     share: tuple[int, int] = (0, 1)
     rows_ahead: int = backpressure.MAX_WAITING_ROWS
     quota: int | None = None
+    failing: disks.Failing | None = None
     file_bytes: int | None = None
     lost_images: Path | None = None
     load_seconds: float = 0.0
     dies_before_change: int | None = None
+    stalled_seconds: float = 0.0
+
+
+def _stall(seconds: float) -> None:
+    """Let the storage stall: the first sync of a journal, and all others, wait until `seconds` have passed."""
+    until, sync = 0.0, journal._Segment.sync
+
+    def stalling(segment: Any) -> None:
+        nonlocal until
+        until = until or time.monotonic() + seconds
+        time.sleep(max(0.0, until - time.monotonic()))
+        sync(segment)
+
+    journal._Segment.sync = stalling  # type: ignore[method-assign]
 
 
 def run_command(config_path: Path, log: Path, output: Path, speed: Speed, setting: Setting) -> None:
@@ -258,10 +302,14 @@ def run_command(config_path: Path, log: Path, output: Path, speed: Speed, settin
         power.watch(config_path.parent / "out", setting.durable)
     if setting.quota is not None:
         disks.limit(config_path.parent / "out", setting.quota)
+    if setting.failing is not None:
+        disks.fail(config_path.parent / "out", setting.failing)
     if setting.file_bytes is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (setting.file_bytes, setting.file_bytes))
     if setting.dies_before_change is not None:
         sudden_death.die_before_change(config_path.parent / "out", setting.dies_before_change)
+    if setting.stalled_seconds:
+        _stall(setting.stalled_seconds)
     descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
@@ -271,6 +319,8 @@ def run_command(config_path: Path, log: Path, output: Path, speed: Speed, settin
     backpressure.MAX_WAITING_ROWS = setting.rows_ahead
     # Nothing here hangs on how long these are: the stand-ins ignore signals, and leases are of this machine.
     restartable_engine._SECONDS_FOR_A_SIGNAL, lease.REFRESH_SECONDS = 0.02, 1.0
+    row_deadlines._FIRST_SECONDS = 0.0  # nothing is loaded with a worker's first rows
+    transient.REMOTE_PAUSES, transient.STORAGE_PAUSES = (0.05, 0.1), (0.01, 0.02)
     kind = InProcessEngine if setting.in_process else StandInEngine
 
     def start_engine(config: JobConfig) -> Any:

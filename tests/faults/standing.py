@@ -1,7 +1,6 @@
 """Jobs that run with the stand-ins of stand_ins.py: started, killed, and their results read."""
 
 import contextlib
-import multiprocessing
 import os
 import signal
 import time
@@ -13,11 +12,12 @@ from typing import Any
 import psutil
 import pyarrow as pa
 import stand_ins
+from fork_server import CONTEXT
 from stand_ins import Setting, Speed
 
 import jobs
 
-_CONTEXT = multiprocessing.get_context("forkserver")
+_started: list[BaseProcess] = []
 
 
 @dataclass
@@ -50,8 +50,9 @@ class StandingJob:
 
     def start(self) -> BaseProcess:
         arguments = (self.config, self.log, self.output, self.speed, self.setting)
-        process = _CONTEXT.Process(target=stand_ins.run_command, args=arguments)
+        process = CONTEXT.Process(target=stand_ins.run_command, args=arguments)
         process.start()
+        _started.append(process)
         return process
 
     def run(self, timeout: float = 60) -> tuple[int, str]:
@@ -103,6 +104,14 @@ def kill_group(process: BaseProcess) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.kill(process.pid or 0, signal.SIGKILL)
     process.join()
+
+
+def end_all() -> None:
+    """End what a test that has failed left running."""
+    while _started:
+        process = _started.pop()
+        if process.exitcode is None:
+            kill_group(process)
 
 
 def children(pid: int) -> list[int]:

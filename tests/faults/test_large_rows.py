@@ -1,11 +1,16 @@
-"""Rows whose images together are larger than pyarrow converts at once."""
+"""Rows whose images together are larger than pyarrow converts at once, or than a process should hold."""
 
+import contextlib
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from counted_files import write_images
+from stand_ins import Speed
+from standing import StandingJob
 
+import jobs
 from run_batch.io.inputs.parquet import ParquetSource
 from run_batch.io.outputs.shards import ShardStore
 
@@ -25,3 +30,28 @@ def test_more_than_two_gigabytes_of_images_are_read_and_written(tmp_path: Path, 
     written = ParquetSource(str(store.path(0)))
     assert sum(batch.records.num_rows for batch in written.cursor(["image"], 1024).read(0, 800)) == 800
     assert store.read(0, ["n"])["n"].to_pylist() == list(range(800))
+
+
+@pytest.mark.long
+def test_a_job_on_two_gigabytes_in_one_row_group_takes_as_much_memory_as_on_small_ones(tmp_path: Path) -> None:
+    peaks = []
+    for row_group in (64, 40_000):
+        folder = tmp_path / str(row_group)
+        folder.mkdir()
+        size = write_images(folder / "rows.parquet", 40_000, 50_000, row_group)
+        tables = {"input": {"id_column": "uid"}, "prompt": {"template": "{prompt}"}, "preprocess": {"workers": 1}}
+        config = jobs.write_job(folder, None, **tables, output={"rows_per_shard": 500})
+        job = StandingJob(config, Speed(max_num_seqs=256, step_seconds=0.001, tame=True))
+        process, peak, read = job.start(), 0, 0
+        while process.exitcode is None:
+            with contextlib.suppress(OSError, IndexError):
+                status = Path(f"/proc/{process.pid}/status").read_text()
+                peak = max(peak, int(status.split("VmHWM:")[1].split()[0]))
+                read = max(read, int(Path(f"/proc/{process.pid}/io").read_text().split("rchar:")[1].split()[0]))
+            process.join(0.02)
+        assert process.exitcode == 0 and job.is_complete(), job.said()
+        assert read < 1.1 * size
+        peaks.append(peak)
+        (folder / "rows.parquet").unlink()
+    print(f"\npeak of the run: {peaks[0]} kB for groups of 64 rows, {peaks[1]} kB for one group")
+    assert peaks[1] < 1.15 * peaks[0]

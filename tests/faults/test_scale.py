@@ -1,7 +1,6 @@
 """A thousand shares: what each of them asks of the file system, how long it plans, and what their deaths cost."""
 
 import json
-import multiprocessing
 import random
 import time
 from collections import Counter
@@ -12,7 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import rowless
+import standing
+from fork_server import CONTEXT
 from rowless import Done
+from stand_ins import Speed
 
 from run_batch.io.outputs.shards import ShardStore
 from run_batch.jobs.job.config import load_config
@@ -20,7 +22,6 @@ from run_batch.jobs.watch.status import read_status
 
 ROWS_PER_SHARD = 1000
 AT_ONCE = 4
-_CONTEXT = multiprocessing.get_context("forkserver")
 
 
 def make_job(folder: Path, shards: int, files: int) -> Path:
@@ -50,7 +51,7 @@ def run_all(config: Path, shares: int, deaths: set[int], reports: Path) -> list[
         while queue and len(running) < AT_ONCE:
             index, dies_after = queue.pop(0)
             arguments = (config, index, shares, dies_after, reports / f"{index}.json")
-            running[index] = _CONTEXT.Process(target=rowless.run_share, args=arguments)  # type: ignore[assignment]
+            running[index] = CONTEXT.Process(target=rowless.run_share, args=arguments)  # type: ignore[assignment]
             running[index].start()
         for index, process in list(running.items()):
             process.join(0.01)
@@ -98,3 +99,40 @@ def test_a_share_asks_for_what_its_own_shards_need_and_no_more(tmp_path: Path, s
     # The one that completes the job reads what all others have noted.
     assert sum(share.operations > 200 + 15 * share.shards for share in done) <= 1
     assert sharers <= 10
+
+
+@pytest.mark.parametrize(("shares", "shards"), [(8, 80), pytest.param(1_000, 100_000, marks=pytest.mark.long)])
+def test_shares_that_die_and_are_run_again_generate_every_row_of_a_large_job(
+    tmp_path: Path, shares: int, shards: int
+) -> None:
+    rows_per_shard, dice = 4, random.Random(3)
+    speed = Speed(max_num_seqs=64, step_seconds=0.001, tame=True)
+    prompts = [f"p{row}" for row in range(shards * rows_per_shard)]
+    job = standing.make_job(tmp_path, prompts, speed, output={"rows_per_shard": rows_per_shard})
+    queue = [(index, dice.random() < 0.02 or index == 5) for index in range(shares)]
+    running: dict[int, tuple[BaseProcess, bool]] = {}
+    kills = 0
+    while queue or running:
+        while queue and len(running) < 2 * AT_ONCE:
+            index, dies = queue.pop(0)
+            running[index] = job.share(index, shares).start(), dies
+        for index, (process, dies) in list(running.items()):
+            process.join(0.01)
+            if process.exitcode is None and dies and (job.store / f".run_batch/shares/{index}-of-{shares}").exists():
+                standing.kill_group(process)
+                kills += 1
+                queue.append((index, False))
+            elif process.exitcode is None:
+                continue
+            else:
+                assert process.exitcode == 0, job.said()[-2000:]
+            del running[index]
+
+    assert job.is_complete() and kills > 0
+    table = job.table()
+    assert table["row_id"].to_pylist() == [f"u{row:06d}" for row in range(len(prompts))]
+    assert table["text"].to_pylist() == [f"text of {prompt}" for prompt in prompts]
+    times = Counter(job.generated())
+    again = sum(times.values()) - len(times)
+    print(f"\n{shares} shares, {shards} shards, {kills} kills: {again} of {len(prompts)} rows generated again")
+    assert again <= kills * 4 * speed.max_num_seqs

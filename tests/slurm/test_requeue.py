@@ -3,6 +3,7 @@
 import json
 import signal
 from collections.abc import Callable
+from datetime import datetime
 
 import pytest
 from cluster import Cluster, wait_until
@@ -83,6 +84,27 @@ def test_the_notice_before_the_time_limit_saves_and_requeues(make_job: MakeJob, 
     job.set_speed(Speed())
     job.wait(array, "COMPLETED")
     check_complete(job, 8)
+
+
+def test_a_task_whose_storage_fails_is_requeued_after_a_longer_pause_within_the_same_bound(
+    make_job: MakeJob, cluster: Cluster
+) -> None:
+    job = make_job(ROWS, output=SHARDS)
+    stale = job.standing.config.with_name("stale")
+    stale.touch()
+    array = job.submit(1, "--set", "slurm.max-requeues=2")
+    wait_until(lambda: fact(job, array, "Restarts") == "1", 60, job.said)
+    wait_until(lambda: fact(job, array, "JobState") == "PENDING", 60, job.said)
+    starts = datetime.fromisoformat(fact(job, array, "StartTime"))
+    assert (starts - datetime.now()).total_seconds() > 500, "it would fail again at once"
+    assert "Stale file handle" in job.said() and "Traceback" not in job.said(), job.said()
+    # hurried by `wait`
+    job.wait(array, "FAILED")
+    assert fact(job, array, "ExitCode") == "74:0" and fact(job, array, "Restarts") == "2"
+    stale.unlink()
+    script = next((job.standing.store / ".run_batch").glob("submit-*.sh"))
+    job.wait(cluster.ask("sbatch", "--parsable", str(script)), "COMPLETED")
+    check_complete(job, 0)
 
 
 def test_a_task_is_not_requeued_for_ever(job: SlurmJob, cluster: Cluster) -> None:

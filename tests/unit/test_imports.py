@@ -12,14 +12,14 @@ ROOT = Path(__file__).parents[2]
 MAY_USE = {"jobs": {"jobs", "model", "io"}, "model": {"model"}, "io": {"io"}}
 # Sub-packages and single modules, each after all that it may import from.
 ROOMS: Mapping[str, Sequence[str]] = {
-    "io": ("secrets", "files", "arrow_types", "inputs", "media", "outputs", "coordination"),
+    "io": ("secrets", "transient", "files", "arrow_types", "inputs", "media", "outputs", "coordination"),
     "model": (
         *("declaration", "checkpoint", "images", "prompts", "rendering"),
         *("registry", "failure_reports", "families", "plugin"),
     ),
     "jobs": (
         *("job", "machine", "results", "watch", "mapping", "engine", "runner"),
-        *("check", "trial", "slurm", "command", "cli"),
+        *("check", "trial", "ray", "slurm", "keys", "init_job", "command", "cli"),
     ),
 }
 

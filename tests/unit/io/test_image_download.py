@@ -2,52 +2,36 @@
 
 import http.server
 import socket
-import ssl
-import subprocess
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from servers import PIXELS, Server, body, chunks, drip, drip_body, negative_chunk, no_http, redirect
+from servers import (
+    PIXELS,
+    Server,
+    body,
+    chunks,
+    drip,
+    drip_body,
+    endless_chunk,
+    negative_chunk,
+    no_http,
+    redirect,
+    rules,
+    speak_tls,
+    url,
+)
 
+from run_batch.io import transient
+from run_batch.io.media import connections
 from run_batch.io.media import image_download as urls
 from run_batch.io.media import image_reader as media
 from run_batch.io.media import prefetch as fetching
 from run_batch.io.media.allowed_hosts import HostRules, is_host_entry
 from run_batch.io.media.errors import MediaError
 from run_batch.io.media.image_reader import MediaReader
-
-
-@pytest.fixture
-def server() -> Iterator[Server]:
-    with Server({"/a.png": body(PIXELS), "/gone": lambda request: request.send_error(404)}) as started:
-        threading.Thread(target=started.serve_forever, args=(0.01,), daemon=True).start()
-        yield started
-        started.shutdown()
-
-
-@pytest.fixture
-def resolver(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
-    """What names lead to; asking for any other name fails the test."""
-    names: dict[str, list[str]] = {"localhost": ["127.0.0.1"], "127.0.0.1": ["127.0.0.1"]}
-
-    def look_up(host: str, port: int, **_: Any) -> list[Any]:
-        return [(0, 0, 0, "", (address, port)) for address in names[host]]
-
-    monkeypatch.setattr(socket, "getaddrinfo", look_up)
-    return names
-
-
-def rules(server: Server, *hosts: str, private: bool = True) -> HostRules:
-    port = server.server_address[1]
-    return HostRules.of([*hosts, f"localhost:{port}", f"127.0.0.1:{port}"], private)
-
-
-def url(server: Server, path: str = "/a.png", host: str = "localhost") -> str:
-    return f"http://{host}:{server.server_address[1]}{path}"
 
 
 def error(text: str, allowed: HostRules, max_bytes: int = 1 << 20) -> str:
@@ -60,7 +44,10 @@ def test_an_image_of_an_allowed_host_is_fetched(server: Server, resolver: dict[s
     assert urls.fetch(url(server), rules(server), 1 << 20) == PIXELS
     server.answers["/ä b/"] = server.answers["/%C3%A4%20b/"] = body(b"A")
     assert urls.fetch(url(server, "/ä%20b/?x=ü"), rules(server), 1 << 20) == b"A"
+    server.answers["/100%25"] = body(b"B")
+    assert urls.fetch(url(server, "/100%"), rules(server), 1 << 20) == b"B"
     port = server.server_address[1]
+    del server.asked[2:]
     assert server.asked == [("/a.png", f"localhost:{port}"), ("/%C3%A4%20b/?x=%C3%BC", f"localhost:{port}")]
 
 
@@ -114,6 +101,7 @@ def test_addresses_that_are_not_public_are_refused_before_any_connection(
 def test_the_address_that_was_checked_is_the_one_connected_to(
     server: Server, resolver: dict[str, list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(transient, "REMOTE_PAUSES", ())
     answers = iter([["8.8.8.8"], ["127.0.0.1"]])
     monkeypatch.setattr(
         socket, "getaddrinfo", lambda host, port, **_: [(0, 0, 0, "", (a, port)) for a in next(answers)]
@@ -133,6 +121,7 @@ def test_the_address_that_was_checked_is_the_one_connected_to(
 def test_public_addresses_in_every_form_are_connected_to(
     resolver: dict[str, list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(transient, "REMOTE_PAUSES", ())
     connected: list[str] = []
 
     def connect(self: socket.socket, address: Any) -> None:
@@ -184,6 +173,17 @@ def test_the_limit_of_bytes_holds_whatever_the_server_says(server: Server, resol
         assert error(url(server, path), rules(server), size - 1).startswith("image_too_large: ")
 
 
+def test_a_chunk_of_no_size_is_not_read_into_memory_until_it_ends(
+    server: Server, resolver: dict[str, list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(urls, "FETCH_SECONDS", 3.0)
+    monkeypatch.setattr(transient, "REMOTE_PAUSES", ())
+    server.answers["/endless"] = endless_chunk
+    started = time.monotonic()
+    error(url(server, "/endless"), rules(server), 1 << 20)
+    assert time.monotonic() - started < 3, "it was read for as long as there was time"
+
+
 def test_answers_that_cannot_be_used_are_said(server: Server, resolver: dict[str, list[str]]) -> None:
     server.answers |= {
         "/short": body(PIXELS[:100], len(PIXELS)),
@@ -204,6 +204,7 @@ def test_the_time_limit_is_for_the_whole_fetch(
     server: Server, resolver: dict[str, list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(urls, "FETCH_SECONDS", 0.4)
+    monkeypatch.setattr(transient, "REMOTE_PAUSES", ())
     server.answers |= {"/drip": drip, "/drip-body": drip_body, "/sleep": lambda request: time.sleep(2)}
     for path in ("/drip", "/drip-body", "/sleep"):
         started = time.monotonic()
@@ -216,18 +217,13 @@ def test_the_time_limit_is_for_the_whole_fetch(
 def test_tls_is_checked_against_the_name_not_the_address(
     tmp_path: Path, server: Server, resolver: dict[str, list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
-    names = ["-subj", "/CN=images.example.org", "-addext", "subjectAltName=DNS:images.example.org"]
-    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", *names]
-    subprocess.run([*command, "-keyout", key, "-out", certificate], check=True, capture_output=True)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate, key)
-    server.socket = context.wrap_socket(server.socket, server_side=True)
+    certificate = speak_tls(server, tmp_path)
     port = server.server_address[1]
     resolver |= {"images.example.org": ["127.0.0.1"], "other.example.org": ["127.0.0.1"]}
     allowed = rules(server, f"images.example.org:{port}", f"other.example.org:{port}")
     assert "certificate" in error(f"https://images.example.org:{port}/a.png", allowed)
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    monkeypatch.setattr(connections, "POOLS", connections.ConnectionPools())  # certificates are loaded once
     assert urls.fetch(f"https://images.example.org:{port}/a.png", allowed, 1 << 20) == PIXELS
     assert server.asked[-1] == ("/a.png", f"images.example.org:{port}")
     assert "certificate" in error(f"https://other.example.org:{port}/a.png", allowed)
@@ -255,6 +251,30 @@ def test_images_of_a_batch_are_fetched_at_the_same_time_and_once_each(
     server.answers["/late"] = body(b"late")
     assert list(reader.read([url(server, "/late"), url(server, "/late")])) == [b"late", b"late"]
     assert not reader._urls._started
+
+
+def test_images_that_are_fetched_ahead_stay_within_their_bytes(
+    server: Server, resolver: dict[str, list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    largest = 0
+    sizes = [10_000] * 10 + [70_000] * 10 + [10_000] * 20
+    paths = [f"/{i}" for i in range(len(sizes))]
+    server.answers |= {path: body(bytes([i]) * size) for i, (path, size) in enumerate(zip(paths, sizes, strict=True))}
+    reader = MediaReader(None, rules(server), bytes_ahead=100_000)
+    cells = [url(server, path) for path in paths]
+    reader.announce(cells)
+    for index, cell in enumerate(cells):
+        (content,) = reader.read(cell)
+        assert content == bytes([index]) * sizes[index]
+        largest = max(largest, sum(ahead.reserved for ahead in reader._urls._started.values()))
+    assert 0 < largest <= 100_000
+    # An image that does not fit is fetched when its row is read, and the largest allowed one is judged by that limit.
+    monkeypatch.setattr(reader._urls, "_max_bytes", 200_000)
+    server.answers |= {"/large": body(bytes(150_000)), "/too-large": body(bytes(250_000))}
+    reader.announce([url(server, "/large"), url(server, "/too-large")])
+    assert list(reader.read(url(server, "/large"))) == [bytes(150_000)]
+    with pytest.raises(MediaError, match=r"image_too_large: .*200,000"):
+        list(reader.read(url(server, "/too-large")))
 
 
 def test_without_allowed_hosts_no_url_is_fetched(tmp_path: Path) -> None:

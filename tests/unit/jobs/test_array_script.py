@@ -35,16 +35,20 @@ REQUEUED = SlurmTable({"requeue": None})
         (0, "RUNNING", REQUEUED, ""),
         (1, "RUNNING", REQUEUED, ""),
         (3, "RUNNING", REQUEUED, ""),
+        (74, "RUNNING", REQUEUED, "scontrol requeue 12_3\nscontrol update JobId=12_3 StartTime=now+600\n"),
         (75, "RUNNING", REQUEUED, "scontrol requeue 12_3\n"),
         (138, "RUNNING", REQUEUED, "scontrol requeue 12_3\n"),
         (143, "RUNNING", REQUEUED, "scontrol requeue 12_3\n"),
         (137, "RUNNING", REQUEUED, ""),
+        (74, "COMPLETING", REQUEUED, ""),
         (75, "COMPLETING", REQUEUED, ""),
         (75, "RUNNING", SlurmTable({"no-requeue": None}), ""),
+        (74, "RUNNING", SlurmTable({"no-requeue": None}), ""),
+        (74, "RUNNING", SlurmTable({"requeue": None}, max_requeues=0), ""),
         (75, "RUNNING", SlurmTable({"requeue": None}, max_requeues=0), ""),
     ],
 )
-def test_only_an_interrupted_task_that_still_runs_is_requeued(
+def test_only_a_task_that_still_runs_and_may_go_on_is_requeued(
     tmp_path: Path, code: int, state: str, table: SlurmTable, said: str
 ) -> None:
     script = array_script(table, 8, ["bash", "-c", f"exit {code}"], {})
@@ -107,3 +111,27 @@ def test_tasks_do_not_ask_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     on_hub = config(tmp_path / "b", {}, model={"path": "llava-hf/llava-1.5-7b-hf"})
     assert hub_environment(on_hub) == {"HF_HUB_OFFLINE": "1", "HF_HOME": os.path.expanduser("~/hub")}
     assert hub_environment(config(tmp_path / "c", {}, input={"path": "hf://datasets/a/b.parquet"})) == {}
+
+
+@pytest.mark.parametrize("file", sorted((jobs.ROOT / "scripts" / "slurm").iterdir()), ids=lambda file: file.stem)
+@pytest.mark.parametrize(
+    ("code", "restarts", "said"),
+    [
+        (1, "0", ""),
+        (74, "0", "scontrol requeue TASK\nscontrol update JobId=TASK StartTime=now+600\n"),
+        (74, "50", ""),
+        (75, "0", "scontrol requeue TASK\n"),
+        (75, "50", ""),
+    ],
+)
+def test_the_files_to_adapt_requeue_what_may_go_on_within_one_bound(
+    tmp_path: Path, file: Path, code: int, restarts: str, said: str
+) -> None:
+    for name, body in {"srun": f"exit {code}", "scontrol": 'echo "scontrol $*"'}.items():
+        (tmp_path / name).write_text(f"#!/bin/bash\n{body}\n")
+        (tmp_path / name).chmod(0o755)
+    environ = {"PATH": f"{tmp_path}:/usr/bin:/bin", "TMPDIR": str(tmp_path), "SLURM_RESTART_COUNT": restarts}
+    environ |= {"SLURM_JOB_ID": "15", "SLURM_ARRAY_JOB_ID": "12", "SLURM_ARRAY_TASK_ID": "3"}
+    done = subprocess.run(["bash", file, "job.toml"], env=environ, capture_output=True, text=True, timeout=30)
+    task = "15" if "#SBATCH --array" not in file.read_text() else "12_3"
+    assert (done.returncode, done.stdout) == (code, said.replace("TASK", task)), done.stderr

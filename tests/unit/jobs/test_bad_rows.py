@@ -36,7 +36,7 @@ def mapper(tmp_path_factory: pytest.TempPathFactory) -> RowMapper:
 
 def mapped(mapper: RowMapper, *rows: BadRow) -> list[MappedRow | RowFailure]:
     records = columns(rows).to_batches()[0]
-    return mapper.map(RowBatch(0, records, [f"rows:{i}" for i in range(len(rows))]))
+    return list(mapper.map(RowBatch(0, records, [f"rows:{i}" for i in range(len(rows))])))
 
 
 def pixels(row: MappedRow | RowFailure) -> Any:

@@ -10,7 +10,8 @@ import pytest
 from pydantic import ValidationError
 
 from run_batch.jobs.job.config import load_config, parse_config, result_keys
-from run_batch.jobs.job.config_tables import TABLES, UNDECLARED_TABLES, Effect, JobTables, effect_of
+from run_batch.jobs.job.config_keys import Effect, effect_of
+from run_batch.jobs.job.config_tables import TABLES, UNDECLARED_TABLES, JobTables
 from run_batch.jobs.job.errors import JobError
 
 KEYS = [(table, name) for table, declared in TABLES.items() for name in declared.model_fields]

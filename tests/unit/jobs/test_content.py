@@ -87,7 +87,7 @@ def test_the_version_of_vllm_is_the_one_that_it_says_itself() -> None:
 def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[list[Any]]:
     asked: list[Any] = []
 
-    def download(repo: str, name: str, revision: str | None) -> str:
+    def download(repo: str, name: str, revision: str | None, local_files_only: bool) -> str:
         asked.append((repo, name, revision))
         if revision == "gone":
             raise OSError("no network")

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pytest
 
 import jobs
+from run_batch.io import transient
 from run_batch.jobs.job.config import load_config
 from run_batch.jobs.job.errors import JobError, RunError
 from run_batch.jobs.job.prepare import prepare
@@ -76,5 +77,7 @@ def test_a_folder_that_the_storage_does_not_give_is_no_fault_of_the_job(
         return scandir(path)
 
     monkeypatch.setattr(os, "scandir", fail)
-    with pytest.raises(RunError, match=os.strerror(number)):
+    monkeypatch.setattr(transient, "STORAGE_PAUSES", (0.001,))
+    with pytest.raises(RunError, match=os.strerror(number)) as caught:
         prepared(tmp_path, _PATHS["text"])
+    assert caught.value.exit_code == (1 if number == errno.EIO else 74)

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,47 @@ def test_a_dead_engine_is_started_again_in_three_attempts_at_most(fails: int) ->
     else:
         assert supervisor.step() == [], "the new engine has not run yet"
         assert [result.row for result in supervisor.step()] == [0]
+
+
+def test_an_engine_that_takes_long_to_start_says_so_now_and_then(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("run_batch.jobs.engine.engine_deadlines._TELL_SECONDS", 0.2)
+
+    def start() -> Any:
+        threading.Event().wait(3)
+        return FakeEngine()
+
+    Supervisor(start, 0, StopRequest(), start_seconds=100)
+    assert 1 <= capsys.readouterr().err.count("the engine is starting, for 0 min so far") <= 4
+
+
+HANGING_START = """
+import time
+from run_batch.jobs.engine.supervisor import Supervisor
+from run_batch.jobs.engine.vllm_engine import EngineDied
+from run_batch.jobs.job.rows import MappedRow
+from run_batch.jobs.machine.stop_signals import StopRequest
+
+class DyingEngine:
+    max_num_seqs = 2
+    add = lambda self, row: None
+    discard = lambda self: None
+
+    def step(self):
+        raise EngineDied("of something")
+
+engines = [DyingEngine()]
+supervisor = Supervisor(lambda: engines.pop() if engines else time.sleep(1000), 0, StopRequest(), 0.3)
+supervisor.add(MappedRow(5, None, {}))
+supervisor.step()
+"""
+
+
+def test_an_engine_that_is_not_started_again_in_time_ends_the_process() -> None:
+    done = subprocess.run([sys.executable, "-c", HANGING_START], capture_output=True, text=True, timeout=100)
+    assert done.returncode == EXIT_RUN_FAILED, done.stderr
+    assert "the engine has not started within 0.3 s (errors.start_seconds)" in done.stderr
 
 
 HANGING_RUN = """

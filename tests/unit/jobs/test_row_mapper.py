@@ -13,8 +13,8 @@ import jobs
 from run_batch.io.inputs.source import RowBatch
 from run_batch.jobs.job.config import load_config
 from run_batch.jobs.job.rows import MappedRow, RowFailure
-from run_batch.jobs.mapping import row_mapper
 from run_batch.jobs.mapping.row_mapper import RowMapper
+from run_batch.jobs.mapping.worker_memory import WorkerMemory
 from run_batch.model.plugin import announce_plugins, register
 
 ROWS = 200
@@ -103,7 +103,7 @@ def test_a_row_that_brings_a_seed_keeps_it(tmp_path: Path) -> None:
 def test_log_probabilities_of_a_row_need_the_column_of_the_job(tmp_path: Path) -> None:
     rows = batch(["u0", "u1", "u2"], own=['{"logprobs": 2}', '{"logprobs": 2, "logprob_token_ids": [5, 6]}', None])
     for sampling, kinds in [({}, ["sampling", "sampling", None]), ({"logprobs": 1}, [None] * 3)]:
-        mapped = mapper(tmp_path, sampling, sampling_column="own").map(rows)
+        mapped = list(mapper(tmp_path, sampling, sampling_column="own").map(rows))
         assert [getattr(row, "kind", None) for row in mapped] == kinds
 
 
@@ -114,7 +114,7 @@ def test_a_date_that_python_cannot_hold_is_an_error_of_its_row(tmp_path: Path) -
     records = pa.record_batch({"uid": ["a", "b", "c"], "day": days})
     prompt = {"template": "What was on {day:%d %B %Y}?"}
     path = jobs.write_job(tmp_path, None, input={"image_column": ""}, prompt=prompt)
-    results = RowMapper(load_config(path), records.schema, None).map(RowBatch(0, records))
+    results = list(RowMapper(load_config(path), records.schema, None).map(RowBatch(0, records)))
     assert [type(result) for result in results] == [MappedRow, RowFailure, MappedRow]
     assert results[1].error.startswith("column_value: ")  # type: ignore[union-attr]
 
@@ -126,15 +126,15 @@ def test_the_images_of_a_batch_are_mapped_in_parts_when_they_are_large(
     announce_plugins([], tmp_path)
     register()
     records = pa.record_batch({"uid": [f"u{i}" for i in range(9)], "image": [content] * 9, "prompt": ["?"] * 9})
-    mapper = RowMapper(load_config(jobs.write_job(tmp_path, None)), records.schema, None)
+    memory = WorkerMemory(share=8 * 2 * len(content))
+    mapper = RowMapper(load_config(jobs.write_job(tmp_path, None)), records.schema, None, memory=memory)
     original, held = mapper._model.render, []
 
     def counting(prompts: Any, **keys: Any) -> Any:
         held.append(sum(len(image.encoded) for prompt in prompts for image in prompt.images))
         return original(prompts, **keys)
 
-    monkeypatch.setattr(row_mapper, "_READY_BYTES", 2 * len(content))
     monkeypatch.setattr(mapper._model, "render", counting)
-    rows = mapper.map(RowBatch(5, records))
-    assert sum(held) == 9 * len(content) and max(held) <= 3 * len(content)
+    rows = list(mapper.map(RowBatch(5, records)))
+    assert sum(held) == 9 * len(content) and max(held) == 2 * len(content)
     assert [row.row for row in rows if isinstance(row, MappedRow)] == list(range(5, 14))

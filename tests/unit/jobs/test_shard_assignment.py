@@ -18,6 +18,7 @@ from run_batch.jobs.job.work import Work
 from run_batch.jobs.results.shard_commits import Commit, CommittedShards, footer_of
 from run_batch.jobs.runner import shard_assignment
 from run_batch.jobs.runner.shard_assignment import ShardAssignment, next_work
+from run_batch.jobs.runner.work_stealing import shards_to_steal
 
 PLAN = Plan(80, 10)
 
@@ -76,6 +77,14 @@ def test_a_share_does_its_own_shards_and_then_half_of_what_another_has_not_begun
     assert given[:4] == [0, 1, 2, 3] and 4 not in given
     assert given[4:6] == [6, 7], "it takes what the other one comes to last, and reads it forwards"
     assert (assignment.rows_assigned, assignment.rows_stolen) == (10 * len(given), 10 * len(given[4:]))
+
+
+def test_a_helper_takes_half_of_the_longest_run_from_where_a_row_group_begins(tmp_path: Path) -> None:
+    ours, others = (Process(tmp_path / "out", Share(index, 2)) for index in range(2))
+    assert others.claims.take(50)
+    for begins, taken in (((), range(65, 80)), ((0, 63), range(63, 80)), ((0, 60), range(65, 80))):
+        plan = Plan(800, 10, tuple(range(begin, begin + 1) for begin in begins))
+        assert shards_to_steal(ours.store, plan, ours.share) == taken
 
 
 def test_a_shard_that_is_claimed_or_committed_meanwhile_is_given_to_nobody_else(halves: list[Process]) -> None:

@@ -16,7 +16,7 @@ from run_batch.jobs.mapping import shared_memory
 def exchange(value: object) -> tuple[object, int]:
     ours, theirs = Pipe()
     shared_memory.send(ours, value)
-    return shared_memory.receive(theirs)
+    return shared_memory.receive(theirs)[:2]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.uint8, torch.bool, torch.int64])
@@ -86,7 +86,7 @@ def test_a_value_that_cannot_be_sent_leaves_nothing_in_the_pipe(monkeypatch: pyt
         patch.setattr(os, "memfd_create", no_descriptor)
         shared_memory.send(ours, torch.ones(1000))
     shared_memory.send(ours, "next")
-    assert shared_memory.receive(theirs) == ("next", 0)
+    assert shared_memory.receive(theirs)[:2] == ("next", 0)
 
 
 def test_a_closed_other_end_raises_end_of_file() -> None:
@@ -94,3 +94,15 @@ def test_a_closed_other_end_raises_end_of_file() -> None:
     ours.close()
     with pytest.raises(EOFError):
         shared_memory.receive(theirs)
+
+
+def test_values_are_sent_in_parts_and_a_large_one_has_a_memory_of_its_own() -> None:
+    ours, theirs = Pipe()
+    values = [(i, torch.full((size,), i, dtype=torch.uint8)) for i, size in enumerate([10, 20, 1000, 5, 0, 90, 50])]
+    sent = list(shared_memory.send_in_parts(ours, iter(values), 100))
+    assert sent == [(2, 30), (1, 1000), (3, 95), (1, 50)]
+    parts = [shared_memory.receive(theirs) for _ in sent]
+    assert [(len(part.value), part.nbytes) for part in parts] == sent
+    received = [value for part in parts for value in part.value]
+    assert [i for i, _ in received] == list(range(7))
+    assert all(torch.equal(tensor, values[i][1]) for i, tensor in received)

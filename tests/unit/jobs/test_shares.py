@@ -1,6 +1,7 @@
 """The cut of a job into shares: every shard once, evenly, and the same wherever it is worked out."""
 
 import itertools
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -10,10 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import jobs
+from run_batch.io.outputs.shards import ShardStore
 from run_batch.jobs.job.config import parse_config
 from run_batch.jobs.job.errors import JobError
+from run_batch.jobs.job.job_record import record_job
 from run_batch.jobs.job.open_input import open_source
 from run_batch.jobs.job.plan import Plan, dump_begins, load_begins, make_plan
+from run_batch.jobs.job.prepare import describe_job
+from run_batch.jobs.job.recorded_job import read_recorded_job
 from run_batch.jobs.job.shares import WHOLE_JOB, Share, rows_in_vain, share_of
 
 
@@ -50,12 +55,34 @@ def test_shares_begin_where_row_groups_do_if_one_is_near(tmp_path: Path) -> None
 def test_where_no_row_group_begins_near_shares_are_even_and_read_in_vain_what_lies_before(tmp_path: Path) -> None:
     one = plan(tmp_path, 400, 5, 2000)
     assert [Share(index, 4).shards(one) for index in range(4)] == [range(i, i + 100) for i in range(0, 400, 100)]
-    assert rows_in_vain(one, 4) == 500 + 1000 + 1500 and one.most_rows_before == 399 * 5
+    assert rows_in_vain(one, 4) == 500 + 1000 + 1500 and one.largest_group == 2000
     assert rows_in_vain(one, 1) == 0
 
 
 def test_row_groups_smaller_than_shards_leave_shares_even(tmp_path: Path) -> None:
     assert plan(tmp_path, 40, 50, 49) == Plan(2000, 50)
+
+
+def test_check_and_submit_tell_what_shares_of_a_large_row_group_read_in_vain(tmp_path: Path) -> None:
+    job = jobs.write_job(tmp_path, jobs.rows(40), output={"rows_per_shard": 2})
+    submitted = jobs.run(job, "--tasks", "4", "--print", command="submit")
+    assert submitted.returncode == 0
+    assert "note: row groups hold up to 40 rows, more than a shard" in submitted.stderr
+    assert "4 tasks read 60 rows in vain together" in submitted.stderr
+
+
+def test_the_cut_of_a_job_is_recorded_with_it(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text("{}")
+    cut = plan(tmp_path, 40, 5, 67)
+    assert len(cut.begins) > 2
+    tables = {"input": {"path": "rows.parquet"}, "model": {"path": "model"}, "output": {"path": "out"}}
+    config = parse_config(tables, tmp_path)
+    source, store = open_source(config), ShardStore(tmp_path / "out")
+    store.create()
+    record_job(store, replace(describe_job(config, source), plan=cut), b"")
+    recorded = read_recorded_job(store)
+    assert recorded is not None and recorded.plan == cut, "status counts other shards to a share than it works on"
 
 
 @given(st.integers(1, 300), st.integers(1, 40), st.lists(st.integers(0, 299), max_size=9))

@@ -14,6 +14,7 @@ from pictures import encoded, picture
 from servers import file_server
 
 import jobs
+from run_batch.io import transient
 from run_batch.io.inputs.source import RowBatch
 from run_batch.jobs.job.config import load_config
 from run_batch.jobs.job.rows import MappedRow, RowFailure
@@ -30,7 +31,7 @@ def map_rows(folder: Path, rows: list[BadRow], **keys: Any) -> list[MappedRow | 
     path = jobs.write_job(folder, None, input={"id_column": None, "sampling_column": "own", **keys})
     records = columns(rows).to_batches()[0]
     mapper = RowMapper(load_config(path), records.schema, folder)
-    return mapper.map(RowBatch(0, records, [f"rows:{i}" for i in range(len(rows))]))
+    return list(mapper.map(RowBatch(0, records, [f"rows:{i}" for i in range(len(rows))])))
 
 
 def content_hash(row: MappedRow | RowFailure) -> str:
@@ -64,6 +65,27 @@ def test_a_look_up_without_open_files_left_is_no_rows_fault(tmp_path: Path, monk
         map_rows(
             tmp_path, [BadRow((), [{"bytes": None, "path": "http://images.test/a.png"}])], allowed_hosts=["images.test"]
         )
+
+
+def test_a_file_of_the_media_root_that_is_stale_for_a_moment_is_read_and_else_may_pass(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.png").write_bytes(PICTURE)
+    stale, real = [OSError(errno.ESTALE, os.strerror(errno.ESTALE))] * 2, os.open
+
+    def stumble(path: Any, *arguments: Any, **named: Any) -> int:
+        if path == "a.png" and stale:
+            raise stale.pop()
+        return real(path, *arguments, **named)
+
+    monkeypatch.setattr(transient, "STORAGE_PAUSES", (0.001, 0.001))
+    monkeypatch.setattr(os, "open", stumble)
+    rows = [BadRow((), [{"bytes": None, "path": "a.png"}])]
+    assert isinstance(map_rows(tmp_path, rows)[0], MappedRow)
+    stale += [OSError(errno.ESTALE, os.strerror(errno.ESTALE))] * 9
+    with pytest.raises(JobFault, match="Stale file handle") as caught:
+        map_rows(tmp_path, rows)
+    assert transient.may_pass(caught.value)
 
 
 def test_an_image_in_the_text_itself_is_the_image_and_needs_no_host_or_folder(tmp_path: Path) -> None:

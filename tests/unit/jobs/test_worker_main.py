@@ -1,5 +1,6 @@
 """Worker processes as they are started: one that loads the job, and copies that it forks of itself."""
 
+import errno
 import os
 import signal
 import time
@@ -11,7 +12,7 @@ import psutil
 import pytest
 from light_spec import LightSpec, batch
 
-from run_batch.jobs.job.errors import JobError
+from run_batch.jobs.job.errors import JobError, MayPassError
 from run_batch.jobs.job.rows import MappedRow
 from run_batch.jobs.mapping import shared_memory
 from run_batch.jobs.mapping.worker_main import WorkerReady
@@ -126,6 +127,16 @@ def test_a_copy_that_hangs_is_killed_when_the_pool_closes() -> None:
     pids = [started[0].process.pid, *(child.pid for child in psutil.Process(started[0].process.pid).children())]
     pool.close()
     assert len(pids) == 3 and all(has_ended(pid) for pid in pids)
+
+
+def test_a_worker_whose_storage_fails_in_a_way_that_may_pass_ends_the_run_so() -> None:
+    spec: Any = LightSpec(load_error=OSError(errno.ESTALE, os.strerror(errno.ESTALE), "tokenizer.json"))
+    pool = WorkerPool(spec, iter([batch(0)]), 2)
+    try:
+        with pytest.raises(MayPassError, match=r"Stale file handle.*run the same command again"):
+            pool.get(timeout=60)
+    finally:
+        pool.close()
 
 
 def test_a_job_that_a_worker_cannot_load_ends_with_the_jobs_error() -> None:

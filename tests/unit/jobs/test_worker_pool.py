@@ -17,7 +17,9 @@ from stand_ins import fork_workers
 from run_batch.io.inputs.source import InputError, RowBatch
 from run_batch.jobs.job.errors import JobError, RunError
 from run_batch.jobs.job.rows import MappedRow, RowFailure
-from run_batch.jobs.mapping import backpressure
+from run_batch.jobs.mapping import backpressure, shared_memory
+from run_batch.jobs.mapping.worker_main import RowsGivenBack, WorkerReady
+from run_batch.jobs.mapping.worker_memory import WorkerMemory
 from run_batch.jobs.mapping.worker_pool import WorkerPool
 from run_batch.jobs.mapping.worker_process import WorkerProcess, start_workers
 
@@ -41,9 +43,13 @@ class Input:
 
 @contextlib.contextmanager
 def pool_of(
-    spec: Any, batches: Iterator[RowBatch | None], start: Any = fork_workers, workers: int = WORKERS
+    spec: Any,
+    batches: Iterator[RowBatch | None],
+    start: Any = fork_workers,
+    workers: int = WORKERS,
+    budget: int = 4 << 30,
 ) -> Iterator[WorkerPool]:
-    pool = WorkerPool(spec, batches, workers, start)
+    pool = WorkerPool(spec, batches, workers, start, budget=budget)
     try:
         yield pool
     finally:
@@ -97,14 +103,59 @@ def test_the_input_is_read_no_further_while_enough_mapped_rows_wait() -> None:
         assert pool.counts().rows_waiting == pool.counts().bytes_waiting == 0
 
 
-def test_the_input_is_read_no_further_while_mapped_rows_take_too_much_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backpressure, "MAX_WAITING_BYTES", 1 << 20)
-    rows = Input(100)
-    with pool_of(LightSpec(tensor_bytes=10_000), iter(rows)) as pool:
-        wait_until(lambda: pool.counts().bytes_waiting >= 1 << 20)
+def test_the_input_is_read_no_further_while_mapped_rows_take_too_much_memory() -> None:
+    rows = Input(20)
+    with pool_of(LightSpec(tensor_bytes=100_000), iter(rows), budget=16_000_000) as pool:
+        wait_until(lambda: pool.memory.is_short and pool.counts().rows_waiting > 0)
         time.sleep(0.5)
-        assert rows.rows_read * 10_000 <= (1 << 20) + (ROWS_IN_WORKERS + BATCH_ROWS) * 10_000
-        assert indices(all_rows(pool)) == list(range(100 * BATCH_ROWS))
+        assert rows.rows_read < 10 * BATCH_ROWS and pool.memory.used <= pool.memory.shares.rows
+        assert indices(all_rows(pool)) == list(range(20 * BATCH_ROWS))
+    assert pool.memory.used == 0
+
+
+def test_a_worker_maps_no_more_of_a_batch_than_its_memory_holds() -> None:
+    (worker,) = fork_workers(LightSpec(tensor_bytes=1000, memory=WorkerMemory(batch_bytes=2500)), 1)
+    try:
+        assert isinstance(shared_memory.receive(worker.connection).value, WorkerReady)
+        shared_memory.send(worker.connection, batch(0))
+        rows, mapped = shared_memory.receive(worker.connection).value, 0
+        while not isinstance(rows, RowsGivenBack):
+            mapped += len(rows)
+            rows = shared_memory.receive(worker.connection).value
+        assert mapped == 4, "two parts of two rows each"
+    finally:
+        worker.end()
+
+
+def test_a_worker_gives_back_the_rows_of_a_batch_that_take_too_much_and_all_are_mapped_once() -> None:
+    with pool_of(LightSpec(tensor_bytes=1_000_000), iter(Input(2)), budget=16_000_000) as pool:
+        most, found = 0, []
+        while (rows := pool.get(timeout=30)) is not None:
+            found += indices(rows)
+            del rows
+            most = max(most, pool.memory.used)
+    assert sorted(found) == list(range(2 * BATCH_ROWS))
+    # A batch of them would take 32 MB, with the copy in the engine.
+    assert most <= pool.memory.shares.rows + 2 * 2 * 1_000_000
+
+
+def test_a_row_that_takes_more_than_the_budget_is_mapped_all_the_same() -> None:
+    held = []
+    with pool_of(LightSpec(tensor_bytes=1_000_000), iter(Input(1)), budget=1_000_000) as pool:
+        while (rows := pool.get(timeout=30)) is not None:
+            held.append(rows)  # as suspects are, which wait until others have run
+    assert sum(map(len, held)) == BATCH_ROWS
+
+
+def test_a_large_row_has_a_memory_of_its_own_and_small_ones_share_theirs() -> None:
+    with pool_of(LightSpec(tensor_bytes=1000), iter(Input(1))) as pool:
+        assert len(pool.get(timeout=30) or []) == BATCH_ROWS
+    with pool_of(LightSpec(tensor_bytes=9_000_000), iter([batch(0).slice(0, 3)])) as pool:
+        first, second = pool.get(timeout=30), pool.get(timeout=30)
+        assert first is not None and second is not None and len(first) == len(second) == 1
+        used = pool.memory.used
+        del first
+        assert pool.memory.used <= used - 2 * 9_000_000
 
 
 def test_the_input_is_read_on_as_soon_as_there_is_room() -> None:

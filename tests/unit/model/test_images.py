@@ -21,7 +21,7 @@ from run_batch.model.images import decode as images
 from run_batch.model.images.decode import decode_image
 from run_batch.model.images.pixels import PixelSettings, map_image_pixels, resize_and_crop
 from run_batch.model.images.resize import Window, compile_resize, resize
-from run_batch.model.images.rgb import to_rgb
+from run_batch.model.images.rgb import rgb_pixels
 
 SIZES = [(160, 120), (30, 200), (8, 8), (1, 1), (299, 150), (28, 28), (3, 500)]
 SIGLIP = {
@@ -183,7 +183,7 @@ def test_the_fast_decoder_gives_what_pillow_gives(form: str, mode: str) -> None:
     for seed, size in enumerate([(160, 120), (1, 1), (17, 333), (500, 7)]):
         image = picture(seed, size).convert(mode)
         content = encoded(image.convert("RGB") if form == "JPEG" and mode in ("P", "RGBA", "1") else image, form)
-        expected = to_rgb(Image.open(io.BytesIO(content)))
+        expected = rgb_pixels(Image.open(io.BytesIO(content)))
         assert np.array_equal(decode_image(content).pixels, np.asarray(expected))
 
 
@@ -201,7 +201,7 @@ def test_a_damaged_file_is_judged_as_pillow_judges_it(form: str) -> None:
         try:
             image = Image.open(io.BytesIO(damaged))
             image.load()
-            expected = np.asarray(to_rgb(image))
+            expected = rgb_pixels(image)
         except Exception:
             accepted += decodes(bytes(damaged))
             continue

@@ -1,0 +1,1 @@
+"""run-batch ray: the shares of a job as tasks of a Ray cluster."""

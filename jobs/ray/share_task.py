@@ -1,0 +1,59 @@
+"""What a Ray task does: one share of a job, in a process of its own that does not outlive the task."""
+
+import contextlib
+import ctypes
+import os
+import signal
+import subprocess
+from collections.abc import Sequence
+
+from run_batch.jobs.job.errors import EXIT_INTERRUPTED, EXIT_MAY_PASS, EXIT_RUN_FAILED
+
+# Exit codes after which the same command goes on with the share.
+RESUMABLE = (EXIT_RUN_FAILED, EXIT_MAY_PASS, EXIT_INTERRUPTED)
+# A share that is told to stop saves what it has finished; one that does not end by then is killed.
+_STOP_SECONDS = 60.0
+
+
+class ShareInterrupted(Exception):
+    """The share did not end; Ray starts its task again, on another node if need be."""
+
+
+def run_share(command: Sequence[str], index: int, count: int) -> int:
+    """Run a share of a job to its end.
+
+    Args:
+        command: run-batch with its options, as this node knows it.
+
+    Returns:
+        Its exit code.
+
+    Raises:
+        ShareInterrupted: it failed in a way that may pass, or was killed.
+    """
+    words = [*command, "--task-index", str(index), "--task-count", str(count)]
+    # A thread that ends takes its children along, too; Ray runs a task in the main thread of its worker.
+    process = subprocess.Popen(words, preexec_fn=_die_with_parent)
+    try:
+        code = process.wait()
+    finally:  # the task is cancelled
+        if process.poll() is None:
+            _stop(process)
+    if code in RESUMABLE or code < 0:
+        raise ShareInterrupted(f"share {index} of {count} ended with exit code {code}")
+    return code
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(_STOP_SECONDS)
+    process.kill()
+
+
+def _die_with_parent() -> None:
+    """Have the kernel kill this process when its parent dies: Ray kills the workers of a node, not their children."""
+    set_death_signal = 1  # PR_SET_PDEATHSIG of prctl(2)
+    ctypes.CDLL(None).prctl(set_death_signal, signal.SIGKILL)
+    if os.getppid() == 1:  # the parent died before prctl
+        os._exit(1)

@@ -1,0 +1,73 @@
+"""The memory that a run takes for its rows, measured: of all its processes, with the memory files that they share."""
+
+import threading
+import time
+from pathlib import Path
+
+import psutil
+from stand_ins import Speed
+from standing import StandingJob, make_job
+
+ROW = 24_000_000
+ROWS = 30
+BUDGET = 400_000_000
+
+
+def memory_of(pid: int) -> int:
+    """Bytes that a process and its children have for themselves, and those of memory files that they share, once."""
+    total, files = 0, {}
+    try:
+        processes = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return 0
+    for process in processes:
+        try:
+            rollup = Path(f"/proc/{process.pid}/smaps_rollup").read_text()
+            maps = Path(f"/proc/{process.pid}/maps").read_text()
+        except OSError:  # it has ended
+            continue
+        total += next(int(line.split()[1]) << 10 for line in rollup.splitlines() if line.startswith("Pss_Anon:"))
+        for line in maps.splitlines():
+            if "memfd:run-batch-rows" in line:
+                addresses, _, _, _, file = line.split()[:5]
+                start, _, end = addresses.partition("-")
+                files[file] = int(end, 16) - int(start, 16)
+    return total + sum(files.values())
+
+
+def peak(job: StandingJob) -> int:
+    """Run a job to its end; the most memory that it took at a time, without what it takes before it has a row."""
+    process = job.start()
+    samples: list[int] = []
+    ended = threading.Event()
+
+    def watch() -> None:
+        while not ended.is_set():
+            samples.append(memory_of(process.pid or 0))
+            time.sleep(0.002)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    process.join(60)
+    ended.set()
+    watcher.join()
+    assert process.exitcode == 0, job.said()
+    assert job.table().num_rows == ROWS
+    return max(samples) - next(filter(None, samples))
+
+
+def large_rows(folder: Path, memory: str) -> StandingJob:
+    rows = [f"large {ROW}"] * ROWS
+    return make_job(folder, rows, Speed(max_num_seqs=16), preprocess={"workers": 4, "memory": memory})
+
+
+def test_rows_of_24_mb_stay_in_the_budget_and_would_not_without_it(tmp_path: Path) -> None:
+    job = large_rows(tmp_path / "small", "400 MB")
+    within = peak(job)
+    # Besides its rows, a process has what Python copies of its parent: some megabytes each.
+    assert within < 1.25 * BUDGET, f"{within / 1e6:.0f} MB"
+    (said,) = (line for line in job.said().splitlines() if line.startswith("preprocess.memory"))
+    assert "400 MB hold 6 rows of 49 MB" in said and 'preprocess.memory = "1.3 GB"' in said
+    large = large_rows(tmp_path / "large", "40 GB")
+    assert peak(large) > 2.5 * BUDGET, "the test would not see it"
+    assert "preprocess.memory" not in large.said()
