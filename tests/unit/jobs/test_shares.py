@@ -76,7 +76,12 @@ def test_the_cut_of_a_job_is_recorded_with_it(tmp_path: Path) -> None:
     (tmp_path / "model" / "config.json").write_text("{}")
     cut = plan(tmp_path, 40, 5, 67)
     assert len(cut.begins) > 2
-    tables = {"input": {"path": "rows.parquet"}, "model": {"path": "model"}, "output": {"path": "out"}}
+    tables = {
+        "input": {"path": "rows.parquet", "image_column": ""},
+        "prompt": {"template": "{n}"},
+        "model": {"path": "model"},
+        "output": {"path": "out"},
+    }
     config = parse_config(tables, tmp_path)
     source, store = open_source(config), ShardStore(tmp_path / "out")
     store.create()
