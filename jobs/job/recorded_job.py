@@ -17,7 +17,8 @@ import msgspec
 from run_batch.io.files import list_names, read_file
 from run_batch.io.inputs.input_parts import InputPart
 from run_batch.io.outputs.shards import ShardStore
-from run_batch.jobs.job.errors import JobError
+from run_batch.io.transient import may_pass
+from run_batch.jobs.job.errors import JobError, storage_failed
 from run_batch.jobs.job.job_identity import job_hash
 from run_batch.jobs.job.plan import Plan, load_begins
 
@@ -101,6 +102,7 @@ def read_recorded_job(store: ShardStore) -> JobRecord | None:
 
     Raises:
         JobError: the record cannot be read, or the folder holds shards of something else.
+        MayPassError: the storage fails in a way that may pass.
     """
     file = store.run_folder / JOB_FILE
     try:
@@ -114,6 +116,8 @@ def read_recorded_job(store: ShardStore) -> JobRecord | None:
             ) from None
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
+        if isinstance(error, OSError) and may_pass(error):
+            raise storage_failed(f"output.path: {store.run_folder} cannot be read", error) from error
         raise JobError(f"output.path: {file} cannot be read: {error}") from error
 
 
