@@ -52,6 +52,29 @@ def replace_file(path: Path, content: bytes, durable: bool = True) -> None:
     retry(write)
 
 
+def create_file(path: Path, content: bytes) -> None:
+    """Create a small file, unless it is there, and wait until its content is on disk.
+
+    A reader may see a part of it meanwhile, and one that is killed leaves a part: it has to tell that from the whole.
+
+    Raises:
+        FileExistsError: it is there, whoever has created it.
+        OSError: it cannot be written.
+    """
+
+    def write() -> None:
+        with open(path, "xb") as file:
+            try:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            except OSError:
+                path.unlink(missing_ok=True)
+                raise
+
+    retry(write)
+
+
 def is_same_file(path: Path, descriptor: int) -> bool:
     """Whether a path still leads to the file that this process has open; another may have taken its place.
 

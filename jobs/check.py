@@ -46,6 +46,7 @@ def check_job(job: PreparedJob) -> tuple[str, int]:
         f"input: {job.plan.num_rows} rows; columns {', '.join(job.source.schema.names)}",
         f"output: {shards} shards of {job.plan.rows_per_shard} rows in {job.store.folder}, {shards - missing} done, "
         f"{missing} to do",
+        *_describe_growth(job),
         *_describe_row_groups(job),
         *_describe_prompts(job),
         *_describe_sampling(sampling),
@@ -58,6 +59,14 @@ def check_job(job: PreparedJob) -> tuple[str, int]:
         return "\n".join(lines), EXIT_COMPLETE
     lines.append(f"more of the first rows fail than errors.max_fraction = {most} allows")
     return "\n".join(lines), EXIT_TOO_MANY_FAILURES
+
+
+def _describe_growth(job: PreparedJob) -> list[str]:
+    """How many rows a job gets that the output folder does not know of."""
+    added = job.plan.num_rows - job.recorded_rows
+    if not job.is_replanned or added < 0:
+        return []
+    return [f"the folder holds {job.recorded_rows:,} rows of this job, done or planned; {added:,} will be added"]
 
 
 def _describe_row_groups(job: PreparedJob) -> list[str]:

@@ -20,6 +20,7 @@ _WIDTH = 100
 _VLLM_TYPES = {"engine": "EngineArgs", "sampling": "SamplingParams"}
 _EFFECTS = {
     Effect.ANOTHER_JOB: "another value is another job",
+    Effect.CONTENT: "another value is the same job where it leads to the same content",
     Effect.MAY_GROW: "may grow later",
     Effect.FREE: "free to change",
 }
@@ -140,7 +141,8 @@ def markdown() -> str:
         "`run-batch keys --json-schema > job.schema.json` and a first line `#:schema ./job.schema.json` in job.toml\n"
         "let editors complete and check keys. Relative paths are relative to the folder of job.toml.",
         "The last column says what another value means for a job that has begun: *another job* is refused in the same\n"
-        "output folder, *may grow* adds to what is there, *free* changes nothing of the results.",
+        "output folder, *content* is the same job where the value leads to the same content, *may grow* adds to what\n"
+        "is there, *free* changes nothing of the results.",
     ]
     for table in TABLES:
         rows = [

@@ -8,8 +8,9 @@ from typing import Any
 import pyarrow as pa
 
 from run_batch.io.inputs.dataset_card import no_configurations
+from run_batch.io.inputs.input_parts import InputPart
 from run_batch.io.inputs.read_errors import reading, unreachable
-from run_batch.io.inputs.source import DamagedInputError, InputError, RowBatch, SourceFile
+from run_batch.io.inputs.source import DamagedInputError, InputError, RowBatch
 from run_batch.io.inputs.splits import asked_rows, asked_splits, no_splits
 from run_batch.io.transient import may_pass, retry
 
@@ -56,7 +57,7 @@ class HfSource:
         self.num_rows: int = loaded.num_rows
         self._states = {file["filename"]: _state(file["filename"]) for file in loaded.cache_files}
         # The library's digest is of all rows that are asked for, in whatever files they are.
-        self.files = [SourceFile(self._split, str(loaded._fingerprint), loaded.num_rows)]
+        self.parts = [InputPart(self._split, str(loaded._fingerprint), 0, loaded.num_rows)]
 
     def cursor(self, columns: Sequence[str], batch_rows: int) -> "HfCursor":
         """Make a cursor; see Source.cursor."""

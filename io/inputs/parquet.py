@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from run_batch.io.inputs.columns import cast_batches, unify_columns
 from run_batch.io.inputs.dataset_card import files_and_splits
 from run_batch.io.inputs.input_files import InputFiles, find_files
+from run_batch.io.inputs.input_parts import InputPart
 from run_batch.io.inputs.parquet_batches import FileRows, read_group
 from run_batch.io.inputs.parquet_footers import (
     FileFooter,
@@ -24,7 +25,7 @@ from run_batch.io.inputs.parquet_footers import (
     read_footers,
 )
 from run_batch.io.inputs.read_errors import reading
-from run_batch.io.inputs.source import DamagedInputError, RowBatch, SourceFile
+from run_batch.io.inputs.source import DamagedInputError, RowBatch
 from run_batch.io.inputs.splits import asked_rows, choose_files
 
 # Rows of one file: index of the file, first row, last row + 1.
@@ -117,14 +118,15 @@ class ParquetSource:
         return [part for low, high in asked for part, _ in _Layout(every, starts).overlaps(low, high)]
 
     @property
+    def parts(self) -> list[InputPart]:
+        """The rows of each file; see Source.parts."""
+        files = self._footers
+        return [InputPart(files[i].name, files[i].digest, first, last - first) for i, first, last in self._layout.parts]
+
+    @property
     def index(self) -> bytes:
         """The footers as JSON, for processes that open the same input later."""
         return dump_index(self._footers, self._columns)
-
-    @property
-    def files(self) -> list[SourceFile]:
-        """The files of the splits that are read; see Source.files."""
-        return [SourceFile(footer.name, footer.digest, footer.num_rows) for footer in self._footers]
 
     def cursor(self, columns: Sequence[str], batch_rows: int) -> "ParquetCursor":
         """Make a cursor; see Source.cursor."""

@@ -4,14 +4,14 @@ A process reads on and on through its rows, so a format has one way to read: a `
 last read ended.
 """
 
-import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 import pyarrow as pa
 
+from run_batch.io.inputs.input_parts import InputPart
 from run_batch.io.secrets import hide_secrets
 
 
@@ -80,26 +80,6 @@ class Cursor(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class SourceFile:
-    """One file of an input, or what takes the place of one.
-
-    Attributes:
-        name: path relative to the root of the input.
-        digest: hexadecimal; differs when the data differs.
-        rows: number of its rows.
-    """
-
-    name: str
-    digest: str
-    rows: int
-
-
-def fingerprint(files: Iterable[SourceFile]) -> str:
-    """A hexadecimal digest that differs when the files or their order differ."""
-    return hashlib.sha256("\n".join(f"{f.name} {f.rows} {f.digest}" for f in files).encode()).hexdigest()
-
-
 class Source(Protocol):
     """An input: rows in a fixed order that can be read from any row on.
 
@@ -108,7 +88,7 @@ class Source(Protocol):
         unusable: columns of `schema` that cannot be read, each with the reason, such as a file that lacks it.
         num_rows: number of rows of the whole input.
         folder: the folder that image paths are relative to; None if the input is not on a local file system.
-        files: all files, in the order of their rows.
+        parts: the files that its rows are in, in the order of the rows.
     """
 
     schema: pa.Schema
@@ -117,7 +97,7 @@ class Source(Protocol):
     folder: Path | None
 
     @property
-    def files(self) -> Sequence[SourceFile]: ...
+    def parts(self) -> Sequence[InputPart]: ...
 
     def cursor(self, columns: Sequence[str], batch_rows: int) -> Cursor:
         """Make a cursor over `columns`, in this order; a batch has at most `batch_rows` rows, and about 64 MiB."""

@@ -5,6 +5,7 @@ import os
 import stat
 from pathlib import Path
 
+from run_batch.io.files import sample_file
 from run_batch.io.media.errors import MediaError
 from run_batch.io.transient import retry
 
@@ -12,6 +13,8 @@ from run_batch.io.transient import retry
 MAX_PATH_CHARACTERS = 4095
 # Error messages show no more of a path.
 _SHOWN_CHARACTERS = 200
+# Blocks of 64 KiB that are read of a file to tell it from others.
+_SAMPLES = 4
 # What is longer than any file name is rarely meant to be a path.
 _MAX_NAME_CHARACTERS = 255
 
@@ -20,6 +23,21 @@ def exists_below(root: Path | None, text: str) -> bool:
     """Whether there is something of this name below `root`, a file or not."""
     path = _resolve(root, text)
     return path is not None and os.path.lexists(path)
+
+
+def sample_below(root: Path, text: str) -> str | None:
+    """A digest of the size of a regular file below `root` and of some of its content, hexadecimal; None where there is
+    no such file, or it cannot be read.
+
+    Args:
+        root, text: as in `read_below`.
+    """
+    path = _resolve(root, text)
+    try:
+        is_file = path is not None and stat.S_ISREG(os.stat(path).st_mode)
+        return sample_file(Path(path), _SAMPLES).hex() if path is not None and is_file else None
+    except OSError:
+        return None
 
 
 def read_below(root: Path | None, text: str, max_bytes: int) -> bytes:

@@ -155,6 +155,16 @@ class ShardStore:
             keys: Mapping[bytes, bytes] = retry(lambda: pq.read_metadata(self.path(index))).metadata or {}
         return {key.decode(): value.decode() for key, value in keys.items() if key.startswith(_KEYS)}
 
+    def num_rows(self, index: int) -> int:
+        """Read from its footer how many rows a shard has.
+
+        Raises:
+            ShardError: the file cannot be read as Parquet.
+        """
+        with _reading(self.path(index)):
+            rows: int = pq.read_metadata(self.path(index)).num_rows
+            return rows
+
     def read(self, index: int, columns: Collection[str] | None = None) -> pa.Table:
         """Read a committed shard.
 

@@ -22,7 +22,6 @@ from run_batch.jobs.engines.engines_progress import EnginesProgress
 from run_batch.jobs.engines.fleet import Fleet, divide_job, make_slots
 from run_batch.jobs.engines.process_groups import process_groups
 from run_batch.jobs.job.errors import EXIT_INTERRUPTED, EXIT_RUN_FAILED, Interrupted, JobError, RunError, storage_errors
-from run_batch.jobs.job.job_identity import record_job
 from run_batch.jobs.job.prepare import PreparedJob
 from run_batch.jobs.job.shares import SHARES_FOLDER, Share
 from run_batch.jobs.machine.cores import divide, divide_cores, usable_cores
@@ -144,8 +143,9 @@ class _EnginesRun:
         try:
             with self._stop.listening(), output_folder(job.store), engines_lease(job.store, job.share) as lease:
                 with storage_errors(f"output.path {job.store.folder} cannot be written to"):
-                    record_job(job.store, job.identity, job.plan, job.source)
-                    tell_missing(job.store, job.plan)
+                    self._job = job.write_record()
+                    self._committed.plan = self._job.plan
+                    tell_missing(job.store, self._job.plan)
                 try:
                     return self._run_fleet(lease)
                 except (JobError, RunError):

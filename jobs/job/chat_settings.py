@@ -37,20 +37,20 @@ def read_example_images(config: JobConfig) -> list[list[bytes]]:
     ]
 
 
-def chat_content(config: JobConfig) -> Mapping[str, str]:
-    """Digests of the files' contents, by the key that names them: other contents make it another job.
+def chat_content(config: JobConfig) -> Mapping[str, Any]:
+    """The content behind the keys that may name files: other content makes it another job.
 
     Raises:
         JobError: a file cannot be read.
     """
-    found = {}
+    found: dict[str, Any] = {}
     if config.prompt.chat_template is not None:
         found["prompt.chat_template (its text)"] = _digest([str(_template(config)).encode()])
-    if isinstance(config.prompt.tools, str):
+    if config.prompt.tools:
         found["prompt.tools (their text)"] = _digest([json.dumps(_tools(config)).encode()])
-    images = [image for images in read_example_images(config) for image in images]
-    if images:
-        found["prompt.examples (their images)"] = _digest(images)
+    if config.prompt.examples:
+        found["prompt.examples (their texts)"] = [[e["text"], e["answer"]] for e in config.prompt.examples]
+        found["prompt.examples (their images)"] = [_digest(images) for images in read_example_images(config)]
     return found
 
 

@@ -5,12 +5,13 @@ from collections.abc import Sequence
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from run_batch.io.arrow_types import describe_values
 from run_batch.io.inputs.source import Source
 from run_batch.io.media import image_column
 from run_batch.jobs.job.config import JobConfig
 from run_batch.jobs.job.errors import JobError
 from run_batch.jobs.job.prompt_column import is_message
-from run_batch.jobs.job.prompt_template import parse_template, require_column
+from run_batch.jobs.job.prompt_template import Field, parse_template, require_column
 
 
 def needed_columns(config: JobConfig, schema: pa.Schema) -> list[str]:
@@ -23,12 +24,33 @@ def needed_columns(config: JobConfig, schema: pa.Schema) -> list[str]:
 
 def _prompt_columns(config: JobConfig, schema: pa.Schema) -> list[str]:
     """The columns that prompts are made of."""
+    return [field.column for field in _prompt_fields(config, schema)]
+
+
+def _prompt_fields(config: JobConfig, schema: pa.Schema) -> list[Field]:
+    """The columns that prompts are made of, or what is taken of them."""
     prompt, column = config.prompt, config.input.prompt_column
-    # The column may hold conversations, which no field of a template takes.
-    columns = [column] if is_message(config) else parse_template(prompt.template, column, schema).columns
+    if is_message(config):  # the column may hold conversations, which no field of a template takes
+        require_column("input.prompt_column", column, schema)
+        fields = [Field(column, (), schema.field(column).type)]
+    else:
+        fields = parse_template(prompt.template, column, schema).fields
     if prompt.prefill is not None:
-        columns += parse_template(prompt.prefill, column, schema, key="prompt.prefill").columns
-    return columns
+        fields += parse_template(prompt.prefill, column, schema, key="prompt.prefill").fields
+    return fields
+
+
+def value_types(config: JobConfig, schema: pa.Schema) -> dict[str, str]:
+    """What the results of a row depend on beside its values: how they read, and the types of carried columns.
+
+    Files that come later may bring other types for all files: a number that is an integer is written in another way
+    once the column has fractions, and all shards of a job have the same columns.
+    """
+    table, fields = config.input, _prompt_fields(config, schema)
+    others = filter(None, [table.id_column, config.errors.expected_column])
+    fields += [Field(column, (), schema.field(column).type) for column in others]
+    types = {f"input.path (type of {'.'.join([f.column, *f.names])})": describe_values(f.kind) for f in fields}
+    return types | {f"output.columns (type of {name})": str(schema.field(name).type) for name in config.output.columns}
 
 
 RESULT_COLUMNS = (

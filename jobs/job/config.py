@@ -240,15 +240,24 @@ def _apply_override(tables: dict[str, Any], override: str) -> None:
 
 
 def result_keys(config: JobConfig) -> dict[str, Any]:
-    """Every key that is not free to change, with its value: jobs that have the same are the same job."""
-    keys = {
-        f"{table}.{name}": getattr(getattr(config, table), name)
-        for table, declared in TABLES.items()
-        for name, field in declared.model_fields.items()
-        if effect_of(field) is not Effect.FREE
-    }
+    """Every key whose value itself can change results: jobs that have others are other jobs."""
+    keys = _keys(config, Effect.ANOTHER_JOB)
     # Of a generation config, the sampling settings that come of it count: see job_identity.
     free = ENGINE_PLACEMENT | {"generation_config", "override_generation_config"}
     keys |= {f"engine.{name}": value for name, value in config.engine.items() if name not in free}
     keys |= {f"sampling.{name}": value for name, value in config.sampling.items()}
     return keys
+
+
+def named_content(config: JobConfig) -> dict[str, Any]:
+    """Every key that names content or a number of rows, with its value: where they lead to tells which job it is."""
+    return _keys(config, Effect.CONTENT) | _keys(config, Effect.MAY_GROW)
+
+
+def _keys(config: JobConfig, effect: Effect) -> dict[str, Any]:
+    return {
+        f"{table}.{name}": getattr(getattr(config, table), name)
+        for table, declared in TABLES.items()
+        for name, field in declared.model_fields.items()
+        if effect_of(field) is effect
+    }

@@ -11,6 +11,7 @@ class Effect(StrEnum):
     """What another value of a key does to the results that a job has already."""
 
     ANOTHER_JOB = "another job"  # they could be different ones: it is another job, with another output folder
+    CONTENT = "content"  # what the value leads to decides: the same content elsewhere is the same job
     MAY_GROW = "may grow"  # a larger value leaves them as they are and adds to them; a smaller one is another job
     FREE = "free"  # nothing
 

@@ -32,21 +32,21 @@ class InputTable(Table):
 
     path: PathText = key(
         "a Parquet file, folder or glob, a folder written by datasets.save_to_disk, a Hub id, or a URL",
-        Effect.ANOTHER_JOB,
+        Effect.CONTENT,
         example="rows.parquet",
     )
     format: Literal["parquet", "hf"] | None = key(
-        "parquet or hf; inferred when left out", Effect.ANOTHER_JOB, example="parquet", default=None
+        "parquet or hf; inferred when left out", Effect.CONTENT, example="parquet", default=None
     )
     split: str | None = key(
         'split of the input, or parts of splits such as "train[:10%]"; needed where there are several',
-        Effect.ANOTHER_JOB,
+        Effect.CONTENT,
         example="validation",
         default=None,
     )
     name: str | None = key(
         "configuration of a data set on the Hub, or in a folder whose README.md declares some",
-        Effect.ANOTHER_JOB,
+        Effect.CONTENT,
         example="default",
         default=None,
     )
@@ -62,7 +62,7 @@ class InputTable(Table):
     limit: Count | None = key("only the first N rows", Effect.MAY_GROW, example=1000, default=None)
     media_root: LocalPath | None = key(
         "folder that image paths are inside of; the input's own without it",
-        Effect.ANOTHER_JOB,
+        Effect.CONTENT,
         example="/data/images",
         default=None,
     )
@@ -103,7 +103,7 @@ class PromptTable(Table):
     )
     chat_template: NonEmpty | None = key(
         "file or text of another chat template, or the name of one of the tokenizer's",
-        Effect.ANOTHER_JOB,
+        Effect.CONTENT,
         example="{% for message in messages %}{{ message['content'] }}{% endfor %}",
         default=None,
     )
@@ -118,13 +118,13 @@ class PromptTable(Table):
     )
     tools: Tools = key(
         "tools that the chat template describes to the model: JSON objects, or a JSON file of them",
-        Effect.ANOTHER_JOB,
+        Effect.CONTENT,
         example="tools.json",
         default=[],
     )
     examples: Examples = key(
         "turns before the row's own: tables of image (a path, or several), text and answer",
-        Effect.ANOTHER_JOB,
+        Effect.CONTENT,
         example=[{"text": "What is 2 + 2?", "answer": "4"}],
         default=[],
     )
@@ -139,7 +139,7 @@ class PromptTable(Table):
 class ModelTable(Table):
     """The checkpoint, and the class that runs it."""
 
-    path: LocalPath = key("model folder or Hub id", Effect.ANOTHER_JOB, example="llava-hf/llava-1.5-7b-hf")
+    path: LocalPath = key("model folder or Hub id", Effect.CONTENT, example="llava-hf/llava-1.5-7b-hf")
     architecture: str | None = key(
         "name of a registered model class; the checkpoint's own without it",
         Effect.ANOTHER_JOB,

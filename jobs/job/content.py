@@ -8,6 +8,7 @@ import ast
 import hashlib
 import importlib.metadata
 import importlib.util
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from importlib.machinery import PathFinder
@@ -26,15 +27,18 @@ def model_content(path: str, revision: str | None) -> str:
     """Changes with any change of a model's configuration, and with other weights.
 
     Args:
-        path: its folder, of whose large files samples are read; or its id on the Hub, of which the commit tells.
+        path: its folder, of whose large files samples are read; or its id on the Hub, of which the commit tells. The
+            id itself where the Hub is not reached.
     """
     if is_hub_id(path):
         snapshot = snapshot_folder(path, revision, ("config.json",))
-        return snapshot.name if snapshot is not None else ""
+        return snapshot.name if snapshot is not None else path
     digest, folder = hashlib.sha256(), Path(path)
     if folder.is_dir():
-        for file in sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.startswith(".")):
-            digest.update(f"{file.relative_to(folder)} ".encode() + sample_file(file, _MODEL_SAMPLES))
+        for name in sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()):
+            # Beside what they download, the Hub's tools keep books in `.cache`; Python does beside what it imports.
+            if not any(part.startswith((".", "__pycache__")) for part in name.split(os.sep)):
+                digest.update(f"{name} ".encode() + sample_file(folder / name, _MODEL_SAMPLES))
     return digest.hexdigest()
 
 
@@ -67,6 +71,11 @@ def vllm_version() -> str:
         except importlib.metadata.PackageNotFoundError:
             continue
     return ""
+
+
+def versions() -> dict[str, str]:
+    """The versions of what makes results, by distribution."""
+    return {"vLLM": vllm_version(), "run-batch": importlib.metadata.version("run-batch")}
 
 
 def _find(top: str, folder: Path) -> Path | None:

@@ -2,7 +2,7 @@
 
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from run_batch.io.inputs.source import Source
 from run_batch.jobs.job.config import JobConfig
@@ -18,11 +18,14 @@ class Plan:
         rows_per_shard: rows of each shard but the last.
         begins: runs of shards at which a process can begin to read: of what lies before such a shard it reads less than
             a shard's rows, because a row group begins there. Ascending; empty if all shards are.
+        cut: the shards in which earlier, shorter plans of the job end, as far as they may be committed with the rows
+            of those alone.
     """
 
     num_rows: int
     rows_per_shard: int
     begins: tuple[range, ...] = ()
+    cut: tuple[int, ...] = ()
 
     @property
     def num_shards(self) -> int:
@@ -43,6 +46,11 @@ class Plan:
         return (
             min(shards.stop * self.rows_per_shard, self.num_rows) - shards.start * self.rows_per_shard if shards else 0
         )
+
+    def following(self, earlier: "Plan") -> "Plan":
+        """This plan, of a job that has had an earlier one."""
+        last = {earlier.num_shards - 1} if earlier.num_rows % earlier.rows_per_shard else set[int]()
+        return replace(self, cut=tuple(shard for shard in sorted({*earlier.cut, *last}) if shard < self.num_shards))
 
     def nearest_begin(self, shard: int, distance: int) -> int:
         """The shard nearest to another one at which reading can begin, or that one, if none is within `distance`."""

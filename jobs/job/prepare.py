@@ -1,36 +1,53 @@
 """A job that can start: its configuration checked against its input and its output folder."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
+from run_batch.io.inputs.input_parts import first_rows
+from run_batch.io.inputs.parquet import ParquetSource
 from run_batch.io.inputs.source import Source
-from run_batch.io.media.image_column import can_hold_paths
 from run_batch.io.outputs.shards import ShardStore
 from run_batch.io.transient import retry
 from run_batch.jobs.job.columns import check_columns
-from run_batch.jobs.job.config import JobConfig
+from run_batch.jobs.job.config import JobConfig, named_content
+from run_batch.jobs.job.content import versions
 from run_batch.jobs.job.errors import JobError, run_failed, storage_errors
-from run_batch.jobs.job.job_identity import is_recorded, job_identity, recorded_index
+from run_batch.jobs.job.find_record import find_record, is_planned
+from run_batch.jobs.job.job_identity import as_recorded, job_identity
+from run_batch.jobs.job.job_record import record_job
+from run_batch.jobs.job.media_sample import columns_with_paths, sample_media
 from run_batch.jobs.job.open_input import open_source
 from run_batch.jobs.job.plan import Plan, make_plan
 from run_batch.jobs.job.prompt_column import PromptColumn, find_prompt_column
+from run_batch.jobs.job.recorded_job import JobRecord, recorded_index
 from run_batch.jobs.job.row_ids import check_ids
 from run_batch.jobs.job.shares import WHOLE_JOB, Share
 
 
 @dataclass(frozen=True, slots=True)
 class PreparedJob:
-    """A job that can start: everything that is known without loading the model has been checked."""
+    """A job that can start: everything that is known without loading the model has been checked.
+
+    Attributes:
+        record: what its output folder is to record of it.
+        recorded_rows: rows of this job that its output folder has recorded already; 0 for a job that is new there.
+        is_replanned: whether it has others than those now.
+    """
 
     config: JobConfig
     source: Source
-    plan: Plan
     store: ShardStore
-    identity: dict[str, Any]
+    record: JobRecord
     share: Share = WHOLE_JOB
     prompt_column: PromptColumn = PromptColumn.TEXTS
+    recorded_rows: int = 0
+    is_replanned: bool = False
+
+    @property
+    def plan(self) -> Plan:
+        """The plan of the whole job."""
+        return self.record.plan
 
     @property
     def shards(self) -> range:
@@ -40,8 +57,25 @@ class PreparedJob:
     @property
     def media_root(self) -> Path | None:
         """The folder that image paths are inside of; None where paths are not allowed."""
-        root = self.config.input.media_root
-        return self.source.folder if root is None else Path(self.config.resolve(root))
+        return _media_root(self.config, self.source)
+
+    def write_record(self) -> "PreparedJob":
+        """Record the job in its output folder, as far as it is not; the job with the plan that is recorded.
+
+        Raises:
+            JobError: the folder belongs to another job by now, or the job cannot go on with the input that it has now.
+            OSError: the folder cannot be written to.
+        """
+        index = self.source.index if isinstance(self.source, ParquetSource) else b""
+        try:
+            plan = record_job(self.store, self.record, index)
+        except JobError:
+            # Another process may have given the job more rows since: this one does what it has begun with.
+            if self.recorded_rows and not self.is_replanned and is_planned(self.store, self.record):
+                return self
+            raise
+        record = replace(self.record, plan=plan)
+        return replace(self, record=record, recorded_rows=plan.num_rows, is_replanned=False)
 
 
 def prepare(config: JobConfig, share: Share = WHOLE_JOB, *, writes: bool = True) -> PreparedJob:
@@ -61,19 +95,52 @@ def prepare(config: JobConfig, share: Share = WHOLE_JOB, *, writes: bool = True)
     # looks at the files that it reads.
     source = open_source(config, recorded_index(store) if share.count > 1 else b"")
     check_columns(config, source)
-    plan = make_plan(config, source)
     prompt_column = find_prompt_column(config, source)
     _check_media_root(config, source, prompt_column)
-    identity = job_identity(config, source, prompt_column)
-    if writes:
-        with storage_errors(f"output.path {store.folder} cannot be read"):
-            known = is_recorded(store, identity)
-            is_writable = store.is_writable()
-        if not is_writable:
-            raise JobError(f"output.path {config.output.path}: {store.folder} cannot be written to")
-        if not known:
-            check_ids(config, source, plan)
-    return PreparedJob(config, source, plan, store, identity, share, prompt_column)
+    record = describe_job(config, source, prompt_column)
+    job = PreparedJob(config, source, store, record, share, prompt_column)
+    return _fit_into_folder(job) if writes else job
+
+
+def describe_job(config: JobConfig, source: Source, prompt_column: PromptColumn = PromptColumn.TEXTS) -> JobRecord:
+    """What the output folder of a job is to record of it.
+
+    Raises:
+        JobError: the input has no rows, or a file that the job names cannot be read.
+        RunError: the input is damaged.
+    """
+    plan = make_plan(config, source)
+    return JobRecord(
+        identity=job_identity(config, source, prompt_column),
+        plan=plan,
+        parts=tuple(first_rows(source.parts, plan.num_rows)),
+        named=as_recorded(named_content(config)),
+        media=sample_media(config, source, prompt_column, _media_root(config, source)),
+        versions=(versions(),),
+    )
+
+
+def _fit_into_folder(job: PreparedJob) -> PreparedJob:
+    """Check a job against what its output folder holds, and the ids of its rows where they are new there."""
+    store, config = job.store, job.config
+    with storage_errors(f"output.path {store.folder} cannot be read"):
+        recorded = find_record(store, job.record)
+        is_writable = store.is_writable()
+    if not is_writable:
+        raise JobError(f"output.path {config.output.path}: {store.folder} cannot be written to")
+    has_new_rows = recorded is None or recorded.parts != job.record.parts
+    if has_new_rows:
+        check_ids(config, job.source, job.plan)
+    if recorded is None:
+        return job
+    plan = job.plan.following(recorded.plan) if has_new_rows else recorded.plan
+    record = replace(job.record, plan=plan)
+    return replace(job, record=record, recorded_rows=recorded.plan.num_rows, is_replanned=has_new_rows)
+
+
+def _media_root(config: JobConfig, source: Source) -> Path | None:
+    root = config.input.media_root
+    return source.folder if root is None else Path(config.resolve(root))
 
 
 def _is_empty(folder: str) -> bool:
@@ -98,11 +165,7 @@ def _check_media_root(config: JobConfig, source: Source, prompt_column: PromptCo
         raise JobError(f"{shown}: no such folder") from None
     except OSError as error:
         raise run_failed(f"{shown} cannot be read: {error.strerror}", error) from error
-    column = config.input.image_column
-    names_files = prompt_column is not PromptColumn.TEXTS or (
-        bool(column) and can_hold_paths(source.schema.field(column).type)
-    )
-    if is_empty and names_files:
+    if is_empty and columns_with_paths(config, source, prompt_column):
         raise JobError(
             f"{shown}: the folder is empty, and the input can name files in it. Mount or fill it; if all images are in "
             "the input itself or behind URLs, remove the key"

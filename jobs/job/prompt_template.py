@@ -56,9 +56,9 @@ class PromptTemplate:
     parts: Sequence[str | Field]
 
     @property
-    def columns(self) -> list[str]:
-        """The columns of its fields, in order; one that is used twice is there twice."""
-        return [part.column for part in self.parts if isinstance(part, Field)]
+    def fields(self) -> list[Field]:
+        """Its fields, in order; one that is used twice is there twice."""
+        return [part for part in self.parts if isinstance(part, Field)]
 
     @property
     def literal_text(self) -> str:

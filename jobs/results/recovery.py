@@ -4,8 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from run_batch.io.outputs.shards import ShardStore
-from run_batch.jobs.job.plan import Plan
 from run_batch.jobs.job.rows import RowResult
+from run_batch.jobs.job.work import Left, Work
 from run_batch.jobs.results.journal_files import Segment, read_rows, segments
 
 
@@ -25,15 +25,15 @@ class Recovered:
 def recover(
     store: ShardStore,
     job_hash: str,
-    plan: Plan,
+    work: Work,
     shards: range,
-    attempt_of: Callable[[int], int | None],
+    left_of: Callable[[int], Left | None],
     is_wanted: Callable[[Segment], bool] = lambda segment: True,
 ) -> Recovered:
     """Read what journals hold of consecutive shards.
 
     Args:
-        attempt_of: for a shard that is to be committed, how often it has been so before; None for all others.
+        left_of: what is left of a shard that is to be committed; None for all others.
         is_wanted: asked for each journal file that may have rows of these shards, before it is read.
 
     Raises:
@@ -46,10 +46,11 @@ def recover(
             continue
         seen: set[int] = set()
         for attempt, result in read_rows(segment, job_hash):
-            shard = plan.shard_of(result.row)
+            shard = work.plan.shard_of(result.row)
             seen.add(shard)
-            if shard in shards and attempt_of(shard) == attempt:
+            left = left_of(shard) if shard in shards else None
+            if left is not None and work.takes(left, result.row, attempt):
                 found.results.setdefault(result.row, result)
         if seen:
-            found.segments.append((segment, {shard for shard in seen if attempt_of(shard) is not None}))
+            found.segments.append((segment, {shard for shard in seen if left_of(shard) is not None}))
     return found

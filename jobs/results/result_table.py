@@ -112,15 +112,21 @@ def _logprobs(row: Generation) -> list[list[dict[str, Any]]] | None:
     ]
 
 
-def generations(table: pa.Table, first: int) -> dict[int, RowResult]:
-    """The rows of a shard that did not fail, by row, as `build_table` took them.
+def row_results(table: pa.Table, first: int) -> dict[int, RowResult]:
+    """The rows of a shard, by row, as `build_table` took them.
 
     Args:
         first: the shard's first row.
     """
     names = [name for name in RESULT_COLUMNS[1:] if name in table.column_names]
-    rows = enumerate(table.select(names).to_pylist(), first)
-    return {index: _generation(index, row) for index, row in rows if row["error"] is None}
+    return {index: _row_result(index, row) for index, row in enumerate(table.select(names).to_pylist(), first)}
+
+
+def _row_result(index: int, row: Mapping[str, Any]) -> RowResult:
+    if row["error"] is None:
+        return _generation(index, row)
+    kind, _, message = row["error"].partition(": ")
+    return RowFailure(index, kind, message)
 
 
 def _generation(index: int, row: Mapping[str, Any]) -> Generation:

@@ -130,7 +130,7 @@ def read_commit(store: ShardStore, shard: int) -> Commit:
     return _decoder.decode(store.metadata(shard)[_FOOTER_KEY])
 
 
-def read_commits(store: ShardStore, shards: Iterable[int]) -> dict[int, Commit]:
+def read_commits(store: ShardStore, plan: Plan, shards: Iterable[int]) -> dict[int, Commit]:
     """The counts of committed shards; opens as many files as there are shards, at most.
 
     Raises:
@@ -142,10 +142,26 @@ def read_commits(store: ShardStore, shards: Iterable[int]) -> dict[int, Commit]:
         return {}
     files = [file for file in _commit_files(store) if retry(file.exists)]
     latest = _latest(files) if len(files) <= len(wanted) else {}
-    found = {shard: latest[shard] for shard in wanted if shard in latest}
+    # What decides whether rows are missing is read from the shard.
+    found = {shard: latest[shard] for shard in wanted.difference(plan.cut) if shard in latest}
     others = wanted - found.keys()
     with ThreadPoolExecutor(max_workers=_READERS) as pool:
         return found | dict(zip(others, pool.map(lambda shard: read_commit(store, shard), others), strict=True))
+
+
+def complete_shards(store: ShardStore, plan: Plan) -> set[int]:
+    """The shards of a plan that are committed with all rows that they have in it.
+
+    Raises:
+        ShardError: a shard cannot be read.
+        OSError: the folder cannot be read.
+    """
+    there = {shard for shard in store.committed() if shard < plan.num_shards}
+    return there - {shard for shard in there.intersection(plan.cut) if _is_short(store, plan, shard)}
+
+
+def _is_short(store: ShardStore, plan: Plan, shard: int) -> bool:
+    return store.num_rows(shard) < len(plan.rows(shard))
 
 
 def _commit_files(store: ShardStore) -> list[Path]:
@@ -240,7 +256,8 @@ class CommittedShards:
         there = {shard for shard in self._store.committed() if shard in self._shards} - self.damaged
         for shard in self._commits.keys() - there:
             self._count(self._commits.pop(shard), -1)
-        for commit in read_commits(self._store, there - self._commits.keys()).values():
+        known = self._commits.keys() - {commit.shard for commit in self.short()}
+        for commit in read_commits(self._store, self.plan, there - known).values():
             self.add(commit)
 
     def add(self, commit: Commit) -> None:
@@ -254,15 +271,22 @@ class CommittedShards:
         self._count(commit, 1)
 
     def _count(self, commit: Commit, sign: int) -> None:
-        self.rows_done += sign * len(self.plan.rows(commit.shard))
+        # By a later plan, a shard may have more rows.
+        self.rows_done += sign * min(commit.rows, len(self.plan.rows(commit.shard)))
         self.rows_failed += sign * commit.failed
         self.rows_truncated += sign * commit.truncated
         self.rows_matching += sign * commit.matching
         self.rows_mismatching += sign * commit.mismatching
 
     def missing(self) -> list[int]:
-        """The shards that are not committed, ascending."""
-        return [shard for shard in self._shards if shard not in self._commits]
+        """The shards that are not committed, or not with all their rows, ascending."""
+        short = {commit.shard for commit in self.short()}
+        return [shard for shard in self._shards if shard not in self._commits or shard in short]
+
+    def short(self) -> list[Commit]:
+        """The commits of shards that have more rows now, by the plan, than when they were committed."""
+        cut = [self._commits[shard] for shard in self.plan.cut if shard in self._commits]
+        return [commit for commit in cut if commit.rows < len(self.plan.rows(commit.shard))]
 
     def with_failures(self) -> list[Commit]:
         """The commits of shards that hold failed rows, by shard."""

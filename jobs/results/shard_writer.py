@@ -15,7 +15,7 @@ from run_batch.jobs.job.rows import RowFailure, RowResult, is_truncated
 from run_batch.jobs.job.work import Work
 from run_batch.jobs.results.shard_commits import Commit, count_results, footer_of, record_commit
 from run_batch.jobs.machine.thread_activity import activity_of_this_thread
-from run_batch.jobs.results.result_table import ShardTables, generations
+from run_batch.jobs.results.result_table import ShardTables, row_results
 
 # A wait without a limit would look like one for storage that hangs.
 _LOOK_SECONDS = 1.0
@@ -23,13 +23,14 @@ _LOOK_SECONDS = 1.0
 
 @dataclass(slots=True)
 class OpenRows:
-    """The finished rows of a shard that is not committed yet, those of them with an error, and those whose generation
-    ended by `length`.
+    """The finished rows of a shard that are not committed yet, those of them with an error, and those whose generation
+    ended by `length`; and how often the shard has been committed.
     """
 
     rows: int = 0
     failed: int = 0
     truncated: int = 0
+    attempt: int = 0
 
     def count(self, result: RowResult) -> None:
         """Count one more row."""
@@ -97,7 +98,7 @@ class ShardWriter:
         shard = self._work.plan.shard_of(result.row)
         rows = self._open.setdefault(shard, {})
         rows[result.row] = result
-        self._counts.setdefault(shard, OpenRows()).count(result)
+        self._counts.setdefault(shard, OpenRows(attempt=self._work.attempt(shard))).count(result)
         if len(rows) == len(self._work.rows(shard)):
             del self._open[shard]
             self._writing.append(self._thread.submit(self._commit, shard, rows))
@@ -135,8 +136,8 @@ class ShardWriter:
 
     def _write(self, shard: int, results: Mapping[int, RowResult]) -> Commit:
         rows, attempt = self._work.plan.rows(shard), self._work.attempt(shard)
-        if shard in self._work.retried:
-            results = {**generations(self._store.read(shard, RESULT_COLUMNS), rows.start), **results}
+        if attempt > 0:
+            results = {**row_results(self._store.read(shard, RESULT_COLUMNS), rows.start), **results}
         ordered = [results[row] for row in rows]
         table, matches = self._tables.build(shard, ordered)
         commit = count_results(shard, attempt, ordered, matches)

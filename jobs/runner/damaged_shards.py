@@ -10,34 +10,37 @@ from run_batch.jobs.job.errors import storage_errors
 from run_batch.jobs.job.plan import Plan
 from run_batch.jobs.job.prepare import PreparedJob
 from run_batch.jobs.results.shard_check import find_damaged
+from run_batch.jobs.results.shard_commits import complete_shards
 
 # Up to this many shards are named.
 _NAMED = 5
 
 
 def damaged_shards(job: PreparedJob) -> Mapping[int, str]:
-    """What is wrong with each damaged shard of a share that has been done; one that has not is not looked through.
+    """What is wrong with each damaged shard of a share that has been done, or that gets more rows; others are not
+    looked through.
 
     Reads the result columns; not the columns that are carried over, which may be large.
 
     Raises:
         ShardError: the storage fails.
     """
-    there = set(job.store.committed())
+    there = set(job.store.committed()).intersection(job.shards)
     if not job.store.is_complete() and not there.issuperset(job.shards):
-        return {}
-    return find_damaged(job.store, job.plan, there.intersection(job.shards), RESULT_COLUMNS)
+        there.intersection_update(job.plan.cut)  # to get more rows, they are read
+    return find_damaged(job.store, job.plan, there, RESULT_COLUMNS)
 
 
 def tell_missing(store: ShardStore, plan: Plan) -> None:
     """Where shards of a complete job are missing: name them, and remove `_SUCCESS`.
 
     Raises:
+        ShardError: a shard cannot be read.
         RunError: the folder cannot be written to.
     """
     if not store.is_complete():
         return
-    missing = sorted(set(range(plan.num_shards)).difference(store.committed()))
+    missing = sorted(set(range(plan.num_shards)) - complete_shards(store, plan))
     if missing:
         names = ", ".join(store.path(shard).name for shard in missing[:_NAMED])
         more = f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else ""

@@ -111,7 +111,7 @@ class FinishedRows:
         progress.total = committed.rows
         progress.done = min(committed.rows_done + sum(shard.rows for shard in left), progress.total)
         progress.failed = committed.rows_failed
-        if not self._work.retried:
+        if not self._work.is_retry:
             progress.failed += sum(shard.failed for shard in left)
         progress.truncated = committed.rows_truncated + sum(shard.truncated for shard in left)
         progress.write(running=False)

@@ -11,17 +11,22 @@ from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 
 from run_batch.io.coordination.claims import Claims
-from run_batch.io.coordination.lease import Lease, LeaseHeldError
+from run_batch.io.coordination.lease import Lease
 from run_batch.io.files import replace_file
 from run_batch.jobs.job.errors import EXIT_COMPLETE, EXIT_TOO_MANY_FAILURES, are_too_many, storage_errors
-from run_batch.jobs.job.job_identity import job_hash
+from run_batch.jobs.job.job_record import COMPLETE_LEASE, SUMMARY_FILE, wait_for
 from run_batch.jobs.job.prepare import PreparedJob
-from run_batch.jobs.job.shares import LOOK_SECONDS, files_of_shares, is_running, share_of
+from run_batch.jobs.job.recorded_job import read_recorded_job
+from run_batch.jobs.job.shares import files_of_shares, is_running, share_of
 from run_batch.jobs.results.journal_files import remove_settled
 from run_batch.jobs.results.journal_rows import JournalRow
-from run_batch.jobs.results.shard_commits import Commit, CommittedShards, errors_by_kind, read_commits
-
-SUMMARY_FILE = "summary.json"
+from run_batch.jobs.results.shard_commits import (
+    Commit,
+    CommittedShards,
+    complete_shards,
+    errors_by_kind,
+    read_commits,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +62,9 @@ def complete_job(job: PreparedJob, again: bool) -> None:
         RunError: the output folder cannot be written to.
         ShardError: a shard cannot be read.
     """
-    store = job.store
+    store, plan = job.store, job.plan
     with storage_errors(f"_SUCCESS cannot be written to {store.folder}"):
-        if (again or not store.is_complete()) and len(store.committed()) == job.plan.num_shards:
+        if (again or not _is_told(job)) and len(complete_shards(store, plan)) == plan.num_shards:
             _complete(job, again)
 
 
@@ -76,12 +81,12 @@ def exit_code(committed: CommittedShards, max_fraction: float) -> int:
 
 def _complete(job: PreparedJob, again: bool) -> None:
     store = job.store
-    lease = Lease(store.run_folder, "complete")
-    _wait_for(lease)
+    lease = Lease(store.run_folder, COMPLETE_LEASE)
+    wait_for(lease)
     try:
-        if store.is_complete() and not again:
+        if _has_grown(job) or (_is_told(job) and not again):
             return
-        commits = read_commits(store, store.committed())
+        commits = read_commits(store, job.plan, range(job.plan.num_shards))
         summary = _summary(commits.values())
         replace_file(store.run_folder / SUMMARY_FILE, json.dumps(asdict(summary), indent=1).encode())
         store.mark_success()
@@ -90,14 +95,25 @@ def _complete(job: PreparedJob, again: bool) -> None:
         lease.release()
 
 
-def _wait_for(lease: Lease) -> None:
-    """Take the lease on completing the job, which another process may have found complete at the same time."""
-    while True:
-        try:
-            lease.take()
-            return
-        except LeaseHeldError:
-            time.sleep(LOOK_SECONDS)
+def _is_told(job: PreparedJob) -> bool:
+    """Whether the folder says that the job is complete, with all rows that it has."""
+    if not job.store.is_complete():
+        return False
+    try:
+        told: int = json.loads((job.store.run_folder / SUMMARY_FILE).read_text())["rows"]
+    except (OSError, ValueError, KeyError):
+        return False
+    return told == job.plan.num_rows
+
+
+def _has_grown(job: PreparedJob) -> bool:
+    """Whether the job has got more rows since this process began: whoever generates those completes it."""
+    recorded = read_recorded_job(job.store)
+    if recorded is None or recorded.plan.num_rows <= job.plan.num_rows:
+        return False
+    rows = recorded.plan.num_rows
+    print(f"{job.store.folder}: the job has {rows} rows by now: the same command goes on with them", file=sys.stderr)
+    return True
 
 
 def _summary(commits: Collection[Commit]) -> JobSummary:
@@ -128,10 +144,11 @@ def _clean_up(job: PreparedJob, commits: Mapping[int, Commit], claims: Claims) -
 
     def is_left(row: JournalRow) -> bool:
         attempt, result = row
-        return attempt > commits[job.plan.shard_of(result.row)].attempt
+        commit = commits.get(job.plan.shard_of(result.row))
+        return commit is None or attempt > commit.attempt
 
     with contextlib.suppress(OSError):
-        remove_settled(job.store, job_hash(job.identity), has_process, is_left)
+        remove_settled(job.store, job.record.job_hash, has_process, is_left)
         claims.remove_dead()
         for leftover in list(files_of_shares(folder, "part-*.tmp")):
             if not has_process(leftover.parent.name):

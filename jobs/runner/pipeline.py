@@ -166,7 +166,7 @@ class Pipeline:
         finished.adopt(self._resumed.adopted)
         finished.take_recovered(self._resumed.results)
         self._place_failures.count_finished(finished.progress.done)
-        if not self._work.retried:  # rows that have failed already may well fail again
+        if not self._work.is_retry:  # rows that have failed already may well fail again
             finished.hold_first_failures(self._job.config.errors.min_rows)
         places = 2 * ROWS_IN_ENGINE * engine.max_num_seqs
         with storage_errors(f"output.path {self._job.store.folder} cannot be written to"):

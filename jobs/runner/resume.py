@@ -10,16 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from run_batch.io.coordination.claims import Claims
+from run_batch.io.outputs.shards import ShardStore
 from run_batch.jobs.engine.running_rows import read_running
 from run_batch.jobs.engine.suspects import Suspects
 from run_batch.jobs.job.errors import storage_failed
-from run_batch.jobs.job.job_identity import job_hash
 from run_batch.jobs.job.prepare import PreparedJob
 from run_batch.jobs.job.rows import RowResult
 from run_batch.jobs.job.work import Work
 from run_batch.jobs.results.journal_files import Segment
 from run_batch.jobs.results.recovery import recover
-from run_batch.jobs.runner.work_planning import next_attempt
+from run_batch.jobs.runner.work_planning import begin_shard, look_at
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,15 +47,15 @@ def resume(job: PreparedJob, work: Work, claims: Claims) -> Resumed:
     """
     store, label = job.store, job.share.label
     note_file = store.own_folder / f"running-{label}"
-    attempt_of = functools.cache(lambda shard: next_attempt(work, store, shard))
+    left_of = functools.cache(lambda shard: look_at(work, store, shard))
 
     def is_left(row: int) -> bool:
-        shard = job.plan.shard_of(row)
-        return attempt_of(shard) is not None and row not in results and row in work.rows(shard)
+        left = left_of(job.plan.shard_of(row))
+        return left is not None and row not in results and row in left.rows
 
     try:
-        found = recover(store, job_hash(job.identity), job.plan, job.shards, attempt_of)
-        results = _of_claimed_shards(_of_work(found.results, work), job, claims)
+        found = recover(store, job.record.job_hash, work, job.shards, left_of)
+        results = _of_claimed_shards(found.results, work, store, claims)
         suspects = Suspects(store.own_folder / f"suspects-{label}.json")
         suspects.keep_only(is_left)
         running = [row for row in read_running(note_file) or [] if is_left(row)]
@@ -68,18 +68,16 @@ def resume(job: PreparedJob, work: Work, claims: Claims) -> Resumed:
     return Resumed(results, adopted, suspects, note_file)
 
 
-def _of_work(results: dict[int, RowResult], work: Work) -> dict[int, RowResult]:
-    """Those of some rows that are to be generated: an interrupted retry may be of a shard that was made anew since."""
-    if not work.retried:
-        return results
-    wanted = {row for rows in work.retried.values() for row in rows}
-    return {row: result for row, result in results.items() if row in wanted}
-
-
-def _of_claimed_shards(results: dict[int, RowResult], job: PreparedJob, claims: Claims) -> dict[int, RowResult]:
-    """Claim the shards of some rows; the rows of those that no other process works on."""
-    ours = {shard: claims.take(shard) for shard in {job.plan.shard_of(row) for row in results}}
-    return {row: result for row, result in results.items() if ours[job.plan.shard_of(row)]}
+def _of_claimed_shards(
+    results: dict[int, RowResult], work: Work, store: ShardStore, claims: Claims
+) -> dict[int, RowResult]:
+    """Claim the shards of some rows; the rows of those that no other process works on, or has committed just now."""
+    left = {shard: begin_shard(work, store, claims, shard) for shard in {work.plan.shard_of(row) for row in results}}
+    return {
+        row: result
+        for row, result in results.items()
+        if (now := left[work.plan.shard_of(row)]) is not None and row in now.rows
+    }
 
 
 class ShardRecovery:
@@ -106,12 +104,11 @@ class ShardRecovery:
         Raises:
             OSError: the journals cannot be read.
         """
-        rows = self._job.plan.rows(shard)
-        known = {row: self._results[row] for row in rows if row in self._results}
+        left = self._work.left_of(shard)
+        known = {row: self._results[row] for row in left.rows if row in self._results}
         if known:
             return known
         job = self._job
-        attempt = next_attempt(self._work, job.store, shard)
         alone = range(shard, shard + 1)
         sizes: dict[Path, int] = {}
 
@@ -122,12 +119,11 @@ class ShardRecovery:
             size, shards = self._read.get(segment.path, (-1, set()))
             return sizes[segment.path] != size or shard in shards
 
-        found = recover(job.store, job_hash(job.identity), job.plan, alone, lambda _: attempt, is_wanted)
+        found = recover(job.store, job.record.job_hash, self._work, alone, lambda _: left, is_wanted)
         self._read.update({segment.path: (sizes[segment.path], shards) for segment, shards in found.segments})
-        rows_found = _of_work(found.results, self._work)
-        if rows_found:
-            self.late.put(rows_found)
-        return rows_found
+        if found.results:
+            self.late.put(found.results)
+        return found.results
 
 
 def _size(path: Path) -> int:

@@ -13,6 +13,7 @@ from run_batch.io.coordination.lease import Lease
 from run_batch.io.outputs.shards import ShardError
 from run_batch.jobs.engine.vllm_engine import Engine
 from run_batch.jobs.job.config import JobConfig
+from run_batch.jobs.job.content import versions
 from run_batch.jobs.job.errors import (
     EXIT_COMPLETE,
     EXIT_INTERRUPTED,
@@ -22,7 +23,6 @@ from run_batch.jobs.job.errors import (
     run_failed,
     storage_errors,
 )
-from run_batch.jobs.job.job_identity import job_hash, record_job
 from run_batch.jobs.job.prepare import PreparedJob
 from run_batch.jobs.job.work import Work
 from run_batch.jobs.machine.stop_signals import StopRequest
@@ -70,6 +70,10 @@ def run_job(
     storage = StorageWatch(job.config.errors.storage_seconds)
     try:
         with storage.thread(f"output.path {job.store.folder}"):
+            if job.is_replanned and not retry_failed:
+                # Before anything is looked at: the folder is complete no longer.
+                with _writing(job):
+                    job = job.write_record()
             with _reading(job):
                 damaged = damaged_shards(job)
                 committed = CommittedShards(job.store, job.plan, job.shards, damaged)
@@ -140,8 +144,9 @@ class _Run:
             return
         with self._stop.listening(), output_folder(job.store):
             # Before anything is loaded: two jobs that are started in one folder find each other in time.
-            with storage_errors(f"output.path {job.store.folder} cannot be written to"):
-                record_job(job.store, job.identity, job.plan, job.source)
+            with _writing(job):
+                self._job = job.write_record()
+            committed.plan = self._job.plan
             with share_lease(job.store, job.share) as lease:
                 self._generate_missing(lease)
         self._end(rewritten=False)
@@ -216,6 +221,11 @@ class _Run:
         complete_job(self._job, again=rewritten)
 
 
+def _writing(job: PreparedJob) -> AbstractContextManager[None]:
+    """Around what writes to the output folder."""
+    return storage_errors(f"output.path {job.store.folder} cannot be written to")
+
+
 def _reading(job: PreparedJob) -> AbstractContextManager[None]:
     """Around what lists the files of other processes in the output folder."""
     return storage_errors(f"output.path {job.store.folder} cannot be read")
@@ -226,8 +236,9 @@ def result_metadata(job: PreparedJob) -> dict[str, str]:
     import vllm
 
     return {
-        "run_batch.job_hash": job_hash(job.identity),
+        "run_batch.job_hash": job.record.job_hash,
         "run_batch.model": job.config.model.path,
         "run_batch.vllm_version": vllm.__version__,
+        "run_batch.version": versions()["run-batch"],
         "run_batch.sampling": json.dumps(job.config.resolve_sampling().values, sort_keys=True, default=str),
     }

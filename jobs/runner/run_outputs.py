@@ -7,7 +7,7 @@ from run_batch.io.coordination.claims import Claims, claimed
 from run_batch.io.outputs.journal import JournalWriter
 from run_batch.io.transient import retry
 from run_batch.jobs.job.errors import JobError, storage_errors
-from run_batch.jobs.job.job_identity import INDEX_FILE, JOB_FILE, check_same_job, job_hash, record_job
+from run_batch.jobs.job.job_record import withdraw_record
 from run_batch.jobs.job.prepare import PreparedJob
 from run_batch.jobs.job.work import Work
 from run_batch.jobs.results.journal_files import segment_name, segments, writer_name
@@ -16,6 +16,7 @@ from run_batch.jobs.results.result_table import ShardTables
 from run_batch.jobs.results.shard_commits import Commit, CommittedShards
 from run_batch.jobs.results.shard_writer import ShardWriter
 from run_batch.jobs.runner.finished_rows import FinishedRows
+from run_batch.jobs.runner.work_planning import look_at
 from run_batch.jobs.watch.metrics import METRICS_FILE, Metrics
 from run_batch.jobs.watch.progress import PROGRESS_FILE, Progress
 
@@ -46,7 +47,7 @@ def open_output(
         if not retry(store.journal_folder.is_dir):  # asked first: a thousand shares need not try to make it
             store.journal_folder.mkdir(exist_ok=True)
         # Recorded before anything was loaded; since then, a share that could not begin may have withdrawn the record.
-        record_job(store, job.identity, job.plan, job.source)
+        job.write_record()
     journal = _open_journal(job, writer)
 
     def on_commit(commit: Commit) -> None:
@@ -55,11 +56,11 @@ def open_output(
         claims.release(commit.shard)
 
     def is_wanted(shard: int) -> bool:
-        return shard in work.retried if work.retried else not store.is_committed(shard)
+        return shard in work.left if work.is_retry else look_at(work, store, shard) is not None
 
     tables = ShardTables(job.config, job.source, work, is_wanted)
     shards = ShardWriter(work, tables, store, metadata, on_commit)
-    retried = sum(map(len, work.retried.values()))
+    retried = sum(map(len, map(work.rows, work.shards))) if work.is_retry else 0
     done, failed = committed.rows_done - retried, committed.rows_failed - retried
     file, truncated = store.own_folder / PROGRESS_FILE, committed.rows_truncated
     progress = Progress(committed.rows, done, failed, truncated, file, writer, quiet)
@@ -74,7 +75,7 @@ def _open_journal(job: PreparedJob, writer: str) -> JournalWriter[JournalRow]:
         shards = job.shards if shard in job.shards else range(shard, shard + 1)
         return segment_name(shards, job.share.label, writer)
 
-    return JournalWriter[JournalRow](job.store.journal_folder, segment, job_hash(job.identity), encode_rows)
+    return JournalWriter[JournalRow](job.store.journal_folder, segment, job.record.job_hash, encode_rows)
 
 
 def withdraw(job: PreparedJob) -> None:
@@ -86,10 +87,7 @@ def withdraw(job: PreparedJob) -> None:
     with contextlib.suppress(OSError, JobError):
         if store.committed() or claimed(store.run_folder) or segments(store):
             return
-        check_same_job(store, job.identity)
-        # One that was stopped while it recorded the job has left the index alone.
-        for name in (JOB_FILE, INDEX_FILE):
-            (store.run_folder / name).unlink(missing_ok=True)
+        withdraw_record(store, job.record)
         for name in (PROGRESS_FILE, METRICS_FILE):
             (store.own_folder / name).unlink(missing_ok=True)
         store.journal_folder.rmdir()

@@ -11,7 +11,7 @@ from run_batch.io.outputs.shards import ShardStore
 from run_batch.jobs.job.shares import LOOK_SECONDS, Share
 from run_batch.jobs.job.work import Work
 from run_batch.jobs.results.shard_commits import CommittedShards
-from run_batch.jobs.runner.work_planning import missing_work, next_attempt
+from run_batch.jobs.runner.work_planning import begin_shard, look_at, missing_work
 from run_batch.jobs.runner.work_stealing import shards_to_steal
 
 # Give up after this many lists of shards to steal, of which other processes took every shard first.
@@ -49,7 +49,7 @@ class ShardAssignment:
             OSError: the output folder cannot be read or written.
             ShardError: a shard cannot be read.
         """
-        if self._work.retried:
+        if self._work.is_retry:
             return  # a retry rewrites shards of its own share alone
         failed_lists = 0
         while failed_lists < _LISTS_BEFORE_GIVING_UP:
@@ -65,13 +65,10 @@ class ShardAssignment:
 
     def _claim(self, shard: int) -> bool:
         """Claim a shard that is still to be committed; whether this process works on it now."""
-        if not self._claims.take(shard):
+        left = begin_shard(self._work, self._store, self._claims, shard)
+        if left is None:
             return False
-        # Another process may have committed and released it since it was listed.
-        if next_attempt(self._work, self._store, shard) is None:
-            self._claims.release(shard)
-            return False
-        rows = len(self._work.rows(shard))
+        rows = len(left.rows)
         self.rows_assigned += rows
         if shard not in self._own:
             self.rows_stolen += rows
@@ -91,7 +88,7 @@ def next_work(committed: CommittedShards, share: Share, store: ShardStore, claim
         committed.refresh()
         work = missing_work(committed)
         # Claims first: a shard that another process has committed since it was listed is free, but no work.
-        has_work = any(claims.is_free(shard) and not store.is_committed(shard) for shard in work.shards)
+        has_work = any(claims.is_free(shard) and look_at(work, store, shard) is not None for shard in work.shards)
         if has_work or shards_to_steal(store, work.plan, share):
             return work
         if not work.shards:

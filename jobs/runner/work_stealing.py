@@ -15,6 +15,7 @@ from run_batch.io.coordination.claims import claimed
 from run_batch.io.outputs.shards import ShardStore
 from run_batch.jobs.job.plan import Plan
 from run_batch.jobs.job.shares import LOOK_SECONDS, Share, begun_shares, is_running
+from run_batch.jobs.results.shard_commits import complete_shards
 
 # At most this many shares are asked whether they run: each question costs some file operations.
 _SHARES_TO_ASK = 16
@@ -31,9 +32,10 @@ def shards_to_steal(store: ShardStore, plan: Plan, share: Share) -> range:
         share: the one that is done.
 
     Raises:
+        ShardError: a shard cannot be read.
         OSError: the output folder cannot be read.
     """
-    begun = {*store.committed(), *claimed(store.run_folder)}
+    begun = complete_shards(store, plan) | claimed(store.run_folder)
     left = {other: [s for s in other.shards(plan) if s not in begun] for other in _others(store, share)}
     left = {other: shards for other, shards in left.items() if shards}
     asked = 0
@@ -63,10 +65,11 @@ def can_steal(store: ShardStore, plan: Plan, share: Share) -> bool:
     """Whether there is a share to take shards from: now, or in a moment, once those that start now have begun.
 
     Raises:
+        ShardError: a shard cannot be read.
         OSError: the output folder cannot be read.
     """
     until = time.monotonic() + _START_SECONDS
-    while share.count > 1 and len(store.committed()) < plan.num_shards:
+    while share.count > 1 and len(complete_shards(store, plan)) < plan.num_shards:
         if shards_to_steal(store, plan, share):
             return True
         if time.monotonic() > until:

@@ -17,7 +17,6 @@ from typing import TextIO
 from run_batch.jobs.check import check_job
 from run_batch.jobs.job.config import JobConfig
 from run_batch.jobs.job.errors import EXIT_COMPLETE, JobError, RunError, storage_failed
-from run_batch.jobs.job.job_identity import record_job
 from run_batch.jobs.job.prepare import PreparedJob
 from run_batch.jobs.job.shares import rows_in_vain
 from run_batch.jobs.machine.own_command import set_arguments, this_program
@@ -128,7 +127,7 @@ def _write_script(script: str, job: PreparedJob) -> Path:
     try:
         job.store.create()
         # With this record, the tasks need not repeat the checks that read the whole input.
-        record_job(job.store, job.identity, job.plan, job.source)
+        job.write_record()
         (job.store.run_folder / "logs").mkdir(exist_ok=True)
         path.write_text(script)
         path.chmod(0o755)

@@ -6,7 +6,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +37,8 @@ class ProgressRecord:
         rows_done: finished rows among them, also of earlier runs and of shards that are not committed yet.
         rows_failed: those of them with an error.
         rows_truncated: those of them whose generation ended by `length`.
-        open_shards: shard, finished rows, those of them that failed, and those that ended by `length`, for each shard
-            that is not committed yet.
+        open_shards: shard, finished rows, those of them that failed, those that ended by `length`, and how often the
+            shard has been committed, for each shard with rows that are not committed yet.
         rows_per_second: of the last half minute.
         bottleneck: the slowest stage: `engine`, `mapping`, `input` or `output`; empty while it is not known.
         updated: seconds since the epoch by the clock of its host, for people to read.
@@ -52,7 +52,7 @@ class ProgressRecord:
     rows_done: int
     rows_failed: int
     rows_truncated: int
-    open_shards: list[tuple[int, int, int, int]]
+    open_shards: list[tuple[int, int, int, int, int]]
     rows_per_second: float
     bottleneck: str
     updated: float
@@ -171,7 +171,7 @@ class Progress(ProgressLine):
             rows_done=self.done,
             rows_failed=self.failed,
             rows_truncated=self.truncated,
-            open_shards=[(shard, had.rows, had.failed, had.truncated) for shard, had in self.open_rows.items()],
+            open_shards=[(shard, *astuple(had)) for shard, had in self.open_rows.items()],
             rows_per_second=self.rates()[0],
             bottleneck=self._bottleneck,
             updated=time.time(),

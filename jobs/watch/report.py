@@ -16,7 +16,7 @@ from run_batch.io.files import replace_file
 from run_batch.io.outputs.shards import ShardError, ShardStore
 from run_batch.jobs.job.config import JobConfig
 from run_batch.jobs.job.errors import JobError, run_failed, storage_failed
-from run_batch.jobs.job.job_identity import read_recorded_job
+from run_batch.jobs.job.recorded_job import read_recorded_job
 from run_batch.jobs.job.shares import files_of_shares
 from run_batch.jobs.results.shard_commits import Commit, errors_by_kind, read_commits
 from run_batch.jobs.watch.metrics import METRICS_FILE
@@ -68,8 +68,8 @@ def make_report(store: ShardStore, status: JobStatus) -> str:
         ShardError, OSError: the output folder cannot be read.
     """
     job = read_recorded_job(store)
-    identity = job.identity if job is not None else {}
-    commits = read_commits(store, store.committed())
+    settings = {**job.named, **job.identity} if job is not None else {}
+    commits = read_commits(store, job.plan, store.committed()) if job is not None else {}
     title = f"run-batch: {store.folder.name}"
     parts = [
         f"<!doctype html><html lang=en><meta charset=utf-8><title>{escape(title)}</title><style>{_STYLE}</style>",
@@ -78,7 +78,7 @@ def make_report(store: ShardStore, status: JobStatus) -> str:
         _section("Rows per second", _chart(_rates(store))),
         _section("Errors", _errors(store, list(commits.values()))),
         _section("First rows", _first_rows(store)),
-        _section("Job", _table([(name, _shown(value)) for name, value in identity.items() if value is not None])),
+        _section("Job", _table([(name, _shown(value)) for name, value in settings.items() if value is not None])),
     ]
     return "\n".join(part for part in parts if part) + "\n"
 

@@ -1,21 +1,18 @@
 """The status of a job, read from the files of its output folder alone, while any number of processes work on it."""
 
 import json
-from collections import defaultdict
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
 
 from run_batch.io.outputs.shards import ShardError, ShardStore
 from run_batch.jobs.job.config import JobConfig
 from run_batch.jobs.job.errors import run_failed
-from run_batch.jobs.job.job_identity import read_recorded_job
 from run_batch.jobs.job.plan import Plan
+from run_batch.jobs.job.recorded_job import read_recorded_job
 from run_batch.jobs.job.shares import WHOLE_JOB, Share
-from run_batch.jobs.results.journal_files import read_rows, segments
 from run_batch.jobs.results.shard_check import find_damaged
 from run_batch.jobs.results.shard_commits import read_commits
-from run_batch.jobs.results.shard_writer import OpenRows
-from run_batch.jobs.watch.progress import ProgressRecord
+from run_batch.jobs.watch.open_shards import OpenShards
 from run_batch.jobs.watch.share_processes import ShareProcess, read_processes
 
 # Up to this many shares are shown one by one.
@@ -70,7 +67,7 @@ class JobStatus:
         failed: those of them with an error.
         truncated: those of them whose generation ended by `length`.
         left: rows that are not done.
-        shards, shards_done: shards of the job, and those committed.
+        shards, shards_done: shards of the job, and those committed with all their rows.
         rows_per_second: of the last half minute, of all processes; 0 when none runs.
         seconds_left: at this rate; None when nothing runs.
         bottleneck: the slowest stage of most of the running processes: `engine`, `mapping`, `input` or `output`.
@@ -153,29 +150,31 @@ def _read_status(store: ShardStore, plan: Plan, hashed: str, damaged: Mapping[in
     # places, and counts once, in the later one.
     processes = read_processes(store.run_folder)
     running = [found.record for found in processes.values() if found.record is not None and found.state == "running"]
-    finished = _finished(store, hashed, plan, running)
-    committed = [shard for shard in _planned(store, plan) if shard not in damaged]
-    missing = sorted(set(range(plan.num_shards)).difference(committed, damaged)) if store.is_complete() else []
-    is_complete = store.is_complete() and len(committed) == plan.num_shards
-    left_open = [finished[shard] for shard in finished.keys() - committed]
-    commits = read_commits(store, committed).values()
-    done = sum(len(plan.rows(shard)) for shard in committed) + sum(rows.rows for rows in left_open)
+    finished = OpenShards(store, hashed, plan, running)
+    there = [shard for shard in _planned(store, plan) if shard not in damaged]
+    missing = sorted(set(range(plan.num_shards)).difference(there, damaged)) if store.is_complete() else []
+    commits = read_commits(store, plan, there)
+    rows_of = {shard: min(commit.rows, len(plan.rows(shard))) for shard, commit in commits.items()}
+    whole = sum(rows == len(plan.rows(shard)) for shard, rows in rows_of.items())
+    is_complete = store.is_complete() and whole == plan.num_shards
+    left_open = list(finished.uncommitted(commits))
+    done = sum(rows_of.values()) + sum(rows.rows for rows in left_open)
     rate = sum(record.rows_per_second for record in running)
     left = plan.num_rows - done
     bottlenecks = [record.bottleneck for record in running]
     return JobStatus(
-        state=_job_state(is_complete, {found.state for found in processes.values()}, bool(committed or finished)),
+        state=_job_state(is_complete, {found.state for found in processes.values()}, bool(there or finished)),
         rows=plan.num_rows,
         done=done,
-        failed=sum(commit.failed for commit in commits) + sum(rows.failed for rows in left_open),
-        truncated=sum(commit.truncated for commit in commits) + sum(rows.truncated for rows in left_open),
+        failed=sum(commit.failed for commit in commits.values()) + sum(rows.failed for rows in left_open),
+        truncated=sum(commit.truncated for commit in commits.values()) + sum(rows.truncated for rows in left_open),
         left=left,
         shards=plan.num_shards,
-        shards_done=len(committed),
+        shards_done=whole,
         rows_per_second=rate,
         seconds_left=left / rate if rate > 0 else None,
         bottleneck=max(bottlenecks, key=bottlenecks.count, default=""),
-        shares=_shares(plan, processes, set(committed)),
+        shares=_shares(plan, processes, rows_of),
         missing=[store.path(shard).name for shard in missing],
         damaged={store.path(shard).name: why for shard, why in damaged.items()},
     )
@@ -190,47 +189,20 @@ def _job_state(is_complete: bool, states: Collection[str], begun: bool) -> str:
     return "unfinished" if begun or states else "not started"
 
 
-def _finished(
-    store: ShardStore, hashed: str, plan: Plan, running: Collection[ProgressRecord]
-) -> Mapping[int, OpenRows]:
-    """The finished rows of each shard that are in a journal, or that a running process has told of.
-
-    A process that works on a shard takes over what others have left of it, so the larger of two counts is that of all.
-    """
-    found = _journalled(store, hashed, plan, {record.writer for record in running})
-    for record in running:
-        for shard, *counts in record.open_shards:
-            if shard not in found or found[shard].rows < counts[0]:
-                found[shard] = OpenRows(*counts)
-    return found
-
-
-def _journalled(store: ShardStore, hashed: str, plan: Plan, running: Collection[str]) -> dict[int, OpenRows]:
-    """Rows in the journals of processes that do not run; a running process tells of its own in its progress."""
-    found: dict[int, OpenRows] = defaultdict(OpenRows)
-    seen: set[int] = set()
-    for segment in segments(store):
-        for _, result in read_rows(segment, hashed) if segment.writer not in running else ():
-            if result.row not in seen:
-                seen.add(result.row)
-                found[plan.shard_of(result.row)].count(result)
-    return found
-
-
-def _shares(plan: Plan, processes: Mapping[Share, ShareProcess], committed: set[int]) -> list[ShareStatus]:
+def _shares(plan: Plan, processes: Mapping[Share, ShareProcess], rows_of: Mapping[int, int]) -> list[ShareStatus]:
     latest = max(processes, key=lambda share: processes[share].seen, default=WHOLE_JOB)
     if latest.count == 1:
         return []
     return [
-        _share(Share(index, latest.count), plan, processes.get(Share(index, latest.count)), committed)
+        _share(Share(index, latest.count), plan, processes.get(Share(index, latest.count)), rows_of)
         for index in range(latest.count)
     ]
 
 
-def _share(share: Share, plan: Plan, process: ShareProcess | None, committed: set[int]) -> ShareStatus:
+def _share(share: Share, plan: Plan, process: ShareProcess | None, rows_of: Mapping[int, int]) -> ShareStatus:
     shards = share.shards(plan)
     rows = plan.rows_in(shards)
-    done = sum(len(plan.rows(shard)) for shard in shards if shard in committed)
+    done = sum(rows_of.get(shard, 0) for shard in shards)
     state = "not started" if process is None else process.state if process.state != "ended" else "unfinished"
     if done == rows and state != "running":
         state = "complete"

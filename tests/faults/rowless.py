@@ -15,7 +15,6 @@ from counted import Operations
 from run_batch.io.coordination.claims import Claims
 from run_batch.io.outputs.journal import JournalWriter
 from run_batch.jobs.job.config import load_config
-from run_batch.jobs.job.job_identity import job_hash, record_job
 from run_batch.jobs.job.prepare import PreparedJob, prepare
 from run_batch.jobs.job.rows import Generation
 from run_batch.jobs.job.shares import Share
@@ -65,12 +64,12 @@ def commit_shards(job: PreparedJob, assignment: ShardAssignment, claims: Claims,
     folder, writer = job.store.journal_folder, writer_name()
     if not folder.is_dir():
         folder.mkdir(exist_ok=True)
-    record_job(job.store, job.identity, job.plan, job.source)
+    job.write_record()
 
     def segment(shard: int) -> str:
         return segment_name(job.shards, job.share.label, writer)
 
-    journal = JournalWriter[JournalRow](folder, segment, job_hash(job.identity), encode_rows)
+    journal = JournalWriter[JournalRow](folder, segment, job.record.job_hash, encode_rows)
     done = 0
     for shard in itertools.chain(assignment.own(), assignment.stolen()):
         rows = job.plan.rows(shard)

@@ -26,6 +26,7 @@ import disks
 import forked_engines
 import power
 import pyarrow as pa
+import sudden_death
 import torch
 
 from run_batch.io import transient
@@ -263,6 +264,7 @@ class Setting:
         file_bytes: the largest file that the process may write.
         lost_images: see PromptSpec.
         load_seconds: how long the engine loads.
+        dies_before_change: kill the process before this change of its output folder, counted from 1.
         stalled_seconds: how long the storage does not answer the journal, from its first sync on.
         gpus: of the machine; none: as on a CPU.
         broken_gpu: an engine on this one (`*`: on any) fails: `load` while it loads, `die` with its process, a
@@ -280,6 +282,7 @@ class Setting:
     file_bytes: int | None = None
     lost_images: Path | None = None
     load_seconds: float = 0.0
+    dies_before_change: int | None = None
     stalled_seconds: float = 0.0
     gpus: tuple[str, ...] = ()
     broken_gpu: tuple[str, str] = ("", "")
@@ -311,6 +314,8 @@ def run_command(config_path: Path, log: Path, output: Path, speed: Speed, settin
         disks.fail(config_path.parent / "out", setting.failing)
     if setting.file_bytes is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (setting.file_bytes, setting.file_bytes))
+    if setting.dies_before_change is not None:
+        sudden_death.die_before_change(config_path.parent / "out", setting.dies_before_change)
     if setting.stalled_seconds:
         _stall(setting.stalled_seconds)
     descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)

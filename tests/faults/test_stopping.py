@@ -50,7 +50,16 @@ def test_a_signal_saves_every_finished_row_and_exits_with_75(job: StandingJob, n
     assert len(job.generated()) <= ROWS + 8, "finished rows were generated again"
     assert f"this run: {ROWS - int(str(found['done']))} rows" in said
     left = {path.name for path in (job.store / ".run_batch").iterdir()}
-    kept = {"job.json", "input.json", "summary.json", "progress.json", "commits.jsonl", "journal", "claims"}
+    kept = {
+        "job.json",
+        "plan-1.json",
+        "input-1.json",
+        "summary.json",
+        "progress.json",
+        "commits.jsonl",
+        "journal",
+        "claims",
+    }
     assert left - {"metrics.jsonl"} == kept, "lease or note is left behind"
     assert not any((job.store / ".run_batch" / "claims").iterdir())
 

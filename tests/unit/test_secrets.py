@@ -9,11 +9,11 @@ import pytest
 from servers import file_server
 
 from run_batch.io.inputs.parquet import ParquetSource
-from run_batch.io.inputs.source import InputError, SourceFile
+from run_batch.io.inputs.source import InputError
 from run_batch.io.secrets import hide_secrets
-from run_batch.jobs.job.config import parse_config
+from run_batch.jobs.job.config import named_content, parse_config
 from run_batch.jobs.job.errors import JobError, RunError
-from run_batch.jobs.job.job_identity import job_identity
+from run_batch.jobs.job.job_identity import as_recorded, job_identity
 from run_batch.model.checkpoint.settings import ModelSettings, SettingsError, build_engine_args
 
 SECRET = "s3cret"
@@ -50,22 +50,23 @@ def test_no_message_shows_the_secrets_of_a_url() -> None:
         build_engine_args(ModelSettings("org/name", engine={"hf_token": [SECRET]}))
 
 
-def test_a_job_is_the_same_with_other_credentials_and_keeps_none() -> None:
-    class Input:
-        files = (SourceFile("a.parquet", "abc", 1),)
+def test_a_job_is_the_same_with_other_credentials_and_keeps_none(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"prompt": ["a"], "image": [b"b"]}), tmp_path / "a.parquet")
+    source = ParquetSource(str(tmp_path / "a.parquet"))
 
-    def identity(path: str, token: str) -> dict[str, object]:
+    def recorded(path: str, token: str) -> dict[str, object]:
         tables = {
             "input": {"path": path},
             "model": {"path": "m"},
             "output": {"path": "o"},
             "engine": {"hf_token": token},
         }
-        return job_identity(parse_config(tables, Path("/nowhere")), Input())  # type: ignore[arg-type]
+        config = parse_config(tables, Path("/nowhere"))
+        return {**as_recorded(named_content(config)), **job_identity(config, source)}
 
-    first = identity(f"s3://KEY:{SECRET}@bucket/a.parquet", SECRET)
-    assert first == identity("s3://KEY:other@bucket/a.parquet", "other")
-    assert first != identity("s3://KEY:other@bucket/b.parquet", "other")
+    first = recorded(f"s3://KEY:{SECRET}@bucket/a.parquet", SECRET)
+    assert first == recorded("s3://KEY:other@bucket/a.parquet", "other")
+    assert first != recorded("s3://KEY:other@bucket/b.parquet", "other")
     assert SECRET not in json.dumps(first)
 
 

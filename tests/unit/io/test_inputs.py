@@ -12,7 +12,7 @@ import pytest
 from run_batch.io.inputs.huggingface import HfSource, is_saved_dataset
 from run_batch.io.inputs.input_files import find_files
 from run_batch.io.inputs.parquet import ParquetSource
-from run_batch.io.inputs.source import DamagedInputError, InputError, Source, fingerprint
+from run_batch.io.inputs.source import DamagedInputError, InputError, Source
 
 
 def write(path: Path, start: int, stop: int, row_group: int = 7) -> None:
@@ -186,11 +186,12 @@ def test_a_folder_called_like_a_file_is_a_folder(folder: Path) -> None:
     assert source.num_rows == 52 and "d.parquet/part-0.parquet:1" in source.row_names(0, 52)
 
 
-def test_the_fingerprint_tells_other_files(folder: Path) -> None:
-    before = fingerprint(ParquetSource(str(folder)).files)
-    assert fingerprint(ParquetSource(str(folder)).files) == before
+def test_other_data_in_a_file_are_told_by_its_digest(folder: Path) -> None:
+    before = ParquetSource(str(folder)).parts
+    assert ParquetSource(str(folder)).parts == before
     write(folder / "a.parquet", 0, 21)
-    assert fingerprint(ParquetSource(str(folder)).files) != before
+    now = ParquetSource(str(folder)).parts
+    assert [part.file for old, part in zip(before, now, strict=True) if part.digest != old.digest] == ["a.parquet"]
 
 
 def test_what_is_wrong_with_the_input_is_said(folder: Path) -> None:
@@ -234,7 +235,7 @@ def test_files_that_are_known_already_are_looked_at_when_they_are_read(
     open_file = pq.ParquetFile
     monkeypatch.setattr(pq, "ParquetFile", lambda path, **named: opened.append(path) or open_file(path, **named))
     again = ParquetSource(str(tmp_path), before.index)
-    assert (again.num_rows, again.files, again.schema) == (6, before.files, before.schema)
+    assert (again.num_rows, again.parts, again.schema) == (6, before.parts, before.schema)
     assert opened == []
 
     os.utime(tmp_path / "a.parquet", (1, 1))  # the same data, copied anew

@@ -12,7 +12,7 @@ from numbered_files import numbers, write
 
 from run_batch.io.inputs.huggingface import HfSource
 from run_batch.io.inputs.parquet import ParquetSource
-from run_batch.io.inputs.source import InputError, Source, fingerprint
+from run_batch.io.inputs.source import InputError, Source
 from run_batch.io.inputs.splits import splits_of
 
 LAYOUTS: Mapping[str, Sequence[str]] = {
@@ -178,12 +178,14 @@ def test_what_names_no_rows_is_refused_in_every_format(tmp_path: Path, split: st
 
 
 def test_a_part_of_a_saved_data_set_is_the_same_input_in_every_process(tmp_path: Path) -> None:
-    found = [sources(tmp_path / "in", split)[1].files for split in ("train[:5]", "train[1:6]", "train[:5]+test")]
-    assert len(set(map(fingerprint, found))) == 3
-    for split, files in zip(("train[:5]", "train[1:6]", "train[:5]+test"), found, strict=True):
+    found = [
+        sources(tmp_path / "in", split)[1].parts[0].digest for split in ("train[:5]", "train[1:6]", "train[:5]+test")
+    ]
+    assert len(set(found)) == 3
+    for split, digest in zip(("train[:5]", "train[1:6]", "train[:5]+test"), found, strict=True):
         opened = f"HfSource({str(tmp_path / 'in' / 'saved')!r}, {split!r}, None)"
-        code = f"from run_batch.io.inputs.huggingface import HfSource; print({opened}.files)"
-        assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == str(files)
+        code = f"from run_batch.io.inputs.huggingface import HfSource; print({opened}.parts[0].digest)"
+        assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == digest
 
 
 def test_a_saved_data_set_that_is_no_dict_has_the_split_that_it_was_loaded_as(tmp_path: Path) -> None:

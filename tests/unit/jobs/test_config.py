@@ -199,17 +199,26 @@ def test_every_key_has_a_meaning_and_an_example_that_it_takes(table: str, name: 
 
 
 @pytest.mark.parametrize(("table", "name"), KEYS)
-def test_another_value_makes_another_job_but_of_keys_declared_as_free(table: str, name: str) -> None:
+def test_another_value_itself_makes_another_job_where_the_key_says_so(table: str, name: str) -> None:
     field = TABLES[table].model_fields[name]
     config = parse_config({**MINIMAL, "input": {"path": "before.parquet"}}, Path("/job"))
     other = getattr(config, table).model_copy(update={name: field.examples[0]})
     changed = result_keys(config.model_copy(update={table: other})) != result_keys(config)
-    assert changed == (effect_of(field) is not Effect.FREE)
+    assert changed == (effect_of(field) is Effect.ANOTHER_JOB)
 
 
 def test_only_the_number_of_rows_may_grow() -> None:
     growing = [key for key in KEYS if effect_of(TABLES[key[0]].model_fields[key[1]]) is Effect.MAY_GROW]
     assert growing == [("input", "limit")]
+
+
+def test_of_keys_that_name_content_their_value_is_no_part_of_the_job() -> None:
+    named = [f"{t}.{name}" for t, name in KEYS if effect_of(TABLES[t].model_fields[name]) is Effect.CONTENT]
+    assert named == [
+        *(f"input.{name}" for name in ("path", "format", "split", "name", "media_root")),
+        *(f"prompt.{name}" for name in ("chat_template", "tools", "examples")),
+        "model.path",
+    ]
 
 
 def test_the_json_schema_has_every_key_with_its_meaning_example_and_effect() -> None:

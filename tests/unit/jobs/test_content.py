@@ -100,7 +100,7 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[list[Any]]:
 def test_of_a_model_on_the_hub_the_commit_tells_its_content(hub: list[Any]) -> None:
     assert model_content("org/name", "v1") == COMMIT
     assert hub == [("org/name", "config.json", "v1")]
-    assert model_content("org/name", "gone") == ""
+    assert model_content("org/name", "gone") == "org/name"
 
 
 def test_a_model_folder_is_not_asked_for_on_the_hub(hub: list[Any], tmp_path: Path) -> None:

@@ -16,7 +16,6 @@ from run_batch.io.outputs.shards import ShardStore
 from run_batch.jobs.command import run_command
 from run_batch.jobs.job.config import load_config
 from run_batch.jobs.job.errors import JobError, MayPassError, RunError, input_failed, storage_errors
-from run_batch.jobs.job.job_identity import job_identity, record_job
 from run_batch.jobs.job.prepare import prepare
 from run_batch.jobs.runner.place_failures import PlaceError
 from run_batch.jobs.watch.status import read_status
@@ -84,7 +83,7 @@ def test_looking_at_a_job_on_storage_that_stumbles_ends_so_only_where_it_lasts(
     config = load_config(jobs.write_job(tmp_path, columns))
     job = prepare(config)
     job.store.create()
-    record_job(job.store, job_identity(config, job.source, job.prompt_column), job.plan, job.source)
+    job.write_record()
     failing, real = [of_os(errno.ESTALE)] * 2, os.scandir
 
     def stumble(path: Any = ".") -> Any:

@@ -1,6 +1,7 @@
 """`run-batch try --row ID`: rows of the input, found by their ids."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,6 @@ from trials import COUNT, opened, tried
 import jobs
 from run_batch.io.inputs.source import RowBatch
 from run_batch.jobs.job.errors import JobError
-from run_batch.jobs.job.prepare import PreparedJob
 from run_batch.jobs.trial.named_rows import find_rows
 
 
@@ -70,6 +70,6 @@ class Spy:
 def test_of_the_input_the_id_column_alone_is_read_up_to_the_row(tmp_path: Path) -> None:
     job = opened(tmp_path)
     spy = Spy(job.source)
-    job = PreparedJob(job.config, spy, job.plan, job.store, job.identity)
+    job = replace(job, source=spy)
     assert find_rows(job, ["u00007", "u00001"]) == [1, 7]
     assert spy.reads == [(["uid"], 0), (["uid"], 5)]

@@ -42,7 +42,7 @@ def test_fields_are_filled_from_their_columns() -> None:
     filled = template.fill({"question": "what", "year": 1999})
     assert "".join(text for text, _ in filled) == "USER: <image>\nwhat in 1999?"
     assert [text for text, trusted in filled if not trusted] == ["what", "1999"]
-    assert template.columns == ["question", "year"]
+    assert [field.column for field in template.fields] == ["question", "year"]
 
 
 def test_values_are_never_read_as_template() -> None:
@@ -57,7 +57,7 @@ def test_a_dot_reads_a_field_of_a_struct() -> None:
         == "T {year}|0.1|007| x|AB"
     )
     template = parse_template("{prompt.title} {meta.size.width} {coded}", "meta", STRUCTS)
-    assert template.columns == ["meta", "meta", "coded"], "the columns to read"
+    assert [field.column for field in template.fields] == ["meta", "meta", "coded"], "the columns to read"
     dictionary = pa.DictionaryArray.from_arrays(pa.array([0], pa.int8()), pa.array([row["meta"]], INNER))
     template = parse_template("{prompt.size.width:.2f}", "m", pa.schema([("m", dictionary.type)]))
     assert template.fill({"m": dictionary.to_pylist()[0]}) == [("0.10", False)]

@@ -19,7 +19,7 @@ from run_batch.io.outputs.journal import JournalWriter
 from run_batch.io.outputs.shards import ShardStore
 from run_batch.jobs.job.config import parse_config
 from run_batch.jobs.job.errors import JobError, RunError
-from run_batch.jobs.job.job_identity import check_same_job, is_recorded, record_job
+from run_batch.jobs.job.find_record import find_record
 from run_batch.jobs.job.prepare import PreparedJob, prepare
 from run_batch.jobs.job.rows import Generation, RowFailure, RowResult
 from run_batch.jobs.job.shares import Share
@@ -113,6 +113,12 @@ def test_a_shard_whose_rows_are_finished_is_committed_counted_and_released(job: 
     assert job.store.read(0)["prompt"].to_pylist() == ["p0", "p1"]
 
 
+def with_seed(job: PreparedJob) -> PreparedJob:
+    """Another job in the same folder."""
+    record = dataclasses.replace(job.record, identity={**job.record.identity, "sampling.seed": 1})
+    return dataclasses.replace(job, record=record)
+
+
 def job_hash(job: PreparedJob) -> str:
     return str(json.loads((job.store.run_folder / "job.json").read_text())["job_hash"])
 
@@ -184,8 +190,8 @@ def test_a_job_that_could_not_begin_withdraws_its_own_record_and_no_other(job: P
     share = dataclasses.replace(job, store=ShardStore(job.store.folder, Share(0, 2).folder), share=Share(0, 2))
     record = job.store.run_folder / "job.json"
     with output_folder(share.store):
-        record_job(share.store, share.identity, share.plan, share.source)
-        withdraw(dataclasses.replace(share, identity={**share.identity, "sampling.seed": 1}))
+        share.write_record()
+        withdraw(with_seed(share))
         assert record.exists()
         withdraw(share)
         assert not record.exists()
@@ -193,19 +199,19 @@ def test_a_job_that_could_not_begin_withdraws_its_own_record_and_no_other(job: P
 
 
 def test_a_record_is_taken_over_from_a_job_that_has_left_nothing_and_runs_no_more(job: PreparedJob) -> None:
-    other = {**job.identity, "sampling.seed": 1}
+    other = with_seed(job)
     with output_folder(job.store):
-        record_job(job.store, job.identity, job.plan, job.source)
+        job.write_record()
         with share_lease(job.store, job.share), pytest.raises(JobError, match=r"sampling\.seed: \(not set\) -> 1"):
-            record_job(job.store, other, job.plan, job.source)
+            other.write_record()
         before = sorted(job.store.run_folder.rglob("*"))
-        assert not is_recorded(job.store, other) and sorted(job.store.run_folder.rglob("*")) == before
-        record_job(job.store, other, job.plan, job.source)
-        with pytest.raises(JobError, match="another job"):
-            check_same_job(job.store, job.identity)
+        assert find_record(job.store, other.record) is None and sorted(job.store.run_folder.rglob("*")) == before
+        other.write_record()
+        with share_lease(job.store, job.share), pytest.raises(JobError, match="another job"):
+            find_record(job.store, job.record)
         job.store.commit(0, pa.table({"text": ["x", "y"]}), {})
         with pytest.raises(JobError, match="another job"):
-            record_job(job.store, job.identity, job.plan, job.source)
+            job.write_record()
 
 
 def test_rows_of_a_retry_of_a_shard_that_was_made_anew_since_are_not_taken_for_those_of_this_one(

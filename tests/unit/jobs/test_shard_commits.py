@@ -10,9 +10,11 @@ from run_batch.io.outputs.shards import ShardError, ShardStore
 from run_batch.jobs.job.plan import Plan
 from run_batch.jobs.job.rows import Generation, RowFailure
 from run_batch.jobs.job.shares import Share
+from run_batch.jobs.results.shard_check import find_damaged
 from run_batch.jobs.results.shard_commits import (
     Commit,
     CommittedShards,
+    complete_shards,
     count_results,
     errors_by_kind,
     footer_of,
@@ -95,7 +97,7 @@ def test_few_shards_are_opened_rather_than_the_lines_of_many_processes(
     read: list[Path] = []
     read_bytes = Path.read_bytes
     monkeypatch.setattr(Path, "read_bytes", lambda path: read.append(path) or read_bytes(path))
-    assert read_commits(store, [2, 3]) == {2: commit(2, failed=2), 3: commit(3, failed=3)}
+    assert read_commits(store, PLAN, [2, 3]) == {2: commit(2, failed=2), 3: commit(3, failed=3)}
     assert read == []
 
 
@@ -133,7 +135,7 @@ def test_a_shard_that_another_process_has_made_again_is_counted_as_it_is_now(sto
     record_commit(stores[1], again)
     for made in (again, commit(1), commit(2)):
         write(stores[1], made)
-    assert read_commits(stores[0], range(3))[0] == again
+    assert read_commits(stores[0], PLAN, range(3))[0] == again
     assert CommittedShards(stores[0], PLAN, range(3)).rows_failed == 5
 
 
@@ -170,6 +172,25 @@ def test_counts_go_on_without_reading_and_follow_what_others_do(stores: list[Sha
     stores[1].path(2).unlink()
     counts.refresh()
     assert (counts.rows_done, counts.rows_failed, counts.missing()) == (20, 2, [2])
+
+
+def test_a_shard_with_the_rows_of_an_earlier_plan_alone_is_not_complete(stores: list[ShardStore]) -> None:
+    grown = Plan(60, 10).following(PLAN)
+    for shard in range(5):
+        record_commit(stores[0], commit(shard, failed=1))
+        write(stores[0], commit(shard, failed=1))
+    counts = CommittedShards(stores[1], grown, range(6))
+    assert complete_shards(stores[1], grown) == {0, 1, 2, 3}
+    assert (counts.rows, counts.rows_done, counts.rows_failed, counts.missing()) == (60, 45, 5, [4, 5])
+    assert [found.rows for found in counts.short()] == [5]
+    # Another process has given it its rest; the line that says so was lost in a power cut.
+    write(stores[0], commit(4, failed=2, attempt=1, rows=10))
+    counts.refresh()
+    assert complete_shards(stores[1], grown) == {0, 1, 2, 3, 4}
+    assert (counts.rows_done, counts.rows_failed, counts.missing(), counts.short()) == (50, 6, [5], [])
+    # To a process of the earlier plan, the shard has the rows that it has in that.
+    before = CommittedShards(stores[1], PLAN, range(5))
+    assert (before.rows_done, before.missing(), find_damaged(stores[1], PLAN, range(5))) == (45, [], {})
 
 
 def test_a_shard_that_cannot_be_read_is_told_by_its_name(stores: list[ShardStore]) -> None:

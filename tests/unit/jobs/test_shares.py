@@ -1,6 +1,7 @@
 """The cut of a job into shares: every shard once, evenly, and the same wherever it is worked out."""
 
 import itertools
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -13,9 +14,11 @@ import jobs
 from run_batch.io.outputs.shards import ShardStore
 from run_batch.jobs.job.config import parse_config
 from run_batch.jobs.job.errors import JobError
-from run_batch.jobs.job.job_identity import job_identity, read_recorded_job, record_job
+from run_batch.jobs.job.job_record import record_job
 from run_batch.jobs.job.open_input import open_source
 from run_batch.jobs.job.plan import Plan, dump_begins, load_begins, make_plan
+from run_batch.jobs.job.prepare import describe_job
+from run_batch.jobs.job.recorded_job import read_recorded_job
 from run_batch.jobs.job.shares import WHOLE_JOB, Share, rows_in_vain, share_of
 
 
@@ -73,11 +76,16 @@ def test_the_cut_of_a_job_is_recorded_with_it(tmp_path: Path) -> None:
     (tmp_path / "model" / "config.json").write_text("{}")
     cut = plan(tmp_path, 40, 5, 67)
     assert len(cut.begins) > 2
-    tables = {"input": {"path": "rows.parquet"}, "model": {"path": "model"}, "output": {"path": "out"}}
+    tables = {
+        "input": {"path": "rows.parquet", "image_column": ""},
+        "prompt": {"template": "{n}"},
+        "model": {"path": "model"},
+        "output": {"path": "out"},
+    }
     config = parse_config(tables, tmp_path)
     source, store = open_source(config), ShardStore(tmp_path / "out")
     store.create()
-    record_job(store, job_identity(config, source), cut, source)
+    record_job(store, replace(describe_job(config, source), plan=cut), b"")
     recorded = read_recorded_job(store)
     assert recorded is not None and recorded.plan == cut, "status counts other shards to a share than it works on"
 
