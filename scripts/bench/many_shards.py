@@ -73,10 +73,10 @@ def make_job(case: Case) -> standing.StandingJob:
     with pq.ParquetWriter(folder / "rows.parquet", part.schema) as file:
         for first in range(0, rows, PART_ROWS):
             file.write_table(part.slice(0, rows - first), row_group_size=GROUP_ROWS)
-    parts = [Share(index, SHARES).shards(prepared.plan) for index in range(SHARES)]
     prepared = prepare(load_config(job.config), Share(0, 1))
     prepared.store.create()
     prepared.write_record()
+    parts = [Share(index, SHARES).shards(prepared.plan) for index in range(SHARES)]
     commit(prepared.store, [shard for part in parts for shard in part[: len(part) * 99 // 100]])
     return job.share(0, case.shares) if case.shares > 1 else job
 
