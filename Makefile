@@ -50,6 +50,7 @@ bench: setup
 	@$(BIN)/python scripts/bench/reading.py
 	@$(BIN)/python scripts/bench/journal.py
 	@$(BIN)/python scripts/bench/scaling.py
+	@$(BIN)/python scripts/bench/engines.py
 
 # Ray and the schemas of Kubernetes, in an environment of its own beside .venv: nothing else needs them.
 ray-setup: setup

@@ -8,11 +8,11 @@ from typing import Any
 
 import click
 
-from run_batch.jobs.command import run_command, run_without_job
+from run_batch.jobs.command import run_command, run_process
 from run_batch.jobs.job.config import JobConfig
 from run_batch.jobs.job.errors import EXIT_COMPLETE, EXIT_RUN_FAILED, JobError
 from run_batch.jobs.job.shares import WHOLE_JOB, Share
-from run_batch.jobs.machine.gpus import gpus_per_engine, take_own_gpus
+from run_batch.jobs.machine.gpus import engine_places, first_place
 from run_batch.jobs.machine.slurm_environment import find_share
 
 _EXIT_CODES = """\b
@@ -67,12 +67,12 @@ def main(
         raise click.UsageError("--task-index and --task-count go together")
 
     def run(config: JobConfig, summary: Any) -> int:
+        from run_batch.jobs.engines.run_engines import RunOptions, run_on_machine
         from run_batch.jobs.job.prepare import prepare
-        from run_batch.jobs.runner.run_job import run_job
 
         share = _share(task_index, task_count)
-        take_own_gpus(os.environ, gpus_per_engine(config))
-        return run_job(prepare(config, share), quiet, summary, retry_failed=retry_failed)
+        places = engine_places(config, os.environ, by_hand=task_index)
+        return run_on_machine(prepare(config, share), places, RunOptions(quiet, verbose, retry_failed), summary)
 
     run_command(run, config_path, overrides, verbose)
 
@@ -134,7 +134,7 @@ def try_rows(
     def run(config: JobConfig, summary: Any) -> int:
         from run_batch.jobs.job.prepare import prepare
 
-        take_own_gpus(os.environ, gpus_per_engine(config))
+        os.environ.update(first_place(config, os.environ))
         job = prepare(config, writes=False)
         # This imports vLLM, which takes seconds: what can be refused without it is refused before.
         from run_batch.jobs.trial.try_job import Trial, try_job
@@ -245,7 +245,7 @@ def init(path: str, model: str | None, split: str | None, file: Path, verbose: b
         print(f"{file}: {text or 'no column was recognized'}; next: run-batch try --config {file}", file=summary)
         return EXIT_COMPLETE
 
-    run_without_job(run, verbose)
+    run_process(run, verbose)
 
 
 @main.command()

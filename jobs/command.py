@@ -35,7 +35,7 @@ def run_command(
     overrides: tuple[str, ...],
     verbose: bool,
 ) -> NoReturn:
-    """Run a command on a job and end the process with its exit code, whatever happens in it."""
+    """Run a command on a job.toml and end the process with its exit code, whatever happens in it."""
     if config_path is None:
         raise click.UsageError("--config job.toml is missing")
 
@@ -44,11 +44,21 @@ def run_command(
         with StorageWatch(config.errors.storage_seconds).thread("the input or the output folder"):
             return action(config, summary)
 
-    run_without_job(on_job, verbose)
+    run_process(on_job, verbose)
 
 
-def run_without_job(action: Callable[[Any], int], verbose: bool) -> NoReturn:
-    """Run a command that has no job.toml, as `run_command` does; `action` gets the stream for its last line."""
+def tell(error: Exception) -> None:
+    """Tell people of an error, on standard error."""
+    print(f"run-batch: {error}", file=sys.stderr)
+
+
+def run_process(action: Callable[[Any], int], verbose: bool, tell: Callable[[Exception], None] = tell) -> NoReturn:
+    """Run an action and end the process with its exit code, whatever happens in it.
+
+    Args:
+        action: gets a stream for its summary line.
+        tell: tells of a JobError or RunError.
+    """
     # Idle OpenMP threads spin, on the cores where images are mapped: let them sleep after microseconds. This has to be
     # set before torch is imported.
     os.environ.setdefault("GOMP_SPINCOUNT", "4000")
@@ -62,12 +72,12 @@ def run_without_job(action: Callable[[Any], int], verbose: bool) -> NoReturn:
                 signal.signal(number, _interrupt)
             code = action(summary)
         except (JobError, RunError) as error:
-            code = _complain(_told_as_passing(error), verbose)
+            code = _complain(_told_as_passing(error), verbose, tell)
         except (KeyboardInterrupt, Interrupted):
             code = EXIT_INTERRUPTED
         except Exception as error:
             if isinstance(error, OSError) and may_pass(error):
-                code = _complain(storage_failed("a file cannot be read or written", error), verbose)
+                code = _complain(storage_failed("a file cannot be read or written", error), verbose, tell)
             else:
                 code = _complain_of_bug(error)
         summary.flush()
@@ -128,10 +138,10 @@ def _told_as_passing(error: JobError | RunError) -> JobError | RunError:
     return MayPassError(f"{error}. This may pass: run the same command again later")
 
 
-def _complain(error: JobError | RunError, verbose: bool) -> int:
+def _complain(error: JobError | RunError, verbose: bool, tell: Callable[[Exception], None]) -> int:
     if verbose:
         traceback.print_exc()
-    print(f"run-batch: {error}", file=sys.stderr)
+    tell(error)
     return error.exit_code
 
 

@@ -36,10 +36,10 @@ class Forker:
 
     def start_workers(self, spec: Any, count: int) -> list[Any]:
         """As `start_workers` of the product does."""
-        from run_batch.jobs.mapping.worker_process import WORKER_ENVIRONMENT, WorkerProcess
+        from run_batch.jobs.mapping.worker_process import WorkerProcess, worker_environment
 
         pipes = [Pipe(duplex=True) for _ in range(count)]
-        environment = json.dumps({**os.environ, **WORKER_ENVIRONMENT}).encode()
+        environment = json.dumps({**os.environ, **worker_environment(spec.memory)}).encode()
         socket.send_fds(self._asked, [environment], [theirs.fileno() for _, theirs in pipes])
         process: Any = ForkedWorker(int(self._asked.recv(16)))
         for _, theirs in pipes:

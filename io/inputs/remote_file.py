@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import io
+import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -89,6 +90,11 @@ class RemoteFile:
                 raise
 
         try:
+            # Where the first answer of an http server was lost, fsspec takes it for one that sends whole files alone.
+            for pause in transient.jittered(transient.STORAGE_PAUSES):
+                with contextlib.suppress(ValueError):
+                    return retry(once, transient.REMOTE_PAUSES)
+                time.sleep(pause)
             return retry(once, transient.REMOTE_PAUSES)
         except Exception as error:  # every file system has errors of its own
             if may_pass(error):

@@ -37,12 +37,20 @@ class JobConfig(JobTables):
         return Path(os.path.normpath(self.folder / os.path.expanduser(self.output.path)))
 
     @property
+    def engines(self) -> int | None:
+        """`engine.data_parallel_size`: how many engines of this machine are to run; None where job.toml leaves it out.
+
+        vLLM is never told: its own data parallelism does not run offline.
+        """
+        return self.engine.get("data_parallel_size")
+
+    @property
     def model_settings(self) -> ModelSettings:
         """The tables `model` and `engine`, as the model side takes them."""
         return ModelSettings(
             path=self.resolve(self.model.path),
             architecture=self.model.architecture,
-            engine=self._engine_with_absolute_paths(),
+            engine=self._engine_of_vllm(),
             trust_remote_code=self.model.trust_remote_code,
         )
 
@@ -62,11 +70,13 @@ class JobConfig(JobTables):
         except SettingsError as error:
             raise JobError(str(error)) from error
 
-    def _engine_with_absolute_paths(self) -> dict[str, Any]:
-        chosen = self.engine.get("generation_config")
-        if not isinstance(chosen, str) or chosen in ("auto", "vllm"):
-            return self.engine
-        return {**self.engine, "generation_config": self.resolve(chosen)}
+    def _engine_of_vllm(self) -> dict[str, Any]:
+        """The table `engine` as vLLM takes it."""
+        engine = {name: value for name, value in self.engine.items() if name != "data_parallel_size"}
+        chosen = engine.get("generation_config")
+        if isinstance(chosen, str) and chosen not in ("auto", "vllm"):
+            engine["generation_config"] = self.resolve(chosen)
+        return engine
 
     def resolve(self, path: str) -> str:
         """A path of job.toml as an absolute path; a URL, or a Hub id that is no path here, as it is."""
@@ -188,6 +198,16 @@ def _check_contradictions(config: JobConfig) -> None:
     refused = find_refused(config.engine, config.sampling, config.input.sampling_column is not None)
     if refused is not None:
         raise JobError(refused)
+    engines = config.engines
+    if engines is not None and (type(engines) is not int or engines < 1):
+        raise JobError(
+            f"engine.data_parallel_size = {engines!r}: expected a whole number from 1 on (engines of this machine)"
+        )
+    if (engines or 1) > 1 and config.engine.get("device_ids") is not None:
+        raise JobError(
+            "engine.device_ids and engine.data_parallel_size exclude each other: engines take the visible GPUs one "
+            "after the other; choose these by CUDA_VISIBLE_DEVICES"
+        )
     if len(set(config.output.columns)) < len(config.output.columns):
         raise JobError(f"output.columns = {config.output.columns}: a column is named twice")
 

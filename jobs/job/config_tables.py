@@ -161,7 +161,10 @@ class PreprocessTable(Table):
     """The worker processes that decode images and map rows to model inputs."""
 
     workers: Count | None = key(
-        "worker processes; from the cores this process may use", Effect.FREE, example=8, default=None
+        "worker processes, of all engines of a machine; from the cores that may be used",
+        Effect.FREE,
+        example=8,
+        default=None,
     )
     memory: Memory | None = key(
         "bytes that rows may take on their way, in all stages together; a quarter of what is left on the machine",

@@ -9,7 +9,7 @@ from run_batch.jobs.job.growth import common_rows, why_not
 from run_batch.jobs.job.job_identity import changes
 from run_batch.jobs.job.media_sample import other_media
 from run_batch.jobs.job.recorded_job import JobRecord, read_recorded_job
-from run_batch.jobs.job.shares import begun_shares, is_running
+from run_batch.jobs.job.shares import begun_shares, has_engines, is_running
 
 
 def find_record(store: ShardStore, job: JobRecord) -> JobRecord | None:
@@ -78,7 +78,7 @@ def _is_abandoned(store: ShardStore) -> bool:
 
 def _is_at_work(store: ShardStore) -> bool:
     """Whether a process runs, or has left rows that are in no shard yet."""
-    if any(store.journal_folder.glob(f"*{SUFFIX}")):
+    if any(store.journal_folder.glob(f"*{SUFFIX}")) or has_engines(store.run_folder):
         return True
     return any(is_running(store.run_folder, share) for share in begun_shares(store.run_folder))
 

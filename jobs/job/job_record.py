@@ -77,7 +77,8 @@ def withdraw_record(store: ShardStore, job: JobRecord) -> None:
         return
     try:
         recorded = read_recorded_job(store)
-        if recorded is not None and recorded.job_hash == job.job_hash:
+        # One that was stopped while it recorded the job has left a plan alone.
+        if recorded is None or recorded.job_hash == job.job_hash:
             _remove_record(store)
     finally:
         lease.release()

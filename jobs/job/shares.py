@@ -17,6 +17,7 @@ from run_batch.jobs.job.errors import JobError
 from run_batch.jobs.job.plan import Plan
 
 SHARES_FOLDER = "shares"
+_ENGINES = "engines"
 # Pause between two looks at the files of processes that run at the same time.
 LOOK_SECONDS = 1.0
 # By this part of its size, a share may begin earlier or later than if all were of one size.
@@ -103,6 +104,27 @@ def is_running(run_folder: Path, share: Share) -> bool:
     """
     folder = run_folder / share.folder
     return retry(folder.is_dir) and is_held(folder, share.label)
+
+
+def engines_lease_name(share: Share) -> str:
+    """The name of the lease of the process that starts several engines for a share.
+
+    It is no share's: to other processes, who holds it works on no shard.
+    """
+    return _ENGINES if share.count == 1 else f"{_ENGINES}-{share.label}"
+
+
+def has_engines(run_folder: Path) -> bool:
+    """Whether a process runs that has started engines, or is about to.
+
+    Args:
+        run_folder: the job's `.run_batch` folder.
+
+    Raises:
+        OSError: the folder cannot be read.
+    """
+    leases = [path.name for path in run_folder.glob(f"lease-{_ENGINES}*.*")]
+    return any(is_held(run_folder, name.removeprefix("lease-").rpartition(".")[0]) for name in leases)
 
 
 def files_of_shares(run_folder: Path, name: str) -> Iterator[Path]:

@@ -1,6 +1,8 @@
-"""How many CPU cores this process may use."""
+"""How many CPU cores this process may use, and how several processes divide them."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from run_batch.jobs.machine.cgroups import CGROUPS, own_cgroups, with_parents
@@ -17,6 +19,46 @@ def usable_cores() -> int:
     elif on_node.isdigit():
         limits.append(int(on_node) // tasks_on_node(os.environ))
     return max(1, min(limits))
+
+
+def divide(total: int, count: int) -> list[int]:
+    """`total` in `count` parts that differ by one at most; each is at least 1."""
+    return [max(1, total * (i + 1) // count - total * i // count) for i in range(count)]
+
+
+def divide_cores(count: int) -> list[set[int]]:
+    """The cores of this process in `count` groups of neighbours; where there are fewer cores, groups share them.
+
+    The hardware threads of a core, and the cores of a socket, come one after the other: their groups are not split
+    where that can be helped.
+    """
+    cores = sorted(os.sched_getaffinity(0), key=_position)
+    if len(cores) < count:
+        return [{cores[i % len(cores)]} for i in range(count)]
+    return [set(cores[len(cores) * i // count : len(cores) * (i + 1) // count]) for i in range(count)]
+
+
+@contextmanager
+def bound_to(cores: set[int]) -> Iterator[None]:
+    """Run this thread on some cores only; a process that it starts inherits them."""
+    before = os.sched_getaffinity(0)
+    with suppress(OSError):  # cores that were taken away meanwhile
+        os.sched_setaffinity(0, cores)
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            os.sched_setaffinity(0, before)
+
+
+def _position(core: int) -> tuple[int, int, int]:
+    """Socket, core of that, number."""
+    folder = Path(f"/sys/devices/system/cpu/cpu{core}/topology")
+    try:
+        socket, place = (int((folder / name).read_text()) for name in ("physical_package_id", "core_id"))
+    except (OSError, ValueError):
+        return 0, core, core
+    return socket, place, core
 
 
 def cgroup_quotas(cgroups: str, mount: Path) -> list[int]:

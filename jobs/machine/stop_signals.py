@@ -18,7 +18,7 @@ from run_batch.jobs.machine.last_words import end_process
 
 # Schedulers usually send SIGKILL 30 seconds after the first signal. A step of the engine that does not hang takes at
 # most a second.
-_SAVE_SECONDS = 20.0
+SAVE_SECONDS = 20.0
 # Slurm signals every process of a job, and the job's script passes its signal on: one request arrives twice.
 _REPEAT_SECONDS = 2.0
 
@@ -35,7 +35,13 @@ class StopRequest:
         save: makes finished rows durable, from any thread; called when the main thread does not react to the signal.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, save_seconds: float = SAVE_SECONDS) -> None:
+        """Prepare for a signal.
+
+        Args:
+            save_seconds: the process ends so long after it at the latest.
+        """
+        self._save_seconds = save_seconds
         self.loading = True
         self.requested = False
         self.save: Callable[[], None] = lambda: None
@@ -88,7 +94,7 @@ class StopRequest:
                     continue
                 os._exit(EXIT_INTERRUPTED)
             first = time.monotonic()
-            overdue = threading.Timer(_SAVE_SECONDS, self._overdue)
+            overdue = threading.Timer(self._save_seconds, self._overdue)
             overdue.daemon = True
             overdue.start()
         if overdue is not None:

@@ -110,7 +110,8 @@ def _start(
         run_share
     )
     print(f"{options.tasks} shares as Ray tasks of {gpus:g} GPUs and {cpus:g} cores each", file=sys.stderr, flush=True)
-    return [task.remote(words, index, options.tasks) for index in range(options.tasks)]
+    cores = cpus if job.config.preprocess.memory is None else None
+    return [task.remote(words, index, options.tasks, cores) for index in range(options.tasks)]
 
 
 def _gpus(job: PreparedJob, options: RayOptions, resources: Mapping[str, float]) -> float:

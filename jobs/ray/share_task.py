@@ -8,6 +8,8 @@ import subprocess
 from collections.abc import Sequence
 
 from run_batch.jobs.job.errors import EXIT_INTERRUPTED, EXIT_MAY_PASS, EXIT_RUN_FAILED
+from run_batch.jobs.machine.cores import usable_cores
+from run_batch.jobs.machine.memory import default_row_memory
 
 # Exit codes after which the same command goes on with the share.
 RESUMABLE = (EXIT_RUN_FAILED, EXIT_MAY_PASS, EXIT_INTERRUPTED)
@@ -19,11 +21,13 @@ class ShareInterrupted(Exception):
     """The share did not end; Ray starts its task again, on another node if need be."""
 
 
-def run_share(command: Sequence[str], index: int, count: int) -> int:
+def run_share(command: Sequence[str], index: int, count: int, cores: float | None = None) -> int:
     """Run a share of a job to its end.
 
     Args:
         command: run-batch with its options, as this node knows it.
+        cores: of the share; as many shares as there are such parts divide the memory of the node. None where the job
+            says how much rows may take.
 
     Returns:
         Its exit code.
@@ -32,6 +36,9 @@ def run_share(command: Sequence[str], index: int, count: int) -> int:
         ShareInterrupted: it failed in a way that may pass, or was killed.
     """
     words = [*command, "--task-index", str(index), "--task-count", str(count)]
+    if cores is not None:
+        memory = default_row_memory(processes=max(1, int(usable_cores() // cores)))
+        words += ["--set", f"preprocess.memory={memory}"]
     # A thread that ends takes its children along, too; Ray runs a task in the main thread of its worker.
     process = subprocess.Popen(words, preexec_fn=_die_with_parent)
     try:

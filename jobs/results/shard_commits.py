@@ -9,7 +9,7 @@ read from the shard's own footer.
 import contextlib
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -184,14 +184,38 @@ def _latest(files: Iterable[Path]) -> dict[int, Commit]:
     return {shard: commit for shard, commit in latest.items() if commit.is_there and shard not in doubtful}
 
 
+class NewCommits:
+    """The lines of one process's `commits.jsonl`, as they are appended."""
+
+    def __init__(self, folder: Path) -> None:
+        """Start at the end of the file that is there, if any.
+
+        Args:
+            folder: the process's own.
+        """
+        self._file = folder / _COMMITS_FILE
+        self._read = self._file.stat().st_size if self._file.exists() else 0
+
+    def take(self) -> list[Commit]:
+        """The lines since the last call that say of a shard that it is there, or is about to be."""
+        with contextlib.suppress(FileNotFoundError), open(self._file, "rb") as file:
+            file.seek(self._read)
+            content = file.read()
+            whole = content[: content.rfind(b"\n") + 1]
+            self._read += len(whole)
+            return [commit for commit in _decode_lines(whole) if commit.is_there]
+        return []
+
+
+def _decode_lines(content: bytes) -> Iterator[Commit]:
+    for line in content.splitlines():
+        with contextlib.suppress(msgspec.MsgspecError):  # torn by a crash
+            yield _decoder.decode(line)
+
+
 def _last_lines(file: Path) -> dict[int, Commit]:
     """The last line of each shard in a file of one process: it appends, so the order of lines is that of commits."""
-    last: dict[int, Commit] = {}
-    for line in read_file(file).splitlines():
-        with contextlib.suppress(msgspec.MsgspecError):  # torn by a crash
-            commit = _decoder.decode(line)
-            last[commit.shard] = commit
-    return last
+    return {commit.shard: commit for commit in _decode_lines(read_file(file))}
 
 
 class CommittedShards:

@@ -14,7 +14,15 @@ from run_batch.io.outputs.shards import ShardError
 from run_batch.jobs.engine.vllm_engine import Engine
 from run_batch.jobs.job.config import JobConfig
 from run_batch.jobs.job.content import versions
-from run_batch.jobs.job.errors import EXIT_INTERRUPTED, Interrupted, JobError, RunError, run_failed, storage_errors
+from run_batch.jobs.job.errors import (
+    EXIT_COMPLETE,
+    EXIT_INTERRUPTED,
+    Interrupted,
+    JobError,
+    RunError,
+    run_failed,
+    storage_errors,
+)
 from run_batch.jobs.job.prepare import PreparedJob
 from run_batch.jobs.job.work import Work
 from run_batch.jobs.machine.stop_signals import StopRequest
@@ -40,6 +48,7 @@ def run_job(
     summary: TextIO,
     start_engine: EngineFactory | None = None,
     retry_failed: bool = False,
+    is_part: bool = False,
 ) -> int:
     """Generate all rows of a share that are missing, or all that failed.
 
@@ -48,6 +57,7 @@ def run_job(
         summary: where the one line about the run goes.
         start_engine: starts the engine; vLLM's when left out.
         retry_failed: generate the rows of committed shards again that have an error.
+        is_part: it is a part of another run, which judges what has failed, and tells of an interruption.
 
     Returns:
         The exit code.
@@ -68,9 +78,14 @@ def run_job(
                 damaged = damaged_shards(job)
                 committed = CommittedShards(job.store, job.plan, job.shards, damaged)
             run = _Run(job, committed, damaged, start_engine or start_vllm, quiet, summary, retry_failed, storage)
-            return run.retry() if retry_failed else run.resume()
+            if retry_failed:
+                run.retry()
+            else:
+                run.resume()
+            return EXIT_COMPLETE if is_part else exit_code(committed, job.config.errors.max_fraction)
     except Interrupted:
-        print("interrupted; run the same command again to go on", file=sys.stderr)
+        if not is_part:
+            print("interrupted; run the same command again to go on", file=sys.stderr)
         return EXIT_INTERRUPTED
     except ShardError as error:
         raise run_failed(str(error), error) from error
@@ -118,14 +133,15 @@ class _Run:
         max_fraction = 1.0 if retry_failed else job.config.errors.max_fraction
         self._place_failures = PlaceFailures(job.config.errors.min_rows, max_fraction)
 
-    def resume(self) -> int:
+    def resume(self) -> None:
         """Generate what is missing, then help other shares, until nothing is left."""
         job, committed = self._job, self._committed
         with _reading(job):
             tell_missing(job.store, job.plan)
             has_work = bool(committed.missing()) or can_steal(job.store, job.plan, job.share)
         if not has_work:
-            return self._nothing_to_do(f"all {committed.rows} rows are done already")
+            self._nothing_to_do(f"all {committed.rows} rows are done already")
+            return
         with self._stop.listening(), output_folder(job.store):
             # Before anything is loaded: two jobs that are started in one folder find each other in time.
             with _writing(job):
@@ -133,7 +149,7 @@ class _Run:
             committed.plan = self._job.plan
             with share_lease(job.store, job.share) as lease:
                 self._generate_missing(lease)
-        return self._end(rewritten=False)
+        self._end(rewritten=False)
 
     def _generate_missing(self, lease: Lease) -> None:
         job, committed = self._job, self._committed
@@ -155,14 +171,15 @@ class _Run:
         finally:
             claims.release_all()
 
-    def retry(self) -> int:
+    def retry(self) -> None:
         """Generate the failed rows of committed shards again."""
         job, committed = self._job, self._committed
         if committed.missing():
             why = "".join(f"; {job.store.path(shard)} is damaged: {why}" for shard, why in self._damaged.items())
             raise JobError(f"--retry-failed needs a complete job: run the same command without it first{why}")
         if not committed.rows_failed:
-            return self._nothing_to_do("no row has failed")
+            self._nothing_to_do("no row has failed")
+            return
         with self._stop.listening(), output_folder(job.store), share_lease(job.store, job.share) as lease:
             claims = Claims(job.store.run_folder, lease)
             try:
@@ -170,7 +187,7 @@ class _Run:
                     raise Interrupted
             finally:
                 claims.release_all()
-        return self._end(rewritten=True)
+        self._end(rewritten=True)
 
     def _next_work(self, claims: Claims) -> Work | None:
         with _reading(self._job):
@@ -196,13 +213,12 @@ class _Run:
             )
         return left == 0
 
-    def _nothing_to_do(self, why: str) -> int:
+    def _nothing_to_do(self, why: str) -> None:
         print(f"{why}; results in {self._job.store.folder}", file=self._summary)
-        return self._end(rewritten=False)
+        self._end(rewritten=False)
 
-    def _end(self, rewritten: bool) -> int:
+    def _end(self, rewritten: bool) -> None:
         complete_job(self._job, again=rewritten)
-        return exit_code(self._committed, self._job.config.errors.max_fraction)
 
 
 def _writing(job: PreparedJob) -> AbstractContextManager[None]:

@@ -10,7 +10,7 @@ from run_batch.io.coordination.claims import remove_claims_folder
 from run_batch.io.coordination.lease import Lease, LeaseHeldError
 from run_batch.io.outputs.shards import ShardStore
 from run_batch.jobs.job.errors import RunError, storage_errors, storage_failed
-from run_batch.jobs.job.shares import LOOK_SECONDS, Share
+from run_batch.jobs.job.shares import LOOK_SECONDS, Share, engines_lease_name
 
 
 @contextlib.contextmanager
@@ -41,7 +41,23 @@ def share_lease(store: ShardStore, share: Share) -> Iterator[Lease]:
         RunError: another run works on the share. Not a JobError: nothing is wrong with the job, and the same command
             goes on with it later.
     """
-    lease = Lease(store.own_folder, share.label)
+    with _held(Lease(store.own_folder, share.label), store, share) as lease:
+        yield lease
+
+
+@contextlib.contextmanager
+def engines_lease(store: ShardStore, share: Share) -> Iterator[Lease]:
+    """Hold the lease on starting engines for a share, in an output folder that is there.
+
+    Raises:
+        RunError: another run has engines for the share.
+    """
+    with _held(Lease(store.run_folder, engines_lease_name(share)), store, share) as lease:
+        yield lease
+
+
+@contextlib.contextmanager
+def _held(lease: Lease, store: ShardStore, share: Share) -> Iterator[Lease]:
     try:
         try:
             dead = _take(lease, share)

@@ -149,12 +149,16 @@ def _own_value(name: str, value: Any) -> Any:
 
 
 def _check_gpus(config: JobConfig, options: Mapping[str, str | None]) -> None:
-    needed = gpus_per_engine(config)
+    an_engine = gpus_per_engine(config)
+    needed = an_engine * (config.engines or 1)
     asked = _last_number(options.get("gpus-per-task"))
-    if asked not in (None, needed):
+    # Without engine.data_parallel_size, a task runs as many engines as its GPUs allow.
+    if asked is not None and (asked != needed if config.engines else asked % needed or not asked):
+        engines = f" x engine.data_parallel_size = {config.engines}" if config.engines else ""
         raise JobError(
             f"slurm.gpus-per-task = {options['gpus-per-task']}, and engine.tensor_parallel_size x "
-            f"engine.pipeline_parallel_size = {needed}: a task uses {needed} GPUs, so make them equal"
+            f"engine.pipeline_parallel_size = {an_engine}{engines}: a task uses {needed} GPUs"
+            + (", so make them equal" if config.engines else " or a multiple of it")
         )
     processes = _last_number(options.get("ntasks-per-node", "1")) or 1
     for name in ("gpus-per-node", "gres"):
@@ -164,7 +168,7 @@ def _check_gpus(config: JobConfig, options: Mapping[str, str | None]) -> None:
         if on_node is not None and on_node < processes * needed:
             raise JobError(
                 f"slurm.{name} = {value}: {processes} processes a node need {processes * needed} GPUs "
-                f"(engine.tensor_parallel_size x engine.pipeline_parallel_size = {needed} each)"
+                f"({needed} each, by the parallel sizes of [engine])"
             )
 
 

@@ -19,7 +19,8 @@ from run_batch.jobs.results.shard_writer import OpenRows
 
 PROGRESS_FILE = "progress.json"
 _LINE_SECONDS = 10.0
-_FILE_SECONDS = 1.0
+# The bar, and the file.
+_SECONDS = 1.0
 # Rates are of the last half minute: they show what the machine does now.
 _RATE_SECONDS = 30.0
 
@@ -41,6 +42,7 @@ class ProgressRecord:
         rows_per_second: of the last half minute.
         bottleneck: the slowest stage: `engine`, `mapping`, `input` or `output`; empty while it is not known.
         updated: seconds since the epoch by the clock of its host, for people to read.
+        generated_rows, generated_tokens: by this process.
     """
 
     writer: str
@@ -54,93 +56,58 @@ class ProgressRecord:
     rows_per_second: float
     bottleneck: str
     updated: float
+    generated_rows: int
+    generated_tokens: int
 
 
-class Progress:
-    """Counts finished rows and shows them.
+class ProgressLine:
+    """The progress of a run as people see it: a bar on a terminal, plain lines elsewhere, one line at its end.
 
     Attributes:
         total, done, failed, truncated: rows of ProgressRecord's rows_total, rows_done, rows_failed, rows_truncated.
-        open_rows: by shard, ProgressRecord's open_shards; set by the owner before each `tick`.
+        generated_rows, generated_tokens: of this run.
     """
 
-    def __init__(
-        self, total: int, done: int, failed: int, truncated: int, file: Path, writer: str, quiet: bool
-    ) -> None:
+    def __init__(self, total: int, done: int, failed: int, truncated: int, quiet: bool) -> None:
         self.total, self.done, self.failed, self.truncated = total, done, failed, truncated
-        self.open_rows: Mapping[int, OpenRows] = {}
         self.generated_rows = self.generated_tokens = 0
-        self._bottleneck = ""
-        self._file = file
-        self._writer, self._holder = writer, asdict(this_process())
         self._started = time.monotonic()
         self._samples: deque[tuple[float, int, int]] = deque([(self._started, 0, 0)])
-        self._shown = self._filed = self._started
+        self._shown = self._sampled = self._started
         self._lines = not quiet and not sys.stderr.isatty()
         self._bar = None if quiet or self._lines else tqdm(total=total, initial=done, unit="row", dynamic_ncols=True)
 
-    def add_recovered(self, failed: bool, truncated: bool) -> None:
-        """Count one row that an earlier run had finished."""
-        self.done += 1
-        self.failed += failed
-        self.truncated += truncated
+    def is_due(self) -> bool:
+        """Whether a second has passed since `show` was called."""
+        return time.monotonic() - self._sampled >= _SECONDS
 
-    def add(self, tokens: int, failed: bool, truncated: bool) -> None:
-        """Count one row that this run has finished."""
-        self.add_recovered(failed, truncated)
-        self.generated_rows += 1
-        self.generated_tokens += tokens
-
-    def tick(self, bottleneck: str) -> None:
-        """Show what has changed and write `progress.json`, at most once a second."""
-        self._bottleneck = bottleneck
-        now = time.monotonic()
-        if now - self._filed >= _FILE_SECONDS:
-            self._filed = now
-            self._samples.append((now, self.generated_rows, self.generated_tokens))
-            while self._samples[0][0] < now - _RATE_SECONDS:
-                self._samples.popleft()
-            self.write()
-            if self._bar is not None:
-                self._bar.total, self._bar.n = self.total, self.done
-                with printing():
-                    self._bar.set_postfix_str(f"{self._rates()[1]:.0f} tokens/s, {self.failed} failed")
+    def show(self) -> None:
+        """Show what has changed."""
+        now = self._sampled = time.monotonic()
+        self._samples.append((now, self.generated_rows, self.generated_tokens))
+        while self._samples[0][0] < now - _RATE_SECONDS:
+            self._samples.popleft()
+        if self._bar is not None:
+            self._bar.total, self._bar.n = self.total, self.done
+            with printing():
+                self._bar.set_postfix_str(f"{self.rates()[1]:.0f} tokens/s, {self.failed} failed")
         if self._lines and now - self._shown >= _LINE_SECONDS:
             self._shown = now
             with printing():
                 print(self._line(), file=sys.stderr, flush=True)
 
-    def _rates(self) -> tuple[float, float]:
+    def rates(self) -> tuple[float, float]:
         """Rows and tokens per second."""
         then, rows, tokens = self._samples[0]
         seconds = max(time.monotonic() - then, 1e-3)
         return (self.generated_rows - rows) / seconds, (self.generated_tokens - tokens) / seconds
 
     def _line(self) -> str:
-        rows, tokens = self._rates()
+        rows, tokens = self.rates()
         left = f"{_duration((self.total - self.done) / rows)} left" if rows > 0 else "time left unknown"
         return (
             f"{self.done} of {self.total} rows, {rows:.1f} rows/s, {tokens:.0f} tokens/s, {self.failed} failed, {left}"
         )
-
-    def write(self, running: bool = True) -> None:
-        """Write `progress.json`."""
-        record = ProgressRecord(
-            writer=self._writer,
-            holder=self._holder,
-            running=running,
-            rows_total=self.total,
-            rows_done=self.done,
-            rows_failed=self.failed,
-            rows_truncated=self.truncated,
-            open_shards=[(shard, *astuple(had)) for shard, had in self.open_rows.items()],
-            rows_per_second=self._rates()[0],
-            bottleneck=self._bottleneck,
-            updated=time.time(),
-        )
-        # Progress is for people: a full disk fails the run where results are written, not here.
-        with contextlib.suppress(OSError):
-            replace_file(self._file, json.dumps(asdict(record)).encode(), durable=False)
 
     def close(self) -> None:
         """End the bar."""
@@ -157,6 +124,63 @@ class Progress:
             f"{self.generated_tokens} tokens in {_duration(seconds)} ({rate:.1f} rows/s); "
             f"{self.truncated} rows ended by length; results in {folder}"
         )
+
+
+class Progress(ProgressLine):
+    """Counts the finished rows of this process, shows them, and tells other processes of them.
+
+    Attributes:
+        open_rows: by shard, ProgressRecord's open_shards; set by the owner before each `tick`.
+    """
+
+    def __init__(
+        self, total: int, done: int, failed: int, truncated: int, file: Path, writer: str, quiet: bool
+    ) -> None:
+        super().__init__(total, done, failed, truncated, quiet)
+        self.open_rows: Mapping[int, OpenRows] = {}
+        self._bottleneck = ""
+        self._file = file
+        self._writer, self._holder = writer, asdict(this_process())
+
+    def add_recovered(self, failed: bool, truncated: bool) -> None:
+        """Count one row that an earlier run had finished."""
+        self.done += 1
+        self.failed += failed
+        self.truncated += truncated
+
+    def add(self, tokens: int, failed: bool, truncated: bool) -> None:
+        """Count one row that this run has finished."""
+        self.add_recovered(failed, truncated)
+        self.generated_rows += 1
+        self.generated_tokens += tokens
+
+    def tick(self, bottleneck: str) -> None:
+        """Show what has changed and write `progress.json`, at most once a second."""
+        self._bottleneck = bottleneck
+        if self.is_due():
+            self.show()
+            self.write()
+
+    def write(self, running: bool = True) -> None:
+        """Write `progress.json`."""
+        record = ProgressRecord(
+            writer=self._writer,
+            holder=self._holder,
+            running=running,
+            rows_total=self.total,
+            rows_done=self.done,
+            rows_failed=self.failed,
+            rows_truncated=self.truncated,
+            open_shards=[(shard, *astuple(had)) for shard, had in self.open_rows.items()],
+            rows_per_second=self.rates()[0],
+            bottleneck=self._bottleneck,
+            updated=time.time(),
+            generated_rows=self.generated_rows,
+            generated_tokens=self.generated_tokens,
+        )
+        # Progress is for people: a full disk fails the run where results are written, not here.
+        with contextlib.suppress(OSError):
+            replace_file(self._file, json.dumps(asdict(record)).encode(), durable=False)
 
 
 def _duration(seconds: float) -> str:

@@ -19,8 +19,8 @@ _NO_VIDEO = "run-batch reads no videos"
 _WHOLE_TEXTS = "results are written when a row is finished"
 _NO_LORA = "run-batch does not apply LoRA adapters yet; merge the adapter into the checkpoint"
 _NO_DATA_PARALLEL = (
-    "vLLM's data parallelism does not run offline; run one process for each engine, as shares of the job: "
-    "--task-index I --task-count N, or run-batch submit --tasks N"
+    "vLLM's data parallelism does not run offline; engine.data_parallel_size sets how many engines run on a machine, "
+    "each as a process of its own; for more machines there are --task-index I --task-count N and run-batch submit"
 )
 
 _ENGINE = {
@@ -101,7 +101,6 @@ _PASSED = {
 }
 # Values of other fields that change nothing, besides false.
 _OFF: Mapping[str, tuple[Any, ...]] = {
-    "data_parallel_size": (1,),
     "nnodes": (1,),
     "scheduling_policy": ("fcfs",),
     "runner": ("generate",),
@@ -118,7 +117,7 @@ def why_refused(table: str, key: str, value: Any = ...) -> str | None:
         return None
     if table == "engine" and "lora" in key:
         return _NO_LORA
-    if table == "engine" and key.startswith("data_parallel_"):
+    if table == "engine" and key.startswith("data_parallel_") and key != "data_parallel_size":
         return _NO_DATA_PARALLEL
     return _TABLES[table].get(key)
 

@@ -36,7 +36,6 @@ from stand_ins import Speed  # noqa: E402
 from run_batch.io.coordination.lease import Lease  # noqa: E402
 from run_batch.io.outputs.shards import ShardStore  # noqa: E402
 from run_batch.jobs.job.config import load_config  # noqa: E402
-from run_batch.jobs.job.job_identity import record_job  # noqa: E402
 from run_batch.jobs.job.prepare import prepare  # noqa: E402
 from run_batch.jobs.job.shares import Share  # noqa: E402
 from run_batch.jobs.results.shard_commits import Commit, footer_of, record_commit  # noqa: E402
@@ -77,7 +76,7 @@ def make_job(case: Case) -> standing.StandingJob:
     parts = [Share(index, SHARES).shards(case.shards) for index in range(SHARES)]
     prepared = prepare(load_config(job.config), Share(0, 1))
     prepared.store.create()
-    record_job(prepared.store, prepared.identity, prepared.plan, prepared.source)
+    prepared.write_record()
     commit(prepared.store, [shard for part in parts for shard in part[: len(part) * 99 // 100]])
     return job.share(0, case.shares) if case.shares > 1 else job
 

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import disks
+import forked_engines
 import power
 import pyarrow as pa
 import sudden_death
@@ -35,10 +36,12 @@ from run_batch.io.outputs import journal
 from run_batch.jobs import command
 from run_batch.jobs.engine import restartable_engine
 from run_batch.jobs.engine.vllm_engine import EngineDied
+from run_batch.jobs.engines import fleet, run_engines
 from run_batch.jobs.job.config import JobConfig
 from run_batch.jobs.job.prepare import prepare
 from run_batch.jobs.job.rows import Generation, MappedRow, RowFailure
 from run_batch.jobs.job.shares import Share
+from run_batch.jobs.machine import gpus
 from run_batch.jobs.mapping import backpressure, row_deadlines, shared_memory
 from run_batch.jobs.mapping.worker_main import serve
 from run_batch.jobs.mapping.worker_memory import PLENTY, WorkerMemory
@@ -263,6 +266,9 @@ class Setting:
         load_seconds: how long the engine loads.
         dies_before_change: kill the process before this change of its output folder, counted from 1.
         stalled_seconds: how long the storage does not answer the journal, from its first sync on.
+        gpus: of the machine; none: as on a CPU.
+        broken_gpu: an engine on this one (`*`: on any) fails: `load` while it loads, `die` with its process, a
+            moment later; `refuse` by the job's fault.
     """
 
     retry_failed: bool = False
@@ -278,6 +284,8 @@ class Setting:
     load_seconds: float = 0.0
     dies_before_change: int | None = None
     stalled_seconds: float = 0.0
+    gpus: tuple[str, ...] = ()
+    broken_gpu: tuple[str, str] = ("", "")
 
 
 def _stall(seconds: float) -> None:
@@ -325,11 +333,20 @@ def run_command(config_path: Path, log: Path, output: Path, speed: Speed, settin
 
     def start_engine(config: JobConfig) -> Any:
         time.sleep(setting.load_seconds)
+        if setting.broken_gpu[0] in ("*", os.environ.get("CUDA_VISIBLE_DEVICES")):
+            forked_engines.break_down(setting.broken_gpu[1])
         return kind(log, speed)
 
     def run(config: JobConfig, summary: Any) -> int:
-        return run_job.run_job(
-            prepare(config, Share(*setting.share)), True, summary, start_engine, setting.retry_failed
+        job = prepare(config, Share(*setting.share))
+        if setting.gpus:
+            os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(setting.gpus)
+        places = gpus.engine_places(config, os.environ)
+        options = run_engines.RunOptions(quiet=True, retry_failed=setting.retry_failed)
+        return run_engines.run_on_machine(
+            job, places, options, summary, start_engine, forked_engines.fork_run(start_engine)
         )
 
+    gpus._is_cpu_build = lambda: not setting.gpus
+    fleet._PAUSES = (0.05, 0.1)
     command.run_command(run, config_path, (), verbose=False)

@@ -61,13 +61,18 @@ def main() -> None:
     from run_batch.jobs import cli
 
     if sys.argv[1] not in ("submit", "status", "ray"):
+        from forked_engines import fork_run
         from stand_ins import ForkedPool
 
+        from run_batch.jobs.engines import run_engines
+        from run_batch.jobs.machine import gpus
         from run_batch.jobs.runner import pipeline, run_job
 
         pipeline.WorkerPool = ForkedPool  # type: ignore[misc]
         run_job.result_metadata = lambda job: {}
         run_job.start_vllm = start_engine
+        run_engines.start_process = fork_run(start_engine)
+        gpus._is_cpu_build = lambda: False
     cli.main()
 
 

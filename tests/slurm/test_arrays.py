@@ -113,6 +113,28 @@ def test_processes_of_a_task_take_shares_and_gpus_of_their_own(
     assert shares <= {f"{share}-of-6" for share in range(6)} and len(shares) >= 2
 
 
+def test_a_task_runs_an_engine_on_each_of_its_gpus(
+    make_job: MakeJob, single: dict[str, pa.Table], cluster: Cluster
+) -> None:
+    job = make_job(ROWS, Speed(step_seconds=0.1), output=SHARDS)
+    array = job.submit(2, "--sbatch-arg=--ntasks=1", "--sbatch-arg=--gpus-per-task=4")
+    wait_for_rows(job.standing, 40)
+    cluster.ask("scancel", "--batch", "--signal=USR1", f"{array}_0")
+    wait_until(lambda: cluster.facts(f"{array}_0")[0]["Restarts"] == "1", 30, job.said)
+    assert job.said().count("interrupted; run the same command again") == 1, job.said()
+    job.set_speed(Speed())
+    job.wait(array, "COMPLETED")
+    check_equal(job, single)
+    lines = (job.standing.config.parent / "placed.jsonl").read_text().splitlines()
+    found = [json.loads(line) for line in lines]
+    for task in "01":
+        devices = {place["CUDA_VISIBLE_DEVICES"] for place in found if place["SLURM_ARRAY_TASK_ID"] == task}
+        assert len(devices) == 4 and not any("," in device for device in devices), devices
+    assert len({place["VLLM_CACHE_ROOT"] for place in found}) >= 8, "engines share a cache"
+    shares = {path.name for path in (job.standing.store / ".run_batch" / "shares").iterdir()}
+    assert shares <= {f"{share}-of-8" for share in range(8)} and len(shares) >= 4
+
+
 def test_the_notice_reaches_all_processes_of_a_task(
     make_job: MakeJob, single: dict[str, pa.Table], cluster: Cluster
 ) -> None:

@@ -38,7 +38,6 @@ def said(folder: Path) -> str:
     ("name", "gpus_a_task", "shares", "options"),
     [
         ("one-gpu-a-task", 1, 8, []),
-        ("one-node", 1, 8, []),
         ("tensor-parallel", 4, 4, []),
         pytest.param("preemptible", 1, 8, ["--partition=main"], marks=pytest.mark.long),
     ],
@@ -56,22 +55,17 @@ def test_a_file_for_a_usual_shape_does_a_whole_job(
     assert begun <= {f"{share}-of-{shares}" for share in range(shares)} and len(begun) >= 2
     placed = job.placed().values()
     assert all(len(place["CUDA_VISIBLE_DEVICES"].split(",")) == gpus_a_task for place in placed)
-    if name == "one-node":
-        assert len({place["CUDA_VISIBLE_DEVICES"] for place in placed}) == len(placed), "processes share a GPU"
     assert len({place["VLLM_CACHE_ROOT"] for place in placed}) == len(placed), "processes share a cache"
 
 
-@pytest.mark.parametrize(
-    ("name", "task"), [("one-gpu-a-task", "_1"), pytest.param("one-node", "", marks=pytest.mark.long)]
-)
 def test_a_file_requeues_itself_on_the_notice_and_not_when_cancelled(
-    make_job: MakeJob, cluster: Cluster, tmp_path: Path, name: str, task: str
+    make_job: MakeJob, cluster: Cluster, tmp_path: Path
 ) -> None:
     job = make_job(ROWS, Speed(step_seconds=0.5), output={"rows_per_shard": 10})
-    array = submit(job, name, tmp_path, *(["--array=0-1"] if task else []))
+    array = submit(job, "one-gpu-a-task", tmp_path, "--array=0-1")
     wait_until(lambda: len(job.standing.generated()) > 20, 60, lambda: said(tmp_path) + cluster.logs())
-    cluster.ask("scancel", "--signal=USR1", array + task)  # to its steps, as --signal=USR1@120 does
-    wait_until(lambda: cluster.facts(array + task)[0]["Restarts"] == "1", 30, cluster.logs)
+    cluster.ask("scancel", "--signal=USR1", array + "_1")  # to its steps, as --signal=USR1@120 does
+    wait_until(lambda: cluster.facts(array + "_1")[0]["Restarts"] == "1", 30, cluster.logs)
     cluster.ask("scancel", array)
     job.wait(array, "CANCELLED")
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from slurm_environments import step
 
-from run_batch.jobs.machine.cores import cgroup_quotas, usable_cores
+from run_batch.jobs.machine.cores import cgroup_quotas, divide, divide_cores, usable_cores
 
 
 def test_the_smallest_limit_counts(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -53,3 +53,18 @@ def test_tasks_that_slurm_does_not_bind_share_the_cores_of_their_node(monkeypatc
     assert usable_cores() == 8
     monkeypatch.setenv("SLURM_CPUS_PER_TASK", "3")
     assert usable_cores() == 3
+
+
+def test_cores_are_divided_among_engines_without_splitting_a_core_or_a_socket(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Two sockets of two cores with two hardware threads each, numbered as Linux does: threads come last.
+    monkeypatch.setattr("run_batch.jobs.machine.cores._position", lambda core: (core % 4 // 2, core % 2, core))
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)))
+    assert divide_cores(2) == [{0, 1, 4, 5}, {2, 3, 6, 7}]
+    assert divide_cores(4) == [{0, 4}, {1, 5}, {2, 6}, {3, 7}]
+    assert [len(cores) for cores in divide_cores(3)] == [2, 3, 3]
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {2, 3})
+    assert divide_cores(4) == [{2}, {3}, {2}, {3}]
+
+
+def test_a_number_is_divided_into_parts_of_at_least_one() -> None:
+    assert divide(16, 8) == [2] * 8 and divide(7, 2) == [3, 4] and divide(2, 4) == [1, 1, 1, 1]

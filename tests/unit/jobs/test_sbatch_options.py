@@ -52,6 +52,7 @@ def test_options_of_sbatch_are_taken_by_their_own_names(tmp_path: Path) -> None:
         ({"setup": "module load cuda"}, "slurm.setup = 'module load cuda': expected a list of shell lines"),
         ({"setup": ["a\nb"]}, "expected a list of shell lines"),
         ({"gpus-per-task": "a100:2"}, "slurm.gpus-per-task = a100:2, and engine.tensor_parallel_size x .* = 4"),
+        ({"gpus-per-task": 6}, "a task uses 4 GPUs or a multiple of it"),
         ({"gres": "gpu:a100:4", "ntasks-per-node": 2}, "slurm.gres = gpu:a100:4: 2 processes a node need 8 GPUs"),
         ({"gpus-per-node": 2}, "slurm.gpus-per-node = 2: 1 processes a node need 4 GPUs"),
         ({"time": "2:00"}, "slurm.time = 2:00 is not more than the notice before its end"),
@@ -66,6 +67,7 @@ def test_what_does_not_contradict_itself_is_taken(tmp_path: Path) -> None:
     for number, slurm in enumerate(
         [
             {"gpus-per-task": 4},
+            {"gpus-per-task": 8},
             {"gres": "gpu:8,license:x:1", "ntasks-per-node": 2},
             {"gres": "shard:1"},
             {"time": "1-0"},
@@ -76,6 +78,14 @@ def test_what_does_not_contradict_itself_is_taken(tmp_path: Path) -> None:
         ]
     ):
         read_slurm_table(config(tmp_path / str(number), slurm, engine={"tensor_parallel_size": 4}))
+
+
+def test_the_gpus_of_a_task_are_those_of_the_engines_that_the_job_names(tmp_path: Path) -> None:
+    engine = {"tensor_parallel_size": 2, "data_parallel_size": 4}
+    read_slurm_table(config(tmp_path / "fits", {"gpus-per-task": 8}, engine=engine))
+    for number, slurm in enumerate([{"gpus-per-task": 2}, {"gpus-per-node": 4}]):
+        with pytest.raises(JobError, match="8 GPUs"):
+            read_slurm_table(config(tmp_path / str(number), slurm, engine=engine))
 
 
 def test_a_time_without_quotes_is_not_taken_for_text(tmp_path: Path) -> None:

@@ -13,8 +13,9 @@ ENGINE_FIELDS_THAT_WORK = """
 model_weights tokenizer hf_config_path tokenizer_mode download_dir safetensors_load_strategy
 safetensors_prefetch_num_threads safetensors_prefetch_block_size load_format config_format dtype kv_cache_dtype seed
 max_model_len cudagraph_capture_sizes max_cudagraph_capture_size ir_op_priority distributed_executor_backend
-pipeline_parallel_size distributed_timeout_seconds cpu_distributed_timeout_seconds numa_bind numa_bind_nodes
-numa_bind_cpus device_ids tensor_parallel_size prefill_context_parallel_size decode_context_parallel_size
+pipeline_parallel_size data_parallel_size distributed_timeout_seconds cpu_distributed_timeout_seconds numa_bind
+numa_bind_nodes numa_bind_cpus device_ids tensor_parallel_size prefill_context_parallel_size
+decode_context_parallel_size
 dcp_comm_backend dcp_q_replicate dcp_kv_cache_interleave_size cp_kv_cache_interleave_size enable_hc_sp
 enable_expert_parallel enable_batch_sharded_sampling enable_ep_weight_filter moe_backend linear_backend
 sparse_indexer_topk_backend all2all_backend enable_dbo ubatch_size dbo_decode_token_threshold
@@ -69,7 +70,7 @@ def test_every_field_of_the_installed_vllm_is_known_to_work_or_refused() -> None
         ({"enable_lora": True}, {}, "engine.enable_lora cannot be set: run-batch does not apply LoRA"),
         ({"default_mm_loras": {"image": "a"}}, {}, "engine.default_mm_loras"),
         ({"lora_of_a_later_version": 1}, {}, "engine.lora_of_a_later_version"),
-        ({"data_parallel_size": 2}, {}, "engine.data_parallel_size cannot be set: vLLM's data parallelism"),
+        ({"data_parallel_rank": 2}, {}, "engine.data_parallel_rank cannot be set: vLLM's data parallelism"),
         ({"data_parallel_backend": "ray"}, {}, "--task-index"),
         ({"served_model_name": "m"}, {}, "engine.served_model_name"),
         ({"allowed_media_domains": ["a.org"]}, {}, "set input.allowed_hosts instead"),
