@@ -11,6 +11,7 @@ from run_batch.jobs.job.shares import Share
 from run_batch.jobs.results.shard_commits import Commit, CommittedShards, NewCommits
 from run_batch.jobs.results.shard_writer import OpenRows
 from run_batch.jobs.runner.finished_rows import accuracy
+from run_batch.jobs.runner.work_planning import missing_work
 from run_batch.jobs.watch.progress import PROGRESS_FILE, ProgressLine, ProgressRecord, read_progress
 
 
@@ -34,10 +35,11 @@ class EnginesProgress:
             quiet: show no progress.
         """
         self._job, self._committed, self._retry, self._quiet = job, committed, retry, quiet
+        work = missing_work(committed)
         self._set_left(
             {commit.shard: OpenRows(commit.failed, commit.failed) for commit in committed.with_failures()}
             if retry
-            else {shard: OpenRows(len(job.plan.rows(shard))) for shard in committed.missing()}
+            else {shard: OpenRows(len(work.rows(shard))) for shard in work.shards}
         )
         folders = {share: job.store.run_folder / share.folder for share in shares}
         self._files = {share: folder / PROGRESS_FILE for share, folder in folders.items()}

@@ -28,7 +28,7 @@ from run_batch.jobs.machine.cores import divide, divide_cores, usable_cores
 from run_batch.jobs.machine.gpus import Place
 from run_batch.jobs.machine.memory import default_row_memory
 from run_batch.jobs.machine.stop_signals import SAVE_SECONDS, StopRequest
-from run_batch.jobs.results.shard_commits import CommittedShards
+from run_batch.jobs.results.shard_commits import CommittedShards, complete_shards
 from run_batch.jobs.runner.damaged_shards import damaged_shards, tell_missing
 from run_batch.jobs.runner.job_completion import complete_job, exit_code
 from run_batch.jobs.runner.run_job import EngineFactory, run_job
@@ -80,6 +80,9 @@ def run_on_machine(
     """
     if len(places) > 1:
         try:
+            if job.is_replanned and not options.retry_failed:
+                with storage_errors(f"output.path {job.store.folder} cannot be written to"):
+                    job = job.write_record()
             with storage_errors(f"output.path {job.store.folder} cannot be read"):
                 committed = CommittedShards(job.store, job.plan, job.shards, damaged_shards(job))
                 engines = min(len(places), _shards_to_do(job, committed, options.retry_failed))
@@ -98,7 +101,7 @@ def _shards_to_do(job: PreparedJob, committed: CommittedShards, retry_failed: bo
     missing = len(committed.missing())
     if retry_failed:
         return 0 if missing else len(committed.with_failures())
-    return missing or job.plan.num_shards - len(job.store.committed())
+    return missing or job.plan.num_shards - len(complete_shards(job.store, job.plan))
 
 
 def _tell_engines(engines: int, places: int, options: RunOptions) -> None:

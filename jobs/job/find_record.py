@@ -78,7 +78,7 @@ def _is_abandoned(store: ShardStore) -> bool:
 
 def _is_at_work(store: ShardStore) -> bool:
     """Whether a process runs, or has left rows that are in no shard yet."""
-    if any(store.journal_folder.glob(f"*{SUFFIX}")):
+    if any(store.journal_folder.glob(f"*{SUFFIX}")) or has_engines(store.run_folder):
         return True
     if has_engines(store.run_folder):
         return True

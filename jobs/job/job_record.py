@@ -77,7 +77,7 @@ def withdraw_record(store: ShardStore, job: JobRecord) -> None:
         return
     try:
         recorded = read_recorded_job(store)
-        # A process that was stopped while it recorded the job has left the plan alone.
+        # One that was stopped while it recorded the job has left a plan alone.
         if recorded is None or recorded.job_hash == job.job_hash:
             _remove_record(store)
     finally:

@@ -1,5 +1,6 @@
 """The processes of several engines as forks of their parent, and engines that a broken GPU ends."""
 
+import gc
 import os
 import threading
 from collections.abc import Callable, Mapping
@@ -30,6 +31,9 @@ def fork_run(start_engine: Callable[[JobConfig], Any]) -> StartProcess:
         os.setsid()
         os.dup2(os.open(os.devnull, os.O_RDWR), 1)
         os.dup2(stderr, 2)
+        # What is collected later would close descriptors by numbers that are new ones then.
+        gc.collect()
+        gc.freeze()
         os.closerange(3, pipe)
         os.closerange(pipe + 1, 256)
         os.environ.update(environ)

@@ -10,6 +10,7 @@ bytes, of which the engine's process has a copy.
 import contextlib
 import ctypes
 import functools
+import gc
 import os
 import pickle
 import resource
@@ -82,6 +83,9 @@ class Forked:
             return
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
+        # What is collected later would close descriptors by numbers that are new ones then.
+        gc.collect()
+        gc.freeze()
         # Only its own end: it has to see when the parent is gone.
         os.closerange(3, theirs.fileno())
         os.closerange(theirs.fileno() + 1, 256)
