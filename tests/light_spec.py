@@ -38,6 +38,7 @@ class LightSpec:
     def load(self) -> "LightSpec":
         if self.load_error is not None:
             raise self.load_error
+        torch.set_num_threads(1)  # as WorkerSpec does: threads of a process that was forked would wait for ever
         return self
 
     def map(self, batch: RowBatch) -> Iterator[MappedRow]:
