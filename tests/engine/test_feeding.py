@@ -84,7 +84,8 @@ def test_the_engine_has_rows_for_every_seat_until_the_input_ends(tmp_path: Path)
     assert min(engine.rows_at_steps[5:]) >= engine.max_num_seqs
     assert len(engine.threads_of_workers) == 2
     # Python's own, and one that pyarrow's allocator keeps.
-    assert max(engine.threads_of_workers) <= 2
+    # The one that maps, one of Arrow's, and one that waits for the end of the run.
+    assert max(engine.threads_of_workers) <= 3
     lines = (tmp_path / "out" / ".run_batch" / "metrics.jsonl").read_text().splitlines()
     assert lines and all('"bottleneck": "engine"' in line for line in lines)
 
