@@ -42,6 +42,10 @@ class PendingBatches:
         """Whether the input has ended and nothing waits for a retry."""
         return self._input_ended and not self._retries and not self._overdue
 
+    def wait_for_results(self) -> bool:
+        """Whether nothing waits for a retry, and the input has no batch before rows that were given out are taken."""
+        return self.is_paused and not self._retries and not self._overdue
+
     def take(self, is_awaited: bool) -> RowBatch | None:
         """The next batch to map, cut to what fits into the memory; None if there is none now, or no row fits.
 

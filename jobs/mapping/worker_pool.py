@@ -140,10 +140,15 @@ class WorkerPool:
     def _loop(self) -> None:
         while not self._closing.is_set():
             self._hand_out()
-            if self._pending.are_done() and not any(worker.batches for worker in self._workers):
-                self._mapped.put(self._deadlines.release(), 0)
-                self._mapped.end()
-                return
+            if not any(worker.batches for worker in self._workers):
+                # Without another row that shows that mapping works, these are held back for no longer.
+                if (self._pending.are_done() or self._pending.wait_for_results()) and (
+                    hung := self._deadlines.release()
+                ):
+                    self._mapped.put(hung, 0)
+                if self._pending.are_done():
+                    self._mapped.end()
+                    return
             connections = [worker.connection for worker in self._workers]
             seconds = _PAUSE_SECONDS if self._pending.is_paused else self._deadlines.tick
             for connection in wait([*connections, self._wake_read], timeout=seconds):

@@ -15,8 +15,8 @@ from run_batch.jobs.job.config import load_config
 from run_batch.jobs.watch.status import read_status
 
 ROWS = 200
-# The first row of a batch, and one in the middle.
-PLACES = (32, 53)
+# The first row of a batch, one in the middle, and the last one, behind which no other shows that mapping works.
+PLACES = (32, 53, ROWS - 1)
 
 
 def prompts(rows: int = ROWS, **special: str) -> list[str]:
