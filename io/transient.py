@@ -70,7 +70,8 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 def _is_lasting(error: BaseException) -> bool:
     """Whether nobody was asked at all. `datasets` names the class of the cause in its text alone."""
-    return any(name in (type(error).__name__, *re.findall(r"\w+", str(error))) for name in _LASTING_CLASSES)
+    words = {word for text in error.args if isinstance(text, str) for word in re.findall(r"\w+", text)}
+    return not _LASTING_CLASSES.isdisjoint({type(error).__name__, *words})
 
 
 def _is_passing(error: BaseException) -> bool:
