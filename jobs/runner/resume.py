@@ -109,11 +109,11 @@ class ShardRecovery:
         if known:
             return known
         job = self._job
-        alone = range(shard, shard + 1)
+        alone, is_own = range(shard, shard + 1), shard in job.shards
         sizes: dict[Path, int] = {}
 
         def is_wanted(segment: Segment) -> bool:
-            if shard in job.shards and segment.label == job.share.label:
+            if is_own and segment.label == job.share.label:
                 return False  # of an earlier run of the share, and read when this one began, or of this one
             sizes[segment.path] = _size(segment.path)
             size, shards = self._read.get(segment.path, (-1, set()))

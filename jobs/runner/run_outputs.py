@@ -70,9 +70,10 @@ def open_output(
 
 def _open_journal(job: PreparedJob, writer: str) -> JournalWriter[JournalRow]:
     """Start the journal of this process, whose files are named after its share and its shards."""
+    own = job.shards  # looked up once: the journal asks for each row
 
     def segment(shard: int) -> str:
-        shards = job.shards if shard in job.shards else range(shard, shard + 1)
+        shards = own if shard in own else range(shard, shard + 1)
         return segment_name(shards, job.share.label, writer)
 
     return JournalWriter[JournalRow](job.store.journal_folder, segment, job.record.job_hash, encode_rows)
