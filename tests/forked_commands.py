@@ -10,7 +10,6 @@ import functools
 import json
 import multiprocessing.process
 import os
-import pickle
 import select
 import signal
 import socket
@@ -36,18 +35,13 @@ class Forker:
 
     def start_workers(self, spec: Any, count: int) -> list[Any]:
         """As `start_workers` of the product does."""
-        from run_batch.jobs.mapping.worker_process import WorkerProcess, worker_environment
+        from run_batch.jobs.mapping.worker_process import serving, worker_environment
 
         pipes = [Pipe(duplex=True) for _ in range(count)]
         environment = json.dumps({**os.environ, **worker_environment(spec.memory)}).encode()
         socket.send_fds(self._asked, [environment], [theirs.fileno() for _, theirs in pipes])
         process: Any = ForkedWorker(int(self._asked.recv(16)))
-        for _, theirs in pipes:
-            theirs.close()
-        first, *others = (ours for ours, _ in pipes)
-        first.send_bytes(pickle.dumps(spec))
-        original = WorkerProcess(process, first)
-        return [original, *(WorkerProcess(None, ours, original=original) for ours in others)]
+        return serving(process, pipes, spec)
 
 
 def _fork_workers(asks: socket.socket) -> NoReturn:

@@ -4,12 +4,10 @@ Started by run_batch.jobs.engines.engine_process, which passes the descriptor of
 """
 
 import contextlib
-import ctypes
 import functools
 import json
 import os
 import pickle
-import signal
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
@@ -18,10 +16,9 @@ from run_batch.jobs.command import run_process
 from run_batch.jobs.job.config import JobConfig
 from run_batch.jobs.job.prepare import prepare
 from run_batch.jobs.job.shares import Share
+from run_batch.jobs.machine.processes import end_with
 from run_batch.jobs.runner.place_failures import PlaceError
 from run_batch.jobs.runner.run_job import EngineFactory, run_job
-
-_PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +65,7 @@ def serve(connection: Connection, start_engine: EngineFactory | None = None) -> 
         start_engine: see run_job.
     """
     spec: EngineSpec = pickle.loads(connection.recv_bytes())
-    _end_with(spec.parent)
+    end_with(spec.parent)
 
     def tell(error: Exception) -> None:
         problem = {"message": str(error), "of_place": isinstance(error, PlaceError)}
@@ -86,10 +83,3 @@ def read_problem(message: bytes) -> EngineProblem:
 def _run(spec: EngineSpec, start_engine: EngineFactory | None, summary: Any) -> int:
     job = prepare(spec.config, spec.share)
     return run_job(job, True, summary, start_engine, spec.retry_failed, is_part=True)
-
-
-def _end_with(parent: int) -> None:
-    """Have the kernel kill this process when the thread that has started it ends: the main thread of the parent."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(1)

@@ -1,5 +1,6 @@
 """The cgroups that this process is in, whose limits hold for it together with those of all their parents."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 CGROUPS = Path("/sys/fs/cgroup")
@@ -13,7 +14,26 @@ def own_cgroups() -> str:
         return "0::/"
 
 
-def with_parents(root: Path, path: str) -> list[Path]:
+def limit_folders(cgroups: str, mount: Path, controller: str) -> Iterator[tuple[int, Path]]:
+    """The folders that hold limits of one controller for a process: of its cgroups, and of all their parents.
+
+    Args:
+        cgroups: the content of /proc/self/cgroup.
+        mount: the folder where cgroups are mounted.
+        controller: such as `memory`. Where version 1 mounts several together, their names are links to that.
+
+    Yields:
+        Version, 1 or 2, and folder.
+    """
+    for line in cgroups.splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers == "":
+            yield from ((2, folder) for folder in _with_parents(mount, path))
+        elif controller in controllers.split(","):
+            yield from ((1, folder) for folder in _with_parents(mount / controller, path))
+
+
+def _with_parents(root: Path, path: str) -> list[Path]:
     """The folder of a cgroup, with those of all its parents.
 
     Args:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from run_batch.jobs.machine.cgroups import CGROUPS, own_cgroups, with_parents
+from run_batch.jobs.machine.cgroups import CGROUPS, limit_folders, own_cgroups
 from run_batch.jobs.machine.slurm_environment import tasks_on_node
 
 
@@ -68,16 +68,8 @@ def cgroup_quotas(cgroups: str, mount: Path) -> list[int]:
         cgroups: the content of /proc/self/cgroup.
         mount: the folder where cgroups are mounted.
     """
-    quotas: list[int | None] = []
-    for line in cgroups.splitlines():
-        _, controllers, path = line.split(":", 2)
-        if controllers == "":
-            root, read_quota = mount, _quota_v2
-        elif "cpu" in controllers.split(","):
-            root, read_quota = mount / "cpu", _quota_v1  # where cpu and cpuacct are mounted together, a link to that
-        else:
-            continue
-        quotas += map(read_quota, with_parents(root, path))
+    folders = limit_folders(cgroups, mount, "cpu")
+    quotas = [_quota_v2(folder) if version == 2 else _quota_v1(folder) for version, folder in folders]
     return [quota for quota in quotas if quota is not None]
 
 

@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from run_batch.jobs.machine.cgroups import CGROUPS, own_cgroups, with_parents
+from run_batch.jobs.machine.cgroups import CGROUPS, limit_folders, own_cgroups
 from run_batch.jobs.machine.slurm_environment import tasks_on_node
 
 # Of the memory that is left: the rest is for the engine, its weights on a CPU, and the caches of the file system.
@@ -41,13 +41,8 @@ def cgroup_memory_left(cgroups: str, mount: Path) -> list[int]:
         cgroups: the content of /proc/self/cgroup.
         mount: the folder where cgroups are mounted.
     """
-    left: list[int | None] = []
-    for line in cgroups.splitlines():
-        _, controllers, path = line.split(":", 2)
-        if controllers == "":
-            left += map(_left_v2, with_parents(mount, path))
-        elif "memory" in controllers.split(","):
-            left += map(_left_v1, with_parents(mount / "memory", path))
+    folders = limit_folders(cgroups, mount, "memory")
+    left = [_left_v2(folder) if version == 2 else _left_v1(folder) for version, folder in folders]
     return [number for number in left if number is not None]
 
 

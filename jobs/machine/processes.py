@@ -1,6 +1,9 @@
 """Process trees of this machine."""
 
 import contextlib
+import ctypes
+import os
+import signal
 
 import psutil
 
@@ -20,3 +23,15 @@ def kill_children() -> None:
     for process in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
+
+
+def end_with(parent: int) -> None:
+    """Have the kernel kill this process when the thread that has started it ends: the main thread of the parent.
+
+    Args:
+        parent: its process id.
+    """
+    set_death_signal = 1  # PR_SET_PDEATHSIG of prctl(2)
+    ctypes.CDLL(None).prctl(set_death_signal, signal.SIGKILL)
+    if os.getppid() != parent:  # the parent died before prctl
+        os._exit(1)

@@ -118,6 +118,13 @@ def start_workers(spec: WorkerSpec, count: int) -> list[WorkerProcess]:
         stdin=subprocess.DEVNULL,
         env={**os.environ, **worker_environment(spec.memory)},
     )
+    return serving(process, pipes, spec)
+
+
+def serving(
+    process: subprocess.Popen[bytes], pipes: Sequence[tuple[Connection, Connection]], spec: WorkerSpec
+) -> list[WorkerProcess]:
+    """The workers of a process that has been started with the second ends of `pipes`; it is sent what it is to do."""
     for _, theirs in pipes:
         theirs.close()
     first, *others = (ours for ours, _ in pipes)

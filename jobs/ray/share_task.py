@@ -1,15 +1,15 @@
 """What a Ray task does: one share of a job, in a process of its own that does not outlive the task."""
 
 import contextlib
-import ctypes
+import functools
 import os
-import signal
 import subprocess
 from collections.abc import Sequence
 
 from run_batch.jobs.job.errors import EXIT_INTERRUPTED, EXIT_MAY_PASS, EXIT_RUN_FAILED
 from run_batch.jobs.machine.cores import usable_cores
 from run_batch.jobs.machine.memory import default_row_memory
+from run_batch.jobs.machine.processes import end_with
 
 # Exit codes after which the same command goes on with the share.
 RESUMABLE = (EXIT_RUN_FAILED, EXIT_MAY_PASS, EXIT_INTERRUPTED)
@@ -39,8 +39,8 @@ def run_share(command: Sequence[str], index: int, count: int, cores: float | Non
     if cores is not None:
         memory = default_row_memory(processes=max(1, int(usable_cores() // cores)))
         words += ["--set", f"preprocess.memory={memory}"]
-    # A thread that ends takes its children along, too; Ray runs a task in the main thread of its worker.
-    process = subprocess.Popen(words, preexec_fn=_die_with_parent)
+    # Ray kills the workers of a node, not their children. It runs a task in the main thread of its worker.
+    process = subprocess.Popen(words, preexec_fn=functools.partial(end_with, os.getpid()))
     try:
         code = process.wait()
     finally:  # the task is cancelled
@@ -56,11 +56,3 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(_STOP_SECONDS)
     process.kill()
-
-
-def _die_with_parent() -> None:
-    """Have the kernel kill this process when its parent dies: Ray kills the workers of a node, not their children."""
-    set_death_signal = 1  # PR_SET_PDEATHSIG of prctl(2)
-    ctypes.CDLL(None).prctl(set_death_signal, signal.SIGKILL)
-    if os.getppid() == 1:  # the parent died before prctl
-        os._exit(1)
