@@ -23,7 +23,7 @@ from run_batch.model.rendering.renderer import Prompt, Renderer
 
 pytestmark = pytest.mark.engine
 
-ROWS = 400
+ROWS = 160
 
 
 class RecordingEngine:
@@ -53,7 +53,7 @@ class RecordingEngine:
         if self.added < ROWS:
             self.rows_at_steps.append(self.unfinished)
             self.threads_of_workers = threads_of_workers()
-        time.sleep(0.02)
+        time.sleep(0.06)
         done, self.rows = self.rows[:4], self.rows[4:]
         return [Generation(row, ("text",), "stop", 9, 1) for row in done]
 
@@ -76,7 +76,7 @@ def threads_of_workers() -> list[int]:
 
 
 def test_the_engine_has_rows_for_every_seat_until_the_input_ends(tmp_path: Path) -> None:
-    job = jobs.write_job(tmp_path, jobs.rows(ROWS), output={"rows_per_shard": 10}, preprocess={"workers": 2})
+    job = jobs.write_job(tmp_path, jobs.rows(ROWS), output={"rows_per_shard": 4}, preprocess={"workers": 2})
     engine: Any = RecordingEngine()
     assert run_job(prepare(load_config(job)), True, io.StringIO(), lambda config: engine) == 0
     assert len(jobs.shards(job)) == 40
