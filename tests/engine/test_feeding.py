@@ -14,6 +14,8 @@ import jobs
 from run_batch.jobs.job.config import load_config
 from run_batch.jobs.job.prepare import prepare
 from run_batch.jobs.job.rows import Generation, MappedRow
+from run_batch.jobs.mapping.worker_pool import WorkerPool
+from run_batch.jobs.runner import pipeline
 from run_batch.jobs.runner.run_job import run_job
 from run_batch.model.checkpoint.settings import ModelSettings
 from run_batch.model.families.llava import LlavaForConditionalGeneration
@@ -27,11 +29,12 @@ ROWS = 160
 
 
 class RecordingEngine:
-    """Finishes four rows a step, more slowly than rows are mapped, and notes how many it had."""
+    """Finishes four rows a step, more slowly than rows are mapped on any machine; notes how many it had."""
 
     max_num_seqs = 16
 
     def __init__(self) -> None:
+        self.pools: list[WorkerPool] = []
         self.rows: list[int] = []
         self.added = 0
         self.rows_at_steps: list[int] = []
@@ -53,7 +56,11 @@ class RecordingEngine:
         if self.added < ROWS:
             self.rows_at_steps.append(self.unfinished)
             self.threads_of_workers = threads_of_workers()
-        time.sleep(0.06)
+        time.sleep(0.02)
+        deadline = time.monotonic() + 10
+        while self.added + (waiting := self.pools[0].rows_waiting) < ROWS and waiting < self.max_num_seqs:
+            assert time.monotonic() < deadline, "rows are mapped no further"
+            time.sleep(0.001)
         done, self.rows = self.rows[:4], self.rows[4:]
         return [Generation(row, ("text",), "stop", 9, 1) for row in done]
 
@@ -75,9 +82,17 @@ def threads_of_workers() -> list[int]:
     return found
 
 
-def test_the_engine_has_rows_for_every_seat_until_the_input_ends(tmp_path: Path) -> None:
+def test_the_engine_has_rows_for_every_seat_until_the_input_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     job = jobs.write_job(tmp_path, jobs.rows(ROWS), output={"rows_per_shard": 4}, preprocess={"workers": 2})
     engine: Any = RecordingEngine()
+
+    def start_pool(*arguments: Any, **named: Any) -> WorkerPool:
+        engine.pools.append(WorkerPool(*arguments, **named))
+        return engine.pools[0]
+
+    monkeypatch.setattr(pipeline, "WorkerPool", start_pool)
     assert run_job(prepare(load_config(job)), True, io.StringIO(), lambda config: engine) == 0
     assert len(jobs.shards(job)) == 40
     # The first rows come as they are mapped.

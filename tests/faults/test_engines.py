@@ -44,7 +44,7 @@ def test_two_engines_are_one_run_with_the_results_of_one(tmp_path: Path) -> None
 
 
 def test_a_job_of_two_engines_that_grows_generates_no_row_again(tmp_path: Path) -> None:
-    """From a limit within a shard to all rows: what is new is divided among the engines, and the shard is written anew."""
+    """From a limit within a shard to all rows: what is new is divided among the engines."""
     limit = ROWS // 2 + 5
     job = make(tmp_path, input={"image_column": "", "limit": limit})
     code, said = job.run()
