@@ -208,8 +208,6 @@ def _check_contradictions(config: JobConfig) -> None:
             "engine.device_ids and engine.data_parallel_size exclude each other: engines take the visible GPUs one "
             "after the other; choose these by CUDA_VISIBLE_DEVICES"
         )
-    if len(set(config.output.columns)) < len(config.output.columns):
-        raise JobError(f"output.columns = {config.output.columns}: a column is named twice")
 
 
 def _check_prompt(config: JobConfig) -> None:

@@ -11,6 +11,7 @@ from pydantic import Field
 
 from run_batch.jobs.job.config_keys import Effect, Table, key
 from run_batch.jobs.job.config_values import (
+    CarriedNames,
     Count,
     Examples,
     Fraction,
@@ -185,8 +186,12 @@ class OutputTable(Table):
 
     path: LocalPath = key("folder for this job's results", Effect.FREE, example="results")
     rows_per_shard: Count = key("rows of one output shard", Effect.ANOTHER_JOB, example=5000, default=1000)
-    columns: list[str] = key(
-        "input columns to carry over", Effect.ANOTHER_JOB, example=["prompt", "answer"], default=[]
+    columns: CarriedNames = key(
+        'input columns to carry over: their names, ["*"] for all, or a table that renames, { column = "new name" }, '
+        'with "*" = "*" for all others',
+        Effect.ANOTHER_JOB,
+        example=["prompt", "answer"],
+        default=[],
     )
 
 
