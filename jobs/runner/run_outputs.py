@@ -59,7 +59,7 @@ def open_output(
         return shard in work.left if work.is_retry else look_at(work, store, shard) is not None
 
     tables = ShardTables(job.config, job.source, work, is_wanted)
-    shards = ShardWriter(work, tables, store, metadata, on_commit)
+    shards = ShardWriter(work, tables, store, metadata, job.config.output.compression, on_commit)
     retried = sum(map(len, map(work.rows, work.shards))) if work.is_retry else 0
     done, failed = committed.rows_done - retried, committed.rows_failed - retried
     file, truncated = store.own_folder / PROGRESS_FILE, committed.rows_truncated

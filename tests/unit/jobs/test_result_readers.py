@@ -145,3 +145,12 @@ def test_damaged_metadata_of_another_writer_is_no_feature(tmp_path: Path) -> Non
         job = prepared(tmp_path, table, output={"path": f"out{number}", "columns": ["prompt"]})
         commit(job, range(1))
         assert b"huggingface" not in (pq.read_schema(job.store.path(0)).metadata or {})
+
+
+def test_another_compression_goes_on_with_the_same_job(tmp_path: Path) -> None:
+    job = prepared(tmp_path, {"prompt": ["p"] * 4}, output={"compression": "none"})
+    commit(job, range(2))
+    output = job.config.output.model_copy(update={"compression": "brotli"})
+    commit(prepare(job.config.model_copy(update={"output": output})), range(2, 4))
+    codecs = [pq.read_metadata(job.store.path(k)).row_group(0).column(0).compression for k in range(2)]
+    assert codecs == ["UNCOMPRESSED", "BROTLI"]
