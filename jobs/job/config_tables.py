@@ -194,7 +194,7 @@ class OutputTable(Table):
         default=[],
     )
     compression: Literal["zstd", "snappy", "gzip", "lz4", "brotli", "none"] = key(
-        "codec of the shards; zstd, which every reader knows, makes texts half as large as snappy and reads as fast",
+        "codec of the shards; zstd, which every reader knows, makes texts a third smaller than snappy, and is as fast",
         Effect.FREE,
         example="snappy",
         default="zstd",
