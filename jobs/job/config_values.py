@@ -115,11 +115,22 @@ def _check_carried_names(value: Any) -> Any:
     return value
 
 
+_NOT_REMOTE = {"file", "local", "memory", "http", "https", "data"}
+
+
+def _check_upload(value: str) -> str:
+    scheme, separator, rest = value.partition("://")
+    if not separator or not rest.strip("/") or "::" in value or scheme in _NOT_REMOTE:
+        raise ValueError('the URL of a folder in a store of objects, such as "s3://bucket/results"')
+    return value
+
+
 PathText = Annotated[str, AfterValidator(_check_path)]
 LocalPath = Annotated[str, AfterValidator(_check_local_path)]
 Hosts = Annotated[list[str], AfterValidator(_check_hosts)]
 Tools = Annotated[Any, AfterValidator(_check_tools)]
 Examples = Annotated[Any, AfterValidator(_check_examples)]
+UploadUrl = Annotated[str, AfterValidator(_check_upload)]
 NonEmpty = Annotated[str, AfterValidator(_check_non_empty)]
 Count = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
