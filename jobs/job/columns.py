@@ -1,13 +1,13 @@
 """The columns of the input that a job reads, and those of its results."""
 
-from collections.abc import Sequence
+from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from run_batch.io.arrow_types import describe_values
 from run_batch.io.inputs.source import Source
 from run_batch.io.media import image_column
+from run_batch.jobs.job.carried_columns import carried_columns, carried_identity, check_carried
 from run_batch.jobs.job.config import JobConfig
 from run_batch.jobs.job.errors import JobError
 from run_batch.jobs.job.prompt_column import is_message
@@ -40,8 +40,8 @@ def _prompt_fields(config: JobConfig, schema: pa.Schema) -> list[Field]:
     return fields
 
 
-def value_types(config: JobConfig, schema: pa.Schema) -> dict[str, str]:
-    """What the results of a row depend on beside its values: how they read, and the types of carried columns.
+def value_types(config: JobConfig, schema: pa.Schema) -> dict[str, Any]:
+    """What the results of a row depend on beside its values: how they read, and what carried columns are.
 
     Files that come later may bring other types for all files: a number that is an integer is written in another way
     once the column has fractions, and all shards of a job have the same columns.
@@ -50,7 +50,7 @@ def value_types(config: JobConfig, schema: pa.Schema) -> dict[str, str]:
     others = filter(None, [table.id_column, config.errors.expected_column])
     fields += [Field(column, (), schema.field(column).type) for column in others]
     types = {f"input.path (type of {'.'.join([f.column, *f.names])})": describe_values(f.kind) for f in fields}
-    return types | {f"output.columns (type of {name})": str(schema.field(name).type) for name in config.output.columns}
+    return types | carried_identity(config.output, schema)
 
 
 RESULT_COLUMNS = (
@@ -94,11 +94,14 @@ def check_columns(config: JobConfig, source: Source) -> None:
             "prompt.template names no column, and the rows have no images: all rows have the same prompt. Name a "
             "column in it, or the column of images in input.image_column"
         )
-    _check_carried(config.output.columns, schema)
-    used = [*needed_columns(config, schema), config.errors.expected_column, *config.output.columns]
-    for column in used:
+    check_carried(config.output, schema, RESULT_COLUMNS)
+    for column in [*needed_columns(config, schema), config.errors.expected_column]:
         if column is not None and column in source.unusable:
             raise JobError(f"input.path: column {column} {source.unusable[column]}")
+    for column in carried_columns(config.output, schema):
+        if column in source.unusable:
+            hint = "" if column in config.output.columns else ". Or name the columns to carry in output.columns"
+            raise JobError(f"input.path: column {column} {source.unusable[column]}{hint}")
     if table.image_column:
         _check_images(table.image_column, schema)
 
@@ -118,28 +121,3 @@ def _check_images(column: str, schema: pa.Schema) -> None:
         raise JobError(
             f"input.image_column: column {column} is {kind}, which cannot hold images; expected {image_column.ACCEPTED}"
         )
-
-
-def _check_carried(columns: Sequence[str], schema: pa.Schema) -> None:
-    # Names that differ in case alone can be written, but DuckDB and Spark then read one column for the other.
-    taken = {name.casefold(): f"the result column {name}" for name in RESULT_COLUMNS}
-    for column in columns:
-        require_column("output.columns", column, schema)
-        if column in RESULT_COLUMNS:
-            raise JobError(f"output.columns: {column} is the name of a result column; rename it in the input")
-        other = taken.setdefault(column.casefold(), f"column {column}")
-        if other != f"column {column}":
-            raise JobError(
-                f"output.columns: {column} differs from {other} in upper and lower case alone, which SQL engines do "
-                "not tell apart; rename it in the input"
-            )
-        _check_writable(schema.field(column))
-
-
-def _check_writable(field: pa.Field) -> None:
-    try:
-        pq.write_table(pa.schema([field]).empty_table(), pa.BufferOutputStream())
-    except (pa.ArrowException, ValueError) as error:
-        raise JobError(
-            f"output.columns: column {field.name} is {field.type}, which Parquet files cannot hold: {error}"
-        ) from None

@@ -12,7 +12,7 @@ from pydantic.fields import FieldInfo
 
 from run_batch.io.transient import retry
 from run_batch.jobs.job.config_keys import Effect, effect_of
-from run_batch.jobs.job.config_tables import ENGINE_PLACEMENT, TABLES, UNDECLARED_TABLES, JobTables
+from run_batch.jobs.job.config_tables import TABLES, UNDECLARED_TABLES, JobTables
 from run_batch.jobs.job.config_values import bytes_of
 from run_batch.jobs.job.errors import JobError
 from run_batch.model.checkpoint.generation_config import ResolvedSampling, resolve_sampling
@@ -20,6 +20,24 @@ from run_batch.model.checkpoint.hub import HUB_ID
 from run_batch.model.checkpoint.nearest_name import nearest_or_all
 from run_batch.model.checkpoint.refused_settings import find_refused
 from run_batch.model.checkpoint.settings import ModelSettings, SettingsError
+
+# Fields of EngineArgs that change how fast, where and with how much memory rows are generated, not what.
+ENGINE_PLACEMENT = {
+    "max_num_seqs",
+    "max_num_batched_tokens",
+    "gpu_memory_utilization",
+    "kv_cache_memory_bytes",
+    "tensor_parallel_size",
+    "pipeline_parallel_size",
+    "data_parallel_size",
+    "distributed_executor_backend",
+    "enforce_eager",
+    "enable_prefix_caching",
+    "download_dir",
+    "compilation_config",
+    "max_parallel_loading_workers",
+    "hf_token",
+}
 
 
 class JobConfig(JobTables):
@@ -208,8 +226,6 @@ def _check_contradictions(config: JobConfig) -> None:
             "engine.device_ids and engine.data_parallel_size exclude each other: engines take the visible GPUs one "
             "after the other; choose these by CUDA_VISIBLE_DEVICES"
         )
-    if len(set(config.output.columns)) < len(config.output.columns):
-        raise JobError(f"output.columns = {config.output.columns}: a column is named twice")
 
 
 def _check_prompt(config: JobConfig) -> None:

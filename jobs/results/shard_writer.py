@@ -53,6 +53,7 @@ class ShardWriter:
         tables: ShardTables,
         store: ShardStore,
         metadata: Mapping[str, str],
+        compression: str,
         on_commit: Callable[[Commit], None],
     ) -> None:
         """Start the thread.
@@ -60,12 +61,13 @@ class ShardWriter:
         Args:
             work: the shards to commit.
             metadata: what the footer of each shard says of the job.
+            compression: of the shards; see `write_shard`.
             on_commit: called in the thread with each shard that is committed.
         """
         self._work = work
         self._tables = tables
         self._store = store
-        self._metadata = metadata
+        self._metadata, self._compression = metadata, compression
         self._on_commit = on_commit
         self._open: dict[int, dict[int, RowResult]] = {}
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="shard-writer")
@@ -142,7 +144,7 @@ class ShardWriter:
         table, matches = self._tables.build(shard, ordered)
         commit = count_results(shard, attempt, ordered, matches)
         record_commit(self._store, commit if attempt == 0 else msgspec.structs.replace(commit, is_there=False))
-        self._store.commit(shard, table, {**self._metadata, **footer_of(commit)})
+        self._store.commit(shard, table, {**self._metadata, **footer_of(commit)}, self._compression)
         if attempt > 0:
             record_commit(self._store, commit)
         return commit
