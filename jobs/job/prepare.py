@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from run_batch.io.inputs.input_parts import first_rows
-from run_batch.io.inputs.parquet import ParquetSource
 from run_batch.io.inputs.source import Source
 from run_batch.io.outputs.shards import ShardStore
 from run_batch.io.transient import retry
@@ -66,9 +65,8 @@ class PreparedJob:
             JobError: the folder belongs to another job by now, or the job cannot go on with the input that it has now.
             OSError: the folder cannot be written to.
         """
-        index = self.source.index if isinstance(self.source, ParquetSource) else b""
         try:
-            plan = record_job(self.store, self.record, index)
+            plan = record_job(self.store, self.record, self.source.index)
         except JobError:
             # Another process may have given the job more rows since: this one does what it has begun with.
             if self.recorded_rows and not self.is_replanned and is_planned(self.store, self.record):
