@@ -142,7 +142,7 @@ def _lines(config: JobConfig, source: Source, columns: Columns, has_model: bool)
     yield f"# {source.num_rows} rows; columns {', '.join(source.schema.names)}."
     yield "# `run-batch try --config` this file shows the first answers, `run-batch keys` what else may be set."
     yield "\n[input]"
-    yield f"path = {_text(config.input.path)}"
+    yield f"path = {_text(config.input_paths[0])}"
     if config.input.split:
         yield f"split = {_text(config.input.split)}"
     note = "" if columns.image else "  # no column of images was found: prompts are text only"

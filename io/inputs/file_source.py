@@ -76,6 +76,8 @@ class FileSource:
             InputError: a file is of another format; no such configuration or split.
         """
         found, splits = files_and_splits(files, name)
+        if files.is_list and split is None:
+            splits = {}  # whoever lists files means all of them, whatever they are called
         chosen = choose_files([found.name(file) for file in found.paths], splits, split)
         self._kind = kind
         self._files = replace(found, paths=[found.paths[i] for indices in chosen.values() for i in indices])

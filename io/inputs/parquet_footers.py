@@ -1,12 +1,12 @@
 """What the footers of Parquet files tell without reading their rows."""
 
-import contextlib
 import hashlib
 from concurrent.futures import ThreadPoolExecutor
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from run_batch.io.inputs.file_content import check_is, read_head
 from run_batch.io.inputs.file_format import FileFacts
 from run_batch.io.inputs.input_files import InputFiles
 from run_batch.io.inputs.read_errors import unreachable
@@ -98,10 +98,8 @@ def _footer_error(files: InputFiles, path: str, error: Exception) -> InputError:
         return unreachable(f"input.path: {path}", error)
     if isinstance(error, PermissionError):
         return InputError(f"input.path: {path} cannot be read: {describe(error)}")
-    kind = DamagedInputError if _begins_as_parquet(files, path) else InputError
-    return kind(f"input.path: {path} cannot be read as Parquet: {error}")
-
-
-def _begins_as_parquet(files: InputFiles, path: str) -> bool:
-    with contextlib.closing(files.open(path)) as file:
-        return bool(file.read(4) == b"PAR1")
+    head = read_head(files, path)
+    if head[:4] == b"PAR1":
+        return DamagedInputError(f"input.path: {path} cannot be read as Parquet: {error}")
+    check_is("parquet", "a Parquet file", path, head)
+    return InputError(f"input.path: {path} cannot be read as Parquet: {error}")

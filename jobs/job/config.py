@@ -37,6 +37,11 @@ class JobConfig(JobTables):
         return Path(os.path.normpath(self.folder / os.path.expanduser(self.output.path)))
 
     @property
+    def input_paths(self) -> list[str]:
+        """`input.path` as a list, as job.toml has it."""
+        return [self.input.path] if isinstance(self.input.path, str) else self.input.path
+
+    @property
     def engines(self) -> int | None:
         """`engine.data_parallel_size`: how many engines of this machine are to run; None where job.toml leaves it out.
 

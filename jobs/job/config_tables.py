@@ -18,7 +18,7 @@ from run_batch.jobs.job.config_values import (
     LocalPath,
     Memory,
     NonEmpty,
-    PathText,
+    PathTexts,
     Seconds,
     Tools,
 )
@@ -30,13 +30,17 @@ _ROW_SECONDS, _LEAST_ROW_SECONDS = 60.0, 2.0
 class InputTable(Table):
     """The rows of the job, and what their columns are."""
 
-    path: PathText = key(
-        "a Parquet file, folder or glob, a folder written by datasets.save_to_disk, a Hub id, or a URL",
+    path: PathTexts = key(
+        "a file, folder or glob of Parquet, JSON Lines or CSV, or a URL of one; a list of these; a folder written by "
+        "datasets.save_to_disk; a Hub id",
         Effect.CONTENT,
         example="rows.parquet",
     )
-    format: Literal["parquet", "hf"] | None = key(
-        "parquet or hf; inferred when left out", Effect.CONTENT, example="parquet", default=None
+    format: Literal["parquet", "jsonl", "csv", "hf"] | None = key(
+        "parquet, jsonl, csv or hf; told from names and contents of the files when left out",
+        Effect.CONTENT,
+        example="parquet",
+        default=None,
     )
     split: str | None = key(
         'split of the input, or parts of splits such as "train[:10%]"; needed where there are several',
