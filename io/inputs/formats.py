@@ -113,7 +113,7 @@ def _format_by_content(files: InputFiles, path: str) -> str:
     """
     head = read_head(files, path)
     found = content_of(head)
-    if found is not None and found.format in _FORMATS:
+    if found is not None and found.format is not None and found.format in _FORMATS:
         return found.format
     if found is not None:
         raise other_content(path, "rows", found)
