@@ -150,7 +150,7 @@ def check_is(kind: str, expected: str, path: str, head: bytes) -> None:
 def other_content(path: str, expected: str, found: Content) -> InputError:
     """The error of a file that is something else."""
     message = f"input.path: {path} is {found.name}, not {expected}"
-    if found.format is not None:
+    if found.format is not None and expected != "rows":
         return InputError(f'{message}; input.format = "{found.format}" reads it, or a name that ends as its kind does')
     message += f"; input.path takes {ACCEPTED}"
     if found.conversion:

@@ -5,14 +5,13 @@ All else, such as the order of files, splits, cursors and the check for changes,
 
 import base64
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import pyarrow as pa
 
 from run_batch.io.inputs.columns import Columns
-from run_batch.io.inputs.file_rows import FileRows
 from run_batch.io.inputs.input_files import InputFiles
 
 
@@ -52,6 +51,14 @@ class FileFacts:
         return sum(self.row_groups)
 
 
+class Rows(Protocol):
+    """The rows of one open file; those of FileRows are some."""
+
+    def read(self, first: int, last: int) -> Iterator[tuple[int, pa.RecordBatch]]:
+        """Rows first..last-1; see FileRows.read."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class OpenFile:
     """A file whose rows are read.
@@ -61,7 +68,7 @@ class OpenFile:
         close: closes the file.
     """
 
-    rows: FileRows
+    rows: Rows
     close: Callable[[], None]
 
 

@@ -11,8 +11,7 @@ from typing import TypeAlias
 import pyarrow as pa
 
 from run_batch.io.inputs.dataset_card import files_and_splits
-from run_batch.io.inputs.file_format import FileFacts, FileFormat, OpenFile, dump_index, load_index
-from run_batch.io.inputs.file_rows import FileRows
+from run_batch.io.inputs.file_format import FileFacts, FileFormat, OpenFile, Rows, dump_index, load_index
 from run_batch.io.inputs.input_files import InputFiles
 from run_batch.io.inputs.input_parts import InputPart
 from run_batch.io.inputs.read_errors import reading
@@ -190,7 +189,7 @@ class FileCursor:
                 "again, or start a new job"
             )
 
-    def _file_rows(self, index: int) -> FileRows:
+    def _file_rows(self, index: int) -> Rows:
         """The rows of a file; it is opened, and looked at, if another one is open."""
         if self._open is None or self._open[0] != index:
             self.close()

@@ -126,16 +126,18 @@ def find_files(
     if isinstance(path, str):
         return _find_by_path(path, leave_out, wanted)
     found = [_find_by_path(one, leave_out, wanted) for one in path]
-    return found[0] if len(found) == 1 else _join(found)
+    return join_files(found)
 
 
-def _join(found: Sequence[InputFiles]) -> InputFiles:
+def join_files(found: Sequence[InputFiles]) -> InputFiles:
     """The files of a list of paths, in its order, with names below the folder that all are in.
 
     Raises:
         InputError: a file is there twice, or the paths are of several file systems.
     """
     filesystem = found[0].filesystem
+    if len(found) == 1:
+        return found[0]
     if any(files.filesystem is not filesystem for files in found):
         raise InputError("input.path: the paths of a list have to be of one file system, all local or all of one URL")
     paths = [path for files in found for path in files.paths]

@@ -4,19 +4,20 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from run_batch.io.inputs.formats import open_files
 from run_batch.io.inputs.huggingface import HfSource, is_saved_dataset
+from run_batch.io.inputs.open_files import open_files
 from run_batch.io.inputs.source import InputError, Source
 from run_batch.io.outputs.shards import is_shard_name
 from run_batch.jobs.job.config import JobConfig
 from run_batch.jobs.job.errors import input_failed
 
 
-def open_source(config: JobConfig, index: bytes = b"") -> Source:
+def open_source(config: JobConfig, index: bytes = b"", looks_again: bool = False) -> Source:
     """Open the input that the job names.
 
     Args:
         index: what is known of its files already; see Source.index.
+        looks_again: look at every file, also if it is in the index.
 
     Raises:
         JobError: it cannot be opened.
@@ -27,7 +28,7 @@ def open_source(config: JobConfig, index: bytes = b"") -> Source:
     try:
         if table.format == "hf" or (table.format is None and any(map(_is_data_set, paths))):
             return _open_data_set(config, paths, is_result)
-        return open_files(paths, table.format, index, table.split, table.name, is_result)
+        return open_files(paths, table.format, index, table.split, table.name, is_result, looks_again)
     except InputError as error:
         raise input_failed(error) from error
 

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from run_batch.io.inputs.formats import open_files
+from run_batch.io.inputs.open_files import open_files
 from run_batch.io.inputs.source import InputError, Source
 
 

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from run_batch.io.inputs import line_blocks, text_stream
-from run_batch.io.inputs.formats import open_files
+from run_batch.io.inputs.open_files import open_files
 from run_batch.io.inputs.source import DamagedInputError, InputError, Source
 
 
