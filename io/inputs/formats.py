@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
+from run_batch.io.inputs.arrow_files import ArrowFormat
 from run_batch.io.inputs.csv_files import CsvFormat
 from run_batch.io.inputs.file_content import ACCEPTED, content_of, other_content, read_head
 from run_batch.io.inputs.file_format import FileFormat
@@ -17,6 +18,7 @@ FORMATS: Mapping[str, FileFormat] = {
     "parquet": ParquetFormat(),
     "jsonl": JsonLinesFormat(),
     "csv": CsvFormat(),
+    "arrow": ArrowFormat(),
 }
 IMAGES = "images"
 

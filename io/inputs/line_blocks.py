@@ -6,11 +6,9 @@ from collections.abc import Iterator
 import pyarrow as pa
 
 from run_batch.io.inputs.file_format import FileFacts
+from run_batch.io.inputs.first_look import looking_at
 from run_batch.io.inputs.input_files import InputFiles
-from run_batch.io.inputs.read_errors import unreachable
-from run_batch.io.inputs.source import DamagedInputError, InputError
 from run_batch.io.inputs.text_stream import TextStream
-from run_batch.io.transient import describe, may_pass
 
 _BLOCK_BYTES = 1 << 20
 
@@ -37,26 +35,12 @@ class BlockIndex:
 
 @contextlib.contextmanager
 def look_at_lines(files: InputFiles, path: str) -> Iterator[tuple[TextStream, int, int]]:
-    """Around the first look at a file: it opened, its size in bytes, and the time of its last change.
+    """Around the first look at a file of lines: it opened, its size in bytes, and the time of its last change.
 
-    Raises:
-        InputError: there is no such file, or it cannot be read.
-        DamagedInputError: it is truncated or damaged, or has changed meanwhile.
-        UnreachableInputError: storage or network fail in a way that may pass.
+    Raises the errors of `looking_at`.
     """
-    try:
-        state = files.state(path)
-        with TextStream(files, path) as stream:
-            yield stream, *state
-        if files.state(path) != state:
-            raise DamagedInputError(f"input.path: {path} has changed while it was read; run the same command again")
-    except FileNotFoundError:
-        raise InputError(f"input.path: {path}: no such file") from None
-    except (OSError, pa.ArrowException) as error:
-        if may_pass(error):
-            raise unreachable(f"input.path: {path}", error) from error
-        kind = InputError if isinstance(error, PermissionError) else DamagedInputError
-        raise kind(f"input.path: {path} cannot be read: {describe(error)}") from error
+    with looking_at(files, path) as state, TextStream(files, path) as stream:
+        yield stream, *state
 
 
 def read_block(stream: TextStream, facts: FileFacts, block: int) -> bytes:

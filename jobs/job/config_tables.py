@@ -31,13 +31,13 @@ class InputTable(Table):
     """The rows of the job, and what their columns are."""
 
     path: PathTexts = key(
-        "a file, folder or glob of Parquet, JSON Lines, CSV or images, or a URL of one; a list of these; a folder "
-        "written by datasets.save_to_disk; a Hub id",
+        "a file, folder or glob of Parquet, JSON Lines, CSV, Arrow or images, or a URL of one; a list of these; a "
+        "folder written by datasets.save_to_disk; a Hub id",
         Effect.CONTENT,
         example="rows.parquet",
     )
-    format: Literal["parquet", "jsonl", "csv", "images", "hf"] | None = key(
-        "parquet, jsonl, csv, images or hf; told from names and contents of the files when left out",
+    format: Literal["parquet", "jsonl", "csv", "arrow", "images", "hf"] | None = key(
+        "parquet, jsonl, csv, arrow, images or hf; told from names and contents of the files when left out",
         Effect.CONTENT,
         example="parquet",
         default=None,

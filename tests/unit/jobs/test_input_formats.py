@@ -5,6 +5,8 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.feather as feather
 import pytest
 from pictures import encoded, picture
 
@@ -26,12 +28,27 @@ def write_csv(folder: Path, first: int) -> None:
         csv.writer(file).writerows([("id", "image", "question"), *rows])
 
 
+def write_arrow(folder: Path, first: int) -> None:
+    numbers = range(first, first + 3)
+    rows = {
+        "id": numbers,
+        "image": [encoded(picture(n)) for n in numbers],
+        "question": [f"what is {n}?" for n in numbers],
+    }
+    feather.write_feather(pa.table(rows), folder / f"{first:03d}.feather")
+
+
 def write_images(folder: Path, first: int) -> None:
     for n in range(first, first + 3):
         (folder / f"{n:03d}.png").write_bytes(encoded(picture(n)))
 
 
-FORMATS: dict[str, Callable[[Path, int], None]] = {"jsonl": write_jsonl, "csv": write_csv, "images": write_images}
+FORMATS: dict[str, Callable[[Path, int], None]] = {
+    "jsonl": write_jsonl,
+    "csv": write_csv,
+    "arrow": write_arrow,
+    "images": write_images,
+}
 
 
 @pytest.fixture(params=FORMATS)
