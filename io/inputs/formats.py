@@ -10,6 +10,7 @@ from run_batch.io.inputs.file_content import ACCEPTED, content_of, other_content
 from run_batch.io.inputs.file_format import FileFormat
 from run_batch.io.inputs.input_files import InputFiles
 from run_batch.io.inputs.json_lines import JsonLinesFormat
+from run_batch.io.inputs.openai_batches import row_of_request
 from run_batch.io.inputs.parquet import ParquetFormat
 from run_batch.io.inputs.source import InputError
 
@@ -19,6 +20,8 @@ FORMATS: Mapping[str, FileFormat] = {
     "jsonl": JsonLinesFormat(),
     "csv": CsvFormat(),
     "arrow": ArrowFormat(),
+    # Named alone: its files are JSON Lines, too.
+    "openai": JsonLinesFormat(row_of_request),
 }
 IMAGES = "images"
 

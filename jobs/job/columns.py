@@ -73,6 +73,11 @@ def check_columns(config: JobConfig, source: Source) -> None:
         JobError: names the key, the column and what the input has.
     """
     table, schema = config.input, source.schema
+    if table.format is None and {"custom_id", "url", "body"} <= set(schema.names):
+        raise JobError(
+            'input.path holds requests of OpenAI\'s API: set input.format = "openai" to run them, or "jsonl" to read '
+            "them as they are"
+        )
     named = {
         "input.image_column": table.image_column or None,
         "input.id_column": table.id_column,

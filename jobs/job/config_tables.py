@@ -27,6 +27,15 @@ from run_batch.jobs.job.config_values import (
 _ROW_SECONDS, _LEAST_ROW_SECONDS = 60.0, 2.0
 
 
+# What input.format = "openai" sets in [input], where job.toml does not; and prompt.chat.
+OPENAI_INPUT: Mapping[str, str] = {
+    "id_column": "custom_id",
+    "prompt_column": "messages",
+    "sampling_column": "sampling",
+    "image_column": "",
+}
+
+
 class InputTable(Table):
     """The rows of the job, and what their columns are."""
 
@@ -36,8 +45,9 @@ class InputTable(Table):
         Effect.CONTENT,
         example="rows.parquet",
     )
-    format: Literal["parquet", "jsonl", "csv", "arrow", "images", "hf"] | None = key(
-        "parquet, jsonl, csv, arrow, images or hf; told from names and contents of the files when left out",
+    format: Literal["parquet", "jsonl", "csv", "arrow", "images", "openai", "hf"] | None = key(
+        "parquet, jsonl, csv, arrow, images, openai (batch files of its API) or hf; told from names and contents of "
+        "the files when left out",
         Effect.CONTENT,
         example="parquet",
         default=None,
