@@ -74,7 +74,11 @@ _OTHERS = {
             'text = open("{file}", encoding="utf-16").read()\n    open("{stem}.utf8.csv", "w").write(text)',
         ),
     ),
-    b"\x1f\x8b": Content("a gzip file"),
+    b"\x1f\x8b": Content(
+        "a gzip file",
+        None,
+        'import gzip, shutil\n    shutil.copyfileobj(gzip.open("{file}"), open("{stem}", "wb"))',
+    ),
     b"\x28\xb5\x2f\xfd": Content("a Zstandard file"),
     b"BZh": Content("a bzip2 file"),
     b"7z\xbc\xaf": Content("a 7-Zip archive"),

@@ -13,6 +13,7 @@ from run_batch.io.inputs.json_lines import JsonLinesFormat
 from run_batch.io.inputs.openai_batches import row_of_request
 from run_batch.io.inputs.parquet import ParquetFormat
 from run_batch.io.inputs.source import InputError
+from run_batch.io.inputs.tar_shards import TarFormat
 
 # Of rows, by their names in `input.format`. Images without a table are none: each is a row itself.
 FORMATS: Mapping[str, FileFormat] = {
@@ -20,6 +21,7 @@ FORMATS: Mapping[str, FileFormat] = {
     "jsonl": JsonLinesFormat(),
     "csv": CsvFormat(),
     "arrow": ArrowFormat(),
+    "webdataset": TarFormat(),
     # Named alone: its files are JSON Lines, too.
     "openai": JsonLinesFormat(row_of_request),
 }

@@ -3,8 +3,7 @@ index of offsets; from then on, any row is a seek away.
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
@@ -17,7 +16,7 @@ from run_batch.io.inputs.file_content import check_is
 from run_batch.io.inputs.file_format import FileFacts, OpenFile
 from run_batch.io.inputs.file_rows import FileRows
 from run_batch.io.inputs.input_files import InputFiles
-from run_batch.io.inputs.json_kinds import JsonKind, kinds_in, name_of
+from run_batch.io.inputs.json_seen import Seen
 from run_batch.io.inputs.line_blocks import BlockIndex, look_at_lines, read_block
 from run_batch.io.inputs.source import InputError
 from run_batch.io.inputs.text_stream import BOM, TextStream
@@ -25,49 +24,6 @@ from run_batch.io.inputs.text_stream import BOM, TextStream
 _MOST_COLUMNS = 2048
 # Makes of the object in a line the row that it stands for.
 RowOf = Callable[[dict[str, Any]], dict[str, Any]]
-
-
-@dataclass(slots=True)
-class Seen:
-    """What the columns of files hold.
-
-    Attributes:
-        kinds: of each column.
-        first: the first place of each kind of value in each column, for people.
-    """
-
-    kinds: dict[str, JsonKind] = field(default_factory=dict)
-    first: dict[str, dict[int, str]] = field(default_factory=dict)
-
-    def add(self, row: Mapping[str, Any], file: str, line: int) -> None:
-        """See a row, which is a line of a file."""
-        for name, value in row.items():
-            kind = self.kinds.get(name)
-            if kind is None:
-                kind = self.kinds[name] = JsonKind()
-                self.first[name] = {}
-            before = kind.flags
-            kind.add(value)
-            if kind.flags != before:
-                for flag in kinds_in(kind.flags & ~before):
-                    self.first[name][flag] = f"line {line:,} of {file}"
-
-    def merge(self, other: "Seen") -> None:
-        """See what another one has seen, in files that come later."""
-        for name, kind in other.kinds.items():
-            self.kinds.setdefault(name, JsonKind()).merge(kind)
-            self.first[name] = {**other.first[name], **self.first.get(name, {})}
-
-    def columns(self) -> Columns:
-        """The columns, in the types that hold all values."""
-        fields, unusable = [], {}
-        for name, kind in self.kinds.items():
-            found = kind.arrow_type()
-            if found is None and not kind.is_container:
-                shown = ", ".join(f"{name_of(flag)} in {place}" for flag, place in self.first[name].items())
-                unusable[name] = f"holds {shown}; no type holds the values of all: convert some"
-            fields.append(pa.field(name, pa.string() if found is None else found))
-        return Columns(pa.schema(fields), unusable)
 
 
 class JsonLinesFormat:
@@ -96,7 +52,7 @@ class JsonLinesFormat:
                 row = self._row(line if number > 1 else line.removeprefix(BOM), path, number)
                 if row is not None:
                     index.add(offset)
-                    seen.add(row, name, number)
+                    seen.add(row, f"line {number:,} of {name}")
                     if len(seen.kinds) > _MOST_COLUMNS:
                         raise InputError(
                             f"input.path: {path} has more than {_MOST_COLUMNS:,} different keys in its lines"
@@ -123,7 +79,7 @@ class JsonLinesFormat:
             lines = read_block(stream, facts, group).removeprefix(BOM).split(b"\n")
             rows = (self._row_of(parse_line(line)) for line in lines if line.strip())
             while some := list(islice(rows, batch_rows)):
-                arrays = [_array([row.get(column.name) for row in some], column.type) for column in schema]
+                arrays = [array_of([row.get(column.name) for row in some], column.type) for column in schema]
                 yield pa.RecordBatch.from_arrays(arrays, schema=schema)
 
         return OpenFile(FileRows(facts.row_groups, read), stream.close)
@@ -144,13 +100,18 @@ def parse_line(line: bytes) -> dict[str, Any]:
     Raises:
         ValueError: it is none, or holds text that is not UTF-8.
     """
-    try:
-        found = msgspec.json.decode(line)
-    except (ValueError, RecursionError, msgspec.MsgspecError):
-        found = _parse_by_python(line)
+    found = parse_value(line)
     if not isinstance(found, dict):
         raise ValueError(f'expected an object, found {_described(found)}; each line is a row: {{"id": 1, …}}')
     return found
+
+
+def parse_value(text: bytes) -> Any:
+    """The value in JSON text; raises the errors of `parse_line`."""
+    try:
+        return msgspec.json.decode(text)
+    except (ValueError, RecursionError, msgspec.MsgspecError):
+        return _parse_by_python(text)
 
 
 def _parse_by_python(line: bytes) -> Any:
@@ -176,7 +137,8 @@ def _described(value: Any) -> str:
     return names.get(type(value), "a number")
 
 
-def _array(values: list[Any], kind: pa.DataType) -> pa.Array:
+def array_of(values: list[Any], kind: pa.DataType) -> pa.Array:
+    """JSON values in the type of their column; in one of text, lists and objects are JSON text."""
     if pa.types.is_string(kind):
         values = [value if value is None or isinstance(value, str) else _dumped(value) for value in values]
     return pa.array(values, kind)

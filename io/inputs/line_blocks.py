@@ -10,20 +10,21 @@ from run_batch.io.inputs.first_look import looking_at
 from run_batch.io.inputs.input_files import InputFiles
 from run_batch.io.inputs.text_stream import TextStream
 
-_BLOCK_BYTES = 1 << 20
+_BLOCK_BYTES = 1 << 20  # of lines; within a block, they are parsed from its beginning on
 
 
 class BlockIndex:
     """The blocks of a file, made of the offsets of its rows."""
 
-    def __init__(self) -> None:
+    def __init__(self, block_bytes: int | None = None) -> None:
         """There is no row yet."""
+        self._block_bytes = block_bytes or _BLOCK_BYTES
         self._rows: list[int] = []
         self._offsets: list[int] = []
 
     def add(self, offset: int) -> None:
         """Add the next row, which begins at an offset."""
-        if not self._rows or offset - self._offsets[-1] >= _BLOCK_BYTES:
+        if not self._rows or offset - self._offsets[-1] >= self._block_bytes:
             self._rows.append(0)
             self._offsets.append(offset)
         self._rows[-1] += 1

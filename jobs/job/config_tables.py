@@ -40,14 +40,14 @@ class InputTable(Table):
     """The rows of the job, and what their columns are."""
 
     path: PathTexts = key(
-        "a file, folder or glob of Parquet, JSON Lines, CSV, Arrow or images, or a URL of one; a list of these; a "
-        "folder written by datasets.save_to_disk; a Hub id",
+        "a file, folder or glob of Parquet, JSON Lines, CSV, Arrow, WebDataset shards or images, or a URL of one; a "
+        "list of these; a folder written by datasets.save_to_disk; a Hub id",
         Effect.CONTENT,
         example="rows.parquet",
     )
-    format: Literal["parquet", "jsonl", "csv", "arrow", "images", "openai", "hf"] | None = key(
-        "parquet, jsonl, csv, arrow, images, openai (batch files of its API) or hf; told from names and contents of "
-        "the files when left out",
+    format: Literal["parquet", "jsonl", "csv", "arrow", "webdataset", "images", "openai", "hf"] | None = key(
+        "parquet, jsonl, csv, arrow, webdataset, images, openai (batch files of its API) or hf; told from names and "
+        "contents of the files when left out",
         Effect.CONTENT,
         example="parquet",
         default=None,

@@ -1,7 +1,9 @@
 """Inputs of all formats as jobs see them: checked, planned, grown, and described by `run-batch init`."""
 
 import csv
+import io
 import json
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -38,6 +40,15 @@ def write_arrow(folder: Path, first: int) -> None:
     feather.write_feather(pa.table(rows), folder / f"{first:03d}.feather")
 
 
+def write_tar(folder: Path, first: int) -> None:
+    with tarfile.open(folder / f"{first:03d}.tar", "w") as archive:
+        for n in range(first, first + 3):
+            for extension, content in (("png", encoded(picture(n))), ("txt", b"what is it?")):
+                info = tarfile.TarInfo(f"{n:05d}.{extension}")
+                info.size = len(content)
+                archive.addfile(info, io.BytesIO(content))
+
+
 def write_images(folder: Path, first: int) -> None:
     for n in range(first, first + 3):
         (folder / f"{n:03d}.png").write_bytes(encoded(picture(n)))
@@ -47,6 +58,7 @@ FORMATS: dict[str, Callable[[Path, int], None]] = {
     "jsonl": write_jsonl,
     "csv": write_csv,
     "arrow": write_arrow,
+    "tar": write_tar,
     "images": write_images,
 }
 
@@ -65,8 +77,11 @@ def folder(tmp_path: Path) -> Path:
 
 
 def config_of(folder: Path) -> JobConfig:
+    image = "png" if any((folder / "in").glob("*.tar")) else "image"
     template = {"prompt": {"template": "<image> what?"}, "output": {"path": "out", "rows_per_shard": 2}}
-    return parse_config({"input": {"path": "in"}, "model": {"path": "model"}, **template}, folder)
+    return parse_config(
+        {"input": {"path": "in", "image_column": image}, "model": {"path": "model"}, **template}, folder
+    )
 
 
 def row_ids(job: PreparedJob) -> list[str]:
@@ -101,6 +116,6 @@ def test_files_that_sort_behind_the_old_ones_are_added_to_a_job(
 def test_init_writes_a_job_that_can_start(folder: Path, write: Callable[[Path, int], None]) -> None:
     write(folder / "in", 0)
     columns = init_job(str(folder / "in"), str(folder / "model"), None, folder / "job.toml")
-    assert columns.image == "image"
+    assert columns.image in ("image", "png")
     job = prepare(load_config(folder / "job.toml"))
     assert job.plan.num_rows == 3 and job.media_root == folder / "in"
