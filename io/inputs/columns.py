@@ -13,6 +13,7 @@ from functools import reduce
 import pyarrow as pa
 
 from run_batch.io.arrow_types import is_bytes, is_list, is_text
+from run_batch.io.features import common_features, features_metadata
 from run_batch.io.inputs.source import InputError
 
 # pyarrow finds the common type of these: the finer unit, the larger precision.
@@ -32,7 +33,8 @@ class Columns:
     """The columns of all files together.
 
     Attributes:
-        schema: each column of any file once, with the type in which it is read.
+        schema: each column of any file once, with the type in which it is read; in its metadata, the Hugging Face
+            features that files tell of their columns and none contradicts.
         unusable: columns that cannot be read from all files, each with the reason.
     """
 
@@ -55,7 +57,8 @@ def unify_columns(files: Sequence[tuple[str, pa.Schema]]) -> Columns:
         kinds = [types[0] for _, types in found if types]
         common = None if reason else reduce(_common_or_none, kinds)
         fields.append(pa.field(name, common or kinds[0]))
-    return Columns(pa.schema(fields), unusable)
+    features = common_features(schema for _, schema in files)
+    return Columns(pa.schema(fields, features_metadata(features)), unusable)
 
 
 def _types_of(name: str, schema: pa.Schema) -> list[pa.DataType]:

@@ -1,13 +1,16 @@
 """The columns of the input that a job reads, and those of its results."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from run_batch.io.arrow_types import describe_values
+from run_batch.io.features import class_names, features_of
 from run_batch.io.inputs.source import Source
 from run_batch.io.media import image_column
+from run_batch.io.outputs.readable_types import readable_type
 from run_batch.jobs.job.config import JobConfig
 from run_batch.jobs.job.errors import JobError
 from run_batch.jobs.job.prompt_column import is_message
@@ -40,17 +43,21 @@ def _prompt_fields(config: JobConfig, schema: pa.Schema) -> list[Field]:
     return fields
 
 
-def value_types(config: JobConfig, schema: pa.Schema) -> dict[str, str]:
-    """What the results of a row depend on beside its values: how they read, and the types of carried columns.
+def value_types(config: JobConfig, schema: pa.Schema) -> dict[str, Any]:
+    """What the results of a row depend on beside its values: how they read, and what carried columns are.
 
     Files that come later may bring other types for all files: a number that is an integer is written in another way
-    once the column has fractions, and all shards of a job have the same columns.
+    once the column has fractions, and all shards of a job have the same columns. The numbers of a class label mean
+    other classes once its names are others.
     """
     table, fields = config.input, _prompt_fields(config, schema)
     others = filter(None, [table.id_column, config.errors.expected_column])
     fields += [Field(column, (), schema.field(column).type) for column in others]
     types = {f"input.path (type of {'.'.join([f.column, *f.names])})": describe_values(f.kind) for f in fields}
-    return types | {f"output.columns (type of {name})": str(schema.field(name).type) for name in config.output.columns}
+    types |= {f"output.columns (type of {name})": str(schema.field(name).type) for name in config.output.columns}
+    features = features_of(schema)
+    classes = {name: class_names(features.get(name)) for name in config.output.columns}
+    return types | {f"output.columns (classes of {name})": names for name, names in classes.items() if names}
 
 
 RESULT_COLUMNS = (
@@ -143,7 +150,9 @@ def _check_carried(columns: Sequence[str], schema: pa.Schema) -> None:
 
 def _check_writable(field: pa.Field) -> None:
     try:
-        pq.write_table(pa.schema([field]).empty_table(), pa.BufferOutputStream())
+        written = pa.schema([(field.name, readable_type(field.type))])
+        pa.nulls(0, field.type).cast(written.field(0).type)
+        pq.write_table(written.empty_table(), pa.BufferOutputStream())
     except (pa.ArrowException, ValueError) as error:
         raise JobError(
             f"output.columns: column {field.name} is {field.type}, which Parquet files cannot hold: {error}"

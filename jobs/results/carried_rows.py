@@ -60,7 +60,7 @@ class CarriedRows:
 
     def _keep(self, shard: int, table: pa.Table) -> None:
         # A copy: a slice would keep all rows that were read with it.
-        self._kept[shard] = table.take(pa.array(range(table.num_rows)))
+        self._kept[shard] = _copy(table)
         self._kept_bytes += self._kept[shard].nbytes
         while self._kept_bytes > _KEPT_BYTES:
             self._take(next(iter(self._kept)))
@@ -69,3 +69,11 @@ class CarriedRows:
         table = self._kept.pop(shard)
         self._kept_bytes -= table.nbytes
         return table
+
+
+def _copy(table: pa.Table) -> pa.Table:
+    """The same rows in memory of their own, whatever their types: `take` knows no views."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as stream:
+        stream.write_table(table)
+    return pa.ipc.open_stream(sink.getvalue()).read_all()

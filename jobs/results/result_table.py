@@ -5,7 +5,9 @@ from typing import Any
 
 import pyarrow as pa
 
+from run_batch.io.features import features_metadata, features_of
 from run_batch.io.inputs.source import Source
+from run_batch.io.outputs.readable_types import readable_type
 from run_batch.jobs.job.columns import RESULT_COLUMNS
 from run_batch.jobs.job.config import JobConfig
 from run_batch.jobs.job.rows import Generation, RowFailure, RowResult, TokenLogprob
@@ -41,6 +43,8 @@ class ShardTables:
         names = list(dict.fromkeys(name for name in columns if name))
         first = work.shards[0] if work.shards else 0
         self._carried = CarriedRows(source, work.plan, names, first, is_wanted) if names else None
+        features = features_of(source.schema)
+        self._metadata = features_metadata({name: features[name] for name in config.output.columns if name in features})
 
     def build(self, shard: int, results: Sequence[RowResult]) -> tuple[pa.Table, list[bool | None] | None]:
         """The table of a whole shard, and whether the text of each row is the one of `errors.expected_column`.
@@ -49,7 +53,7 @@ class ShardTables:
             results: one for each row, in their order.
 
         Returns:
-            Row ids, carried columns and result columns; and, with that key, for each row whether its text is as
+            Row ids, carried columns with their Hugging Face features, and result columns; and, with that key, for each row whether its text is as
             expected: None where it failed, and where the column is null, because that row expects nothing.
 
         Raises:
@@ -61,8 +65,9 @@ class ShardTables:
             row_ids = read[id_column].cast(pa.string())
         else:
             row_ids = pa.array(self._source.row_names(rows.start, rows.stop), pa.string())
-        own = {name: read[name] for name in self._config.output.columns}
+        own = {name: _readable(read[name]) for name in self._config.output.columns}
         table = build_table(self._config.sampling, {"row_id": row_ids, **own}, results)
+        table = table.replace_schema_metadata(self._metadata)
         if self._config.errors.expected_column is None:
             return table, None
         matches = _matches(results, read[self._config.errors.expected_column])
@@ -72,6 +77,11 @@ class ShardTables:
         """Close the file of the input that is open."""
         if self._carried is not None:
             self._carried.close()
+
+
+def _readable(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    kind = readable_type(column.type)
+    return column if kind == column.type else column.cast(kind)
 
 
 def _matches(results: Sequence[RowResult], expected: pa.ChunkedArray) -> list[bool | None]:
