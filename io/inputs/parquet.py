@@ -11,6 +11,7 @@ from run_batch.io.inputs.file_source import FileSource
 from run_batch.io.inputs.input_files import InputFiles, find_files
 from run_batch.io.inputs.parquet_batches import read_group
 from run_batch.io.inputs.parquet_footers import open_rows, read_footer, read_footers
+from run_batch.io.inputs.partitions import partitions_of, with_constants, with_partitions
 
 
 class ParquetFormat:
@@ -28,15 +29,21 @@ class ParquetFormat:
         return read_footer(files, path)
 
     def columns(self, facts: Sequence[FileFacts]) -> Columns:
-        """The columns of all files, in types that hold the values of each."""
-        return unify_columns([(one.path, one.schema) for one in facts])
+        """The columns of all files, in types that hold the values of each, and those that names of folders make."""
+        return unify_columns([(one.path, with_partitions(one.schema, one.name)) for one in facts])
 
     def open(self, files: InputFiles, facts: FileFacts, schema: pa.Schema, batch_rows: int) -> OpenFile:
         """Open a file to read it page by page."""
         parquet = open_rows(files, facts.path)
+        own = set(parquet.schema_arrow.names)
+        constants = {name: value for name, value in partitions_of(facts.name).items() if name not in own}
+        names = [name for name in schema.names if name not in constants]
 
         def read(group: int) -> Iterator[pa.RecordBatch]:
-            return cast_batches(read_group(parquet, group, schema.names, batch_rows), schema, facts.path)
+            batches = read_group(parquet, group, names, batch_rows)
+            if len(names) < len(schema):
+                batches = (with_constants(batch, constants) for batch in batches)
+            return cast_batches(batches, schema, facts.path)
 
         return OpenFile(FileRows(facts.row_groups, read), lambda: parquet.close(force=True))
 

@@ -54,6 +54,7 @@ def value_types(config: JobConfig, schema: pa.Schema) -> dict[str, Any]:
     others = filter(None, [table.id_column, config.errors.expected_column])
     fields += [Field(column, (), schema.field(column).type) for column in others]
     types = {f"input.path (type of {'.'.join([f.column, *f.names])})": describe_values(f.kind) for f in fields}
+    types |= {f"input.path (classes of {f.column})": ", ".join(f.classes) for f in fields if f.classes}
     types |= {f"output.columns (type of {name})": str(schema.field(name).type) for name in config.output.columns}
     features = features_of(schema)
     classes = {name: class_names(features.get(name)) for name in config.output.columns}
