@@ -39,6 +39,19 @@ def common_features(schemas: Iterable[pa.Schema]) -> Features:
     return {name: feature for name, feature in common.items() if name not in contradicted}
 
 
+def classes_at(features: Features, column: str, names: Iterable[str]) -> tuple[str, ...]:
+    """The names of the classes that the numbers of a column stand for, or of a field inside it; none of other values.
+
+    Args:
+        names: of the fields that lead to the value, from a struct to what is in it.
+    """
+    feature = features.get(column)
+    for name in names:
+        feature = feature.get(name) if isinstance(feature, dict) and "_type" not in feature else None
+    is_label = isinstance(feature, dict) and feature.get("_type") == "ClassLabel"
+    return tuple(map(str, feature.get("names") or ())) if is_label and isinstance(feature, dict) else ()
+
+
 def class_names(feature: Any) -> list[list[str]]:
     """The names of the classes that the numbers of a feature stand for, of each ClassLabel in it."""
     if isinstance(feature, list):

@@ -4,6 +4,7 @@ import hashlib
 import os
 import socket
 from pathlib import Path
+from typing import Any
 
 from run_batch.io.transient import retry
 
@@ -114,14 +115,17 @@ def sample_file(path: Path, samples: int) -> bytes:
     Raises:
         OSError: the file cannot be read.
     """
-    digest = hashlib.sha256()
     with open(path, "rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        digest.update(str(size).encode())
-        if size <= samples * _SAMPLE_BYTES:
-            digest.update(file.read())
-            return digest.digest()
-        for sample in range(samples):
-            file.seek((size - _SAMPLE_BYTES) * sample // (samples - 1))
-            digest.update(file.read(_SAMPLE_BYTES))
+        return sample_open_file(file, os.fstat(file.fileno()).st_size, samples)
+
+
+def sample_open_file(file: Any, size: int, samples: int) -> bytes:
+    """Compute the digest of `sample_file` of an open file of `size` bytes, which may be a remote one."""
+    digest = hashlib.sha256(str(size).encode())
+    if size <= samples * _SAMPLE_BYTES:
+        digest.update(file.read())
+        return digest.digest()
+    for sample in range(samples):
+        file.seek((size - _SAMPLE_BYTES) * sample // (samples - 1))
+        digest.update(file.read(_SAMPLE_BYTES))
     return digest.digest()

@@ -36,7 +36,7 @@ _IMAGES = (
 )
 _CONVERSATIONS = ("messages", "conversations", "conversation")
 _PROMPTS = ("prompt", "question", "instruction", "query", "input", "text", "problem")
-_IDS = ("id", "uid", "uuid", "row_id", "image_id", "question_id", "key", "__key__", "index")
+_IDS = ("id", "uid", "uuid", "row_id", "image_id", "question_id", "custom_id", "key", "__key__", "index")
 _ANSWERS = ("answer", "caption", "label", "answers")
 _TEMPLATE_FILES = ("chat_template.jinja", "chat_template.json", "tokenizer_config.json", "config.json")
 _LLAVA = ("llava", "llava_next")
@@ -77,6 +77,9 @@ def init_job(path: str, model: str | None, split: str | None, file: Path) -> Col
     tables = {"input": named, "model": {"path": _as_in(file, model or _MODEL)}, "output": {"path": "results"}}
     config = parse_config(tables, file.absolute().parent)
     source = open_source(config)
+    if {"custom_id", "url", "body"} <= set(source.schema.names):
+        config = parse_config({**tables, "input": {**named, "format": "openai"}}, file.absolute().parent)
+        source = open_source(config)
     columns = find_columns(config, source)
     text = "\n".join(_lines(config, source, columns, model is not None)) + "\n"
     try:
@@ -142,7 +145,9 @@ def _lines(config: JobConfig, source: Source, columns: Columns, has_model: bool)
     yield f"# {source.num_rows} rows; columns {', '.join(source.schema.names)}."
     yield "# `run-batch try --config` this file shows the first answers, `run-batch keys` what else may be set."
     yield "\n[input]"
-    yield f"path = {_text(config.input.path)}"
+    yield f"path = {_text(config.input_paths[0])}"
+    if config.input.format:
+        yield f"format = {_text(config.input.format)}"
     if config.input.split:
         yield f"split = {_text(config.input.split)}"
     note = "" if columns.image else "  # no column of images was found: prompts are text only"

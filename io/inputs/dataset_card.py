@@ -39,7 +39,7 @@ def files_and_splits(files: InputFiles, name: str | None) -> tuple[InputFiles, d
         raise _not_understood(error) from None
     chosen = sorted({index for indices in splits.values() for index in indices})
     if not chosen:
-        raise InputError(f"input.name: no Parquet file is in configuration {name!r} of {files.root}/README.md")
+        raise InputError(f"input.name: no file is in configuration {name!r} of {files.root}/README.md")
     position = {index: i for i, index in enumerate(chosen)}
     splits = {split: [position[i] for i in indices] for split, indices in splits.items() if indices}
     return replace(files, paths=[files.paths[i] for i in chosen]), splits

@@ -54,6 +54,7 @@ class HfSource:
         self._dataset = loaded.with_format("arrow")
         self.schema = loaded.features.arrow_schema
         self.unusable: Mapping[str, str] = {}
+        self.index = b""
         self.num_rows: int = loaded.num_rows
         self._states = {file["filename"]: _state(file["filename"]) for file in loaded.cache_files}
         # The library's digest is of all rows that are asked for, in whatever files they are.

@@ -1,11 +1,12 @@
-"""The files that `input.path` names: one file, a folder, a glob, or a URL of a file system that fsspec knows."""
+"""The files that `input.path` names: a file, a folder, a glob, a URL of a file system that fsspec knows, or several."""
 
 import contextlib
 import difflib
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +24,18 @@ class InputFiles:
     """Files of one file system.
 
     Attributes:
-        paths: one for each file, sorted.
+        paths: one for each file; those of a folder or a glob are sorted, those of a list are in its order.
         root: path of the folder that the names of the files are relative to.
         filesystem: the fsspec file system that the paths belong to; None for local paths.
         is_folder: whether they are all files of `root`, and not those that a glob or a path chose.
+        is_list: whether several paths chose them.
     """
 
     paths: list[str]
     root: str
     filesystem: Any = None
     is_folder: bool = False
+    is_list: bool = False
 
     def name(self, path: str) -> str:
         """The path of a file relative to `root`."""
@@ -91,19 +94,76 @@ class InputFiles:
             raise _unread(path, error) from error
 
 
-def find_files(path: str, leave_out: Callable[[str], bool] = lambda _: False) -> InputFiles:
-    """Find the Parquet files that a path, glob or URL names.
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which files of a folder are rows. Those that a path or a glob names are taken whatever they are called.
+
+    Attributes:
+        name: what they are, for people.
+        is_data: whether a file of this name is.
+    """
+
+    name: str
+    is_data: Callable[[str], bool]
+
+
+_PARQUET = Wanted("Parquet file", lambda name: name.endswith(".parquet"))
+
+
+def find_files(
+    path: str | Sequence[str], leave_out: Callable[[str], bool] = lambda _: False, wanted: Wanted = _PARQUET
+) -> InputFiles:
+    """Find the files that a path, glob or URL names, or a list of them.
 
     Args:
         leave_out: whether a local file, given by its real path, is no part of the input.
+        wanted: which files of a folder are rows.
 
     Raises:
         UnreachableInputError: storage or network fail in a way that may pass.
         InputError: there are none, or one is there twice, or the file system of the URL cannot be used.
     """
+    if isinstance(path, str):
+        return _find_by_path(path, leave_out, wanted)
+    found = [_find_by_path(one, leave_out, wanted) for one in path]
+    return join_files(found)
+
+
+def join_files(found: Sequence[InputFiles]) -> InputFiles:
+    """The files of a list of paths, in its order, with names below the folder that all are in.
+
+    Raises:
+        InputError: a file is there twice, or the paths are of several file systems.
+    """
+    filesystem = found[0].filesystem
+    if len(found) == 1:
+        return found[0]
+    if any(files.filesystem is not filesystem for files in found):
+        raise InputError("input.path: the paths of a list have to be of one file system, all local or all of one URL")
+    paths = [path for files in found for path in files.paths]
+    seen = dict[str, str]()
+    for path in paths:
+        real = path if filesystem else os.path.realpath(path)
+        if real in seen:
+            same = "is there twice" if seen[real] == path else f"and {seen[real]} are the same file"
+            raise InputError(f"input.path: {path} {same}; name each file once")
+        seen[real] = path
+    return InputFiles(paths, _common_root([files.root for files in found]), filesystem, is_list=True)
+
+
+def _common_root(roots: Sequence[str]) -> str:
+    """The deepest folder that all folders are in."""
+    parts = [root.rstrip("/").split("/") for root in roots]
+    common = [level[0] for level in takewhile(lambda level: len(set(level)) == 1, zip(*parts, strict=False))]
+    return "/".join(common) or ("/" if roots[0].startswith("/") else "")
+
+
+def _find_by_path(path: str, leave_out: Callable[[str], bool], wanted: Wanted) -> InputFiles:
     is_url = "://" in path
     try:
-        find = (lambda: _find_by_url(path, leave_out)) if is_url else (lambda: _find_local(path, leave_out))
+        find = (
+            (lambda: _find_by_url(path, leave_out, wanted)) if is_url else lambda: _find_local(path, leave_out, wanted)
+        )
         return retry(find, transient.REMOTE_PAUSES if is_url else None)
     except InputError as error:
         if may_pass(error):
@@ -121,22 +181,22 @@ def _unread(path: str, error: BaseException) -> InputError:
     return InputError(f"{path} cannot be read: {describe(refusal(error) or error)}")
 
 
-def _find_by_url(url: str, leave_out: Callable[[str], bool]) -> InputFiles:
+def _find_by_url(url: str, leave_out: Callable[[str], bool], wanted: Wanted) -> InputFiles:
     import fsspec
     from fsspec.implementations.local import LocalFileSystem
 
     filesystem, path = fsspec.core.url_to_fs(url)
     local = isinstance(filesystem, LocalFileSystem)
-    return _find_local(path, leave_out) if local else _find_remote(filesystem, path)
+    return _find_local(path, leave_out, wanted) if local else _find_remote(filesystem, path, wanted)
 
 
-def _find_local(path: str, leave_out: Callable[[str], bool]) -> InputFiles:
+def _find_local(path: str, leave_out: Callable[[str], bool], wanted: Wanted) -> InputFiles:
     place = Path(path)
     if any(c in path for c in "*?[") and not place.exists():
         root = glob_root(path)
         found = list(find_matches(root, path.removeprefix(root).lstrip("/")))
     elif place.is_dir():
-        root, found = path, list(find_matches(path, "**/*.parquet"))
+        root, found = path, list(find_matches(path, "**/*", wanted.is_data))
     elif place.is_file():
         root, found = str(place.parent), [(path, os.path.realpath(path))]
     elif place.exists():
@@ -144,14 +204,14 @@ def _find_local(path: str, leave_out: Callable[[str], bool]) -> InputFiles:
     else:
         raise InputError(f"input.path {path}: no such file or folder{_similar(place)}")
     if not found:
-        raise InputError(f"input.path {path}: no Parquet file there")
+        raise InputError(f"input.path {path}: no {wanted.name} there")
     paths = distinct(found, leave_out)
     if not paths:
-        raise InputError(f"input.path {path}: no Parquet file there but the results of this job")
+        raise InputError(f"input.path {path}: no {wanted.name} there but the results of this job")
     return InputFiles(paths, root, is_folder=place.is_dir())
 
 
-def _find_remote(filesystem: Any, path: str) -> InputFiles:
+def _find_remote(filesystem: Any, path: str, wanted: Wanted) -> InputFiles:
     if _without_query(path) != path:
         return InputFiles([path], _without_query(path).rsplit("/", 1)[0], filesystem)
     root = re.split(r"[*?\[]", path)[0].rsplit("/", 1)[0]
@@ -160,12 +220,12 @@ def _find_remote(filesystem: Any, path: str) -> InputFiles:
     elif _is_folder(filesystem, path):
         inside = {p: p.removeprefix(path).strip("/").split("/") for p in filesystem.find(path)}
         found = sorted(p for p, parts in inside.items() if all(map(is_data_name, parts)))
-        found, root = [p for p in found if p.endswith(".parquet")], path
+        found, root = [p for p in found if wanted.is_data(p.rsplit("/", 1)[-1])], path
     else:
         found = [path]
     found = [p for p in found if is_data_name(p.rsplit("/", 1)[-1])]
     if not found:
-        raise InputError(f"input.path {path}: no Parquet file there")
+        raise InputError(f"input.path {path}: no {wanted.name} there")
     return InputFiles(found, root, filesystem, is_folder=root == path)
 
 

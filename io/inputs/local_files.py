@@ -22,8 +22,13 @@ def glob_root(pattern: str) -> str:
     return os.path.dirname(re.split(r"[*?\[]", pattern)[0])
 
 
-def find_matches(root: str, pattern: str) -> Iterator[tuple[str, str]]:
+def find_matches(
+    root: str, pattern: str, is_wanted: Callable[[str], bool] = lambda _: True
+) -> Iterator[tuple[str, str]]:
     """Path and real path of each file below `root` that a pattern such as `**/*.parquet` matches.
+
+    Args:
+        is_wanted: whether a file of this name is, of those that match.
 
     A folder is listed once, or once for each way in which the pattern leads to it, whatever links lead there. Links are
     followed after everything else, in order: a folder that is also behind a link keeps its own path.
@@ -50,7 +55,7 @@ def find_matches(root: str, pattern: str) -> Iterator[tuple[str, str]]:
                     heapq.heappush(links, (path, os.path.realpath(path), sorted(inner)))
                 elif inner:
                     folders.append((path, place, inner))
-            elif _is_match(state, entry.name, parts):
+            elif _is_match(state, entry.name, parts) and is_wanted(entry.name):
                 if place not in found:
                     found.add(place)
                     if not os.path.isfile(path) and os.path.exists(path):

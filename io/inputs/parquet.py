@@ -1,72 +1,54 @@
-"""Reads the rows of Parquet files, from any row on."""
+"""Parquet files: a row group is where reading can begin, and footers tell all that there is to know before."""
 
-import time
-from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from itertools import accumulate, groupby
-from pathlib import Path
-from typing import TypeAlias
+from collections.abc import Callable, Iterator, Sequence
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from run_batch.io.inputs.columns import cast_batches, unify_columns
-from run_batch.io.inputs.dataset_card import files_and_splits
+from run_batch.io.inputs.columns import Columns, cast_batches, unify_columns
+from run_batch.io.inputs.file_format import FileFacts, OpenFile
+from run_batch.io.inputs.file_rows import FileRows
+from run_batch.io.inputs.file_source import FileSource
 from run_batch.io.inputs.input_files import InputFiles, find_files
-from run_batch.io.inputs.input_parts import InputPart
-from run_batch.io.inputs.parquet_batches import FileRows, read_group
-from run_batch.io.inputs.parquet_footers import (
-    FileFooter,
-    dump_index,
-    load_index,
-    open_rows,
-    read_footer,
-    read_footers,
-)
-from run_batch.io.inputs.read_errors import reading
-from run_batch.io.inputs.source import DamagedInputError, RowBatch
-from run_batch.io.inputs.splits import asked_rows, choose_files
-
-# Rows of one file: index of the file, first row, last row + 1.
-_Part: TypeAlias = tuple[int, int, int]
-# Between two looks at whether an open remote file has changed.
-_LOOK_SECONDS = 10.0
+from run_batch.io.inputs.parquet_batches import read_group
+from run_batch.io.inputs.parquet_footers import open_rows, read_footer, read_footers
+from run_batch.io.inputs.partitions import partitions_of, with_constants, with_partitions
 
 
-@dataclass(frozen=True, slots=True)
-class _Layout:
-    """Where the rows of an input are.
+class ParquetFormat:
+    """Parquet files; see FileFormat."""
 
-    Attributes:
-        parts: in the order of the rows.
-        starts: the row that each part begins with, and the number of all rows.
-    """
+    name = "Parquet"
+    suffixes = (".parquet",)
 
-    parts: Sequence[_Part]
-    starts: Sequence[int]
+    def look_at_all(self, files: InputFiles) -> list[FileFacts]:
+        """Read the footers of all files."""
+        return read_footers(files)
 
-    @classmethod
-    def of(cls, parts: Sequence[_Part]) -> "_Layout":
-        return cls(parts, [0, *accumulate(last - first for _, first, last in parts)])
+    def look_at(self, files: InputFiles, path: str) -> FileFacts:
+        """Read the footer of one file."""
+        return read_footer(files, path)
 
-    def overlaps(self, start: int, stop: int) -> Iterator[tuple[_Part, int]]:
-        """Cut the parts to rows start..stop-1 of the input.
+    def columns(self, facts: Sequence[FileFacts]) -> Columns:
+        """The columns of all files, in types that hold the values of each, and those that names of folders make."""
+        return unify_columns([(one.path, with_partitions(one.schema, one.name)) for one in facts])
 
-        Yields:
-            What a part has of these rows, and the row that the first row of its file has or would have.
-        """
-        position = bisect_right(self.starts, start) - 1
-        while position < len(self.parts) and self.starts[position] < stop:
-            index, low, high = self.parts[position]
-            offset = self.starts[position] - low
-            first, last = max(start - offset, low), min(stop - offset, high)
-            if first < last:
-                yield (index, first, last), offset
-            position += 1
+    def open(self, files: InputFiles, facts: FileFacts, schema: pa.Schema, batch_rows: int) -> OpenFile:
+        """Open a file to read it page by page."""
+        parquet = open_rows(files, facts.path)
+        own = set(parquet.schema_arrow.names)
+        constants = {name: value for name, value in partitions_of(facts.name).items() if name not in own}
+        names = [name for name in schema.names if name not in constants]
+
+        def read(group: int) -> Iterator[pa.RecordBatch]:
+            batches = read_group(parquet, group, names, batch_rows)
+            if len(names) < len(schema):
+                batches = (with_constants(batch, constants) for batch in batches)
+            return cast_batches(batches, schema, facts.path)
+
+        return OpenFile(FileRows(facts.row_groups, read), lambda: parquet.close(force=True))
 
 
-class ParquetSource:
+class ParquetSource(FileSource):
     """The rows of Parquet files, file after file in the order of their names."""
 
     def __init__(
@@ -77,156 +59,13 @@ class ParquetSource:
         name: str | None = None,
         leave_out: Callable[[str], bool] = lambda _: False,
     ) -> None:
-        """Find the files and read their footers.
+        """Find the files and read their footers; see FileSource.
 
         Args:
             path: a file, folder or glob, or an fsspec URL of one.
-            index: `index` of an earlier source. If it lists the same file names, no footer is read now: each file is
-                checked against the index when its rows are read.
-            split: the split to read, or parts of splits such as `train[:10%]`; see splits.py.
-            name: the configuration to read, of a folder whose README.md declares some.
             leave_out: whether a local file, given by its real path, is no part of the input.
 
         Raises:
             InputError: no such file, no Parquet file, no such configuration or split.
         """
-        found, splits = files_and_splits(find_files(path, leave_out), name)
-        chosen = choose_files([found.name(file) for file in found.paths], splits, split)
-        self._files = replace(found, paths=[found.paths[i] for files in chosen.values() for i in files])
-        recorded = load_index(self._files, index)
-        self._footers = recorded[0] if recorded else read_footers(self._files)
-        self._columns = recorded[1] if recorded else unify_columns(_schemas(self._footers))
-        self.schema, self.unusable = self._columns.schema, self._columns.unusable
-        parts = self._asked_parts(split, {name: len(files) for name, files in chosen.items()})
-        self._layout = _Layout.of(parts)
-        self.num_rows = self._layout.starts[-1]
-        self.folder = None if self._files.filesystem else Path(self._files.root)
-
-    def _asked_parts(self, split: str | None, files: Mapping[str, int]) -> list[_Part]:
-        """The rows of the files that `input.split` asks for.
-
-        Args:
-            files: number of files of each split; they follow each other.
-        """
-        every = [(index, 0, footer.num_rows) for index, footer in enumerate(self._footers)]
-        starts = [0, *accumulate(footer.num_rows for footer in self._footers)]
-        begin, sizes, position = dict[str, int](), dict[str, int](), 0
-        for name, count in files.items():
-            begin[name], sizes[name] = starts[position], starts[position + count] - starts[position]
-            position += count
-        asked = [(begin[name] + first, begin[name] + last) for name, first, last in asked_rows(split, sizes)]
-        return [part for low, high in asked for part, _ in _Layout(every, starts).overlaps(low, high)]
-
-    @property
-    def parts(self) -> list[InputPart]:
-        """The rows of each file; see Source.parts."""
-        files = self._footers
-        return [InputPart(files[i].name, files[i].digest, first, last - first) for i, first, last in self._layout.parts]
-
-    @property
-    def index(self) -> bytes:
-        """The footers as JSON, for processes that open the same input later."""
-        return dump_index(self._footers, self._columns)
-
-    def cursor(self, columns: Sequence[str], batch_rows: int) -> "ParquetCursor":
-        """Make a cursor; see Source.cursor."""
-        schema = pa.schema([self.schema.field(name) for name in columns])
-        return ParquetCursor(self._files, self._footers, self._layout, schema, batch_rows)
-
-    def starts(self) -> Iterator[range]:
-        """The rows at which row groups begin; see Source.starts."""
-        for (index, low, high), begin in zip(self._layout.parts, self._layout.starts, strict=False):
-            yield range(begin, begin + 1)
-            for rows in _group_starts(self._footers[index].row_groups):
-                inside = rows[bisect_right(rows, low) : bisect_left(rows, high)]
-                if inside:
-                    offset = begin - low
-                    yield range(inside.start + offset, inside.stop + offset, inside.step)
-
-    def row_names(self, start: int, stop: int) -> list[str]:
-        """Name rows start..stop-1 by `FILE:ROW`; see Source.row_names."""
-        return [
-            f"{self._footers[index].name}:{row}"
-            for (index, first, last), _ in self._layout.overlaps(start, stop)
-            for row in range(first, last)
-        ]
-
-
-class ParquetCursor:
-    """Reads on through Parquet files: within a row group too, whose front it would otherwise read again."""
-
-    def __init__(
-        self, files: InputFiles, footers: list[FileFooter], layout: _Layout, schema: pa.Schema, batch_rows: int
-    ) -> None:
-        """Open no file yet.
-
-        Args:
-            footers: of all files; one that an index recorded is replaced by what is found of a copy of its file.
-            schema: the columns to read.
-        """
-        self._files, self._footers, self._layout = files, footers, layout
-        self._schema, self._batch_rows = schema, batch_rows
-        self._open: tuple[int, FileRows, pq.ParquetFile] | None = None
-        self._looked = 0.0
-
-    def read(self, start: int, stop: int) -> Iterator[RowBatch]:
-        """Read rows start..stop-1 in batches; see Cursor.read."""
-        for (index, first, last), offset in self._layout.overlaps(start, stop):
-            file = self._footers[index]
-            with reading(file.path):
-                for row, batch in self._file_rows(index).read(first, last):
-                    yield RowBatch(offset + row, batch)
-                # To ask a remote file system takes as long as to read: not after each of many short reads.
-                if self._files.filesystem is None or time.monotonic() - self._looked > _LOOK_SECONDS:
-                    self._check_unchanged(index)
-
-    def _check_unchanged(self, index: int) -> None:
-        self._looked = time.monotonic()
-        file = self._footers[index]
-        if self._files.state(file.path) == (file.size, file.changed):
-            return
-        # A copy of the same data may have taken the place of the file that the index recorded.
-        found = read_footer(self._files, file.path) if file.recorded else None
-        if found is not None and found.digest == file.digest:
-            self._footers[index] = found
-        else:
-            raise DamagedInputError(
-                f"{file.path} has changed since the job started; put the old file back and run the same command "
-                "again, or start a new job"
-            )
-
-    def _file_rows(self, index: int) -> FileRows:
-        """The rows of a file; it is opened, and looked at, if another one is open."""
-        if self._open is None or self._open[0] != index:
-            self.close()
-            self._check_unchanged(index)
-            path, groups = self._footers[index].path, self._footers[index].row_groups
-            parquet, names = open_rows(self._files, path), self._schema.names
-
-            def read(group: int) -> Iterator[pa.RecordBatch]:
-                return cast_batches(read_group(parquet, group, names, self._batch_rows), self._schema, path)
-
-            self._open = index, FileRows(groups, read), parquet
-        return self._open[1]
-
-    def close(self) -> None:
-        """Close the open file; see Cursor.close."""
-        if self._open is not None:
-            self._open[2].close(force=True)
-            self._open = None
-
-
-def _schemas(footers: Sequence[FileFooter]) -> list[tuple[str, pa.Schema]]:
-    """Path and schema of each file; files without rows count only where no file has any."""
-    with_rows = [footer for footer in footers if footer.num_rows]
-    return [(footer.path, footer.schema) for footer in with_rows or footers]
-
-
-def _group_starts(row_groups: Sequence[int]) -> Iterator[range]:
-    """The rows of a file at which its row groups begin; those of one size that follow each other are one range."""
-    row = 0
-    for size, same in groupby(row_groups):
-        stop = row + size * sum(1 for _ in same)
-        if size:
-            yield range(row, stop, size)
-        row = stop
+        super().__init__(find_files(path, leave_out), ParquetFormat(), index, split, name)

@@ -1,21 +1,13 @@
-"""What is known of Parquet files without reading their rows.
+"""What the footers of Parquet files tell without reading their rows."""
 
-It comes from their footers, or from an index: JSON in which an earlier process recorded what the footers say, so that a
-thousand processes that open the same input need not read them all.
-"""
-
-import base64
-import contextlib
 import hashlib
-import json
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from run_batch.io.inputs.columns import Columns
+from run_batch.io.inputs.file_content import check_is, read_head
+from run_batch.io.inputs.file_format import FileFacts
 from run_batch.io.inputs.input_files import InputFiles
 from run_batch.io.inputs.read_errors import unreachable
 from run_batch.io.inputs.source import DamagedInputError, InputError
@@ -25,36 +17,6 @@ from run_batch.io.transient import describe, may_pass, retry
 _LOCAL_BUFFER_BYTES = 1 << 20
 _REMOTE_BUFFER_BYTES = 8 << 20
 _SMALL_GROUP_BYTES = 32 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class FileFooter:
-    """What the footer and the file system tell of one file.
-
-    Attributes:
-        path: path of the file, as in `InputFiles.paths`.
-        name: path relative to the root of the input.
-        size: size of the file in bytes.
-        changed: time of the last change in nanoseconds since the epoch; 0 on remote file systems.
-        schema: the file's columns; of a recorded file, those of the whole input.
-        row_groups: number of rows of each row group.
-        digest: SHA-256 of the footer in hexadecimal; differs when the data differs.
-        recorded: whether all this comes from an index and the file has not been opened yet.
-    """
-
-    path: str
-    name: str
-    size: int
-    changed: int
-    schema: pa.Schema
-    row_groups: tuple[int, ...]
-    digest: str
-    recorded: bool = False
-
-    @property
-    def num_rows(self) -> int:
-        """Number of rows of the file."""
-        return sum(self.row_groups)
 
 
 def open_parquet(
@@ -101,7 +63,7 @@ def open_rows(files: InputFiles, path: str) -> pq.ParquetFile:
     return open_parquet(files, path, metadata, whole_groups=True)
 
 
-def read_footers(files: InputFiles) -> list[FileFooter]:
+def read_footers(files: InputFiles) -> list[FileFacts]:
     """Read the footers of all files, in the order of `files.paths`.
 
     Raises:
@@ -113,7 +75,7 @@ def read_footers(files: InputFiles) -> list[FileFooter]:
         return list(pool.map(lambda path: read_footer(files, path), files.paths))
 
 
-def read_footer(files: InputFiles, path: str) -> FileFooter:
+def read_footer(files: InputFiles, path: str) -> FileFacts:
     """Read the footer of one file; raises the errors of `read_footers`."""
     try:
         size, changed = files.state(path)
@@ -124,7 +86,7 @@ def read_footer(files: InputFiles, path: str) -> FileFooter:
             footer = pa.BufferOutputStream()
             file.metadata.write_metadata_file(footer)
             digest = hashlib.sha256(footer.getvalue()).hexdigest()
-            return FileFooter(path, files.name(path), size, changed, file.schema_arrow, rows, digest)
+            return FileFacts(path, files.name(path), size, changed, file.schema_arrow, rows, digest)
     except FileNotFoundError:
         raise InputError(f"input.path: {path}: no such file") from None
     except (OSError, pa.ArrowException) as error:
@@ -136,33 +98,8 @@ def _footer_error(files: InputFiles, path: str, error: Exception) -> InputError:
         return unreachable(f"input.path: {path}", error)
     if isinstance(error, PermissionError):
         return InputError(f"input.path: {path} cannot be read: {describe(error)}")
-    kind = DamagedInputError if _begins_as_parquet(files, path) else InputError
-    return kind(f"input.path: {path} cannot be read as Parquet: {error}")
-
-
-def _begins_as_parquet(files: InputFiles, path: str) -> bool:
-    with contextlib.closing(files.open(path)) as file:
-        return bool(file.read(4) == b"PAR1")
-
-
-def dump_index(footers: Sequence[FileFooter], columns: Columns) -> bytes:
-    """Record footers, and the columns of all files, as an index that `load_index` reads; JSON."""
-    files = [[f.name, f.size, f.changed, f.row_groups, f.digest] for f in footers]
-    schema = base64.b64encode(columns.schema.serialize().to_pybytes()).decode()
-    content = {"schema": schema, "unusable": dict(columns.unusable), "files": files}
-    return json.dumps(content, separators=(",", ":")).encode()
-
-
-def load_index(files: InputFiles, index: bytes) -> tuple[list[FileFooter], Columns] | None:
-    """Read what an index recorded; None if the index is damaged or lists other file names."""
-    try:
-        content = json.loads(index)
-        schema = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(content["schema"])))
-        columns = Columns(schema, content["unusable"])
-        footers = [
-            FileFooter(path, name, size, changed, schema, tuple(row_groups), digest, recorded=True)
-            for path, (name, size, changed, row_groups, digest) in zip(files.paths, content["files"], strict=True)
-        ]
-    except (ValueError, TypeError, KeyError, pa.ArrowException):
-        return None
-    return (footers, columns) if all(footer.name == files.name(footer.path) for footer in footers) else None
+    head = read_head(files, path)
+    if head[:4] == b"PAR1":
+        return DamagedInputError(f"input.path: {path} cannot be read as Parquet: {error}")
+    check_is("parquet", "a Parquet file", path, head)
+    return InputError(f"input.path: {path} cannot be read as Parquet: {error}")

@@ -89,6 +89,7 @@ class Source(Protocol):
         num_rows: number of rows of the whole input.
         folder: the folder that image paths are relative to; None if the input is not on a local file system.
         parts: the files that its rows are in, in the order of the rows.
+        index: what is known of its files, for processes that open the same input later; empty where that is little.
     """
 
     schema: pa.Schema
@@ -98,6 +99,9 @@ class Source(Protocol):
 
     @property
     def parts(self) -> Sequence[InputPart]: ...
+
+    @property
+    def index(self) -> bytes: ...
 
     def cursor(self, columns: Sequence[str], batch_rows: int) -> Cursor:
         """Make a cursor over `columns`, in this order; a batch has at most `batch_rows` rows, and about 64 MiB."""

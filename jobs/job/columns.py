@@ -50,6 +50,7 @@ def value_types(config: JobConfig, schema: pa.Schema) -> dict[str, Any]:
     others = filter(None, [table.id_column, config.errors.expected_column])
     fields += [Field(column, (), schema.field(column).type) for column in others]
     types = {f"input.path (type of {'.'.join([f.column, *f.names])})": describe_values(f.kind) for f in fields}
+    types |= {f"input.path (classes of {f.column})": ", ".join(f.classes) for f in fields if f.classes}
     return types | carried_identity(config.output, schema)
 
 
@@ -73,6 +74,11 @@ def check_columns(config: JobConfig, source: Source) -> None:
         JobError: names the key, the column and what the input has.
     """
     table, schema = config.input, source.schema
+    if table.format is None and {"custom_id", "url", "body"} <= set(schema.names):
+        raise JobError(
+            'input.path holds requests of OpenAI\'s API: set input.format = "openai" to run them, or "jsonl" to read '
+            "them as they are"
+        )
     named = {
         "input.image_column": table.image_column or None,
         "input.id_column": table.id_column,

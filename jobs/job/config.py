@@ -12,7 +12,7 @@ from pydantic.fields import FieldInfo
 
 from run_batch.io.transient import retry
 from run_batch.jobs.job.config_keys import Effect, effect_of
-from run_batch.jobs.job.config_tables import TABLES, UNDECLARED_TABLES, JobTables
+from run_batch.jobs.job.config_tables import OPENAI_INPUT, TABLES, UNDECLARED_TABLES, JobTables
 from run_batch.jobs.job.config_values import bytes_of
 from run_batch.jobs.job.errors import JobError
 from run_batch.model.checkpoint.generation_config import ResolvedSampling, resolve_sampling
@@ -53,6 +53,11 @@ class JobConfig(JobTables):
     def output_folder(self) -> Path:
         """`output.path` as an absolute path."""
         return Path(os.path.normpath(self.folder / os.path.expanduser(self.output.path)))
+
+    @property
+    def input_paths(self) -> list[str]:
+        """`input.path` as a list, as job.toml has it."""
+        return [self.input.path] if isinstance(self.input.path, str) else self.input.path
 
     @property
     def engines(self) -> int | None:
@@ -139,7 +144,7 @@ def parse_config(tables: Mapping[str, Any], folder: Path) -> JobConfig:
         JobError: unknown table or key, wrong type, missing key, contradiction.
     """
     # Of a table that is left out, the required keys are reported as missing, one by one.
-    given = {**{name: {} for name in TABLES}, **tables}
+    given = _with_format({**{name: {} for name in TABLES}, **tables})
     try:
         checked = JobTables.model_validate(given)
     except ValidationError as error:
@@ -147,6 +152,14 @@ def parse_config(tables: Mapping[str, Any], folder: Path) -> JobConfig:
     config = JobConfig(folder=folder, **dict(checked))
     _check_contradictions(config)
     return config
+
+
+def _with_format(tables: dict[str, Any]) -> dict[str, Any]:
+    """The tables of a job.toml with what the format of its input sets, where the job does not set it itself."""
+    table, prompt = tables["input"], tables["prompt"]
+    if not isinstance(table, dict) or not isinstance(prompt, dict) or table.get("format") != "openai":
+        return tables
+    return {**tables, "input": {**OPENAI_INPUT, **table}, "prompt": {"chat": True, **prompt}}
 
 
 def _rank(error: Mapping[str, Any]) -> tuple[bool, bool]:
@@ -231,6 +244,8 @@ def _check_contradictions(config: JobConfig) -> None:
 def _check_prompt(config: JobConfig) -> None:
     """Refuse keys of [prompt] that would do nothing."""
     prompt = config.prompt
+    if config.input.format == "openai" and not prompt.chat:
+        raise JobError('input.format = "openai" holds conversations: prompt.chat = false does not fit it; leave it out')
     for name in ("system", "chat_template", "chat_template_kwargs", "prefill", "tools", "examples"):
         if name in prompt.model_fields_set and not prompt.chat:
             raise JobError(

@@ -19,7 +19,7 @@ from run_batch.jobs.job.config_values import (
     LocalPath,
     Memory,
     NonEmpty,
-    PathText,
+    PathTexts,
     Seconds,
     Tools,
     UploadUrl,
@@ -29,16 +29,30 @@ from run_batch.jobs.job.config_values import (
 _ROW_SECONDS, _LEAST_ROW_SECONDS = 60.0, 2.0
 
 
+# What input.format = "openai" sets in [input], where job.toml does not; and prompt.chat.
+OPENAI_INPUT: Mapping[str, str] = {
+    "id_column": "custom_id",
+    "prompt_column": "messages",
+    "sampling_column": "sampling",
+    "image_column": "",
+}
+
+
 class InputTable(Table):
     """The rows of the job, and what their columns are."""
 
-    path: PathText = key(
-        "a Parquet file, folder or glob, a folder written by datasets.save_to_disk, a Hub id, or a URL",
+    path: PathTexts = key(
+        "a file, folder or glob of Parquet, JSON Lines, CSV, Arrow, WebDataset shards or images, or a URL of one; a "
+        "list of these; a folder written by datasets.save_to_disk; a Hub id",
         Effect.CONTENT,
         example="rows.parquet",
     )
-    format: Literal["parquet", "hf"] | None = key(
-        "parquet or hf; inferred when left out", Effect.CONTENT, example="parquet", default=None
+    format: Literal["parquet", "jsonl", "csv", "arrow", "webdataset", "images", "openai", "hf"] | None = key(
+        "parquet, jsonl, csv, arrow, webdataset, images, openai (batch files of its API) or hf; told from names and "
+        "contents of the files when left out",
+        Effect.CONTENT,
+        example="parquet",
+        default=None,
     )
     split: str | None = key(
         'split of the input, or parts of splits such as "train[:10%]"; needed where there are several',

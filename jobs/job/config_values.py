@@ -17,6 +17,15 @@ def _check_path(value: str) -> str:
     return value
 
 
+def _check_paths(value: Any) -> Any:
+    accepted = "a path, or a list of paths"
+    if isinstance(value, str):
+        return _check_path(value)
+    if not isinstance(value, list) or not value or not all(isinstance(path, str) for path in value):
+        raise ValueError(accepted)
+    return [_check_path(path) for path in value]
+
+
 def _check_local_path(value: str) -> str:
     if _is_url(_check_path(value)):
         raise ValueError(
@@ -125,7 +134,7 @@ def _check_upload(value: str) -> str:
     return value
 
 
-PathText = Annotated[str, AfterValidator(_check_path)]
+PathTexts = Annotated[str | list[str], BeforeValidator(_check_paths)]
 LocalPath = Annotated[str, AfterValidator(_check_local_path)]
 Hosts = Annotated[list[str], AfterValidator(_check_hosts)]
 Tools = Annotated[Any, AfterValidator(_check_tools)]

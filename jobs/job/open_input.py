@@ -1,42 +1,60 @@
 """The input that a job names, opened."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from run_batch.io.inputs.huggingface import HfSource, is_saved_dataset
-from run_batch.io.inputs.parquet import ParquetSource
+from run_batch.io.inputs.open_files import open_files
 from run_batch.io.inputs.source import InputError, Source
 from run_batch.io.outputs.shards import is_shard_name
 from run_batch.jobs.job.config import JobConfig
 from run_batch.jobs.job.errors import input_failed
 
 
-def open_source(config: JobConfig, index: bytes = b"") -> Source:
+def open_source(config: JobConfig, index: bytes = b"", looks_again: bool = False) -> Source:
     """Open the input that the job names.
 
     Args:
-        index: what is known of its files already; see ParquetSource.
+        index: what is known of its files already; see Source.index.
+        looks_again: look at every file, also if it is in the index.
 
     Raises:
         JobError: it cannot be opened.
         RunError: it is damaged, or cannot be reached.
     """
     table, is_result = config.input, _result_check(config)
-    path = config.resolve(table.path)
-    local = Path(path)
-    is_hub_id = config.is_on_hub(table.path)
-    is_hf = table.format == "hf" or (table.format is None and (is_hub_id or is_saved_dataset(local)))
+    paths = [config.resolve(path) for path in config.input_paths]
     try:
-        if is_hf:
-            if not is_hub_id and not local.is_dir():
-                raise InputError(f"input.path {table.path}: no such folder")
-            if not is_hub_id:
-                is_result(os.path.realpath(path))
-            return HfSource(path, table.split, table.name)
-        return ParquetSource(path, index, table.split, table.name, is_result)
+        if table.format == "hf" or (table.format is None and any(map(_is_data_set, paths))):
+            return _open_data_set(config, paths, is_result)
+        return open_files(paths, table.format, index, table.split, table.name, is_result, looks_again)
     except InputError as error:
         raise input_failed(error) from error
+
+
+def _is_data_set(path: str) -> bool:
+    """Whether a resolved path is the id of a data set on the Hub, or a folder of `save_to_disk`."""
+    return _is_hub_id(path) or is_saved_dataset(Path(path))
+
+
+def _is_hub_id(path: str) -> bool:
+    return "://" not in path and not os.path.isabs(path)
+
+
+def _open_data_set(config: JobConfig, paths: Sequence[str], is_result: Callable[[str], bool]) -> HfSource:
+    table = config.input
+    if len(paths) > 1:
+        raise InputError(
+            f"input.path: {next(filter(_is_data_set, paths), paths[0])} is a data set, which a list cannot hold; name "
+            "it alone, or list the files that it is made of"
+        )
+    (path,) = paths
+    if not _is_hub_id(path):
+        if not os.path.isdir(path):
+            raise InputError(f"input.path {config.input_paths[0]}: no such folder")
+        is_result(os.path.realpath(path))
+    return HfSource(path, table.split, table.name)
 
 
 def _result_check(config: JobConfig) -> Callable[[str], bool]:

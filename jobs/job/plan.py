@@ -84,7 +84,7 @@ def make_plan(config: JobConfig, source: Source) -> Plan:
     """
     num_rows = source.num_rows if config.input.limit is None else min(source.num_rows, config.input.limit)
     if num_rows == 0:
-        raise JobError(f"input.path {config.input.path}: the input has no rows")
+        raise JobError(f"input.path {', '.join(config.input_paths)}: the input has no rows")
     per_shard = config.output.rows_per_shard
     return Plan(num_rows, per_shard, _begins(source.starts(), num_rows, per_shard))
 

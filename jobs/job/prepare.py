@@ -6,7 +6,6 @@ from pathlib import Path
 
 from run_batch.io import transient
 from run_batch.io.inputs.input_parts import first_rows
-from run_batch.io.inputs.parquet import ParquetSource
 from run_batch.io.inputs.source import Source
 from run_batch.io.outputs.remote_folder import RemoteError, remote_folder
 from run_batch.io.outputs.shards import ShardStore
@@ -68,9 +67,8 @@ class PreparedJob:
             JobError: the folder belongs to another job by now, or the job cannot go on with the input that it has now.
             OSError: the folder cannot be written to.
         """
-        index = self.source.index if isinstance(self.source, ParquetSource) else b""
         try:
-            plan = record_job(self.store, self.record, index)
+            plan = record_job(self.store, self.record, self.source.index)
         except JobError:
             # Another process may have given the job more rows since: this one does what it has begun with.
             if self.recorded_rows and not self.is_replanned and is_planned(self.store, self.record):
@@ -95,7 +93,7 @@ def prepare(config: JobConfig, share: Share = WHOLE_JOB, *, writes: bool = True)
     store = ShardStore(config.output_folder, share.folder)
     # A run of the whole job looks at every file of the input. A thousand shares would do that a thousand times: each
     # looks at the files that it reads.
-    source = open_source(config, recorded_index(store) if share.count > 1 else b"")
+    source = open_source(config, recorded_index(store), looks_again=share.count == 1)
     check_columns(config, source)
     prompt_column = find_prompt_column(config, source)
     _check_media_root(config, source, prompt_column)

@@ -2,12 +2,13 @@
 
 import string
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
 
 from run_batch.io.arrow_types import is_list
+from run_batch.io.features import classes_at, features_of
 from run_batch.jobs.job.errors import JobError
 from run_batch.jobs.job.field_format import can_be_written, check_format, write
 from run_batch.model.checkpoint.nearest_name import did_you_mean
@@ -20,20 +21,22 @@ class Field:
     Attributes:
         column: name of the column.
         names: of the fields that lead to the value, from a struct to what is in it; empty for the column itself.
-        kind: type of the value, not dictionary-encoded.
+        kind: type of the value, not dictionary-encoded; text where it stands for a class.
         spec: format of the value; empty for the value as it is.
+        classes: names of the classes that the values stand for by their numbers; empty for other values.
     """
 
     column: str
     names: tuple[str, ...]
     kind: pa.DataType
     spec: str = ""
+    classes: tuple[str, ...] = ()
 
     def fill(self, row: Mapping[str, Any]) -> str:
         """The value in a row, as text.
 
         Raises:
-            ValueError: the column, the value or a struct around it is null; the message says which.
+            ValueError: the column, the value or a struct around it is null, or of no class; the message says which.
         """
         value = row[self.column]
         for depth, name in enumerate(self.names):
@@ -42,6 +45,10 @@ class Field:
             value = value[name]
         if value is None:
             raise ValueError(f"{_place(self.column, self.names)} is null")
+        if self.classes:
+            if not 0 <= value < len(self.classes):
+                raise ValueError(f"{_place(self.column, self.names)} is {value}, which is no class")
+            value = self.classes[value]
         return write(value, self.kind, self.spec)
 
 
@@ -141,7 +148,8 @@ def _readings(names: Sequence[str], prompt_column: str, schema: pa.Schema) -> It
         column = prompt_column if names[:count] == ["prompt"] else ".".join(names[:count])
         if column in schema.names:
             for inner, kind in _inside(schema.field(column).type, names[count:]):
-                yield Field(column, inner, kind)
+                classes = classes_at(features_of(schema), column, inner)
+                yield Field(column, inner, pa.string() if classes else kind, "", classes)
 
 
 def _inside(kind: pa.DataType, names: Sequence[str]) -> Iterator[tuple[tuple[str, ...], pa.DataType]]:
@@ -181,7 +189,7 @@ def _checked(field: Field, key: str, name: str, spec: str) -> Field:
         raise JobError(
             f"{key}: field {written}: {place} is {field.kind}, which the format does not fit: {error}"
         ) from None
-    return Field(field.column, field.names, field.kind, spec)
+    return replace(field, spec=spec)
 
 
 def _place(column: str, names: Sequence[str]) -> str:

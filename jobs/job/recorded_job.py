@@ -84,7 +84,7 @@ def plan_path(store: ShardStore, number: int) -> Path:
 
 
 def index_path(store: ShardStore, number: int) -> Path:
-    """The file with what the input's files hold, of the plan of this number; see ParquetSource.index."""
+    """The file with what the input's files hold, of the plan of this number; see Source.index."""
     return store.run_folder / f"input-{number}.json"
 
 

@@ -128,7 +128,8 @@ class Pipeline:
     def _watched_batches(self) -> Iterator[RowBatch | None]:
         """The rows to map. How long a remote input may take is for its client to say."""
         is_local = self._job.source.folder is not None
-        return self._storage.each(f"input.path {self._job.config.input.path}", self._batches(), is_limited=is_local)
+        name = f"input.path {', '.join(self._job.config.input_paths)}"
+        return self._storage.each(name, self._batches(), is_limited=is_local)
 
     def _batches(self) -> Iterator[RowBatch | None]:
         """The rows to map: of this share, then of others; None while it is not known yet whether to help others."""

@@ -111,10 +111,10 @@ def _download_weights(config: JobConfig) -> None:
 
 def hub_environment(config: JobConfig) -> Mapping[str, str]:
     """Variables that keep the tasks off the Hub: after the check and the download its cache has all that they need."""
-    if config.input.path.startswith("hf://"):
+    if any(path.startswith("hf://") for path in config.input_paths):
         return {}  # rows are read from the Hub itself
     environment = {"HF_HUB_OFFLINE": "1"}
-    if any(map(config.is_on_hub, (config.model.path, config.input.path))):
+    if any(map(config.is_on_hub, (config.model.path, *config.input_paths))):
         home = os.path.expanduser(os.environ.get("HF_HOME", "~/.cache/huggingface"))
         caches = {**os.environ, "HF_HOME": home}
         environment |= {name: os.path.abspath(caches[name]) for name in _HUB_CACHES if name in caches}

@@ -76,7 +76,7 @@ def test_a_configuration_is_named_where_a_readme_declares_several(tmp_path: Path
     assert ParquetSource(str(tmp_path)).row_names(0, 1) == ["fr/x/y.parquet:0"]
     assert ParquetSource(str(tmp_path / "en" / "*" / "*.parquet")).num_rows == 30, "a glob names the files itself"
     readme.write_text(CARD.replace("fr/**", "de/**"))
-    with pytest.raises(InputError, match=r"no Parquet file is in configuration 'fr'"):
+    with pytest.raises(InputError, match=r"no file is in configuration 'fr'"):
         ParquetSource(str(tmp_path), name="fr")
     for broken in (
         "configs: [",

@@ -179,7 +179,7 @@ def test_an_output_folder_that_holds_other_files_of_the_input_is_refused(folder:
             open_source(job(folder, input={"path": "."}, output={"path": output}))
     pq.write_table(pa.table({"prompt": ["p"]}), folder / "train" / "part-000000.parquet")
     (folder / "train" / "rows.parquet").unlink()
-    with pytest.raises(JobError, match="no Parquet file there but the results of this job"):
+    with pytest.raises(JobError, match="no file of rows there but the results of this job"):
         open_source(job(folder, input={"path": "train"}, output={"path": "train"}))
 
 

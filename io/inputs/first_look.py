@@ -1,0 +1,34 @@
+"""Around the first look at a file: what is said of one that cannot be read, and whether it changed meanwhile."""
+
+import contextlib
+from collections.abc import Iterator
+
+import pyarrow as pa
+
+from run_batch.io.inputs.input_files import InputFiles
+from run_batch.io.inputs.read_errors import unreachable
+from run_batch.io.inputs.source import DamagedInputError, InputError
+from run_batch.io.transient import describe, may_pass
+
+
+@contextlib.contextmanager
+def looking_at(files: InputFiles, path: str) -> Iterator[tuple[int, int]]:
+    """Around the first look at a file: its size in bytes, and the time of its last change.
+
+    Raises:
+        InputError: there is no such file, or it may not be read.
+        DamagedInputError: it is truncated or damaged, or has changed meanwhile.
+        UnreachableInputError: storage or network fail in a way that may pass.
+    """
+    try:
+        state = files.state(path)
+        yield state
+        if files.state(path) != state:
+            raise DamagedInputError(f"input.path: {path} has changed while it was read; run the same command again")
+    except FileNotFoundError:
+        raise InputError(f"input.path: {path}: no such file") from None
+    except (OSError, pa.ArrowException) as error:
+        if may_pass(error):
+            raise unreachable(f"input.path: {path}", error) from error
+        kind = InputError if isinstance(error, PermissionError) else DamagedInputError
+        raise kind(f"input.path: {path} cannot be read: {describe(error)}") from error

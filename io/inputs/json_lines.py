@@ -1,0 +1,148 @@
+"""JSON Lines: a row is a line. A file is parsed when it is first looked at, which gives the types of its columns and an
+index of offsets; from then on, any row is a seek away.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+from typing import Any
+
+import blake3
+import msgspec
+import pyarrow as pa
+
+from run_batch.io.inputs.columns import Columns
+from run_batch.io.inputs.file_content import check_is
+from run_batch.io.inputs.file_format import FileFacts, OpenFile
+from run_batch.io.inputs.file_rows import FileRows
+from run_batch.io.inputs.input_files import InputFiles
+from run_batch.io.inputs.json_seen import Seen
+from run_batch.io.inputs.line_blocks import BlockIndex, look_at_lines, read_block
+from run_batch.io.inputs.source import InputError
+from run_batch.io.inputs.text_stream import BOM, TextStream
+
+_MOST_COLUMNS = 2048
+# Makes of the object in a line the row that it stands for.
+RowOf = Callable[[dict[str, Any]], dict[str, Any]]
+
+
+class JsonLinesFormat:
+    """Files of JSON Lines; see FileFormat."""
+
+    name = "JSON Lines"
+    suffixes = tuple(
+        f"{kind}{packed}" for kind in (".jsonl", ".ndjson", ".json") for packed in ("", ".gz", ".zst", ".bz2")
+    )
+
+    def __init__(self, row_of: RowOf = lambda found: found) -> None:
+        """Rows are made of the objects in lines by `row_of`, which raises ValueError for one that is none."""
+        self._row_of = row_of
+
+    def look_at_all(self, files: InputFiles) -> list[FileFacts]:
+        """Parse all files."""
+        return [self.look_at(files, path) for path in files.paths]
+
+    def look_at(self, files: InputFiles, path: str) -> FileFacts:
+        """Parse a file; an error names the line."""
+        with look_at_lines(files, path) as (stream, size, changed):
+            check_is("jsonl", "JSON Lines", path, stream.read(512))
+            index, seen, digest, name, end = BlockIndex(), Seen(), blake3.blake3(), files.name(path), 0
+            for number, (offset, line) in enumerate(stream.lines(0), 1):
+                digest.update(line)
+                row = self._row(line if number > 1 else line.removeprefix(BOM), path, number)
+                if row is not None:
+                    index.add(offset)
+                    seen.add(row, f"line {number:,} of {name}")
+                    if len(seen.kinds) > _MOST_COLUMNS:
+                        raise InputError(
+                            f"input.path: {path} has more than {_MOST_COLUMNS:,} different keys in its lines"
+                        )
+                end = offset + len(line)
+            groups, offsets = index.ended(end)
+            schema = seen.columns().schema
+            return FileFacts(
+                path, name, size, changed, schema, groups, digest.hexdigest(), offsets, stream.is_seekable, content=seen
+            )
+
+    def columns(self, facts: Sequence[FileFacts]) -> Columns:
+        """The columns of all files, in types that hold the values of each."""
+        seen = Seen()
+        for one in facts:
+            seen.merge(one.content)
+        return seen.columns()
+
+    def open(self, files: InputFiles, facts: FileFacts, schema: pa.Schema, batch_rows: int) -> OpenFile:
+        """Open a file to read it block by block."""
+        stream = TextStream(files, facts.path)
+
+        def read(group: int) -> Iterator[pa.RecordBatch]:
+            lines = read_block(stream, facts, group).removeprefix(BOM).split(b"\n")
+            rows = (self._row_of(parse_line(line)) for line in lines if line.strip())
+            while some := list(islice(rows, batch_rows)):
+                arrays = [array_of([row.get(column.name) for row in some], column.type) for column in schema]
+                yield pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+        return OpenFile(FileRows(facts.row_groups, read), stream.close)
+
+    def _row(self, line: bytes, path: str, number: int) -> dict[str, Any] | None:
+        """The row in a line; None for an empty line."""
+        if not line.strip():
+            return None
+        try:
+            return self._row_of(parse_line(line))
+        except ValueError as error:
+            raise InputError(f"input.path: {path}, line {number:,}: {error}") from None
+
+
+def parse_line(line: bytes) -> dict[str, Any]:
+    """The object in a line.
+
+    Raises:
+        ValueError: it is none, or holds text that is not UTF-8.
+    """
+    found = parse_value(line)
+    if not isinstance(found, dict):
+        raise ValueError(f'expected an object, found {_described(found)}; each line is a row: {{"id": 1, …}}')
+    return found
+
+
+def parse_value(text: bytes) -> Any:
+    """The value in JSON text; raises the errors of `parse_line`."""
+    try:
+        return msgspec.json.decode(text)
+    except (ValueError, RecursionError, msgspec.MsgspecError):
+        return _parse_by_python(text)
+
+
+def _parse_by_python(line: bytes) -> Any:
+    """The value in a line that msgspec refuses: NaN, as Python writes it, is none in JSON."""
+    try:
+        found = json.loads(line)
+        json.dumps(found, ensure_ascii=False).encode()
+    except UnicodeDecodeError:
+        raise ValueError("text that is not UTF-8") from None
+    except UnicodeEncodeError:
+        raise ValueError("text with half of a surrogate pair, which is not UTF-8") from None
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    except ValueError as error:
+        hint = "; a row is one line" if line.strip() in (b"{", b"[") else ""
+        cut = "; the file may be cut off here" if not line.endswith(b"\n") else ""
+        raise ValueError(f"not JSON: {error}{hint}{cut}") from None
+    return found
+
+
+def _described(value: Any) -> str:
+    names = {list: "a list", str: "text", bool: "true or false", type(None): "null"}
+    return names.get(type(value), "a number")
+
+
+def array_of(values: list[Any], kind: pa.DataType) -> pa.Array:
+    """JSON values in the type of their column; in one of text, lists and objects are JSON text."""
+    if pa.types.is_string(kind):
+        values = [value if value is None or isinstance(value, str) else _dumped(value) for value in values]
+    return pa.array(values, kind)
+
+
+def _dumped(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))

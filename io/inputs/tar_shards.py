@@ -1,0 +1,218 @@
+"""WebDataset's tar shards: a row is a sample, the files that follow each other and have one name up to the first dot.
+
+Shards are read in place. Headers are read once, which gives an index of offsets; then any row is a seek away.
+"""
+
+import contextlib
+import hashlib
+import io
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+
+from run_batch.io.files import sample_open_file
+from run_batch.io.inputs.columns import Columns
+from run_batch.io.inputs.file_content import check_is, read_head
+from run_batch.io.inputs.file_format import FileFacts, OpenFile
+from run_batch.io.inputs.file_rows import FileRows
+from run_batch.io.inputs.first_look import looking_at
+from run_batch.io.inputs.input_files import InputFiles
+from run_batch.io.inputs.json_lines import array_of, parse_value
+from run_batch.io.inputs.json_seen import Seen
+from run_batch.io.inputs.line_blocks import BlockIndex
+from run_batch.io.inputs.source import DamagedInputError
+from run_batch.io.inputs.tar_members import Member, TarError, read_members
+
+KEY = "__key__"
+# As WebDataset splits names; what has no dot, or begins with one, is no part of a sample.
+_NAME = re.compile(r"((?:.*/)?[^./][^./]*)\.([^/]+)", re.DOTALL)
+_TEXTS = ("txt", "text", "caption", "transcript", "cls", "id", "html", "md")
+_BLOCK_BYTES = 16 << 20
+_BATCH_BYTES = 64 << 20
+_LARGEST_MEMBER = 512 << 20
+_SAMPLES = 16
+_REMOTE_BUFFER = 8 << 20
+_MOST_COLUMNS = 256
+
+
+@dataclass(slots=True)
+class _Extensions:
+    """The columns of shards: one for each extension.
+
+    Attributes:
+        names: of all of them, in the order in which they came.
+        json: what those in JSON hold.
+    """
+
+    names: dict[str, None] = field(default_factory=dict)
+    json: Seen = field(default_factory=Seen)
+
+    def columns(self) -> Columns:
+        """Their columns, after the key's."""
+        found = self.json.columns()
+        of_json = {one.name: one.type for one in found.schema}
+        fields = [(name, of_json.get(name) or (pa.string() if _is_text(name) else pa.binary())) for name in self.names]
+        return Columns(pa.schema([(KEY, pa.string()), *fields]), found.unusable)
+
+
+class TarFormat:
+    """Tar shards; see FileFormat."""
+
+    name = "WebDataset"
+    suffixes = (".tar",)
+
+    def look_at_all(self, files: InputFiles) -> list[FileFacts]:
+        """Read the headers of all shards."""
+        return [self.look_at(files, path) for path in files.paths]
+
+    def look_at(self, files: InputFiles, path: str) -> FileFacts:
+        """Read the headers of a shard, and its files in JSON."""
+        with looking_at(files, path) as (size, changed), contextlib.closing(_open(files, path)) as file:
+            check_is("webdataset", "a tar archive", path, read_head(files, path))
+            name, found, index, digest = files.name(path), _Extensions(), BlockIndex(_BLOCK_BYTES), hashlib.sha256()
+            end = 0
+            try:
+                for key, members in _samples(read_members(file, size)):
+                    index.add(min(member.header for member in members.values()))
+                    for extension, member in members.items():
+                        digest.update(f"{member.name}\0{member.size}\0{member.changed}\n".encode())
+                        found.names[extension] = None
+                        if _is_json(extension):
+                            value = parse_value(_content(file, member))
+                            found.json.add({extension: value}, f"{key}.{extension} of {name}")
+                        end = member.start + member.size
+                    if len(found.names) > _MOST_COLUMNS:
+                        raise TarError(f"more than {_MOST_COLUMNS} different extensions")
+            except (TarError, ValueError) as error:
+                raise DamagedInputError(f"input.path: {path} cannot be read as a tar shard: {error}") from None
+            groups, offsets = index.ended(end)
+            digest.update(sample_open_file(_rewound(file), size, _SAMPLES))
+            schema = found.columns().schema
+            return FileFacts(path, name, size, changed, schema, groups, digest.hexdigest(), offsets, content=found)
+
+    def columns(self, facts: Sequence[FileFacts]) -> Columns:
+        """The columns of all shards: the key, and one for each extension; null in samples that lack it."""
+        every = _Extensions()
+        for one in facts:
+            every.names |= one.content.names
+            every.json.merge(one.content.json)
+        return every.columns()
+
+    def open(self, files: InputFiles, facts: FileFacts, schema: pa.Schema, batch_rows: int) -> OpenFile:
+        """Open a shard; of files that no column needs, the headers are read alone."""
+        file = _open(files, facts.path)
+
+        def read(group: int) -> Iterator[pa.RecordBatch]:
+            rows, nbytes = list[Mapping[str, Any]](), 0
+            left = facts.row_groups[group]
+            try:
+                for key, members in _samples(read_members(file, facts.size, facts.offsets[group])):
+                    rows.append(_row(file, key, members, schema))
+                    nbytes += sum(members[name].size for name in schema.names if name in members)
+                    left -= 1
+                    if len(rows) == batch_rows or nbytes >= _BATCH_BYTES or not left:
+                        yield _batch(rows, schema)
+                        rows, nbytes = [], 0
+                    if not left:
+                        return
+            except (TarError, ValueError) as error:
+                raise pa.ArrowInvalid(str(error)) from None
+
+        return OpenFile(FileRows(facts.row_groups, read), file.close)
+
+
+def _samples(members: Iterator[Member]) -> Iterator[tuple[str, dict[str, Member]]]:
+    """The files of each sample by extension, with their common name."""
+    key, sample = "", dict[str, Member]()
+    for member in members:
+        split = _NAME.fullmatch(member.name)
+        if split is None:
+            continue
+        name, extension = split[1], split[2].lower()
+        if name != key and sample:
+            yield key, sample
+            sample = {}
+        if extension in sample or extension == KEY:
+            raise TarError(f"{member.name!a} is there twice in its sample")
+        key = name
+        sample[extension] = member
+    if sample:
+        yield key, sample
+
+
+def _row(file: Any, key: str, members: Mapping[str, Member], schema: pa.Schema) -> dict[str, Any]:
+    row: dict[str, Any] = {KEY: key}
+    for column in schema:
+        if column.name in members:
+            content = _content(file, members[column.name])
+            row[column.name] = parse_value(content) if _is_json(column.name) else content
+    return row
+
+
+def _batch(rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> pa.RecordBatch:
+    return pa.RecordBatch.from_arrays(
+        [_array([row.get(one.name) for row in rows], one) for one in schema], schema=schema
+    )
+
+
+def _array(values: list[Any], column: pa.Field) -> pa.Array:
+    if column.name == KEY or _is_json(column.name):
+        return array_of(values, column.type)
+    # Text that is not UTF-8 is an error of its row.
+    return pa.array(values, pa.binary()).view(column.type)
+
+
+def _content(file: Any, member: Member) -> bytes:
+    if member.size > _LARGEST_MEMBER:
+        raise TarError(f"{member.name!a} has {member.size:,} bytes; {_LARGEST_MEMBER:,} are read at most")
+    file.seek(member.start)
+    content: bytes = file.read(member.size)
+    if len(content) < member.size:
+        raise TarError(f"{member.name!a} is cut off")
+    return content
+
+
+def _is_json(extension: str) -> bool:
+    return extension.rpartition(".")[2] == "json"
+
+
+def _is_text(extension: str) -> bool:
+    return extension.rpartition(".")[2] in _TEXTS
+
+
+def _rewound(file: Any) -> Any:
+    file.seek(0)
+    return file
+
+
+class _RawFile(io.RawIOBase):
+    """A remote file as Python's buffers take it."""
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        return int(self._file.seek(offset, whence))
+
+    def tell(self) -> int:
+        return int(self._file.tell())
+
+    def readinto(self, buffer: Any) -> int:
+        content = self._file.read(len(buffer))
+        buffer[: len(content)] = content
+        return len(content)
+
+
+def _open(files: InputFiles, path: str) -> Any:
+    """The file; of a remote one, headers are not fetched one by one."""
+    file = files.open(path)
+    return file if files.filesystem is None else io.BufferedReader(_RawFile(file), _REMOTE_BUFFER)
