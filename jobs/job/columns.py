@@ -12,6 +12,7 @@ from run_batch.jobs.job.config import JobConfig
 from run_batch.jobs.job.errors import JobError
 from run_batch.jobs.job.prompt_column import is_message
 from run_batch.jobs.job.prompt_template import Field, parse_template, require_column
+from run_batch.jobs.job.result_columns import result_columns
 
 
 def needed_columns(config: JobConfig, schema: pa.Schema) -> list[str]:
@@ -53,19 +54,6 @@ def value_types(config: JobConfig, schema: pa.Schema) -> dict[str, str]:
     return types | {f"output.columns (type of {name})": str(schema.field(name).type) for name in config.output.columns}
 
 
-RESULT_COLUMNS = (
-    "row_id",
-    "text",
-    "texts",
-    "finish_reason",
-    "prompt_tokens",
-    "generated_tokens",
-    "error",
-    "matches_expected",
-    "logprobs",
-)
-
-
 def check_columns(config: JobConfig, source: Source) -> None:
     """Check every key that names columns against the input.
 
@@ -94,7 +82,7 @@ def check_columns(config: JobConfig, source: Source) -> None:
             "prompt.template names no column, and the rows have no images: all rows have the same prompt. Name a "
             "column in it, or the column of images in input.image_column"
         )
-    _check_carried(config.output.columns, schema)
+    _check_carried(config.output.columns, schema, result_columns(config))
     used = [*needed_columns(config, schema), config.errors.expected_column, *config.output.columns]
     for column in used:
         if column is not None and column in source.unusable:
@@ -120,12 +108,12 @@ def _check_images(column: str, schema: pa.Schema) -> None:
         )
 
 
-def _check_carried(columns: Sequence[str], schema: pa.Schema) -> None:
+def _check_carried(columns: Sequence[str], schema: pa.Schema, results: Sequence[str]) -> None:
     # Names that differ in case alone can be written, but DuckDB and Spark then read one column for the other.
-    taken = {name.casefold(): f"the result column {name}" for name in RESULT_COLUMNS}
+    taken = {name.casefold(): f"the result column {name}" for name in results}
     for column in columns:
         require_column("output.columns", column, schema)
-        if column in RESULT_COLUMNS:
+        if column in results:
             raise JobError(f"output.columns: {column} is the name of a result column; rename it in the input")
         other = taken.setdefault(column.casefold(), f"column {column}")
         if other != f"column {column}":

@@ -15,6 +15,7 @@ from run_batch.jobs.job.config_keys import Effect, effect_of
 from run_batch.jobs.job.config_tables import ENGINE_PLACEMENT, TABLES, UNDECLARED_TABLES, JobTables
 from run_batch.jobs.job.config_values import bytes_of
 from run_batch.jobs.job.errors import JobError
+from run_batch.jobs.job.result_columns import check_extra
 from run_batch.model.checkpoint.generation_config import ResolvedSampling, resolve_sampling
 from run_batch.model.checkpoint.hub import HUB_ID
 from run_batch.model.checkpoint.nearest_name import nearest_or_all
@@ -210,6 +211,7 @@ def _check_contradictions(config: JobConfig) -> None:
         )
     if len(set(config.output.columns)) < len(config.output.columns):
         raise JobError(f"output.columns = {config.output.columns}: a column is named twice")
+    check_extra(config)
 
 
 def _check_prompt(config: JobConfig) -> None:

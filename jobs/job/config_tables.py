@@ -5,7 +5,7 @@ and [slurm] take is declared by vLLM and by sbatch.
 """
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import Field
 
@@ -23,6 +23,9 @@ from run_batch.jobs.job.config_values import (
     Tools,
 )
 
+# Result columns that a job has to ask for.
+ExtraColumn = Literal["token_ids", "stop_reason", "prompt_logprobs", "timing"]
+EXTRA_COLUMNS: tuple[str, ...] = get_args(ExtraColumn)
 # Of errors.mapping_seconds, where job.toml does not set it: on a busy machine, any row may take a second.
 _ROW_SECONDS, _LEAST_ROW_SECONDS = 60.0, 2.0
 
@@ -187,6 +190,12 @@ class OutputTable(Table):
     rows_per_shard: Count = key("rows of one output shard", Effect.ANOTHER_JOB, example=5000, default=1000)
     columns: list[str] = key(
         "input columns to carry over", Effect.ANOTHER_JOB, example=["prompt", "answer"], default=[]
+    )
+    extra: list[ExtraColumn] = key(
+        "more result columns: token_ids, stop_reason, prompt_logprobs, timing",
+        Effect.ANOTHER_JOB,
+        example=["token_ids", "timing"],
+        default=[],
     )
 
 

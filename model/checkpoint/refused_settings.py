@@ -89,7 +89,7 @@ _SAMPLING = {
     **dict.fromkeys(("output_kind", "stream_interval"), _WHOLE_TEXTS),
     **dict.fromkeys(("skip_clone", "output_text_buffer_length"), "vLLM sets it itself"),
     **dict.fromkeys(
-        ("prompt_logprobs", "prompt_logprob_token_ids", "prompt_logprob_start", "routed_experts_prompt_start"),
+        ("prompt_logprob_token_ids", "prompt_logprob_start", "routed_experts_prompt_start"),
         _NO_COLUMN,
     ),
 }

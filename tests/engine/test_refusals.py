@@ -38,7 +38,10 @@ REFUSALS: dict[str, tuple[dict[str, Any], str]] = {
         "engine.data_parallel_size sets",
     ),
     "no engine": ({"engine": {"data_parallel_size": 0}}, "engine.data_parallel_size = 0: expected a whole number"),
-    "result without a column": ({"sampling": {"prompt_logprobs": 1}}, "sampling.prompt_logprobs cannot be set"),
+    "result without a column": (
+        {"sampling": {"prompt_logprobs": 1}},
+        'sampling.prompt_logprobs needs output.extra = ["prompt_logprobs"]',
+    ),
     "schema in a file": ({"sampling": {"structured_outputs": {"json": "schema.json"}}}, "not the name of a file"),
     "schema of no type": (
         {"sampling": {"structured_outputs": {"json": {"type": "objekt"}}}},

@@ -46,7 +46,7 @@ gdn_prefill_backend kda_prefill_backend kda_decode_backend
 """
 SAMPLING_FIELDS_THAT_WORK = """
 n presence_penalty frequency_penalty repetition_penalty temperature watermarking top_p top_k min_p seed stop
-stop_token_ids ignore_eos max_tokens min_tokens logprobs logprob_token_ids skip_special_tokens
+stop_token_ids ignore_eos max_tokens min_tokens logprobs prompt_logprobs logprob_token_ids skip_special_tokens
 spaces_between_special_tokens include_stop_str_in_output structured_outputs logit_bias allowed_token_ids extra_args
 bad_words skip_reading_prefix_cache thinking_token_budget repetition_detection trace_decode_token_ids
 """
@@ -78,7 +78,7 @@ def test_every_field_of_the_installed_vllm_is_known_to_work_or_refused() -> None
         ({"disable_log_stats": False}, {}, "engine.disable_log_stats"),
         ({"runner": "pooling"}, {}, "engine.runner"),
         ({"nnodes": 2}, {}, "engine.nnodes"),
-        ({}, {"prompt_logprobs": 0}, "sampling.prompt_logprobs cannot be set: the results have no column"),
+        ({}, {"prompt_logprob_start": 0}, "sampling.prompt_logprob_start cannot be set: the results have no column"),
         ({}, {"detokenize": False}, "sampling.detokenize"),
         ({}, {"logprob_token_ids": [3, 5]}, "needs sampling.logprobs = 2"),
         (
