@@ -12,6 +12,8 @@ from run_batch.jobs.engine.request_results import result_of
 from run_batch.jobs.job.errors import JobError, RunError
 from run_batch.jobs.job.rows import MappedRow, RowFailure, RowResult
 from run_batch.jobs.machine.processes import kill_tree
+from run_batch.model.checkpoint.adapter_fit import adapter_requests
+from run_batch.model.checkpoint.adapters import AdapterError
 from run_batch.model.checkpoint.missing_package import missing_packages_named
 from run_batch.model.checkpoint.sampling_checks import check_reasoning_parser
 from run_batch.model.checkpoint.settings import (
@@ -67,8 +69,8 @@ class Engine:
             extra: of `output.extra`: what results hold beside texts.
 
         Raises:
-            JobError: vLLM refuses the engine or sampling settings, the model cannot be found, or what it declares is
-                wrong.
+            JobError: vLLM refuses the engine or sampling settings, the model cannot be found, what it declares is
+                wrong, or a LoRA adapter does not fit it.
             RunError: the engine does not start: weights that do not fit the model, too little memory.
         """
         from vllm.sampling_params import RequestOutputKind
@@ -87,6 +89,11 @@ class Engine:
         if self._processes:
             threading.Thread(target=self._wake_when_dead, name="engine-death", daemon=True).start()
         gc.freeze()
+        try:
+            self._adapters = adapter_requests(self._engine, settings.adapters)
+        except AdapterError as error:
+            self.close()
+            raise JobError(str(error)) from error
 
     def _wake_when_dead(self) -> None:
         """End `LLMEngine.step` when a process dies: vLLM notices that, too, but its step goes on waiting for an answer.
@@ -124,7 +131,8 @@ class Engine:
         try:
             if mapped.sampling:
                 params = build_sampling_params({**self._sampling, **mapped.sampling}, output_kind=self._output_kind)
-            self._engine.add_request(str(mapped.row), mapped.engine_input, params)
+            adapter = self._adapters[mapped.adapter] if mapped.adapter is not None else None
+            self._engine.add_request(str(mapped.row), mapped.engine_input, params, lora_request=adapter)
         except (VLLMClientError, ValueError, SettingsError) as error:
             return RowFailure.of(mapped.row, "refused", first_cause(error))
         except EngineDeadError as error:

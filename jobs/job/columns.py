@@ -18,7 +18,7 @@ from run_batch.jobs.job.result_columns import result_columns
 def needed_columns(config: JobConfig, schema: pa.Schema) -> list[str]:
     """The input columns that mapping reads."""
     table = config.input
-    columns = [table.image_column, table.id_column, table.sampling_column]
+    columns = [table.image_column, table.id_column, table.sampling_column, table.lora_column]
     columns += _prompt_columns(config, schema)
     return list(dict.fromkeys(column for column in columns if column))
 
@@ -65,6 +65,7 @@ def check_columns(config: JobConfig, source: Source) -> None:
         "input.image_column": table.image_column or None,
         "input.id_column": table.id_column,
         "input.sampling_column": table.sampling_column,
+        "input.lora_column": table.lora_column,
         "errors.expected_column": config.errors.expected_column,
         "input.prompt_column": table.prompt_column if is_message(config) else None,
     }
@@ -89,6 +90,9 @@ def check_columns(config: JobConfig, source: Source) -> None:
             raise JobError(f"input.path: column {column} {source.unusable[column]}")
     if table.image_column:
         _check_images(table.image_column, schema)
+    if table.lora_column is not None and describe_values(schema.field(table.lora_column).type) not in ("text", "null"):
+        kind = schema.field(table.lora_column).type
+        raise JobError(f"input.lora_column: column {table.lora_column} is {kind}; expected text, the names of adapters")
 
 
 def _check_used(config: JobConfig, schema: pa.Schema) -> None:

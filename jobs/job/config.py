@@ -11,9 +11,11 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
 from run_batch.io.transient import retry
+from run_batch.jobs.job.adapters import adapter_key, adapter_paths, check_adapters
 from run_batch.jobs.job.config_keys import Effect, effect_of
-from run_batch.jobs.job.config_tables import ENGINE_PLACEMENT, TABLES, UNDECLARED_TABLES, JobTables
+from run_batch.jobs.job.config_tables import TABLES, UNDECLARED_TABLES, JobTables
 from run_batch.jobs.job.config_values import bytes_of
+from run_batch.jobs.job.engine_placement import ENGINE_PLACEMENT
 from run_batch.jobs.job.errors import JobError
 from run_batch.jobs.job.result_columns import check_extra
 from run_batch.model.checkpoint.generation_config import ResolvedSampling, resolve_sampling
@@ -53,6 +55,7 @@ class JobConfig(JobTables):
             architecture=self.model.architecture,
             engine=self._engine_of_vllm(),
             trust_remote_code=self.model.trust_remote_code,
+            adapters={adapter_key(name): self.resolve(path) for name, path in adapter_paths(self).items()},
         )
 
     @property
@@ -196,7 +199,9 @@ def _accepted(error: Mapping[str, Any], field: FieldInfo) -> str:
 
 def _check_contradictions(config: JobConfig) -> None:
     _check_prompt(config)
-    refused = find_refused(config.engine, config.sampling, config.input.sampling_column is not None)
+    check_adapters(config)
+    rows_bring_sampling, has_adapters = config.input.sampling_column is not None, bool(adapter_paths(config))
+    refused = find_refused(config.engine, config.sampling, rows_bring_sampling, has_adapters)
     if refused is not None:
         raise JobError(refused)
     engines = config.engines

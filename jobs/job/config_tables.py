@@ -87,6 +87,12 @@ class InputTable(Table):
         example="sampling",
         default=None,
     )
+    lora_column: str | None = key(
+        "column of the names of single rows' LoRA adapters, which are keys of [lora]; null for none",
+        Effect.ANOTHER_JOB,
+        example="adapter",
+        default=None,
+    )
 
 
 class PromptTable(Table):
@@ -154,6 +160,9 @@ class ModelTable(Table):
         Effect.ANOTHER_JOB,
         example=["my_models"],
         default=[],
+    )
+    lora: LocalPath | None = key(
+        "LoRA adapter of all rows, in safetensors: folder or Hub id", Effect.CONTENT, example="adapter", default=None
     )
     trust_remote_code: bool = key(
         "let the checkpoint run Python code of its own", Effect.ANOTHER_JOB, example=True, default=False
@@ -262,6 +271,7 @@ class JobTables(Table):
     model: ModelTable
     engine: dict[str, Any] = Field({}, description="Fields of vLLM's EngineArgs, checked against vLLM.")
     sampling: dict[str, Any] = Field({}, description="Fields of vLLM's SamplingParams, checked against vLLM.")
+    lora: dict[str, Any] = Field({}, description="LoRA adapters by the names in input.lora_column: folders or Hub ids.")
     preprocess: PreprocessTable = Field(default_factory=PreprocessTable)
     output: OutputTable
     errors: ErrorsTable = Field(default_factory=ErrorsTable)
@@ -274,21 +284,3 @@ TABLES: Mapping[str, type[Table]] = {
     if isinstance(field.annotation, type) and issubclass(field.annotation, Table)
 }
 UNDECLARED_TABLES = tuple(name for name in JobTables.model_fields if name not in TABLES)
-
-# Fields of EngineArgs that change how fast, where and with how much memory rows are generated, not what.
-ENGINE_PLACEMENT = {
-    "max_num_seqs",
-    "max_num_batched_tokens",
-    "gpu_memory_utilization",
-    "kv_cache_memory_bytes",
-    "tensor_parallel_size",
-    "pipeline_parallel_size",
-    "data_parallel_size",
-    "distributed_executor_backend",
-    "enforce_eager",
-    "enable_prefix_caching",
-    "download_dir",
-    "compilation_config",
-    "max_parallel_loading_workers",
-    "hf_token",
-}

@@ -24,12 +24,14 @@ class MappedRow:
         engine_input: what `LLMEngine.add_request` takes.
         sampling: this row's own sampling settings, which win over the job's; empty for most jobs.
         memory: kept as long as the row is, so that its memory counts.
+        adapter: the key of job.toml that names its LoRA adapter, as ModelSettings has it; None for none.
     """
 
     row: int
     engine_input: Any
     sampling: Mapping[str, Any]
     memory: Any = field(default=None, compare=False, repr=False)
+    adapter: str | None = None
 
 
 class TokenLogprob(msgspec.Struct, frozen=True, array_like=True):

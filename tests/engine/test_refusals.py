@@ -32,7 +32,7 @@ REFUSALS: dict[str, tuple[dict[str, Any], str]] = {
     "decided engine key": ({"engine": {"model": "other"}}, "model.path"),
     "unknown sampling key": ({"sampling": {"temperatur": 1}}, "did you mean temperature"),
     "sampling value": ({"sampling": {"temperature": -1.0}}, "temperature"),
-    "adapter": ({"engine": {"enable_lora": True}}, "engine.enable_lora cannot be set"),
+    "adapter": ({"model": {"lora": "adapter"}}, "adapter: no such folder"),
     "vLLM's data parallelism": (
         {"engine": {"data_parallel_backend": "ray"}},
         "engine.data_parallel_size sets",
