@@ -72,6 +72,8 @@ def keys_of(table: str) -> list[Key]:
     """
     if table in TABLES:
         return declared_keys(table)
+    if table == "lora":
+        return []
     if table == "slurm":
         return [Key(f"slurm.{name}", "", "", meaning) for name, meaning in OWN_KEYS.items()]
     if table in _VLLM_TYPES:
@@ -117,6 +119,8 @@ def _of_others(table: str) -> str:
     """What a table takes whose keys run-batch does not declare."""
     if table == "slurm":
         return "Long options of sbatch, by their own names, and run-batch's own; see `run-batch keys slurm`."
+    if table == "lora":
+        return "LoRA adapters that rows may name in input.lora_column: name = folder or Hub id, in safetensors."
     text = f"Fields of vLLM's {_VLLM_TYPES[table]}, by their own names; `run-batch keys {table}` lists them."
     if table == "sampling":
         text += (

@@ -12,12 +12,13 @@ from run_batch.jobs.job.config import JobConfig
 from run_batch.jobs.job.errors import JobError
 from run_batch.jobs.job.prompt_column import is_message
 from run_batch.jobs.job.prompt_template import Field, parse_template, require_column
+from run_batch.jobs.job.result_columns import result_columns
 
 
 def needed_columns(config: JobConfig, schema: pa.Schema) -> list[str]:
     """The input columns that mapping reads."""
     table = config.input
-    columns = [table.image_column, table.id_column, table.sampling_column]
+    columns = [table.image_column, table.id_column, table.sampling_column, table.lora_column]
     columns += _prompt_columns(config, schema)
     return list(dict.fromkeys(column for column in columns if column))
 
@@ -54,19 +55,6 @@ def value_types(config: JobConfig, schema: pa.Schema) -> dict[str, Any]:
     return types | carried_identity(config.output, schema)
 
 
-RESULT_COLUMNS = (
-    "row_id",
-    "text",
-    "texts",
-    "finish_reason",
-    "prompt_tokens",
-    "generated_tokens",
-    "error",
-    "matches_expected",
-    "logprobs",
-)
-
-
 def check_columns(config: JobConfig, source: Source) -> None:
     """Check every key that names columns against the input.
 
@@ -83,6 +71,7 @@ def check_columns(config: JobConfig, source: Source) -> None:
         "input.image_column": table.image_column or None,
         "input.id_column": table.id_column,
         "input.sampling_column": table.sampling_column,
+        "input.lora_column": table.lora_column,
         "errors.expected_column": config.errors.expected_column,
         "input.prompt_column": table.prompt_column if is_message(config) else None,
     }
@@ -100,7 +89,7 @@ def check_columns(config: JobConfig, source: Source) -> None:
             "prompt.template names no column, and the rows have no images: all rows have the same prompt. Name a "
             "column in it, or the column of images in input.image_column"
         )
-    check_carried(config.output, schema, RESULT_COLUMNS)
+    check_carried(config.output, schema, result_columns(config))
     for column in [*needed_columns(config, schema), config.errors.expected_column]:
         if column is not None and column in source.unusable:
             raise JobError(f"input.path: column {column} {source.unusable[column]}")
@@ -110,6 +99,9 @@ def check_columns(config: JobConfig, source: Source) -> None:
             raise JobError(f"input.path: column {column} {source.unusable[column]}{hint}")
     if table.image_column:
         _check_images(table.image_column, schema)
+    if table.lora_column is not None and describe_values(schema.field(table.lora_column).type) not in ("text", "null"):
+        kind = schema.field(table.lora_column).type
+        raise JobError(f"input.lora_column: column {table.lora_column} is {kind}; expected text, the names of adapters")
 
 
 def _check_used(config: JobConfig, schema: pa.Schema) -> None:

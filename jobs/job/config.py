@@ -11,33 +11,18 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
 from run_batch.io.transient import retry
+from run_batch.jobs.job.adapters import adapter_key, adapter_paths, check_adapters
 from run_batch.jobs.job.config_keys import Effect, effect_of
 from run_batch.jobs.job.config_tables import OPENAI_INPUT, TABLES, UNDECLARED_TABLES, JobTables
 from run_batch.jobs.job.config_values import bytes_of
+from run_batch.jobs.job.engine_placement import ENGINE_PLACEMENT
 from run_batch.jobs.job.errors import JobError
+from run_batch.jobs.job.result_columns import check_extra
 from run_batch.model.checkpoint.generation_config import ResolvedSampling, resolve_sampling
 from run_batch.model.checkpoint.hub import HUB_ID
 from run_batch.model.checkpoint.nearest_name import nearest_or_all
 from run_batch.model.checkpoint.refused_settings import find_refused
 from run_batch.model.checkpoint.settings import ModelSettings, SettingsError
-
-# Fields of EngineArgs that change how fast, where and with how much memory rows are generated, not what.
-ENGINE_PLACEMENT = {
-    "max_num_seqs",
-    "max_num_batched_tokens",
-    "gpu_memory_utilization",
-    "kv_cache_memory_bytes",
-    "tensor_parallel_size",
-    "pipeline_parallel_size",
-    "data_parallel_size",
-    "distributed_executor_backend",
-    "enforce_eager",
-    "enable_prefix_caching",
-    "download_dir",
-    "compilation_config",
-    "max_parallel_loading_workers",
-    "hf_token",
-}
 
 
 class JobConfig(JobTables):
@@ -75,6 +60,7 @@ class JobConfig(JobTables):
             architecture=self.model.architecture,
             engine=self._engine_of_vllm(),
             trust_remote_code=self.model.trust_remote_code,
+            adapters={adapter_key(name): self.resolve(path) for name, path in adapter_paths(self).items()},
         )
 
     @property
@@ -226,7 +212,9 @@ def _accepted(error: Mapping[str, Any], field: FieldInfo) -> str:
 
 def _check_contradictions(config: JobConfig) -> None:
     _check_prompt(config)
-    refused = find_refused(config.engine, config.sampling, config.input.sampling_column is not None)
+    check_adapters(config)
+    rows_bring_sampling, has_adapters = config.input.sampling_column is not None, bool(adapter_paths(config))
+    refused = find_refused(config.engine, config.sampling, rows_bring_sampling, has_adapters)
     if refused is not None:
         raise JobError(refused)
     engines = config.engines
@@ -239,6 +227,7 @@ def _check_contradictions(config: JobConfig) -> None:
             "engine.device_ids and engine.data_parallel_size exclude each other: engines take the visible GPUs one "
             "after the other; choose these by CUDA_VISIBLE_DEVICES"
         )
+    check_extra(config)
 
 
 def _check_prompt(config: JobConfig) -> None:

@@ -5,7 +5,7 @@ and [slurm] take is declared by vLLM and by sbatch.
 """
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import Field
 
@@ -25,6 +25,9 @@ from run_batch.jobs.job.config_values import (
     UploadUrl,
 )
 
+# Result columns that a job has to ask for.
+ExtraColumn = Literal["token_ids", "stop_reason", "prompt_logprobs", "timing"]
+EXTRA_COLUMNS: tuple[str, ...] = get_args(ExtraColumn)
 # Of errors.mapping_seconds, where job.toml does not set it: on a busy machine, any row may take a second.
 _ROW_SECONDS, _LEAST_ROW_SECONDS = 60.0, 2.0
 
@@ -100,6 +103,12 @@ class InputTable(Table):
         example="sampling",
         default=None,
     )
+    lora_column: str | None = key(
+        "column of the names of single rows' LoRA adapters, which are keys of [lora]; null for none",
+        Effect.ANOTHER_JOB,
+        example="adapter",
+        default=None,
+    )
 
 
 class PromptTable(Table):
@@ -168,6 +177,9 @@ class ModelTable(Table):
         example=["my_models"],
         default=[],
     )
+    lora: LocalPath | None = key(
+        "LoRA adapter of all rows, in safetensors: folder or Hub id", Effect.CONTENT, example="adapter", default=None
+    )
     trust_remote_code: bool = key(
         "let the checkpoint run Python code of its own", Effect.ANOTHER_JOB, example=True, default=False
     )
@@ -219,6 +231,12 @@ class OutputTable(Table):
         Effect.FREE,
         example="s3://bucket/results",
         default=None,
+    )
+    extra: list[ExtraColumn] = key(
+        "more result columns: token_ids, stop_reason, prompt_logprobs, timing",
+        Effect.ANOTHER_JOB,
+        example=["token_ids", "timing"],
+        default=[],
     )
 
 
@@ -286,6 +304,7 @@ class JobTables(Table):
     model: ModelTable
     engine: dict[str, Any] = Field({}, description="Fields of vLLM's EngineArgs, checked against vLLM.")
     sampling: dict[str, Any] = Field({}, description="Fields of vLLM's SamplingParams, checked against vLLM.")
+    lora: dict[str, Any] = Field({}, description="LoRA adapters by the names in input.lora_column: folders or Hub ids.")
     preprocess: PreprocessTable = Field(default_factory=PreprocessTable)
     output: OutputTable
     errors: ErrorsTable = Field(default_factory=ErrorsTable)

@@ -15,12 +15,14 @@ from run_batch.io.media.allowed_hosts import HostRules
 from run_batch.io.media.errors import MediaError
 from run_batch.io.media.image_column import image_cells
 from run_batch.io.media.image_reader import MediaReader
+from run_batch.jobs.job.adapters import OF_ALL_ROWS
 from run_batch.jobs.job.config import JobConfig
 from run_batch.jobs.job.errors import JobError
 from run_batch.jobs.job.prompt_column import PromptColumn
 from run_batch.jobs.job.rows import MappedRow, MappedRows, RowFailure
 from run_batch.jobs.mapping.chat_prompts import ChatPrompts
 from run_batch.jobs.mapping.prompt_draft import PromptDraft
+from run_batch.jobs.mapping.row_adapter import row_adapter
 from run_batch.jobs.mapping.row_clock import MAPPING_ROW, clock
 from run_batch.jobs.mapping.row_groups import RowGroups
 from run_batch.jobs.mapping.row_images import RowImages, nbytes_of
@@ -35,8 +37,8 @@ from run_batch.model.rendering.engine_input import tensor_bytes
 from run_batch.model.rendering.job_faults import raise_if_no_rows_fault
 from run_batch.model.rendering.renderer import Prompt, Renderer
 
-# A row that has been read: its index, its prompt, its sampling settings.
-_Ready: TypeAlias = tuple[int, Prompt, Mapping[str, Any]]
+# A row that has been read: its index, its prompt, its sampling settings, its adapter.
+_Ready: TypeAlias = tuple[int, Prompt, Mapping[str, Any], str | None]
 
 
 class RowMapper:
@@ -129,6 +131,7 @@ class RowMapper:
                 assert not isinstance(row, RowError), "its draft is its error"
                 row_id = batch.row_ids[offset] if batch.row_ids else str(row[str(self._config.input.id_column)])
                 sampling = row_sampling(self._job_sampling, row_id, row.get(self._config.input.sampling_column or ""))
+                adapter = self._adapter(row)
                 prompt = self._prompt(row, draft)
             except (RowError, MediaError) as error:
                 raise_if_no_rows_fault(error)
@@ -138,7 +141,7 @@ class RowMapper:
             if self._groups.ends_before(encoded):
                 yield from self._take_ready(results, ready)
             self._groups.add(encoded)
-            ready.append((index, prompt, sampling))
+            ready.append((index, prompt, sampling, adapter))
         yield from self._take_ready(results, ready)
 
     def _take_ready(self, results: MappedRows, ready: list[_Ready]) -> Iterator[MappedRow | RowFailure]:
@@ -175,7 +178,7 @@ class RowMapper:
             return error
 
     def _map_ready(self, ready: Sequence[_Ready]) -> MappedRows:
-        prompts = [prompt for _, prompt, _ in ready]
+        prompts = [prompt for _, prompt, _, _ in ready]
         if ready:
             has_images = any(prompt.images for prompt in prompts)
             what = "decoding and mapping its images" if has_images else "tokenizing its prompt"
@@ -188,8 +191,8 @@ class RowMapper:
         return [
             RowFailure.of(index, result.kind, result.message + self._hint(prompt, result))
             if isinstance(result, RowError)
-            else MappedRow(index, result, sampling)
-            for (index, prompt, sampling), result in zip(ready, mapped, strict=True)
+            else MappedRow(index, result, sampling, adapter=adapter)
+            for (index, prompt, sampling, adapter), result in zip(ready, mapped, strict=True)
         ]
 
     def _hint(self, prompt: Prompt, error: RowError) -> str:
@@ -200,6 +203,13 @@ class RowMapper:
         if not any(placeholder in piece.text for piece in prompt.pieces if not piece.trusted):
             return ""
         return f'; {placeholder} in the data is text: with prompt.image_marker = "{placeholder}" it stands for an image'
+
+    def _adapter(self, row: Mapping[str, Any]) -> str | None:
+        """The key of a row's LoRA adapter."""
+        column = self._config.input.lora_column
+        if column is None:
+            return OF_ALL_ROWS if self._config.model.lora is not None else None
+        return row_adapter(row[column], self._config.lora)
 
     def _prompt(self, row: Mapping[str, Any], draft: PromptDraft) -> Prompt:
         return draft.finish(*self._images.read(row, draft))

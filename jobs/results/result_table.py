@@ -9,28 +9,18 @@ from run_batch.io.features import features_metadata, features_of
 from run_batch.io.inputs.source import Source
 from run_batch.io.outputs.readable_types import readable_type
 from run_batch.jobs.job.carried_columns import carried_columns
-from run_batch.jobs.job.columns import RESULT_COLUMNS
 from run_batch.jobs.job.config import JobConfig
-from run_batch.jobs.job.rows import Generation, RowFailure, RowResult, TokenLogprob
+from run_batch.jobs.job.rows import Generation, RowFailure, RowResult
 from run_batch.jobs.job.work import Work
 from run_batch.jobs.results.carried_rows import CarriedRows
-
-_LOGPROBS = pa.list_(
-    pa.list_(
-        pa.struct(
-            [
-                ("token_id", pa.int32()),
-                ("token", pa.string()),
-                ("logprob", pa.float32()),
-                ("rank", pa.int32()),
-            ]
-        )
-    )
-)
-
+from run_batch.jobs.results.generated_columns import generated_columns, generation_of
 
 class ShardTables:
-    """Makes the tables of a job's shards. What they have of the input is read again for each: to hold it costs memory."""
+    """Makes the tables of a job's shards. What they have of the input is read again for each: to hold it costs memory.
+
+    Attributes:
+        result_columns: the names of those that results are made of.
+    """
 
     def __init__(self, config: JobConfig, source: Source, work: Work, is_wanted: Callable[[int], bool]) -> None:
         """Read nothing yet.
@@ -40,6 +30,7 @@ class ShardTables:
             is_wanted: whether the table of a shard that is passed over may be asked for later.
         """
         self._config, self._source, self._plan = config, source, work.plan
+        self.result_columns = [*(column.name for column in generated_columns(config)), "error"]
         self._names = carried_columns(config.output, source.schema)
         columns = (config.input.id_column, *self._names, config.errors.expected_column)
         names = list(dict.fromkeys(name for name in columns if name))
@@ -69,12 +60,23 @@ class ShardTables:
         else:
             row_ids = pa.array(self._source.row_names(rows.start, rows.stop), pa.string())
         own = {new: _readable(read[old]) for old, new in self._names.items()}
-        table = build_table(self._config.sampling, {"row_id": row_ids, **own}, results)
+        table = pa.table({"row_id": row_ids, **own, **_result_columns(self._config, results)})
         table = table.replace_schema_metadata(self._metadata)
         if self._config.errors.expected_column is None:
             return table, None
         matches = _matches(results, read[self._config.errors.expected_column])
         return table.append_column("matches_expected", pa.array(matches, pa.bool_())), matches
+
+    def results(self, table: pa.Table, first: int) -> dict[int, RowResult]:
+        """The rows of a shard, by row, as `build` took them.
+
+        Args:
+            table: of the shard, its `result_columns` at least.
+            first: the shard's first row.
+        """
+        names = [name for name in self.result_columns if name in table.column_names]
+        rows = enumerate(table.select(names).to_pylist(), first)
+        return {row: _row_result(row, cells, self._config) for row, cells in rows}
 
     def close(self) -> None:
         """Close the file of the input that is open."""
@@ -94,64 +96,20 @@ def _matches(results: Sequence[RowResult], expected: pa.ChunkedArray) -> list[bo
     ]
 
 
-def build_table(sampling: Mapping[str, Any], carried: Mapping[str, Any], results: Sequence[RowResult]) -> pa.Table:
-    """The result columns of a shard, after its ids and carried columns.
-
-    Args:
-        sampling: the job's sampling settings: `n` and `logprobs` make columns of their own.
-    """
+def _result_columns(config: JobConfig, results: Sequence[RowResult]) -> dict[str, pa.Array]:
+    """What was generated, and the error of each row that failed."""
     rows = [result if isinstance(result, Generation) else None for result in results]
     errors = [result.error if isinstance(result, RowFailure) else None for result in results]
-
-    columns = dict(carried)
-    columns["text"] = pa.array([r and r.texts[0] for r in rows], pa.string())
-    if sampling.get("n", 1) > 1:
-        columns["texts"] = pa.array([r and list(r.texts) for r in rows], pa.list_(pa.string()))
-    columns["finish_reason"] = pa.array([r and r.finish_reason for r in rows], pa.string())
-    columns["prompt_tokens"] = pa.array([r and r.prompt_tokens for r in rows], pa.int32())
-    columns["generated_tokens"] = pa.array([r and r.generated_tokens for r in rows], pa.int32())
-    columns["error"] = pa.array(errors, pa.string())
-    if sampling.get("logprobs") is not None:
-        columns["logprobs"] = pa.array([r and _logprobs(r) for r in rows], _LOGPROBS)
-    return pa.table(columns)
+    columns = {}
+    for column in generated_columns(config):
+        columns[column.name] = pa.array([row and column.value(row) for row in rows], column.type)
+        if column.name == "generated_tokens":  # before those that may be long
+            columns["error"] = pa.array(errors, pa.string())
+    return columns
 
 
-def _logprobs(row: Generation) -> list[list[dict[str, Any]]] | None:
-    if row.logprobs is None:
-        return None
-    return [
-        [{"token_id": c.token_id, "token": c.token, "logprob": c.logprob, "rank": c.rank} for c in position]
-        for position in row.logprobs
-    ]
-
-
-def row_results(table: pa.Table, first: int) -> dict[int, RowResult]:
-    """The rows of a shard, by row, as `build_table` took them.
-
-    Args:
-        first: the shard's first row.
-    """
-    names = [name for name in RESULT_COLUMNS[1:] if name in table.column_names]
-    return {index: _row_result(index, row) for index, row in enumerate(table.select(names).to_pylist(), first)}
-
-
-def _row_result(index: int, row: Mapping[str, Any]) -> RowResult:
-    if row["error"] is None:
-        return _generation(index, row)
-    kind, _, message = row["error"].partition(": ")
-    return RowFailure(index, kind, message)
-
-
-def _generation(index: int, row: Mapping[str, Any]) -> Generation:
-    found: Sequence[Sequence[Mapping[str, Any]]] | None = row.get("logprobs")
-    logprobs = None
-    if found is not None:
-        logprobs = tuple(tuple(TokenLogprob(**candidate) for candidate in position) for position in found)
-    return Generation(
-        index,
-        tuple(row.get("texts") or [row["text"]]),
-        row["finish_reason"],
-        row["prompt_tokens"],
-        row["generated_tokens"],
-        logprobs,
-    )
+def _row_result(row: int, cells: Mapping[str, Any], config: JobConfig) -> RowResult:
+    if cells["error"] is None:
+        return generation_of(row, cells, config)
+    kind, _, message = cells["error"].partition(": ")
+    return RowFailure(row, kind, message)

@@ -9,13 +9,12 @@ import msgspec
 
 from run_batch.io.inputs.source import InputError
 from run_batch.io.outputs.shards import ShardError, ShardStore
-from run_batch.jobs.job.columns import RESULT_COLUMNS
 from run_batch.jobs.job.errors import run_failed, storage_failed
 from run_batch.jobs.job.rows import RowFailure, RowResult, is_truncated
 from run_batch.jobs.job.work import Work
 from run_batch.jobs.results.shard_commits import Commit, count_results, footer_of, record_commit
 from run_batch.jobs.machine.thread_activity import activity_of_this_thread
-from run_batch.jobs.results.result_table import ShardTables, row_results
+from run_batch.jobs.results.result_table import ShardTables
 
 # A wait without a limit would look like one for storage that hangs.
 _LOOK_SECONDS = 1.0
@@ -139,7 +138,7 @@ class ShardWriter:
     def _write(self, shard: int, results: Mapping[int, RowResult]) -> Commit:
         rows, attempt = self._work.plan.rows(shard), self._work.attempt(shard)
         if attempt > 0:
-            results = {**row_results(self._store.read(shard, RESULT_COLUMNS), rows.start), **results}
+            results = {**self._tables.results(self._store.read(shard, self._tables.result_columns), rows.start), **results}
         ordered = [results[row] for row in rows]
         table, matches = self._tables.build(shard, ordered)
         commit = count_results(shard, attempt, ordered, matches)

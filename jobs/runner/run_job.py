@@ -108,7 +108,7 @@ def start_vllm(config: JobConfig) -> Engine:
     gc.disable()
     try:
         register()
-        return Engine(config.model_settings, config.resolve_sampling().values)
+        return Engine(config.model_settings, config.resolve_sampling().values, config.output.extra)
     except (PluginError, DeclarationError) as error:
         raise JobError(str(error)) from None
     finally:

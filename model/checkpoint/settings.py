@@ -16,6 +16,7 @@ from typing import Any
 
 from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
 
+from run_batch.model.checkpoint.adapters import AdapterError, adapter_settings, check_slots, read_adapter
 from run_batch.model.checkpoint.hub import is_hub_id
 from run_batch.model.checkpoint.nearest_name import did_you_mean
 from run_batch.model.checkpoint.refused_settings import why_refused
@@ -38,15 +39,18 @@ class ModelSettings:
         architecture: name of a registered model class; None for the checkpoint's own.
         engine: fields of vLLM's EngineArgs.
         trust_remote_code: run Python code that comes with the checkpoint.
+        adapters: LoRA adapters, by the key of job.toml that names each: folders, or ids on the Hub.
     """
 
     path: str
     architecture: str | None = None
     engine: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     trust_remote_code: bool = False
+    adapters: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 _SECRET = {"engine.hf_token"}
+WORKER_ADAPTERS = "run_batch.model.checkpoint.adapter_fit.WorkerAdapters"
 
 
 def build_engine_args(settings: ModelSettings) -> Any:
@@ -63,7 +67,7 @@ def build_engine_args(settings: ModelSettings) -> Any:
     hints = _type_hints(EngineArgs)
     for key, value in settings.engine.items():
         _check_type(f"engine.{key}", value, hints.get(key))
-    overrides = dict(settings.engine)
+    overrides = {**_adapter_settings(settings), **settings.engine}
     if _lacks_dummy_data(_check_architecture(settings)):
         # Memory profiling needs dummy images, and the model declares none.
         overrides.setdefault("skip_mm_profiling", True)
@@ -82,6 +86,20 @@ def build_engine_args(settings: ModelSettings) -> Any:
     # EngineArgs checks fields against each other, and looks up a model on the Hub.
     except (VLLMValidationError, ValueError, TypeError, OSError) as error:
         raise SettingsError(f"engine, model.path {settings.path}: {first_cause(error)}") from error
+
+
+def _adapter_settings(settings: ModelSettings) -> dict[str, Any]:
+    from vllm.config.lora import MaxLoRARanks
+    from vllm.platforms import current_platform
+
+    is_cpu = current_platform.is_cpu()
+    try:
+        check_slots(settings.adapters, settings.engine, is_cpu)
+        adapters = [read_adapter(key, path) for key, path in settings.adapters.items()]
+        found = adapter_settings(adapters, typing.get_args(MaxLoRARanks), is_cpu)
+    except AdapterError as error:
+        raise SettingsError(str(error)) from error
+    return {**found, "worker_extension_cls": WORKER_ADAPTERS} if found else {}
 
 
 def build_model_config(settings: ModelSettings, engine_args: Any = None) -> Any:

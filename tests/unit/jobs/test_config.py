@@ -196,7 +196,8 @@ def test_every_key_has_a_meaning_and_an_example_that_it_takes(table: str, name: 
     assert field.description and "\n" not in field.description
     assert field.examples and field.examples[0] != field.default
     needed = {"chat": True} if table == "prompt" else {}
-    tables = {**MINIMAL, table: {**MINIMAL.get(table, {}), **needed, name: field.examples[0]}}
+    others = {"lora": {"a": "adapter"}} if name == "lora_column" else {}
+    tables = {**MINIMAL, **others, table: {**MINIMAL.get(table, {}), **needed, name: field.examples[0]}}
     assert getattr(getattr(parse_config(tables, Path("/job")), table), name) == field.examples[0]
 
 
@@ -219,7 +220,7 @@ def test_of_keys_that_name_content_their_value_is_no_part_of_the_job() -> None:
     assert named == [
         *(f"input.{name}" for name in ("path", "format", "split", "name", "media_root")),
         *(f"prompt.{name}" for name in ("chat_template", "tools", "examples")),
-        "model.path",
+        *("model.path", "model.lora"),
     ]
 
 

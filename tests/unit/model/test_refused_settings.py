@@ -23,7 +23,9 @@ dbo_prefill_token_threshold eplb_config enable_eplb expert_placement_strategy bl
 prefix_caching_hash_algo prefix_cache_retention_interval disable_sliding_window offload_backend cpu_offload_gb
 cpu_offload_params offload_group_size offload_num_in_group offload_prefetch_step offload_params gpu_memory_utilization
 kv_cache_memory_bytes max_num_batched_tokens max_num_scheduled_tokens long_prefill_token_threshold
-long_prefill_token_threshold_adaptive max_num_seqs max_num_active_seqs max_logprobs logprobs_mode use_fp64_gumbel
+long_prefill_token_threshold_adaptive max_num_seqs max_num_active_seqs enable_lora max_loras max_lora_rank max_cpu_loras
+fully_sharded_loras lora_dtype lora_target_modules enable_tower_connector_lora specialize_active_lora
+enable_moe_shared_loras max_logprobs logprobs_mode use_fp64_gumbel
 enable_trace_replay revision code_revision hf_token hf_overrides model_class_overrides tokenizer_revision quantization
 quantization_config allow_deprecated_quantization enforce_eager disable_custom_all_reduce enable_shm_tensor_arena
 language_model_only limit_mm_per_prompt enable_mm_embeds mm_processor_kwargs mm_hasher_algorithm mm_encoder_tp_mode
@@ -46,7 +48,7 @@ gdn_prefill_backend kda_prefill_backend kda_decode_backend
 """
 SAMPLING_FIELDS_THAT_WORK = """
 n presence_penalty frequency_penalty repetition_penalty temperature watermarking top_p top_k min_p seed stop
-stop_token_ids ignore_eos max_tokens min_tokens logprobs logprob_token_ids skip_special_tokens
+stop_token_ids ignore_eos max_tokens min_tokens logprobs prompt_logprobs logprob_token_ids skip_special_tokens
 spaces_between_special_tokens include_stop_str_in_output structured_outputs logit_bias allowed_token_ids extra_args
 bad_words skip_reading_prefix_cache thinking_token_budget repetition_detection trace_decode_token_ids
 """
@@ -67,7 +69,7 @@ def test_every_field_of_the_installed_vllm_is_known_to_work_or_refused() -> None
 @pytest.mark.parametrize(
     ("engine", "sampling", "says"),
     [
-        ({"enable_lora": True}, {}, "engine.enable_lora cannot be set: run-batch does not apply LoRA"),
+        ({"enable_lora": True}, {}, "engine.enable_lora does nothing without model.lora"),
         ({"default_mm_loras": {"image": "a"}}, {}, "engine.default_mm_loras"),
         ({"lora_of_a_later_version": 1}, {}, "engine.lora_of_a_later_version"),
         ({"data_parallel_rank": 2}, {}, "engine.data_parallel_rank cannot be set: vLLM's data parallelism"),
@@ -78,7 +80,7 @@ def test_every_field_of_the_installed_vllm_is_known_to_work_or_refused() -> None
         ({"disable_log_stats": False}, {}, "engine.disable_log_stats"),
         ({"runner": "pooling"}, {}, "engine.runner"),
         ({"nnodes": 2}, {}, "engine.nnodes"),
-        ({}, {"prompt_logprobs": 0}, "sampling.prompt_logprobs cannot be set: the results have no column"),
+        ({}, {"prompt_logprob_start": 0}, "sampling.prompt_logprob_start cannot be set: the results have no column"),
         ({}, {"detokenize": False}, "sampling.detokenize"),
         ({}, {"logprob_token_ids": [3, 5]}, "needs sampling.logprobs = 2"),
         (
