@@ -52,6 +52,7 @@ class JobConfig(JobTables):
             architecture=self.model.architecture,
             engine=self._engine_of_vllm(),
             trust_remote_code=self.model.trust_remote_code,
+            mapper=self.model.mapper,
         )
 
     @property

@@ -38,12 +38,14 @@ class ModelSettings:
         architecture: name of a registered model class; None for the checkpoint's own.
         engine: fields of vLLM's EngineArgs.
         trust_remote_code: run Python code that comes with the checkpoint.
+        mapper: `auto`, or `vllm` for vLLM's own processor where there is a bulk mapper, too.
     """
 
     path: str
     architecture: str | None = None
     engine: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     trust_remote_code: bool = False
+    mapper: str = "auto"
 
 
 _SECRET = {"engine.hf_token"}

@@ -5,30 +5,40 @@ from typing import Any, TypeAlias
 import torch
 from vllm.inputs.engine import MultiModalInput, TokensInput, mm_input, tokens_input
 from vllm.multimodal.inputs import (
+    BaseMultiModalField,
     MultiModalBatchedField,
     MultiModalFieldElem,
+    MultiModalFlatField,
     MultiModalKwargsItem,
     MultiModalKwargsItems,
 )
 from vllm.multimodal.inputs import PlaceholderRange as VllmPlaceholderRange
 
-from run_batch.model.declaration import MappedItem, PlaceholderRange, TokenizedPrompt
+from run_batch.model.declaration import MappedItem, PlaceholderRange, TensorLayout, TokenizedPrompt
 from run_batch.model.rendering.feature_counts import FEATURE_COUNTS
 
 EngineInput: TypeAlias = MultiModalInput | TokensInput
 
+_STACKED = TensorLayout()
 _FIELD, _FIELD_ON_CPU = MultiModalBatchedField(), MultiModalBatchedField(keep_on_cpu=True)
 
 
-def engine_input(prompt: TokenizedPrompt) -> EngineInput:
-    """Build what `LLMEngine.add_request` takes from one expanded prompt."""
+def engine_input(prompt: TokenizedPrompt, layout: TensorLayout = _STACKED, counts_features: bool = True) -> EngineInput:
+    """Build what `LLMEngine.add_request` takes from one expanded prompt.
+
+    Args:
+        layout: of the tensors of its images.
+        counts_features: whether the model's class compares placeholders with features (feature_counts.py).
+    """
     if not prompt.items:
         return tokens_input(prompt.prompt_token_ids)
+    items = [_elements(item, layout) for item in prompt.items]
+    if counts_features:
+        for elements, placeholder in zip(items, prompt.placeholders, strict=True):
+            elements[FEATURE_COUNTS] = _count(placeholder)
     return mm_input(
         prompt_token_ids=prompt.prompt_token_ids,
-        mm_kwargs=MultiModalKwargsItems(
-            {"image": [_kwargs_item(*pair) for pair in zip(prompt.items, prompt.placeholders, strict=True)]}
-        ),
+        mm_kwargs=MultiModalKwargsItems({"image": [MultiModalKwargsItem(elements) for elements in items]}),
         mm_hashes={"image": [item.content_hash for item in prompt.items]},
         mm_placeholders={
             "image": [
@@ -55,8 +65,19 @@ def _nbytes(data: Any) -> int:
     return sum(map(_nbytes, data)) if isinstance(data, list | tuple) else 0
 
 
-def _kwargs_item(item: MappedItem, placeholder: PlaceholderRange) -> MultiModalKwargsItem:
-    elements = {name: MultiModalFieldElem(data=tensor, field=_FIELD) for name, tensor in item.tensors.items()}
-    count = torch.tensor(placeholder.num_features)
-    elements[FEATURE_COUNTS] = MultiModalFieldElem(data=count, field=_FIELD_ON_CPU)
-    return MultiModalKwargsItem(elements)
+def _elements(item: MappedItem, layout: TensorLayout) -> dict[str, MultiModalFieldElem]:
+    return {
+        name: MultiModalFieldElem(data=tensor, field=_field(name, tensor, layout))
+        for name, tensor in item.tensors.items()
+    }
+
+
+def _field(name: str, tensor: torch.Tensor, layout: TensorLayout) -> BaseMultiModalField:
+    on_cpu = name in layout.on_cpu
+    if name in layout.flat:
+        return MultiModalFlatField(slices=[slice(0, len(tensor))], keep_on_cpu=on_cpu)
+    return _FIELD_ON_CPU if on_cpu else _FIELD
+
+
+def _count(placeholder: PlaceholderRange) -> MultiModalFieldElem:
+    return MultiModalFieldElem(data=torch.tensor(placeholder.num_features), field=_FIELD_ON_CPU)
