@@ -167,10 +167,12 @@ class TensorLayout:
     Attributes:
         flat: tensors that are concatenated along their first dimension; all others are stacked.
         on_cpu: tensors that stay in the CPU's memory; all others are copied to the model's device.
+        shared: tensors that are the same for all images, which the model takes once.
     """
 
     flat: frozenset[str] = frozenset()
     on_cpu: frozenset[str] = frozenset()
+    shared: frozenset[str] = frozenset()
 
 
 InputMapper = Callable[["InputProcessingContext", list[Any]], Mapping[str, "torch.Tensor | list[torch.Tensor]"]]
@@ -214,6 +216,7 @@ class Declaration:
         return TensorLayout(
             frozenset().union(*(layout.flat for layout in layouts)),
             frozenset().union(*(layout.on_cpu for layout in layouts)),
+            frozenset().union(*(layout.shared for layout in layouts)),
         )
 
     def mapper_for(self, kind: str) -> tuple[str, InputMapper]:

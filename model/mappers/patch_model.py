@@ -12,10 +12,8 @@ import torch
 
 from run_batch.model.declaration import PIXELS, Declaration, TensorLayout, TokenizedPrompt, array_mapper
 from run_batch.model.images.decode import Size
-from run_batch.model.mappers.patches import Normalization, PatchGrid, cut_patches, resize
-from run_batch.model.mappers.processor_facts import ProcessorFacts, UnknownSettings
-
-_BICUBIC = (3, "bicubic")
+from run_batch.model.mappers.patches import Normalization, PatchGrid, cut_patches, require_bicubic, resize
+from run_batch.model.mappers.processor_facts import ProcessorFacts
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,20 +38,12 @@ class PatchSettings:
         Raises:
             UnknownSettings: it does something else with some of them than these mappers do.
         """
-        resample = getattr(settings["resample"], "value", settings["resample"])
-        if not settings["do_resize"]:
-            raise UnknownSettings("do_resize is false")
-        if resample not in _BICUBIC:
-            raise UnknownSettings(f"resample is {settings['resample']}, not bicubic")
-        if settings["do_rescale"] != settings["do_normalize"]:
-            raise UnknownSettings("only one of do_rescale and do_normalize is true")
+        require_bicubic(settings)
         return cls(
             PatchGrid(settings["patch_size"], settings["merge_size"], settings["temporal_patch_size"]),
             settings["size"]["shortest_edge"],
             settings["size"]["longest_edge"],
-            Normalization.of(settings["image_mean"], settings["image_std"], settings["rescale_factor"])
-            if settings["do_normalize"]
-            else None,
+            Normalization.of(settings),
         )
 
 

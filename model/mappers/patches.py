@@ -5,8 +5,9 @@ that calls the same kernel of torch.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -15,7 +16,10 @@ from torch.nn import functional
 
 from run_batch.model.declaration import RowError
 from run_batch.model.images.decode import MAX_PIXELS, Size
+from run_batch.model.mappers.processor_facts import UnknownSettings
 
+# In Pillow, and in torchvision.
+_BICUBIC = (3, "bicubic")
 # Of the longer to the shorter side; transformers refuses more.
 _MAX_ASPECT_RATIO = 200
 
@@ -52,15 +56,36 @@ class Normalization:
     std: torch.Tensor
 
     @classmethod
-    def of(cls, mean: Sequence[float], std: Sequence[float], rescale_factor: float) -> "Normalization":
-        """From the values of a `preprocessor_config.json`, which are in the unit of rescaled pixels."""
-        factor = 1.0 / rescale_factor
-        return cls(torch.tensor(mean)[:, None] * factor, torch.tensor(std)[:, None] * factor)
+    def of(cls, settings: Mapping[str, Any]) -> "Normalization | None":
+        """From an image processor's settings, whose means are in the unit of rescaled pixels; None without it.
+
+        Raises:
+            UnknownSettings: pixels are rescaled and not normalized, or the other way round.
+        """
+        if settings["do_rescale"] != settings["do_normalize"]:
+            raise UnknownSettings("only one of do_rescale and do_normalize is true")
+        if not settings["do_normalize"]:
+            return None
+        factor = 1.0 / settings["rescale_factor"]
+        mean, std = (torch.tensor(settings[name])[:, None] * factor for name in ("image_mean", "image_std"))
+        return cls(mean, std)
 
     def __call__(self, patches: torch.Tensor) -> torch.Tensor:
         """Normalize patches, uint8 (patches, 3 * values), to float32 of the same shape."""
         values = patches.view(len(patches), 3, -1).to(torch.float32)
         return values.sub_(self.mean).div_(self.std).view(patches.shape)
+
+
+def require_bicubic(settings: Mapping[str, Any]) -> None:
+    """Refuse an image processor's settings where it does not resize as `resize` does.
+
+    Raises:
+        UnknownSettings: it does not resize at all, or by another filter.
+    """
+    if not settings["do_resize"]:
+        raise UnknownSettings("do_resize is false")
+    if getattr(settings["resample"], "value", settings["resample"]) not in _BICUBIC:
+        raise UnknownSettings(f"resample is {settings['resample']}, not bicubic")
 
 
 def smart_resize(size: Size, unit: int, min_pixels: int, max_pixels: int, frames: int = 1) -> Size:

@@ -4,11 +4,13 @@ from collections.abc import Callable, Mapping
 
 from run_batch.model.declaration import Declaration
 from run_batch.model.mappers.glm4v import declare_glm4v
+from run_batch.model.mappers.internvl import declare_internvl
 from run_batch.model.mappers.processor_facts import ProcessorFacts, UnknownSettings
 from run_batch.model.mappers.qwen_vl import declare_qwen_vl
 
 _FAMILIES: Mapping[str, Callable[[type, ProcessorFacts], Declaration]] = {
     "transformers.models.qwen2_vl.image_processing_qwen2_vl.Qwen2VLImageProcessor": declare_qwen_vl,
+    "transformers.models.got_ocr2.image_processing_got_ocr2.GotOcr2ImageProcessor": declare_internvl,
     "transformers.models.glm4v.image_processing_glm4v.Glm4vImageProcessor": declare_glm4v,
 }
 

@@ -40,16 +40,16 @@ def bulk_renderer(
     Raises:
         NoBulkMapper: there is none, or it does not give what `reference` gives.
     """
-    image_processor = getattr(processor.info.get_hf_processor(), "image_processor", None)
+    hf_processor = processor.info.get_hf_processor()
+    image_processor = getattr(hf_processor, "image_processor", None)
     if not has_bulk_mapper(type(image_processor)):
         raise NoBulkMapper(f"there is no bulk mapper for {_described(image_processor)}")
-    token = processor.info.get_hf_processor().image_token_id
-    images = list(_test_images())
+    token, images = hf_processor.image_token_id, list(_test_images())
     with _recorded_settings(image_processor) as settings:
         expected = _render(reference, token, images)
     if not settings:
         raise NoBulkMapper(f"vLLM does not call {_described(image_processor)} as its bulk mapper expects")
-    facts = ProcessorFacts(class_name(type(image_processor)), settings, token, context.model_config.dtype)
+    facts = _facts(hf_processor, settings, context.model_config.dtype)
     bulk = DeclaredRenderer(context, _declared(model_cls, facts))
     for wanted, found in zip(expected, _render(bulk, token, images), strict=True):
         if isinstance(wanted, RowError):
@@ -61,6 +61,18 @@ def bulk_renderer(
 
 def _described(image_processor: Any) -> str:
     return "a model without an image processor" if image_processor is None else type(image_processor).__name__
+
+
+def _facts(hf_processor: Any, settings: Mapping[str, Any], dtype: torch.dtype) -> ProcessorFacts:
+    start, end = (getattr(hf_processor, f"{edge}_image_token_id", None) for edge in ("start", "end"))
+    return ProcessorFacts(
+        class_name(type(hf_processor.image_processor)),
+        settings,
+        hf_processor.image_token_id,
+        dtype,
+        None if start is None or end is None else (start, end),
+        getattr(hf_processor, "image_seq_length", 0),
+    )
 
 
 def _declared(model_cls: type, facts: ProcessorFacts) -> Declaration:

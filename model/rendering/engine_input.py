@@ -11,6 +11,7 @@ from vllm.multimodal.inputs import (
     MultiModalFlatField,
     MultiModalKwargsItem,
     MultiModalKwargsItems,
+    MultiModalSharedField,
 )
 from vllm.multimodal.inputs import PlaceholderRange as VllmPlaceholderRange
 
@@ -32,7 +33,7 @@ def engine_input(prompt: TokenizedPrompt, layout: TensorLayout = _STACKED, count
     """
     if not prompt.items:
         return tokens_input(prompt.prompt_token_ids)
-    items = [_elements(item, layout) for item in prompt.items]
+    items = [_elements(item, layout, len(prompt.items)) for item in prompt.items]
     if counts_features:
         for elements, placeholder in zip(items, prompt.placeholders, strict=True):
             elements[FEATURE_COUNTS] = _count(placeholder)
@@ -65,15 +66,17 @@ def _nbytes(data: Any) -> int:
     return sum(map(_nbytes, data)) if isinstance(data, list | tuple) else 0
 
 
-def _elements(item: MappedItem, layout: TensorLayout) -> dict[str, MultiModalFieldElem]:
+def _elements(item: MappedItem, layout: TensorLayout, images: int) -> dict[str, MultiModalFieldElem]:
     return {
-        name: MultiModalFieldElem(data=tensor, field=_field(name, tensor, layout))
+        name: MultiModalFieldElem(data=tensor, field=_field(name, tensor, layout, images))
         for name, tensor in item.tensors.items()
     }
 
 
-def _field(name: str, tensor: torch.Tensor, layout: TensorLayout) -> BaseMultiModalField:
+def _field(name: str, tensor: torch.Tensor, layout: TensorLayout, images: int) -> BaseMultiModalField:
     on_cpu = name in layout.on_cpu
+    if name in layout.shared:
+        return MultiModalSharedField(batch_size=images, keep_on_cpu=on_cpu)
     if name in layout.flat:
         return MultiModalFlatField(slices=[slice(0, len(tensor))], keep_on_cpu=on_cpu)
     return _FIELD_ON_CPU if on_cpu else _FIELD

@@ -16,7 +16,10 @@ from run_batch.model.images.row_image import EncodedImage, RowImage
 from run_batch.model.rendering.declared_renderer import DeclaredRenderer
 from run_batch.model.rendering.engine_input import EngineInput
 from run_batch.model.rendering.image_placeholders import ImagePlaceholders
-from run_batch.model.rendering.vllm_renderer import ROW_PIXELS, VllmRenderer
+from run_batch.model.rendering.vllm_renderer import VllmRenderer
+
+# In all images of one row together: a row with more is left to vLLM's processor, which takes hardly more.
+_ROW_PIXELS = 200_000_000
 
 
 class ShippedRenderer:
@@ -53,7 +56,7 @@ class ShippedRenderer:
         if not 0 < len(images) <= self._max_images or not all(map(_has_pixels, images)):
             return False
         # What one image, or two, may have together is below the limit.
-        if len(images) > 2 and sum(map(_pixels, images)) > ROW_PIXELS:
+        if len(images) > 2 and sum(map(_pixels, images)) > _ROW_PIXELS:
             return False
         try:
             self._placeholders.check(token_ids, len(images))

@@ -24,7 +24,7 @@ from run_batch.model.rendering.retokenized_text import new_special_token
 _DECODED_BYTES = 64 << 20
 
 # In all images of one row together: vLLM's processors take a row's images decoded, all at once.
-ROW_PIXELS = 200_000_000
+_ROW_PIXELS = 200_000_000
 
 # A length of sequences that any model has; vLLM makes its dummy image no larger than fits.
 _DUMMY_TOKENS = 1024
@@ -101,8 +101,8 @@ class VllmRenderer:
         for image in images:
             decoded.append(self._decode(image))
             pixels = sum(i.width * i.height for i in decoded if isinstance(i, Image.Image))
-            if pixels > ROW_PIXELS:
-                raise RowError("image_too_large", f"{pixels:,} pixels in all images of the row; limit: {ROW_PIXELS:,}")
+            if pixels > _ROW_PIXELS:
+                raise RowError("image_too_large", f"{pixels:,} pixels in all images of the row; limit: {_ROW_PIXELS:,}")
         return decoded
 
     def _decode(self, image: RowImage) -> Image.Image | torch.Tensor:

@@ -18,11 +18,12 @@ from run_batch.model.checkpoint.settings import ModelSettings, SettingsError
 from run_batch.model.declaration import RowError
 from run_batch.model.images.row_image import EncodedImage
 from run_batch.model.prompts.tokenizer import Piece
-from run_batch.model.rendering import shipped_renderer, vllm_renderer
+from run_batch.model.rendering import shipped_renderer
 from run_batch.model.rendering.renderer import Prompt, Renderer
 
-BULK_FAMILIES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "glm4v")
-PLACEHOLDERS = {"glm4v": "<|begin_of_image|><|image|><|end_of_image|>"}
+PATCH_FAMILIES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "glm4v")
+BULK_FAMILIES = (*PATCH_FAMILIES, "internvl")
+PLACEHOLDERS = {"glm4v": "<|begin_of_image|><|image|><|end_of_image|>", "internvl": "<IMG_CONTEXT>\n"}
 QWEN_PLACEHOLDER = "<|vision_start|><|image_pad|><|vision_end|>"
 
 transparent = picture(5, (90, 130)).convert("RGBA")
@@ -127,7 +128,7 @@ def test_a_bulk_mapper_gives_the_tensors_and_tokens_of_vllms_processor(family: s
     assert_equal(family, folder(family), ROWS)
 
 
-@pytest.mark.parametrize("family", BULK_FAMILIES)
+@pytest.mark.parametrize("family", PATCH_FAMILIES)
 @pytest.mark.parametrize(
     "kwargs",
     [
@@ -149,7 +150,7 @@ def test_a_bulk_mapper_normalizes_where_the_model_does_not(family: str, dtype: s
     assert_equal(family, model, ROWS[:6], dtype=dtype, mm_device_do_normalize=False)
 
 
-@pytest.mark.parametrize("family", BULK_FAMILIES)
+@pytest.mark.parametrize("family", PATCH_FAMILIES)
 @pytest.mark.parametrize(("patch", "merge", "frames"), [(16, 2, 1), (8, 3, 2), (20, 1, 3)])
 def test_a_bulk_mapper_follows_the_checkpoints_patches(
     family: str, patch: int, merge: int, frames: int, folder: Folder
@@ -157,6 +158,20 @@ def test_a_bulk_mapper_follows_the_checkpoints_patches(
     sizes = {"patch_size": patch, "temporal_patch_size": frames}
     model = folder(family, {**sizes, "spatial_merge_size": merge}, **sizes, merge_size=merge)
     assert_equal(family, model, ROWS[:4])
+
+
+@pytest.mark.parametrize(
+    "kwargs",
+    [
+        {"size": {"height": 56, "width": 84}},
+        {"crop_to_patches": False},
+        {"max_patches": 4, "min_patches": 2},
+        {"images_kwargs": {"max_patches": 1}},
+    ],
+)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_bulk_mapper_of_tiles_follows_mm_processor_kwargs(kwargs: dict[str, Any], dtype: str, folder: Folder) -> None:
+    assert_equal("internvl", folder("internvl"), ROWS[:6], dtype=dtype, mm_processor_kwargs=kwargs)
 
 
 @pytest.mark.parametrize(
@@ -211,15 +226,14 @@ def test_rows_that_the_bulk_mapper_does_not_take_are_told_of_as_by_vllm(folder: 
     assert list(map(str, found)) == list(map(str, expected))
 
 
-def test_images_of_a_row_may_have_as_many_pixels_together_as_with_vllms_processor(
-    folder: Folder, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for module in (shipped_renderer, vllm_renderer):
-        monkeypatch.setattr(module, "ROW_PIXELS", 80_000)
-    rows = [IMAGES[:2] * 2, [IMAGES[3]] * 3, [IMAGES[2]] * 3]
+def test_a_row_with_very_many_pixels_is_left_to_vllm(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which refuses it before all its images are decoded. The bulk mapper's key of an image is that of its file."""
+    monkeypatch.setattr(shipped_renderer, "_ROW_PIXELS", 80_000)
+    rows = [[IMAGES[0]] * 2 + [IMAGES[1]], [IMAGES[3]] * 3, [IMAGES[2]]]
     assert_equal("qwen2_vl", folder("qwen2_vl"), rows)
     found = renderer(folder("qwen2_vl")).render(prompts("qwen2_vl", rows))
-    assert [row.kind if isinstance(row, RowError) else "" for row in found] == ["", *["image_too_large"] * 2]
+    keys = [[EncodedImage.of(image).digest.hex() for image in images] for images in rows]
+    assert [row["mm_hashes"]["image"] == its for row, its in zip(found, keys, strict=True)] == [True, False, True]
 
 
 def test_the_choice_of_a_mapper_is_refused_where_there_is_none(tmp_path: Path) -> None:
