@@ -168,11 +168,13 @@ class TensorLayout:
         flat: tensors that are concatenated along their first dimension; all others are stacked.
         on_cpu: tensors that stay in the CPU's memory; all others are copied to the model's device.
         shared: tensors that are the same for all images, which the model takes once.
+        frames: how often the model takes each channel of the patches in `flat` tensors, which hold it once.
     """
 
     flat: frozenset[str] = frozenset()
     on_cpu: frozenset[str] = frozenset()
     shared: frozenset[str] = frozenset()
+    frames: int = 1
 
 
 InputMapper = Callable[["InputProcessingContext", list[Any]], Mapping[str, "torch.Tensor | list[torch.Tensor]"]]
@@ -217,6 +219,7 @@ class Declaration:
             frozenset().union(*(layout.flat for layout in layouts)),
             frozenset().union(*(layout.on_cpu for layout in layouts)),
             frozenset().union(*(layout.shared for layout in layouts)),
+            max((layout.frames for layout in layouts), default=1),
         )
 
     def mapper_for(self, kind: str) -> tuple[str, InputMapper]:

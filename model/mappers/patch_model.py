@@ -50,7 +50,7 @@ class PatchSettings:
 def declare_patches(
     model_cls: type, facts: ProcessorFacts, settings: PatchSettings, fitted: Callable[[Size], Size]
 ) -> Declaration:
-    """Declare `pixel_values`, the patches of an image, and `image_grid_thw`, its frames, rows and columns of patches.
+    """Declare `pixel_values`, an image's patches of one frame each, and `image_grid_thw`, its frames, rows and columns.
 
     Args:
         fitted: the (height, width) that an image of (height, width) is resized to.
@@ -74,5 +74,5 @@ def declare_patches(
             for prompt in prompts
         ]
 
-    layout = TensorLayout(flat=frozenset({"pixel_values"}), on_cpu=frozenset({"image_grid_thw"}))
+    layout = TensorLayout(flat=frozenset({"pixel_values"}), on_cpu=frozenset({"image_grid_thw"}), frames=grid.frames)
     return Declaration(model_cls, {PIXELS: map_patches}, expand, layouts={PIXELS: layout})

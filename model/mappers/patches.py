@@ -31,7 +31,7 @@ class PatchGrid:
     Attributes:
         patch_size: height and width of a patch in pixels.
         merge_size: patches in a row, and in a column, whose features the model merges into one token.
-        frames: how often each patch holds the image: a model of videos takes patches of several frames.
+        frames: how often the model takes each patch: a model of videos takes patches of several frames.
     """
 
     patch_size: int
@@ -160,9 +160,9 @@ def cut_patches(image: np.ndarray, grid: PatchGrid) -> torch.Tensor:
         image: uint8 (height, width, 3), contiguous; both sides are multiples of the grid's unit.
 
     Returns:
-        uint8 (patches, 3 * frames * patch_size * patch_size).
+        uint8 (patches, 3 * patch_size * patch_size): one frame of each patch.
     """
-    size, merged, frames = grid.patch_size, grid.merge_size, grid.frames
+    size, merged = grid.patch_size, grid.merge_size
     height, width, _ = image.shape
     rows, columns = height // grid.unit, width // grid.unit
     planes = np.empty((3, height, width), np.uint8)
@@ -170,8 +170,6 @@ def cut_patches(image: np.ndarray, grid: PatchGrid) -> torch.Tensor:
     # A line of a patch is copied as one value of so many bytes: several times as fast as byte by byte.
     line = np.dtype(f"V{size}")
     lines = planes.view(line).reshape(3, rows, merged, size, columns, merged).transpose(1, 4, 2, 5, 0, 3)
-    patches = np.empty((rows * columns * merged * merged, 3 * frames * size * size), np.uint8)
-    cut = patches.view(line).reshape(rows, columns, merged, merged, 3, frames, size)
-    for frame in range(frames):
-        cut[..., frame, :] = lines
+    patches = np.empty((rows * columns * merged * merged, 3 * size * size), np.uint8)
+    patches.view(line).reshape(rows, columns, merged, merged, 3, size)[...] = lines
     return torch.from_numpy(patches)

@@ -130,8 +130,9 @@ def _places(rendered: Mapping[str, Any]) -> list[tuple[int, int, list[bool] | No
 
 
 def _tensors(rendered: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What the model would get for each image alone."""
     return [
-        {name: (type(e.field), e.field.keep_on_cpu, _bytes(e.data)) for name, e in item.items()}
+        {name: (e.field.keep_on_cpu, _bytes(e.field.reduce_data([e]))) for name, e in item.items()}
         for item in rendered["mm_kwargs"]["image"]
     ]
 

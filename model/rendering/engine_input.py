@@ -17,6 +17,7 @@ from vllm.multimodal.inputs import PlaceholderRange as VllmPlaceholderRange
 
 from run_batch.model.declaration import MappedItem, PlaceholderRange, TensorLayout, TokenizedPrompt
 from run_batch.model.rendering.feature_counts import FEATURE_COUNTS
+from run_batch.model.rendering.frames_field import SameFramesField
 
 EngineInput: TypeAlias = MultiModalInput | TokensInput
 
@@ -77,6 +78,8 @@ def _field(name: str, tensor: torch.Tensor, layout: TensorLayout, images: int) -
     on_cpu = name in layout.on_cpu
     if name in layout.shared:
         return MultiModalSharedField(batch_size=images, keep_on_cpu=on_cpu)
+    if name in layout.flat and layout.frames > 1:
+        return SameFramesField(frames=layout.frames, keep_on_cpu=on_cpu)
     if name in layout.flat:
         return MultiModalFlatField(slices=[slice(0, len(tensor))], keep_on_cpu=on_cpu)
     return _FIELD_ON_CPU if on_cpu else _FIELD

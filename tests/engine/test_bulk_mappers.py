@@ -13,6 +13,8 @@ from built_in_families import save_family
 from engines import plain_values
 from pictures import encoded, picture
 from PIL import Image
+from vllm.multimodal.inputs import MultiModalKwargsItem
+from vllm.v1.serial_utils import MsgpackDecoder, MsgpackEncoder
 
 from run_batch.model.checkpoint.settings import ModelSettings, SettingsError
 from run_batch.model.declaration import RowError
@@ -112,10 +114,15 @@ def assert_equal(family: str, model: Path, rows: Sequence[list[bytes]], is_bulk:
 
 
 def tensors(engine_input: Any) -> list[dict[str, Any]]:
-    """The tensors of each image, how vLLM puts those of several images together, and where it keeps them."""
-    items = (engine_input.get("mm_kwargs") or {}).get("image", ())
+    """What the model gets of a row, of each image alone and of all together, and which tensors it gets on the CPU."""
+    items = list((engine_input.get("mm_kwargs") or {}).get("image", ()))
+    batches = [*([item] for item in items), *([items] if items else [])]
     return [
-        {name: (type(e.field), e.field.keep_on_cpu, in_bytes(e.data)) for name, e in item.items()} for item in items
+        {
+            name: (element.field.keep_on_cpu, in_bytes(element.field.reduce_data([item[name] for item in batch])))
+            for name, element in batch[0].items()
+        }
+        for batch in batches
     ]
 
 
@@ -242,3 +249,17 @@ def test_the_choice_of_a_mapper_is_refused_where_there_is_none(tmp_path: Path) -
     save_llava(tmp_path)
     with pytest.raises(SettingsError, match=r'model\.mapper = "vllm" does nothing: Llava.* declares its own'):
         renderer(tmp_path, "vllm", max_model_len=256)
+
+
+def test_frames_that_are_sent_once_arrive_in_the_engines_process(folder: Folder) -> None:
+    """As vLLM encodes requests for an engine in a process of its own."""
+    (row,) = renderer(folder("qwen2_vl")).render(prompts("qwen2_vl", [IMAGES[:1]]))
+    assert not isinstance(row, RowError)
+    (item,) = row["mm_kwargs"]["image"]
+    frame = item["pixel_values"].data
+    encoded_item = MsgpackEncoder().encode(item)
+    assert sum(memoryview(part).nbytes for part in encoded_item) < 1.1 * frame.nbytes + 1000
+    arrived = MsgpackDecoder(MultiModalKwargsItem).decode(encoded_item)
+    for name, element in arrived.items():
+        assert in_bytes(element.field.reduce_data([element])) == in_bytes(item[name].field.reduce_data([item[name]]))
+    assert arrived["pixel_values"].field.reduce_data([arrived["pixel_values"]]).nbytes == 2 * frame.nbytes
