@@ -49,6 +49,7 @@ def check_job(job: PreparedJob) -> tuple[str, int]:
         *_describe_growth(job),
         *_describe_row_groups(job),
         *_describe_prompts(job),
+        *([f"images: {mapper.image_mapping}"] if mapper.image_mapping else []),
         *_describe_sampling(sampling),
         *_describe(results),
         *_describe_placeholders(job, mapper.image_placeholder, batches),

@@ -61,6 +61,7 @@ class JobConfig(JobTables):
             engine=self._engine_of_vllm(),
             trust_remote_code=self.model.trust_remote_code,
             adapters={adapter_key(name): self.resolve(path) for name, path in adapter_paths(self).items()},
+            mapper=self.model.mapper,
         )
 
     @property

@@ -183,6 +183,13 @@ class ModelTable(Table):
     trust_remote_code: bool = key(
         "let the checkpoint run Python code of its own", Effect.ANOTHER_JOB, example=True, default=False
     )
+    mapper: Literal["auto", "vllm"] = key(
+        "auto: the bulk mapper of a model that has one, which gives what vLLM's processor gives, only faster; vllm: "
+        "vLLM's own processor",
+        Effect.FREE,
+        example="vllm",
+        default="auto",
+    )
 
 
 class PreprocessTable(Table):

@@ -95,6 +95,11 @@ class RowMapper:
             )
 
     @property
+    def image_mapping(self) -> str | None:
+        """What maps the model's images, and why, in one line; None for a model that takes none."""
+        return self._model.image_mapping
+
+    @property
     def image_placeholder(self) -> str | None:
         """The text that stands for a prompt's first image; None where the model needs none."""
         return self._model.image_placeholder(1)

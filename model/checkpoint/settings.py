@@ -40,6 +40,7 @@ class ModelSettings:
         engine: fields of vLLM's EngineArgs.
         trust_remote_code: run Python code that comes with the checkpoint.
         adapters: LoRA adapters, by the key of job.toml that names each: folders, or ids on the Hub.
+        mapper: `auto`, or `vllm` for vLLM's own processor where there is a bulk mapper, too.
     """
 
     path: str
@@ -47,6 +48,7 @@ class ModelSettings:
     engine: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     trust_remote_code: bool = False
     adapters: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    mapper: str = "auto"
 
 
 _SECRET = {"engine.hf_token"}

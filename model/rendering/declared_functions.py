@@ -14,6 +14,7 @@ from run_batch.model.declaration import (
     DeclarationError,
     InputMapper,
     RowError,
+    TensorLayout,
     TokenizedPrompt,
     place_of,
 )
@@ -56,6 +57,7 @@ class DeclaredFunctions:
         tensors = self._call(f"input mapper for {name}", mapper, list(items))
         where = self._where(f"input mapper for {name}", mapper)
         _check_batched(where, tensors, len(items))
+        _check_layout(where, tensors, self._declaration.layouts.get(name))
         self._finite.check(where, items, tensors)
         return tensors
 
@@ -138,6 +140,21 @@ def _check_batched(where: str, tensors: Any, count: int) -> None:
             raise DeclarationError(
                 f"{where} gave {len(values)} entries in {name} for {count} items; the first dimension must be "
                 "the items of the batch"
+            )
+
+
+def _check_layout(where: str, tensors: Tensors, layout: TensorLayout | None) -> None:
+    """Refuse a layout that names what the mapper does not give, or has vLLM concatenate what has no dimension."""
+    for option, names in () if layout is None else (("flat", layout.flat), ("on_cpu", layout.on_cpu)):
+        for name in sorted(names - tensors.keys()):
+            raise DeclarationError(
+                f"{where} is registered with {option} = {name!r}, but it gives {', '.join(sorted(tensors))}"
+            )
+    for name in sorted(layout.flat if layout is not None else ()):
+        if any(entry.ndim == 0 for entry in tensors[name]):
+            raise DeclarationError(
+                f"{where} gave numbers in {name}, which is registered as flat; give a tensor with a first dimension "
+                "for each image"
             )
 
 

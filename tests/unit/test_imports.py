@@ -14,7 +14,7 @@ MAY_USE = {"jobs": {"jobs", "model", "io"}, "model": {"model"}, "io": {"io"}}
 ROOMS: Mapping[str, Sequence[str]] = {
     "io": ("secrets", "transient", "files", "arrow_types", "features", "inputs", "media", "outputs", "coordination"),
     "model": (
-        *("declaration", "checkpoint", "images", "prompts", "rendering"),
+        *("declaration", "checkpoint", "images", "prompts", "mappers", "rendering"),
         *("registry", "failure_reports", "families", "plugin"),
     ),
     "jobs": (
