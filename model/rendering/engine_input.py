@@ -45,8 +45,12 @@ def engine_input(prompt: TokenizedPrompt) -> EngineInput:
 
 def tensor_bytes(rendered: EngineInput) -> int:
     """Bytes of the tensors in what the engine takes of one row."""
-    items = (item for items in (rendered.get("mm_kwargs") or {}).values() for item in items)
-    return sum(_nbytes(element.data) for item in items for element in item.values())
+    return sum(item_bytes(item) for items in (rendered.get("mm_kwargs") or {}).values() for item in items)
+
+
+def item_bytes(item: MultiModalKwargsItem) -> int:
+    """Bytes of the tensors of one image."""
+    return sum(_nbytes(element.data) for element in item.values())
 
 
 def _nbytes(data: Any) -> int:
