@@ -53,6 +53,13 @@ def item_bytes(item: MultiModalKwargsItem) -> int:
     return sum(_nbytes(element.data) for element in item.values())
 
 
+def alone(data: Any) -> Any:
+    """Tensors, in lists at any depth, with memory of their own: a part of a larger one would keep all of it."""
+    if isinstance(data, torch.Tensor):
+        return data if data.untyped_storage().nbytes() <= data.nbytes else data.clone()
+    return [alone(part) for part in data] if isinstance(data, list | tuple) else data
+
+
 def _nbytes(data: Any) -> int:
     if isinstance(data, torch.Tensor):
         return data.nbytes

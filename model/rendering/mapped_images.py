@@ -8,12 +8,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
 from vllm.multimodal.cache import BaseMultiModalProcessorCache
 from vllm.multimodal.inputs import MultiModalKwargsItem
 from vllm.utils.cache import CacheInfo
 
-from run_batch.model.rendering.engine_input import item_bytes
+from run_batch.model.rendering.engine_input import alone, item_bytes
 from run_batch.model.rendering.lru_cache import LruCache
 
 # Of a token id in a list, where most are the same object.
@@ -105,10 +104,4 @@ class MappedImages(BaseMultiModalProcessorCache):
 
 def _own(item: MultiModalKwargsItem) -> MultiModalKwargsItem:
     """The item with memory of its own: the tensors of a row with several images are parts of larger ones."""
-    return MultiModalKwargsItem({name: replace(element, data=_alone(element.data)) for name, element in item.items()})
-
-
-def _alone(data: Any) -> Any:
-    if isinstance(data, torch.Tensor):
-        return data if data.untyped_storage().nbytes() <= data.nbytes else data.clone()
-    return [_alone(part) for part in data] if isinstance(data, list | tuple) else data
+    return MultiModalKwargsItem({name: replace(element, data=alone(element.data)) for name, element in item.items()})

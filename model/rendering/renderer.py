@@ -18,7 +18,6 @@ from run_batch.model.checkpoint.missing_package import missing_packages_named
 from run_batch.model.checkpoint.sampling_checks import check_sampling
 from run_batch.model.checkpoint.settings import ModelSettings, SettingsError, build_engine_args, build_model_config
 from run_batch.model.declaration import DeclarationError, RowError
-from run_batch.model.images.image_memory import cache_bytes
 from run_batch.model.images.row_image import RowImage
 from run_batch.model.prompts.chat_template import ChatSettings, ChatTemplate
 from run_batch.model.prompts.tokenizer import Piece, PromptTokenizer
@@ -31,14 +30,11 @@ from run_batch.model.rendering.job_faults import describe, root_of
 from run_batch.model.rendering.processor_kwargs import check_declared, check_no_processor, check_processor
 from run_batch.model.rendering.remembered_texts import remembering
 from run_batch.model.rendering.text_renderer import TextRenderer
-from run_batch.model.rendering.vllm_renderer import VllmRenderer
+from run_batch.model.rendering.vllm_renderer import VllmRenderer, text_bytes
 
 # Limits on a prompt's characters, higher than those of any prompt that fits into a model's context.
 _PROMPT_CHARACTERS = 100_000
 _CHARACTERS_PER_TOKEN = 64
-
-# Of texts that processors write for images, per worker process.
-_TEXT_BYTES = 16 << 20
 
 # The text that stands for the image of a number, counted from 1; None where the model needs none.
 _Placeholder: TypeAlias = Callable[[int], str | None]
@@ -200,8 +196,8 @@ def _renderer_for(
     from vllm.model_executor.model_loader import get_model_architecture
 
     with _loading("processor", settings):
-        remembers = remembering(tokenizer, cache_bytes(_TEXT_BYTES))
-        processor = VLLM_MULTIMODAL_REGISTRY.create_processor(model_config, tokenizer=remembers)
+        own = remembering(tokenizer, text_bytes())
+        processor = VLLM_MULTIMODAL_REGISTRY.create_processor(model_config, tokenizer=own)
         model_cls, _ = get_model_architecture(model_config)
     info = processor.info
     if isinstance(info, DeclaredInfo):

@@ -17,11 +17,18 @@ from run_batch.model.rendering.job_faults import describe, raise_if_no_rows_faul
 from run_batch.model.rendering.retokenized_text import new_special_token
 from run_batch.model.rendering.vllm_processor import VllmProcessor
 
-# Of mapped images that are kept in case the next rows hold them too, per worker process.
-_MAPPED_BYTES = 128 << 20
+# Of what is kept in case the next rows hold the same images, or images of the same size, per worker process. An eighth
+# is for the texts that processors write for images.
+_KEPT_BYTES = 128 << 20
+_TEXTS = 8
 
 # A length of sequences that any model has; vLLM makes its dummy image no larger than fits.
 _DUMMY_TOKENS = 1024
+
+
+def text_bytes() -> int:
+    """Bytes of the texts that are to be kept."""
+    return cache_bytes(_KEPT_BYTES) // _TEXTS
 
 
 class VllmRenderer:
@@ -29,7 +36,7 @@ class VllmRenderer:
 
     def __init__(self, processor: Any, placeholders: ImagePlaceholders) -> None:
         self._processor = processor
-        self._mapping = VllmProcessor(processor, cache_bytes(_MAPPED_BYTES))
+        self._mapping = VllmProcessor(processor, cache_bytes(_KEPT_BYTES) - text_bytes())
         self._placeholders = placeholders
         self._tokenizer = processor.info.get_tokenizer()
         # Some models' processors put the BOS where it belongs themselves, or their templates do.
