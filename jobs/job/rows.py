@@ -23,6 +23,7 @@ class MappedRow:
         row: index in the input.
         engine_input: what `LLMEngine.add_request` takes.
         sampling: this row's own sampling settings, which win over the job's; empty for most jobs.
+        nbytes: of its tensors, which other rows of the same images may have in common with it.
         memory: kept as long as the row is, so that its memory counts.
         adapter: the key of job.toml that names its LoRA adapter, as ModelSettings has it; None for none.
     """
@@ -30,6 +31,7 @@ class MappedRow:
     row: int
     engine_input: Any
     sampling: Mapping[str, Any]
+    nbytes: int = 0
     memory: Any = field(default=None, compare=False, repr=False)
     adapter: str | None = None
 

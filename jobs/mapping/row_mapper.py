@@ -5,6 +5,7 @@ Runs in the worker processes. A row that cannot be mapped becomes a RowFailure a
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -25,7 +26,7 @@ from run_batch.jobs.mapping.prompt_draft import PromptDraft
 from run_batch.jobs.mapping.row_adapter import row_adapter
 from run_batch.jobs.mapping.row_clock import MAPPING_ROW, clock
 from run_batch.jobs.mapping.row_groups import RowGroups
-from run_batch.jobs.mapping.row_images import RowImages, nbytes_of
+from run_batch.jobs.mapping.row_images import RowImages
 from run_batch.jobs.mapping.row_sampling import row_sampling
 from run_batch.jobs.mapping.template_prompts import TemplatePrompts
 from run_batch.jobs.mapping.worker_memory import PLENTY, WorkerMemory
@@ -105,13 +106,18 @@ class RowMapper:
         return self._model.image_placeholder(1)
 
     def map(self, batch: RowBatch) -> Iterator[MappedRow | RowFailure]:
+        """Map the rows of a batch; see `map_groups`."""
+        return chain.from_iterable(self.map_groups(batch))
+
+    def map_groups(self, batch: RowBatch) -> Iterator[Iterator[MappedRow | RowFailure]]:
         """Map the rows of a batch, as many together as take little memory.
 
         Args:
             batch: rows with the columns of `needed_columns`, and with row ids if the job names no id column.
 
         Yields:
-            One result per row, in the order of the rows.
+            The results of the rows that were mapped together, one per row, in the order of the rows. They are to be
+            taken before the next group, and nothing else holds them.
 
         Raises:
             DeclarationError: a function of a declared model breaks its contract.
@@ -142,12 +148,11 @@ class RowMapper:
                 raise_if_no_rows_fault(error)
                 results.append(RowFailure.of(index, error.kind, error.message))
                 continue
-            encoded = sum(map(nbytes_of, prompt.images))
-            if self._groups.ends_before(encoded):
-                yield from self._take_ready(results, ready)
-            self._groups.add(encoded)
+            if self._groups.ends_before(prompt.images):
+                yield self._take_ready(results, ready)
+            self._groups.add(prompt.images)
             ready.append((index, prompt, sampling, adapter))
-        yield from self._take_ready(results, ready)
+        yield self._take_ready(results, ready)
 
     def _take_ready(self, results: MappedRows, ready: list[_Ready]) -> Iterator[MappedRow | RowFailure]:
         """Map the rows that are ready, and empty both lists."""
@@ -189,15 +194,16 @@ class RowMapper:
             what = "decoding and mapping its images" if has_images else "tokenizing its prompt"
             clock.begin(ready[0][0], len(ready), what)
         mapped = self._model.render(prompts, add_special_tokens=self._prompts.add_special_tokens)
-        self._groups.mapped([0 if isinstance(result, RowError) else tensor_bytes(result) for result in mapped])
+        sizes = [0 if isinstance(result, RowError) else tensor_bytes(result) for result in mapped]
+        self._groups.mapped(sizes)
         for result in mapped:
             if isinstance(result, RowError):
                 raise_if_no_rows_fault(result)
         return [
             RowFailure.of(index, result.kind, result.message + self._hint(prompt, result))
             if isinstance(result, RowError)
-            else MappedRow(index, result, sampling, adapter=adapter)
-            for (index, prompt, sampling, adapter), result in zip(ready, mapped, strict=True)
+            else MappedRow(index, result, sampling, nbytes, adapter=adapter)
+            for (index, prompt, sampling, adapter), result, nbytes in zip(ready, mapped, sizes, strict=True)
         ]
 
     def _hint(self, prompt: Prompt, error: RowError) -> str:

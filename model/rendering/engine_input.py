@@ -57,8 +57,19 @@ def engine_input(prompt: TokenizedPrompt, layout: TensorLayout = _STACKED, count
 
 def tensor_bytes(rendered: EngineInput) -> int:
     """Bytes of the tensors in what the engine takes of one row."""
-    items = (item for items in (rendered.get("mm_kwargs") or {}).values() for item in items)
-    return sum(_nbytes(element.data) for item in items for element in item.values())
+    return sum(item_bytes(item) for items in (rendered.get("mm_kwargs") or {}).values() for item in items)
+
+
+def item_bytes(item: MultiModalKwargsItem) -> int:
+    """Bytes of the tensors of one image."""
+    return sum(_nbytes(element.data) for element in item.values())
+
+
+def alone(data: Any) -> Any:
+    """Tensors, in lists at any depth, with memory of their own: a part of a larger one would keep all of it."""
+    if isinstance(data, torch.Tensor):
+        return data if data.untyped_storage().nbytes() <= data.nbytes else data.clone()
+    return [alone(part) for part in data] if isinstance(data, list | tuple) else data
 
 
 def _nbytes(data: Any) -> int:

@@ -30,9 +30,10 @@ from run_batch.model.rendering.engine_input import EngineInput
 from run_batch.model.rendering.image_placeholders import ImagePlaceholders
 from run_batch.model.rendering.job_faults import describe, root_of
 from run_batch.model.rendering.processor_kwargs import check_declared, check_no_processor, check_processor
+from run_batch.model.rendering.remembered_texts import remembering
 from run_batch.model.rendering.shipped_renderer import ShippedRenderer
 from run_batch.model.rendering.text_renderer import TextRenderer
-from run_batch.model.rendering.vllm_renderer import VllmRenderer
+from run_batch.model.rendering.vllm_renderer import VllmRenderer, text_bytes
 
 if TYPE_CHECKING:
     from vllm.model_executor.models.interfaces import SupportsMultiModal
@@ -216,7 +217,8 @@ def _path_for(settings: ModelSettings, model_config: Any, tokenizer: Any, scaled
     from vllm.model_executor.model_loader import get_model_architecture
 
     with _loading("processor", settings):
-        processor = VLLM_MULTIMODAL_REGISTRY.create_processor(model_config, tokenizer=tokenizer)
+        own = remembering(tokenizer, text_bytes())
+        processor = VLLM_MULTIMODAL_REGISTRY.create_processor(model_config, tokenizer=own)
         model_cls, _ = get_model_architecture(model_config)
     context = InputProcessingContext(model_config, tokenizer)
     if isinstance(processor.info, DeclaredInfo):

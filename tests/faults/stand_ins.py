@@ -123,6 +123,9 @@ class PromptSpec:
             ctypes.CDLL(None).mallopt(option, int(malloc[name]))
         return self
 
+    def map_groups(self, batch: RowBatch) -> Iterator[list[MappedRow | RowFailure]]:
+        return ([row] for row in self.map(batch))
+
     def map(self, batch: RowBatch) -> Iterator[MappedRow | RowFailure]:
         if self.lost_images is not None:
             with open(self.lost_images, "a") as log:
