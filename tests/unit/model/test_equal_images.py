@@ -39,7 +39,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 @pytest.fixture
 def make(folder: Callable[[str], Path]) -> Make:
     """A renderer that has rendered no row yet."""
-    return lambda family: Renderer(ModelSettings(str(folder(family)), engine=ENGINE))
+    return lambda family: Renderer(ModelSettings(str(folder(family)), engine=ENGINE, mapper="vllm"))
 
 
 @pytest.fixture
