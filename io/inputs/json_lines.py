@@ -64,6 +64,14 @@ class JsonLinesFormat:
                 path, name, size, changed, schema, groups, digest.hexdigest(), offsets, stream.is_seekable, content=seen
             )
 
+    def dump_content(self, content: Any) -> Any:
+        """See LookedAtOnce.dump_content."""
+        return content.dump()
+
+    def load_content(self, dumped: Any) -> Any:
+        """See LookedAtOnce.load_content."""
+        return Seen.load(dumped)
+
     def columns(self, facts: Sequence[FileFacts]) -> Columns:
         """The columns of all files, in types that hold the values of each."""
         seen = Seen()

@@ -93,6 +93,14 @@ class TarFormat:
             schema = found.columns().schema
             return FileFacts(path, name, size, changed, schema, groups, digest.hexdigest(), offsets, content=found)
 
+    def dump_content(self, content: Any) -> Any:
+        """See LookedAtOnce.dump_content."""
+        return [list(content.names), content.json.dump()]
+
+    def load_content(self, dumped: Any) -> Any:
+        """See LookedAtOnce.load_content."""
+        return _Extensions(dict.fromkeys(dumped[0]), Seen.load(dumped[1]))
+
     def columns(self, facts: Sequence[FileFacts]) -> Columns:
         """The columns of all shards: the key, and one for each extension; null in samples that lack it."""
         every = _Extensions()
