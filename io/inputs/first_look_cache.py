@@ -1,4 +1,4 @@
-"""What the first looks at large files of lines and at tar shards found, kept in the user's cache: each reads a whole file.
+"""What the first look at a large file found, which reads all of it: kept in the user's cache.
 
 A file is looked at by whoever comes first, while others wait for it, also on other machines that share the cache. Who
 cannot use the cache looks itself: nothing depends on it.
