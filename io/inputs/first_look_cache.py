@@ -19,6 +19,7 @@ import pyarrow as pa
 from run_batch.io.files import replace_file
 from run_batch.io.inputs.columns import Columns
 from run_batch.io.inputs.file_format import FileFacts, FileFormat, OpenFile
+from run_batch.io.inputs.first_look import look_at_each
 from run_batch.io.inputs.input_files import InputFiles
 
 # Changes when what is kept does.
@@ -53,7 +54,7 @@ class CachedFormat:
 
     def look_at_all(self, files: InputFiles) -> list[FileFacts]:
         """Look at all files."""
-        return [self.look_at(files, path) for path in files.paths]
+        return look_at_each(files, self.look_at)
 
     def look_at(self, files: InputFiles, path: str) -> FileFacts:
         """Look at one file, or at what is kept of it."""
