@@ -5,12 +5,14 @@ import multiprocessing
 import os
 import tarfile
 import time
-from multiprocessing.synchronize import Event
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from run_batch.io.inputs import first_look_cache, json_lines
+from run_batch.io.inputs.file_format import FileFacts
 from run_batch.io.inputs.open_files import open_files
 
 ROWS = [
@@ -86,27 +88,36 @@ def test_a_cache_that_cannot_be_written_to_is_done_without(tmp_path: Path, monke
     assert open_files([str(write(tmp_path / "in" / "rows", "jsonl"))], None).num_rows == 50
 
 
-def _open(path: Path, log: Path, start: Event) -> None:
-    look = json_lines.JsonLinesFormat.look_at
+def _open(path: Path, log: Path, all_missed: Barrier) -> None:
+    look, read, is_first = json_lines.JsonLinesFormat.look_at, first_look_cache.CachedFormat._read, True
 
-    def logged(*arguments: object) -> object:
+    def logged(*arguments: Any) -> FileFacts:
         with open(log, "a") as file:
             file.write("look\n")
-        return look(*arguments)  # type: ignore[arg-type]
+        time.sleep(0.3)  # a look at a large file takes its time
+        return look(*arguments)
 
-    json_lines.JsonLinesFormat.look_at = logged  # type: ignore[assignment,method-assign]
-    start.wait()
-    assert open_files([str(path)], None).num_rows == 50
+    def read_together(*arguments: Any) -> FileFacts | None:
+        nonlocal is_first
+        found, waits, is_first = read(*arguments), is_first, False
+        if waits:
+            assert found is None
+            all_missed.wait(60)
+        return found
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(json_lines.JsonLinesFormat, "look_at", logged)
+        patch.setattr(first_look_cache.CachedFormat, "_read", read_together)
+        assert open_files([str(path)], None).num_rows == 50
 
 
 def test_of_many_processes_that_begin_at_once_one_looks(tmp_path: Path) -> None:
     path, log = write(tmp_path / "in" / "rows", "jsonl"), tmp_path / "log"
     context = multiprocessing.get_context("fork")
-    start = context.Event()
-    processes = [context.Process(target=_open, args=(path, log, start)) for _ in range(16)]
+    all_missed = context.Barrier(16)
+    processes = [context.Process(target=_open, args=(path, log, all_missed)) for _ in range(16)]
     for process in processes:
         process.start()
-    start.set()
     for process in processes:
         process.join(60)
     assert [process.exitcode for process in processes] == [0] * 16
