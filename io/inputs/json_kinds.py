@@ -30,7 +30,7 @@ _NAMES = {
     _Kind.BOOLEAN: "true or false",
     _Kind.INTEGER: "an integer",
     _Kind.LONG: "an integer of more than 53 bits",
-    _Kind.HUGE: "an integer of more than 64 bits",
+    _Kind.HUGE: "an integer beyond those of 64 bits with a sign",
     _Kind.NUMBER: "a number with a fraction",
     _Kind.TEXT: "text",
     _Kind.LIST: "a list",

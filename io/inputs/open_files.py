@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from run_batch.io.inputs.file_source import FileSource
 from run_batch.io.inputs.formats import FORMATS, IMAGES, check_same, format_by_name, has_suffix_of, one_format
 from run_batch.io.inputs.image_folder import ImageFolderSource
-from run_batch.io.inputs.image_listing import is_image_name
+from run_batch.io.inputs.image_names import is_image_name
 from run_batch.io.inputs.image_table import ImageTableFormat, check_images_exist, is_image_table_name
 from run_batch.io.inputs.input_files import InputFiles, Wanted, find_files, join_files
 from run_batch.io.inputs.read_errors import reading
