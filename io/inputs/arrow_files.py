@@ -12,7 +12,7 @@ from run_batch.io.inputs.columns import Columns, cast_batches, unify_columns
 from run_batch.io.inputs.file_content import check_is, read_head
 from run_batch.io.inputs.file_format import FileFacts, OpenFile
 from run_batch.io.inputs.file_rows import FileRows
-from run_batch.io.inputs.first_look import looking_at
+from run_batch.io.inputs.first_look import look_at_each, looking_at
 from run_batch.io.inputs.input_files import InputFiles
 from run_batch.io.inputs.source import DamagedInputError
 from run_batch.io.transient import retry
@@ -31,7 +31,7 @@ class ArrowFormat:
 
     def look_at_all(self, files: InputFiles) -> list[FileFacts]:
         """Look at all files."""
-        return [self.look_at(files, path) for path in files.paths]
+        return look_at_each(files, self.look_at)
 
     def look_at(self, files: InputFiles, path: str) -> FileFacts:
         """Count the rows of each record batch, and take samples of the file."""

@@ -5,7 +5,8 @@ No cell is taken for a number or a date: `007` stays what it is.
 
 import csv
 from collections.abc import Iterator, Sequence
-from itertools import chain
+from itertools import chain, islice
+from typing import Any
 
 import blake3
 import pyarrow as pa
@@ -14,6 +15,7 @@ from run_batch.io.inputs.columns import Columns, unify_columns
 from run_batch.io.inputs.file_content import check_is
 from run_batch.io.inputs.file_format import FileFacts, OpenFile
 from run_batch.io.inputs.file_rows import FileRows
+from run_batch.io.inputs.first_look import look_at_each
 from run_batch.io.inputs.input_files import InputFiles
 from run_batch.io.inputs.line_blocks import BlockIndex, look_at_lines, read_block
 from run_batch.io.inputs.source import InputError
@@ -32,7 +34,7 @@ class CsvFormat:
 
     def look_at_all(self, files: InputFiles) -> list[FileFacts]:
         """Parse all files."""
-        return [self.look_at(files, path) for path in files.paths]
+        return look_at_each(files, self.look_at)
 
     def look_at(self, files: InputFiles, path: str) -> FileFacts:
         """Parse a file; an error names the line."""
@@ -47,10 +49,15 @@ class CsvFormat:
             schema = pa.schema([(name, pa.string()) for name in header])
             digest = records.digest.hexdigest()
             name = files.name(path)
-            content = (header, records.delimiter)
-            return FileFacts(
-                path, name, size, changed, schema, groups, digest, offsets, stream.is_seekable, content=content
-            )
+            return FileFacts(path, name, size, changed, schema, groups, digest, offsets, stream.is_seekable)
+
+    def dump_content(self, _: Any) -> Any:
+        """See LookedAtOnce.dump_content."""
+        return None
+
+    def load_content(self, _: Any) -> Any:
+        """See LookedAtOnce.load_content."""
+        return None
 
     def columns(self, facts: Sequence[FileFacts]) -> Columns:
         """The columns of all files."""
@@ -63,19 +70,16 @@ class CsvFormat:
         header = records.header()
         if any(header.count(name) != 1 for name in schema.names):
             raise pa.ArrowInvalid(f"its first line names other columns than {', '.join(schema.names)}")
-        places = [header.index(name) for name in schema.names]
+        places, delimiter = [header.index(name) for name in schema.names], records.delimiter
 
         def read(group: int) -> Iterator[pa.RecordBatch]:
-            lines = read_block(stream, facts, group).decode().split("\n")
-            rows = csv.reader((line + "\n" for line in lines), delimiter=records.delimiter, strict=True)
-            some: list[list[str]] = []
-            for row in filter(None, rows):
-                some.append(row)
-                if len(some) == batch_rows:
+            try:
+                lines = read_block(stream, facts, group).decode().split("\n")
+                rows = filter(None, csv.reader((f"{line}\n" for line in lines), delimiter=delimiter, strict=True))
+                while some := list(islice(rows, batch_rows)):
                     yield _batch(some, places, schema)
-                    some = []
-            if some:
-                yield _batch(some, places, schema)
+            except (UnicodeDecodeError, csv.Error, IndexError) as error:  # it was CSV when it was looked at
+                raise pa.ArrowInvalid(str(error)) from None
 
         return OpenFile(FileRows(facts.row_groups, read), stream.close)
 

@@ -83,6 +83,7 @@ class FileSource:
         recorded = load_index(self._files, index)
         self._facts = recorded[0] if recorded else kind.look_at_all(self._files)
         self._columns = recorded[1] if recorded else kind.columns(with_rows(self._facts))
+        self._facts = [replace(one, content=None) for one in self._facts]  # the columns are made of it, and it is large
         self.schema, self.unusable = self._columns.schema, self._columns.unusable
         parts = self._asked_parts(split, {split: len(indices) for split, indices in chosen.items()})
         self._layout = _Layout.of(parts)

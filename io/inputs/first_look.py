@@ -1,14 +1,27 @@
-"""Around the first look at a file: what is said of one that cannot be read, and whether it changed meanwhile."""
+"""The first look at files: what is said of one that cannot be read, and whether it changed meanwhile."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pyarrow as pa
 
+from run_batch.io.inputs.file_format import FileFacts
 from run_batch.io.inputs.input_files import InputFiles
 from run_batch.io.inputs.read_errors import unreachable
 from run_batch.io.inputs.source import DamagedInputError, InputError
 from run_batch.io.transient import describe, may_pass
+
+# To look at a remote file is to wait.
+_REMOTE_LOOKS = 16
+
+
+def look_at_each(files: InputFiles, look_at: Callable[[InputFiles, str], FileFacts]) -> list[FileFacts]:
+    """Look at all files, in the order of `files.paths`; raises the errors of `look_at`."""
+    if files.filesystem is None:
+        return [look_at(files, path) for path in files.paths]
+    with ThreadPoolExecutor(max_workers=_REMOTE_LOOKS) as pool:
+        return list(pool.map(lambda path: look_at(files, path), files.paths))
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ from run_batch.io.inputs.arrow_files import ArrowFormat
 from run_batch.io.inputs.csv_files import CsvFormat
 from run_batch.io.inputs.file_content import ACCEPTED, content_of, other_content, read_head
 from run_batch.io.inputs.file_format import FileFormat
+from run_batch.io.inputs.first_look_cache import CachedFormat
 from run_batch.io.inputs.input_files import InputFiles
 from run_batch.io.inputs.json_lines import JsonLinesFormat
 from run_batch.io.inputs.openai_batches import row_of_request
@@ -18,12 +19,12 @@ from run_batch.io.inputs.tar_shards import TarFormat
 # Of rows, by their names in `input.format`. Images without a table are none: each is a row itself.
 FORMATS: Mapping[str, FileFormat] = {
     "parquet": ParquetFormat(),
-    "jsonl": JsonLinesFormat(),
-    "csv": CsvFormat(),
+    "jsonl": CachedFormat(JsonLinesFormat(), "jsonl"),
+    "csv": CachedFormat(CsvFormat(), "csv"),
     "arrow": ArrowFormat(),
-    "webdataset": TarFormat(),
+    "webdataset": CachedFormat(TarFormat(), "webdataset"),
     # Named alone: its files are JSON Lines, too.
-    "openai": JsonLinesFormat(row_of_request),
+    "openai": CachedFormat(JsonLinesFormat(row_of_request), "openai"),
 }
 IMAGES = "images"
 

@@ -9,18 +9,9 @@ from collections.abc import Iterator, Sequence
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from run_batch.io.inputs.image_names import is_image_name
 from run_batch.io.inputs.local_files import is_data_name
 from run_batch.io.inputs.source import InputError
-
-SUFFIXES = (
-    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif"),
-    *(".jp2", ".jpx", ".ico", ".qoi"),
-)
-
-
-def is_image_name(name: str) -> bool:
-    """Whether a file of this name is an image."""
-    return name.lower().endswith(SUFFIXES)
 
 
 def list_images(root: str) -> pa.Array:

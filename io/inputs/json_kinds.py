@@ -30,7 +30,7 @@ _NAMES = {
     _Kind.BOOLEAN: "true or false",
     _Kind.INTEGER: "an integer",
     _Kind.LONG: "an integer of more than 53 bits",
-    _Kind.HUGE: "an integer of more than 64 bits",
+    _Kind.HUGE: "an integer beyond those of 64 bits with a sign",
     _Kind.NUMBER: "a number with a fraction",
     _Kind.TEXT: "text",
     _Kind.LIST: "a list",
@@ -111,6 +111,24 @@ class JsonKind:
             self.items.merge(other.items)
         for name, inner in other.fields.items():
             self.fields.setdefault(name, JsonKind(self._depth + 1)).merge(inner)
+
+    def dump(self) -> list[Any]:
+        """What has been seen, as JSON takes it."""
+        items = None if self.items is None else self.items.dump()
+        return [self.flags, items, {name: inner.dump() for name, inner in self.fields.items()}]
+
+    @classmethod
+    def load(cls, dumped: list[Any], depth: int = 0) -> "JsonKind":
+        """Read what `dump` gave.
+
+        Raises:
+            ValueError, TypeError: it is something else.
+        """
+        kind = cls(depth)
+        kind.flags, items, fields = int(dumped[0]), dumped[1], dumped[2]
+        kind.items = None if items is None else cls.load(items, depth + 1)
+        kind.fields = {name: cls.load(inner, depth + 1) for name, inner in fields.items()}
+        return kind
 
     @property
     def is_container(self) -> bool:

@@ -15,6 +15,7 @@ from run_batch.io.inputs.columns import Columns
 from run_batch.io.inputs.file_content import check_is
 from run_batch.io.inputs.file_format import FileFacts, OpenFile
 from run_batch.io.inputs.file_rows import FileRows
+from run_batch.io.inputs.first_look import look_at_each
 from run_batch.io.inputs.input_files import InputFiles
 from run_batch.io.inputs.json_seen import Seen
 from run_batch.io.inputs.line_blocks import BlockIndex, look_at_lines, read_block
@@ -40,7 +41,7 @@ class JsonLinesFormat:
 
     def look_at_all(self, files: InputFiles) -> list[FileFacts]:
         """Parse all files."""
-        return [self.look_at(files, path) for path in files.paths]
+        return look_at_each(files, self.look_at)
 
     def look_at(self, files: InputFiles, path: str) -> FileFacts:
         """Parse a file; an error names the line."""
@@ -64,6 +65,14 @@ class JsonLinesFormat:
                 path, name, size, changed, schema, groups, digest.hexdigest(), offsets, stream.is_seekable, content=seen
             )
 
+    def dump_content(self, content: Any) -> Any:
+        """See LookedAtOnce.dump_content."""
+        return content.dump()
+
+    def load_content(self, dumped: Any) -> Any:
+        """See LookedAtOnce.load_content."""
+        return Seen.load(dumped)
+
     def columns(self, facts: Sequence[FileFacts]) -> Columns:
         """The columns of all files, in types that hold the values of each."""
         seen = Seen()
@@ -77,12 +86,19 @@ class JsonLinesFormat:
 
         def read(group: int) -> Iterator[pa.RecordBatch]:
             lines = read_block(stream, facts, group).removeprefix(BOM).split(b"\n")
-            rows = (self._row_of(parse_line(line)) for line in lines if line.strip())
+            rows = (self._row_again(line) for line in lines if line.strip())
             while some := list(islice(rows, batch_rows)):
                 arrays = [array_of([row.get(column.name) for row in some], column.type) for column in schema]
                 yield pa.RecordBatch.from_arrays(arrays, schema=schema)
 
         return OpenFile(FileRows(facts.row_groups, read), stream.close)
+
+    def _row_again(self, line: bytes) -> dict[str, Any]:
+        """The row in a line that was one when the file was looked at."""
+        try:
+            return self._row_of(parse_line(line))
+        except ValueError as error:
+            raise pa.ArrowInvalid(str(error)) from None
 
     def _row(self, line: bytes, path: str, number: int) -> dict[str, Any] | None:
         """The row in a line; None for an empty line."""

@@ -41,6 +41,20 @@ class Seen:
             self.kinds.setdefault(name, JsonKind()).merge(kind)
             self.first[name] = {**other.first[name], **self.first.get(name, {})}
 
+    def dump(self) -> list[Any]:
+        """What has been seen, as JSON takes it."""
+        return [[name, kind.dump(), list(self.first[name].items())] for name, kind in self.kinds.items()]
+
+    @classmethod
+    def load(cls, dumped: list[Any]) -> "Seen":
+        """Read what `dump` gave.
+
+        Raises:
+            ValueError, TypeError: it is something else.
+        """
+        kinds = {name: JsonKind.load(kind) for name, kind, _ in dumped}
+        return cls(kinds, {name: {int(flag): place for flag, place in first} for name, _, first in dumped})
+
     def columns(self) -> Columns:
         """The columns, in the types that hold all values."""
         fields, unusable = [], {}

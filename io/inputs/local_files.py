@@ -9,12 +9,16 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator
 
+from run_batch.io.inputs.image_names import is_image_name
 from run_batch.io.inputs.source import InputError
 
 
 def is_data_name(name: str) -> bool:
-    """Whether dataset readers take a file or folder of this name for data, and not for bookkeeping like `_SUCCESS`."""
-    return not name.startswith(("_", "."))
+    """Whether dataset readers take a file or folder of this name for data, and not for bookkeeping like `_SUCCESS`.
+
+    Cameras call images `_DSC0001.JPG`.
+    """
+    return not name.startswith(("_", ".")) or (name[:1] == "_" != name[1:2] and is_image_name(name))
 
 
 def glob_root(pattern: str) -> str:
@@ -48,6 +52,8 @@ def find_matches(
             continue
         seen.add((real_folder, state))
         for entry in _entries(folder):
+            if not entry.is_symlink() and entry.is_file() and not is_wanted(entry.name):
+                continue
             path, place, inner = _join(folder, entry), _join(real_folder, entry), _step(state, entry.name, parts)
             is_link = entry.is_symlink()
             if os.path.isdir(path) if is_link else entry.is_dir():

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from run_batch.io.inputs.file_source import FileSource
 from run_batch.io.inputs.formats import FORMATS, IMAGES, check_same, format_by_name, has_suffix_of, one_format
 from run_batch.io.inputs.image_folder import ImageFolderSource
-from run_batch.io.inputs.image_listing import is_image_name
+from run_batch.io.inputs.image_names import is_image_name
 from run_batch.io.inputs.image_table import ImageTableFormat, check_images_exist, is_image_table_name
 from run_batch.io.inputs.input_files import InputFiles, Wanted, find_files, join_files
 from run_batch.io.inputs.read_errors import reading
@@ -71,7 +71,7 @@ def _tell_format(paths: Sequence[str], leave_out: Callable[[str], bool]) -> tupl
     if format_name == IMAGES and len(paths) > 1:
         return format_name, find_files(paths, leave_out, _wanted(format_name)), False
     files = join_files([files for _, files in told])
-    has_images = all(search.has_image for search in searches) and files.is_folder
+    has_images = all(search.image for search in searches) and files.is_folder
     return format_name, files, has_images and all(map(is_image_table_name, files.paths))
 
 
@@ -89,12 +89,12 @@ class _Search:
 
     Attributes:
         leave_out: see `open_files`; what it refuses may turn out to be no part of the input.
-        has_image: whether there is an image in the folder.
+        image: the name of an image in the folder, if there is one.
         refused: the errors of `leave_out`, by real path.
     """
 
     leave_out: Callable[[str], bool]
-    has_image: bool = False
+    image: str = ""
     refused: dict[str, InputError] = field(default_factory=dict)
 
     def find(self, path: str) -> tuple[str, InputFiles]:
@@ -108,9 +108,9 @@ class _Search:
         return format_name, files
 
     def _is_data(self, name: str) -> bool:
-        if not self.has_image and is_image_name(name):
-            self.has_image = True
-            return True
+        if is_image_name(name):
+            self.image = self.image or name
+            return name == self.image
         return format_by_name(name) is not None
 
     def _is_left_out(self, real: str) -> bool:

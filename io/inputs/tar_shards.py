@@ -18,7 +18,7 @@ from run_batch.io.inputs.columns import Columns
 from run_batch.io.inputs.file_content import check_is, read_head
 from run_batch.io.inputs.file_format import FileFacts, OpenFile
 from run_batch.io.inputs.file_rows import FileRows
-from run_batch.io.inputs.first_look import looking_at
+from run_batch.io.inputs.first_look import look_at_each, looking_at
 from run_batch.io.inputs.input_files import InputFiles
 from run_batch.io.inputs.json_lines import array_of, parse_value
 from run_batch.io.inputs.json_seen import Seen
@@ -66,7 +66,7 @@ class TarFormat:
 
     def look_at_all(self, files: InputFiles) -> list[FileFacts]:
         """Read the headers of all shards."""
-        return [self.look_at(files, path) for path in files.paths]
+        return look_at_each(files, self.look_at)
 
     def look_at(self, files: InputFiles, path: str) -> FileFacts:
         """Read the headers of a shard, and its files in JSON."""
@@ -81,17 +81,24 @@ class TarFormat:
                         digest.update(f"{member.name}\0{member.size}\0{member.changed}\n".encode())
                         found.names[extension] = None
                         if _is_json(extension):
-                            value = parse_value(_content(file, member))
-                            found.json.add({extension: value}, f"{key}.{extension} of {name}")
+                            found.json.add({extension: _json(file, member)}, f"{key}.{extension} of {name}")
                         end = member.start + member.size
                     if len(found.names) > _MOST_COLUMNS:
                         raise TarError(f"more than {_MOST_COLUMNS} different extensions")
-            except (TarError, ValueError) as error:
+            except TarError as error:
                 raise DamagedInputError(f"input.path: {path} cannot be read as a tar shard: {error}") from None
             groups, offsets = index.ended(end)
             digest.update(sample_open_file(_rewound(file), size, _SAMPLES))
             schema = found.columns().schema
             return FileFacts(path, name, size, changed, schema, groups, digest.hexdigest(), offsets, content=found)
+
+    def dump_content(self, content: Any) -> Any:
+        """See LookedAtOnce.dump_content."""
+        return [list(content.names), content.json.dump()]
+
+    def load_content(self, dumped: Any) -> Any:
+        """See LookedAtOnce.load_content."""
+        return _Extensions(dict.fromkeys(dumped[0]), Seen.load(dumped[1]))
 
     def columns(self, facts: Sequence[FileFacts]) -> Columns:
         """The columns of all shards: the key, and one for each extension; null in samples that lack it."""
@@ -118,7 +125,7 @@ class TarFormat:
                         rows, nbytes = [], 0
                     if not left:
                         return
-            except (TarError, ValueError) as error:
+            except TarError as error:
                 raise pa.ArrowInvalid(str(error)) from None
 
         return OpenFile(FileRows(facts.row_groups, read), file.close)
@@ -147,8 +154,8 @@ def _row(file: Any, key: str, members: Mapping[str, Member], schema: pa.Schema) 
     row: dict[str, Any] = {KEY: key}
     for column in schema:
         if column.name in members:
-            content = _content(file, members[column.name])
-            row[column.name] = parse_value(content) if _is_json(column.name) else content
+            take = _json if _is_json(column.name) else _content
+            row[column.name] = take(file, members[column.name])
     return row
 
 
@@ -173,6 +180,14 @@ def _content(file: Any, member: Member) -> bytes:
     if len(content) < member.size:
         raise TarError(f"{member.name!a} is cut off")
     return content
+
+
+def _json(file: Any, member: Member) -> Any:
+    content = _content(file, member)
+    try:
+        return parse_value(content)
+    except ValueError as error:
+        raise TarError(f"{member.name!a}: {error}") from None
 
 
 def _is_json(extension: str) -> bool:

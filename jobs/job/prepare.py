@@ -93,7 +93,9 @@ def prepare(config: JobConfig, share: Share = WHOLE_JOB, *, writes: bool = True)
     store = ShardStore(config.output_folder, share.folder)
     # A run of the whole job looks at every file of the input. A thousand shares would do that a thousand times: each
     # looks at the files that it reads.
-    source = open_source(config, recorded_index(store), looks_again=share.count == 1)
+    source = open_source(
+        config, recorded_index(store) if writes or share.count > 1 else b"", looks_again=share.count == 1
+    )
     check_columns(config, source)
     prompt_column = find_prompt_column(config, source)
     _check_media_root(config, source, prompt_column)

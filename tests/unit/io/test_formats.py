@@ -151,6 +151,18 @@ def test_text_that_begins_like_the_name_of_another_format_is_text(tmp_path: Path
         assert open_files([str(tmp_path / "rows.csv")], None).schema.names == [first, "n"]
 
 
+@pytest.mark.parametrize("suffix", ["jsonl", "csv"])
+def test_names_of_files_tell_splits_in_all_formats(tmp_path: Path, suffix: str) -> None:
+    for split, number in (("train", 1), ("test", 2)):
+        write(tmp_path / "data" / f"{split}-00000-of-00001.{suffix}", number, number)
+    with pytest.raises(InputError, match=r"input\.split is not set"):
+        open_files([str(tmp_path)], None)
+    source = open_files([str(tmp_path)], None, split="test[1:]+train")
+    assert numbers(source) == [2, 1, 1] and source.row_names(0, 1) == [f"data/test-00000-of-00001.{suffix}:1"]
+    (tmp_path / "README.md").write_text(f"---\nconfigs:\n- config_name: x\n  data_files: data/te*.{suffix}\n---\n")
+    assert numbers(open_files([str(tmp_path)], None, name="x")) == [2, 2]
+
+
 def test_files_that_come_behind_the_others_only_add_parts(tmp_path: Path) -> None:
     write(tmp_path / "a.jsonl", 0, 1)
     before = list(open_files([str(tmp_path)], None).parts)

@@ -11,7 +11,7 @@ import pytest
 from run_batch.io.inputs.open_files import open_files
 from run_batch.io.inputs.source import InputError, Source
 
-NAMES = ["b/2.JPG", "a.png", "b/1.jpeg", "c/d/x.webp", "b.jpg"]
+NAMES = ["b/2.JPG", "_DSC1.JPG", "a.png", "b/1.jpeg", "c/d/x.webp", "b.jpg"]
 
 
 @pytest.fixture
@@ -19,7 +19,7 @@ def folder(tmp_path: Path) -> Path:
     for name in NAMES:
         (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "in" / name).touch()
-    for name in (".hidden.jpg", "_thumbs/a.jpg", "notes.txt"):
+    for name in (".hidden.jpg", "._a.jpg", "__a.jpg", "_thumbs/a.jpg", "notes.txt"):
         (tmp_path / "in" / name).parent.mkdir(exist_ok=True)
         (tmp_path / "in" / name).touch()
     return tmp_path / "in"
@@ -33,12 +33,9 @@ def read(source: Source, columns: list[str]) -> list[dict[str, object]]:
 @pytest.mark.parametrize("pattern", ["", "**/*.[jJpw]*"])
 def test_a_row_is_a_file_in_the_order_of_paths_and_its_path_is_its_id(folder: Path, pattern: str) -> None:
     source = open_files([str(folder / pattern)], None)
-    assert source.row_names(0, 5) == sorted(NAMES) and source.folder == folder
-    assert read(source, ["label", "image"])[:2] == [
-        {"label": None, "image": "a.png"},
-        {"label": None, "image": "b.jpg"},
-    ]
-    assert read(source, ["label"])[2:] == [{"label": "b"}, {"label": "b"}, {"label": "d"}]
+    assert source.row_names(0, 6) == sorted(NAMES) and source.folder == folder
+    assert read(source, ["label", "image"])[2] == {"label": None, "image": "b.jpg"}
+    assert read(source, ["label"])[3:] == [{"label": "b"}, {"label": "b"}, {"label": "d"}]
     assert [batch.start for batch in source.cursor(["image"], 2).read(1, 5)] == [1, 3]
 
 
@@ -51,7 +48,7 @@ def test_one_image_is_a_row_and_a_list_keeps_its_order(folder: Path) -> None:
 def test_folders_behind_links_are_listed_once_and_links_to_nowhere_are_refused(folder: Path) -> None:
     (folder / "0").symlink_to("b")
     (folder / "again").symlink_to(".")
-    assert open_files([str(folder)], None).row_names(0, 5) == sorted(NAMES)
+    assert open_files([str(folder)], None).row_names(0, 6) == sorted(NAMES)
     (folder / "gone.jpg").symlink_to("nowhere")
     with pytest.raises(InputError, match=r"gone\.jpg is a link that leads nowhere"):
         open_files([str(folder)], None)
@@ -67,7 +64,7 @@ def test_images_that_sort_behind_the_old_ones_add_a_part_and_others_change_the_o
     first = open_files([str(folder)], None)
     (folder / "d.png").touch()
     grown = open_files([str(folder)], None, first.index)
-    assert list(grown.parts[:1]) == list(first.parts) and [part.rows for part in grown.parts] == [5, 1]
+    assert list(grown.parts[:1]) == list(first.parts) and [part.rows for part in grown.parts] == [6, 1]
     (folder / "e.png").touch()
     again = open_files([str(folder)], None, grown.index)
     assert list(again.parts[:2]) == list(grown.parts)
@@ -92,7 +89,7 @@ def test_folders_that_are_called_like_splits_are_splits(tmp_path: Path) -> None:
 def test_a_table_beside_images_is_read_and_not_the_images(folder: Path) -> None:
     pq.write_table(pa.table({"n": [1]}), folder / "rows.parquet")
     assert open_files([str(folder)], None).schema.names == ["n"]
-    assert open_files([str(folder)], "images").num_rows == 5
+    assert open_files([str(folder)], "images").num_rows == 6
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "csv", "parquet"])
@@ -126,4 +123,4 @@ def test_json_beside_images_is_refused_for_it_could_be_either(folder: Path) -> N
     (folder / "annotations.json").write_text("{}")
     with pytest.raises(InputError, match=r"is images, .*is jsonl|is jsonl, .*is images"):
         open_files([str(folder)], None)
-    assert open_files([str(folder)], "images").num_rows == 5
+    assert open_files([str(folder)], "images").num_rows == 6

@@ -167,7 +167,7 @@ def hostile(path: Path, kind: str) -> None:
         ("absolute", r"'/etc/b\.jpg' is a name that leads out"),
         ("outside", r"'x/\.\./\.\./b\.jpg' is a name that leads out"),
         ("twice", r"'a\.jpg' is there twice in its sample"),
-        ("json", r"not JSON"),
+        ("json", r"'b\.json': not JSON"),
         ("cut in content", r"cut off"),
         ("cut in header", r"cut off|truncated|unexpected end|no end mark"),
         ("cut behind a file", r"no end mark"),

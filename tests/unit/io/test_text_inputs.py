@@ -121,6 +121,14 @@ def test_a_column_has_the_type_of_all_its_rows_and_not_of_the_first(tmp_path: Pa
     assert batch.records.to_pylist() == [{"late": "2024-01-01"}]
 
 
+@pytest.mark.parametrize("number", [2**53 + 1, -(2**60), 2**70])
+def test_integers_that_a_double_does_not_hold_make_no_column_with_fractions(tmp_path: Path, number: int) -> None:
+    source = opened(write_lines(tmp_path / "rows.jsonl", [{"n": 0.5}, {"n": number}]))
+    assert "in line 2 of rows.jsonl; no type holds" in source.unusable["n"]
+    source = opened(write_lines(tmp_path / "rows.jsonl", [{"n": 0.5}, {"n": 2**53}]))
+    assert [row["n"] for row in read(source)] == [0.5, 2**53]
+
+
 def test_messages_that_agree_on_no_type_are_json_text(tmp_path: Path) -> None:
     text = [{"role": "user", "content": "hi"}]
     parts = [{"role": "user", "content": [{"type": "text", "text": "hi"}]}]
