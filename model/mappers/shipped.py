@@ -20,6 +20,11 @@ def has_bulk_mapper(image_processor: type) -> bool:
     return class_name(image_processor) in _FAMILIES
 
 
+def is_bulk_mapper(function: Callable[..., object]) -> bool:
+    """Whether a declared function is one of this package, and no plugin's."""
+    return getattr(function, "__module__", "").startswith(f"{__package__}.")
+
+
 def class_name(cls: type) -> str:
     """A class's name, with its module."""
     return f"{cls.__module__}.{cls.__qualname__}"

@@ -13,11 +13,13 @@ import torch
 from PIL import Image
 from vllm.multimodal.processing import InputProcessingContext
 
+from run_batch.model.checkpoint.missing_package import missing_package
 from run_batch.model.declaration import Declaration, RowError
 from run_batch.model.mappers.processor_facts import ProcessorFacts, UnknownSettings
 from run_batch.model.mappers.shipped import class_name, declare_shipped, has_bulk_mapper
 from run_batch.model.rendering.declared_renderer import DeclaredRenderer
 from run_batch.model.rendering.engine_input import EngineInput
+from run_batch.model.rendering.job_faults import describe, root_of
 from run_batch.model.rendering.vllm_renderer import VllmRenderer
 
 # (width, height): one that most models enlarge, and one that they make smaller, or fit to their patches.
@@ -40,18 +42,23 @@ def bulk_renderer(
     Raises:
         NoBulkMapper: there is none, or it does not give what `reference` gives.
     """
-    hf_processor = processor.info.get_hf_processor()
+    hf_processor = _hf_processor(processor)
     image_processor = getattr(hf_processor, "image_processor", None)
-    if not has_bulk_mapper(type(image_processor)):
-        raise NoBulkMapper(f"there is no bulk mapper for {_described(image_processor)}")
-    token, images = hf_processor.image_token_id, list(_test_images())
-    with _recorded_settings(image_processor) as settings:
+    token = getattr(hf_processor, "image_token_id", None)
+    if token is None or not has_bulk_mapper(type(image_processor)):
+        raise NoBulkMapper(
+            f"there is no bulk mapper for {_described(image_processor)} in {type(hf_processor).__name__}"
+        )
+    images = list(_test_images())
+    with _recorded_settings(image_processor) as settings, _failures_told("vLLM's processor fails on a test image"):
         expected = _render(reference, token, images)
     if not settings:
         raise NoBulkMapper(f"vLLM does not call {_described(image_processor)} as its bulk mapper expects")
-    facts = _facts(hf_processor, settings, context.model_config.dtype)
-    bulk = DeclaredRenderer(context, _declared(model_cls, facts))
-    for wanted, found in zip(expected, _render(bulk, token, images), strict=True):
+    facts = _facts(hf_processor, token, settings, context.model_config.dtype)
+    with _failures_told("the bulk mapper fails on a test image"):
+        bulk = DeclaredRenderer(context, _declared(model_cls, facts))
+        given = _render(bulk, token, images)
+    for wanted, found in zip(expected, given, strict=True):
         if isinstance(wanted, RowError):
             raise NoBulkMapper(f"vLLM's processor does not map a test image: {wanted}")
         if isinstance(found, RowError) or not _are_equal(found, wanted):
@@ -59,16 +66,38 @@ def bulk_renderer(
     return bulk
 
 
+def _hf_processor(processor: Any) -> Any:
+    """The processor of transformers behind vLLM's; its image processor tells the family."""
+    with _failures_told("it has no processor of transformers"):
+        return processor.info.get_hf_processor()
+
+
+@contextlib.contextmanager
+def _failures_told(failure: str) -> Iterator[None]:
+    """Leave a model to vLLM's processor where something fails that a job may never need, except for lack of a package.
+
+    Its rows have images, and fail as they do with vLLM's processor, or they have none, and do not fail.
+    """
+    try:
+        yield
+    except NoBulkMapper:
+        raise
+    except Exception as error:
+        if missing_package(error) is not None:
+            raise
+        raise NoBulkMapper(f"{failure}: {describe(root_of(error))}") from error
+
+
 def _described(image_processor: Any) -> str:
     return "a model without an image processor" if image_processor is None else type(image_processor).__name__
 
 
-def _facts(hf_processor: Any, settings: Mapping[str, Any], dtype: torch.dtype) -> ProcessorFacts:
+def _facts(hf_processor: Any, token: int, settings: Mapping[str, Any], dtype: torch.dtype) -> ProcessorFacts:
     start, end = (getattr(hf_processor, f"{edge}_image_token_id", None) for edge in ("start", "end"))
     return ProcessorFacts(
         class_name(type(hf_processor.image_processor)),
         settings,
-        hf_processor.image_token_id,
+        token,
         dtype,
         None if start is None or end is None else (start, end),
         getattr(hf_processor, "image_seq_length", 0),

@@ -19,6 +19,7 @@ from run_batch.model.declaration import (
     place_of,
 )
 from run_batch.model.images.decode import DecodedImage
+from run_batch.model.mappers.shipped import is_bulk_mapper
 from run_batch.model.rendering.finite_values import FiniteCheck
 from run_batch.model.rendering.kept_text import first_change
 
@@ -106,7 +107,7 @@ class DeclaredFunctions:
         except (RowError, DeclarationError):
             raise
         except Exception as error:
-            if self._declaration.model_cls.__module__.startswith("run_batch."):
+            if self._declaration.model_cls.__module__.startswith("run_batch.") or is_bulk_mapper(function):
                 raise
             raise failure(f"{self._declaration.model_cls.__name__}'s {what}", function, error) from error
 

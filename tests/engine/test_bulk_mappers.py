@@ -16,9 +16,11 @@ from PIL import Image
 from vllm.multimodal.inputs import MultiModalKwargsItem
 from vllm.v1.serial_utils import MsgpackDecoder, MsgpackEncoder
 
+import jobs
 from run_batch.model.checkpoint.settings import ModelSettings, SettingsError
 from run_batch.model.declaration import RowError
 from run_batch.model.images.row_image import EncodedImage
+from run_batch.model.mappers import patch_model
 from run_batch.model.prompts.tokenizer import Piece
 from run_batch.model.rendering import shipped_renderer
 from run_batch.model.rendering.renderer import Prompt, Renderer
@@ -197,7 +199,22 @@ def test_settings_that_the_bulk_mapper_does_not_know_are_left_to_vllm(
 
 def test_a_model_on_another_image_processor_is_left_to_vllm(folder: Folder) -> None:
     mapping = renderer(folder("gemma3")).image_mapping
-    assert mapping == "vLLM's own processor: there is no bulk mapper for Gemma3ImageProcessor"
+    assert mapping == "vLLM's own processor: there is no bulk mapper for Gemma3ImageProcessor in Gemma3Processor"
+
+
+def test_a_bulk_mapper_that_fails_where_it_is_tried_is_not_used(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(patch_model, "cut_patches", lambda image, grid: 1 / 0)
+    found = assert_equal("qwen2_vl", folder("qwen2_vl"), ROWS[:1], is_bulk=False)
+    assert "the bulk mapper fails on a test image: ZeroDivisionError" in found
+
+
+def test_a_bulk_mapper_that_fails_later_stops_the_job_as_a_bug(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    mapper = renderer(folder("qwen2_vl"))
+    monkeypatch.setattr(patch_model, "cut_patches", lambda image, grid: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        mapper.render(prompts("qwen2_vl", ROWS[:1]))
 
 
 def test_a_model_that_rescales_alone_is_left_to_vllm(folder: Folder) -> None:
@@ -210,8 +227,6 @@ def test_a_mapper_that_gives_other_values_than_vllm_is_not_used(
     folder: Folder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As it may be with another version of transformers, or on a machine whose torch resizes differently."""
-    from run_batch.model.mappers import patch_model
-
     other = lambda image, grid: torch.bitwise_xor(cut(image, grid), 1)  # noqa: E731
     cut = patch_model.cut_patches
     monkeypatch.setattr(patch_model, "cut_patches", other)
@@ -263,3 +278,18 @@ def test_frames_that_are_sent_once_arrive_in_the_engines_process(folder: Folder)
     for name, element in arrived.items():
         assert in_bytes(element.field.reduce_data([element])) == in_bytes(item[name].field.reduce_data([item[name]]))
     assert arrived["pixel_values"].field.reduce_data([arrived["pixel_values"]]).nbytes == 2 * frame.nbytes
+
+
+def test_check_says_what_maps_the_images_of_a_job(tmp_path: Path, folder: Folder) -> None:
+    rows = {"uid": ["a"], "image": IMAGES[:1], "prompt": ["what?"]}
+    tables = {"prompt": {"template": QWEN_PLACEHOLDER + "{prompt}"}, "engine": {"max_model_len": 4096}}
+    said = []
+    for mapper in ("auto", "vllm"):
+        model = {"path": str(folder("qwen2_vl")), "mapper": mapper}
+        finished = jobs.run(jobs.write_job(tmp_path / mapper, rows, model=model, **tables), command="check")
+        assert finished.returncode == 0, finished.stderr
+        said += [line for line in finished.stdout.splitlines() if line.startswith("images: ")]
+    assert said == [
+        "images: the bulk mapper, which gives what vLLM's own processor gives",
+        'images: vLLM\'s own processor: model.mapper = "vllm"',
+    ]
