@@ -19,6 +19,7 @@ from run_batch.jobs.job.config_values import (
     LocalPath,
     Memory,
     NonEmpty,
+    OutputPath,
     PathTexts,
     Seconds,
     Tools,
@@ -218,7 +219,7 @@ class PreprocessTable(Table):
 class OutputTable(Table):
     """The folder of results, and what is in its shards."""
 
-    path: LocalPath = key("folder for this job's results", Effect.FREE, example="results")
+    path: OutputPath = key("folder for this job's results", Effect.FREE, example="results")
     rows_per_shard: Count = key("rows of one output shard", Effect.ANOTHER_JOB, example=5000, default=1000)
     columns: CarriedNames = key(
         'input columns to carry over: their names, ["*"] for all, or a table that renames, { column = "new name" }, '

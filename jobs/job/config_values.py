@@ -35,6 +35,12 @@ def _check_local_path(value: str) -> str:
     return value
 
 
+def _check_output_path(value: str) -> str:
+    if _is_url(_check_path(value)):
+        raise ValueError("a folder on a local or shared file system, not a URL: output.upload copies the shards to one")
+    return value
+
+
 def _is_url(path: str) -> bool:
     scheme, colon, rest = path.partition(":")
     if not colon or "/" in scheme:
@@ -136,6 +142,7 @@ def _check_upload(value: str) -> str:
 
 PathTexts = Annotated[str | list[str], BeforeValidator(_check_paths)]
 LocalPath = Annotated[str, AfterValidator(_check_local_path)]
+OutputPath = Annotated[str, AfterValidator(_check_output_path)]
 Hosts = Annotated[list[str], AfterValidator(_check_hosts)]
 Tools = Annotated[Any, AfterValidator(_check_tools)]
 Examples = Annotated[Any, AfterValidator(_check_examples)]

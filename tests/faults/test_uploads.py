@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -126,6 +127,33 @@ def test_a_store_that_stays_away_ends_a_job_whose_rows_are_done_with_74(job: Sta
     store.start()
     assert job.run()[0] == 0, job.said()
     assert len(job.generated()) == ROWS
+    check_copies(job, store)
+
+
+def test_a_store_that_never_answers_ends_a_job_with_74_and_a_signal_ends_it_with_75(
+    tmp_path: Path, store: ObjectStore
+) -> None:
+    job = make(tmp_path, store, errors={"storage_seconds": 2.0})
+    gate = threading.Event()
+    store.fault = lambda method, path: gate.wait() and None if method == "PUT" and "part-" in path else None
+    code, said = job.run()
+    assert code == 74 and "6 shards are not copied: no answer" in said, said
+    asked, fault = threading.Event(), store.fault
+
+    def tell(method: str, path: str) -> tuple[int, str] | None:
+        if method == "PUT" and "part-" in path:
+            asked.set()
+        return fault(method, path)
+
+    store.fault = tell
+    process = job.start()
+    assert asked.wait(30), job.said()
+    os.kill(process.pid or 0, signal.SIGTERM)
+    process.join(20)
+    assert process.exitcode == 75, job.said()
+    store.fault = lambda method, path: None
+    gate.set()
+    assert job.run()[0] == 0, job.said()
     check_copies(job, store)
 
 

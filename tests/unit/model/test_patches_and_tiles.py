@@ -1,4 +1,4 @@
-"""What bulk mappers are built of equals what transformers' image processors on torchvision do, for any size of image."""
+"""What bulk mappers are built of equals what transformers' image processors on torchvision do, for any size."""
 
 import random
 from collections.abc import Iterator
