@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-import torch
+import numpy as np
 
 from run_batch.jobs.job.errors import JobError
 from run_batch.jobs.job.rows import Pooled, PooledForm, RowFailure, RowResult
@@ -60,7 +60,7 @@ def pooled_result(output: Any) -> RowResult:
     row = int(output.request_id)
     if getattr(output, "error", None) is not None:
         return RowFailure.of(row, "pooling_failed", str(output.error))
-    values = output.outputs.data.detach().to("cpu", torch.float32).reshape(-1)
-    if not torch.isfinite(values).all():
+    values = output.outputs.data.detach().float().cpu().numpy().reshape(-1)
+    if not np.isfinite(values).all():
         return RowFailure.of(row, "pooling_failed", "the model gives numbers that are not finite")
-    return Pooled(row, values.numpy().tobytes(), len(output.prompt_token_ids))
+    return Pooled(row, values.tobytes(), len(output.prompt_token_ids))
