@@ -55,9 +55,9 @@ def declared_keys(table: str) -> list[Key]:
         Key(
             f"{table}.{name}",
             _type_words(found),
-            "required" if name in required else _toml(found.get("default")),
+            "required" if name in required else toml_value(found.get("default")),
             found["description"],
-            _toml(found["examples"][0]),
+            toml_value(found["examples"][0]),
             _EFFECTS[effect_of(TABLES[table].model_fields[name])],
         )
         for name, found in schema["properties"].items()
@@ -200,12 +200,12 @@ def _type_words(schema: Mapping[str, Any]) -> str:
     return words + "".join(bounds)
 
 
-def _toml(value: Any) -> str:
+def toml_value(value: Any) -> str:
     """A value as job.toml has it; empty for None, which it cannot say."""
     if value is None:
         return ""
     if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{name} = {_toml(item)}" for name, item in value.items()) + "}"
+        return "{" + ", ".join(f"{name} = {toml_value(item)}" for name, item in value.items()) + "}"
     if isinstance(value, list):
-        return "[" + ", ".join(map(_toml, value)) + "]"
+        return "[" + ", ".join(map(toml_value, value)) + "]"
     return json.dumps(value, ensure_ascii=False)

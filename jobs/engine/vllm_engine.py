@@ -8,9 +8,10 @@ from collections.abc import Collection, Iterator, Mapping
 from multiprocessing.connection import wait
 from typing import Any
 
+from run_batch.jobs.engine.pooling import pooled_form, pooled_result, pooling_params
 from run_batch.jobs.engine.request_results import result_of
 from run_batch.jobs.job.errors import JobError, RunError
-from run_batch.jobs.job.rows import MappedRow, RowFailure, RowResult
+from run_batch.jobs.job.rows import MappedRow, PooledForm, RowFailure, RowResult
 from run_batch.jobs.machine.processes import kill_tree
 from run_batch.model.checkpoint.adapter_fit import adapter_requests
 from run_batch.model.checkpoint.adapters import AdapterError
@@ -60,7 +61,10 @@ class Engine:
 
     Attributes:
         max_num_seqs: rows that it runs at once.
+        pooled: what it gives of each row, where that is no text.
     """
+
+    pooled: PooledForm | None = None
 
     def __init__(self, settings: ModelSettings, sampling: Mapping[str, Any], extra: Collection[str] = ()) -> None:
         """Load the weights and profile memory.
@@ -78,7 +82,7 @@ class Engine:
         self._sampling, self._extra = dict(sampling), extra
         self._output_kind = RequestOutputKind.FINAL_ONLY
         with _settings_errors(settings.path):
-            self._shared_params = build_sampling_params(sampling, output_kind=self._output_kind)
+            self._shared_params: Any = build_sampling_params(sampling, output_kind=self._output_kind)
             config = _engine_config(settings)
         self.max_num_seqs: int = config.scheduler_config.max_num_seqs
         self._reports = Reports()
@@ -90,10 +94,14 @@ class Engine:
             threading.Thread(target=self._wake_when_dead, name="engine-death", daemon=True).start()
         gc.freeze()
         try:
-            self._adapters = adapter_requests(self._engine, settings.adapters)
-        except AdapterError as error:
+            with _start_errors(self._reports):
+                self._adapters = adapter_requests(self._engine, settings.adapters)
+                if settings.runner == "pooling":
+                    self._shared_params = pooling_params(self._engine)
+                    self.pooled = pooled_form(self._engine, self._shared_params)
+        except Exception:
             self.close()
-            raise JobError(str(error)) from error
+            raise
 
     def _wake_when_dead(self) -> None:
         """End `LLMEngine.step` when a process dies: vLLM notices that, too, but its step goes on waiting for an answer.
@@ -156,7 +164,10 @@ class Engine:
             if is_own_bug(error):
                 raise
             raise self._death(error) from error
-        return [result_of(output, self._extra) for output in outputs if output.finished]
+        finished = [output for output in outputs if output.finished]
+        if self.pooled is not None:
+            return [pooled_result(output) for output in finished]
+        return [result_of(output, self._extra) for output in finished]
 
     def _death(self, error: Exception) -> Exception:
         """The exception for a failure of vLLM: EngineDied, unless a process has reported a cause that is no row."""
@@ -242,11 +253,19 @@ def _load(config: Any, model_path: str, reports: Reports, with_times: bool) -> A
     # What has been imported stays. vLLM has the garbage collector walk through all objects six times while an engine
     # starts, which takes more than a second if these are not left out.
     gc.freeze()
+    with _start_errors(reports), missing_packages_named(model_path):
+        # Without its statistics, vLLM takes no times of requests.
+        return LLMEngine.from_vllm_config(config, UsageContext.LLM_CLASS, disable_log_stats=not with_times)
+
+
+@contextlib.contextmanager
+def _start_errors(reports: Reports) -> Iterator[None]:
+    """Around what starts an engine, and runs it for the first time."""
     try:
-        with missing_packages_named(model_path):
-            # Without its statistics, vLLM takes no times of requests.
-            return LLMEngine.from_vllm_config(config, UsageContext.LLM_CLASS, disable_log_stats=not with_times)
-    except (DeclarationError, SettingsError) as error:
+        yield
+    except JobError:
+        raise
+    except (DeclarationError, SettingsError, AdapterError) as error:
         raise JobError(str(error)) from error
     except Exception as error:
         report = reports.first()

@@ -10,7 +10,6 @@ from run_batch.io.arrow_types import is_bytes, is_list, is_text
 from run_batch.io.inputs.source import Source
 from run_batch.io.media.image_column import can_hold_images
 from run_batch.jobs.job.carried_columns import check_carried
-from run_batch.jobs.job.columns import RESULT_COLUMNS
 from run_batch.jobs.job.config import JobConfig
 from run_batch.jobs.job.config_tables import OutputTable
 from run_batch.jobs.job.config_values import ALL_COLUMNS
@@ -18,6 +17,7 @@ from run_batch.jobs.job.errors import JobError
 from run_batch.jobs.job.field_format import can_be_written
 from run_batch.jobs.job.plan import make_plan
 from run_batch.jobs.job.prompt_column import find_prompt_column
+from run_batch.jobs.job.result_columns import result_columns
 from run_batch.jobs.job.row_ids import check_ids
 
 # Names that columns of their kind often have, the likeliest first.
@@ -73,7 +73,7 @@ def find_columns(config: JobConfig, source: Source, can_chat: bool) -> Columns:
     if prompt is None and image is None:
         prompt = _first(schema, is_text) or _first(schema, can_be_written)
     wanted = [name for name in (prompt, _named(schema, _ANSWERS, lambda _: True)) if name and name != conversation]
-    carried = _carried(list(dict.fromkeys(wanted)), schema)
+    carried = _carried(list(dict.fromkeys(wanted)), schema, result_columns(config))
     return Columns(image, prompt, conversation is not None, _unique_ids(config, source, schema), carried)
 
 
@@ -90,7 +90,7 @@ def _holds_conversations(config: JobConfig, source: Source, column: str) -> bool
     return True
 
 
-def _carried(columns: Sequence[str], schema: pa.Schema) -> dict[str, str]:
+def _carried(columns: Sequence[str], schema: pa.Schema, taken: Sequence[str]) -> dict[str, str]:
     """Those of some columns that results can carry, each with a name that no other has there."""
     carried: dict[str, str] = {}
     for column in columns:
@@ -99,7 +99,7 @@ def _carried(columns: Sequence[str], schema: pa.Schema) -> dict[str, str]:
         for name in (column, f"input_{column}"):
             output = OutputTable(path="results", columns={**carried, column: name})
             try:
-                check_carried(output, schema, RESULT_COLUMNS)
+                check_carried(output, schema, taken)
             except JobError:
                 continue
             carried[column] = name

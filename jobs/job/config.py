@@ -17,7 +17,9 @@ from run_batch.jobs.job.config_tables import OPENAI_INPUT, TABLES, UNDECLARED_TA
 from run_batch.jobs.job.config_values import bytes_of
 from run_batch.jobs.job.engine_placement import ENGINE_PLACEMENT
 from run_batch.jobs.job.errors import JobError
+from run_batch.jobs.job.pooling import check_pooling, is_pooling
 from run_batch.jobs.job.result_columns import check_extra
+from run_batch.jobs.job.schema_file import with_schema
 from run_batch.model.checkpoint.generation_config import ResolvedSampling, resolve_sampling
 from run_batch.model.checkpoint.hub import HUB_ID
 from run_batch.model.checkpoint.nearest_name import nearest_or_all
@@ -70,11 +72,13 @@ class JobConfig(JobTables):
         return None if self.preprocess.memory is None else bytes_of(self.preprocess.memory)
 
     def resolve_sampling(self) -> ResolvedSampling:
-        """The table `sampling` together with the defaults of the model's generation config.
+        """The table `sampling` with the defaults of the model's generation config; nothing for a pooling model.
 
         Raises:
             JobError: the generation config cannot be read.
         """
+        if is_pooling(self):
+            return ResolvedSampling({})
         try:
             return resolve_sampling(self.model_settings, self.sampling)
         except SettingsError as error:
@@ -136,7 +140,7 @@ def parse_config(tables: Mapping[str, Any], folder: Path) -> JobConfig:
         checked = JobTables.model_validate(given)
     except ValidationError as error:
         raise JobError(_explain(min(error.errors(include_url=False), key=_rank), given)) from None
-    config = JobConfig(folder=folder, **dict(checked))
+    config = JobConfig(folder=folder, **{**dict(checked), "sampling": with_schema(checked.sampling, folder)})
     _check_contradictions(config)
     return config
 
@@ -214,6 +218,7 @@ def _accepted(error: Mapping[str, Any], field: FieldInfo) -> str:
 def _check_contradictions(config: JobConfig) -> None:
     _check_prompt(config)
     check_adapters(config)
+    check_pooling(config)
     rows_bring_sampling, has_adapters = config.input.sampling_column is not None, bool(adapter_paths(config))
     refused = find_refused(config.engine, config.sampling, rows_bring_sampling, has_adapters)
     if refused is not None:

@@ -5,6 +5,7 @@ Their types and values are in `jobs/results/generated_columns.py`.
 
 from run_batch.jobs.job.config_tables import EXTRA_COLUMNS, JobTables
 from run_batch.jobs.job.errors import JobError
+from run_batch.jobs.job.pooling import is_pooling
 
 # Names that no job may carry a column under, whether or not it has these result columns itself.
 _RESERVED = (
@@ -23,7 +24,8 @@ _RESERVED = (
 
 def result_columns(config: JobTables) -> tuple[str, ...]:
     """The names that result columns of a job take, or may take: a carried column has another one."""
-    return (*_RESERVED, *(name for name in EXTRA_COLUMNS if name in config.output.extra))
+    pooled = ("embedding", "score") if is_pooling(config) else ()
+    return (*_RESERVED, *(name for name in EXTRA_COLUMNS if name in config.output.extra), *pooled)
 
 
 def check_extra(config: JobTables) -> None:

@@ -7,7 +7,7 @@ Imports neither torch nor vLLM: the worker processes are started before the engi
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import msgspec
 
@@ -104,6 +104,37 @@ class Generation(msgspec.Struct, frozen=True, array_like=True, tag="generation")
         return (self.finish_reason, *self.other_finish_reasons)
 
 
+class Pooled(msgspec.Struct, frozen=True, array_like=True, tag="pooled"):
+    """The result of a row for which a pooling model gave numbers.
+
+    Attributes:
+        row: index in the input.
+        values: float32, as they are in memory.
+        prompt_tokens: tokens of the prompt, image tokens included.
+    """
+
+    row: int
+    values: bytes
+    prompt_tokens: int
+
+    @property
+    def generated_tokens(self) -> int:
+        """None are."""
+        return 0
+
+
+class PooledForm(NamedTuple):
+    """What a pooling model gives of each row.
+
+    Attributes:
+        column: of the results: `embedding` or `score`.
+        width: numbers of a row.
+    """
+
+    column: str
+    width: int
+
+
 class RowFailure(msgspec.Struct, frozen=True, array_like=True, tag="failure"):
     """The result of a row that failed.
 
@@ -132,7 +163,7 @@ class RowFailure(msgspec.Struct, frozen=True, array_like=True, tag="failure"):
 
 # What a worker process gives back of a batch.
 MappedRows: TypeAlias = list[MappedRow | RowFailure]
-RowResult: TypeAlias = Generation | RowFailure
+RowResult: TypeAlias = Generation | Pooled | RowFailure
 
 
 def is_truncated(result: RowResult) -> bool:

@@ -5,7 +5,6 @@ sequences, a column of what each sequence has is a list of that.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -13,24 +12,12 @@ import pyarrow as pa
 from run_batch.jobs.job.config import JobConfig
 from run_batch.jobs.job.config_tables import EXTRA_COLUMNS
 from run_batch.jobs.job.rows import Candidates, Generation, Timing, TokenLogprob
+from run_batch.jobs.results.result_column import ResultColumn
 
 _CANDIDATES = pa.list_(
     pa.struct([("token_id", pa.int32()), ("token", pa.string()), ("logprob", pa.float32()), ("rank", pa.int32())])
 )
 _TIMING = pa.struct([(f"{name}_seconds", pa.float32()) for name in Timing.__struct_fields__])
-
-
-@dataclass(frozen=True, slots=True)
-class ResultColumn:
-    """One column.
-
-    Attributes:
-        value: its cell for a row.
-    """
-
-    name: str
-    type: pa.DataType
-    value: Callable[[Generation], Any]
 
 
 def generated_columns(config: JobConfig) -> list[ResultColumn]:

@@ -10,10 +10,12 @@ from run_batch.io.inputs.source import Source
 from run_batch.io.outputs.readable_types import readable_type
 from run_batch.jobs.job.carried_columns import carried_columns
 from run_batch.jobs.job.config import JobConfig
-from run_batch.jobs.job.rows import Generation, RowFailure, RowResult
+from run_batch.jobs.job.rows import Generation, PooledForm, RowFailure, RowResult
 from run_batch.jobs.job.work import Work
 from run_batch.jobs.results.carried_rows import CarriedRows
 from run_batch.jobs.results.generated_columns import generated_columns, generation_of
+from run_batch.jobs.results.pooled_columns import pooled_columns, pooled_of
+from run_batch.jobs.results.result_column import ResultColumn
 
 class ShardTables:
     """Makes the tables of a job's shards. What they have of the input is read again for each: to hold it costs memory.
@@ -22,15 +24,24 @@ class ShardTables:
         result_columns: the names of those that results are made of.
     """
 
-    def __init__(self, config: JobConfig, source: Source, work: Work, is_wanted: Callable[[int], bool]) -> None:
+    def __init__(
+        self,
+        config: JobConfig,
+        source: Source,
+        work: Work,
+        is_wanted: Callable[[int], bool],
+        pooled: PooledForm | None = None,
+    ) -> None:
         """Read nothing yet.
 
         Args:
             work: the shards to make.
             is_wanted: whether the table of a shard that is passed over may be asked for later.
+            pooled: what a pooling model gives of each row; None where text is generated.
         """
-        self._config, self._source, self._plan = config, source, work.plan
-        self.result_columns = [*(column.name for column in generated_columns(config)), "error"]
+        self._config, self._source, self._plan, self._pooled = config, source, work.plan, pooled
+        self._columns = generated_columns(config) if pooled is None else pooled_columns(pooled)
+        self.result_columns = [*(column.name for column in self._columns), "error"]
         self._names = carried_columns(config.output, source.schema)
         columns = (config.input.id_column, *self._names, config.errors.expected_column)
         names = list(dict.fromkeys(name for name in columns if name))
@@ -60,7 +71,7 @@ class ShardTables:
         else:
             row_ids = pa.array(self._source.row_names(rows.start, rows.stop), pa.string())
         own = {new: _readable(read[old]) for old, new in self._names.items()}
-        table = pa.table({"row_id": row_ids, **own, **_result_columns(self._config, results)})
+        table = pa.table({"row_id": row_ids, **own, **_result_columns(self._columns, results)})
         table = table.replace_schema_metadata(self._metadata)
         if self._config.errors.expected_column is None:
             return table, None
@@ -76,7 +87,15 @@ class ShardTables:
         """
         names = [name for name in self.result_columns if name in table.column_names]
         rows = enumerate(table.select(names).to_pylist(), first)
-        return {row: _row_result(row, cells, self._config) for row, cells in rows}
+        return {row: self._result(row, cells) for row, cells in rows}
+
+    def _result(self, row: int, cells: Mapping[str, Any]) -> RowResult:
+        if cells["error"] is not None:
+            kind, _, message = cells["error"].partition(": ")
+            return RowFailure(row, kind, message)
+        if self._pooled is not None:
+            return pooled_of(row, cells, self._pooled)
+        return generation_of(row, cells, self._config)
 
     def close(self) -> None:
         """Close the file of the input that is open."""
@@ -96,20 +115,13 @@ def _matches(results: Sequence[RowResult], expected: pa.ChunkedArray) -> list[bo
     ]
 
 
-def _result_columns(config: JobConfig, results: Sequence[RowResult]) -> dict[str, pa.Array]:
+def _result_columns(columns: Sequence[ResultColumn], results: Sequence[RowResult]) -> dict[str, pa.Array]:
     """What was generated, and the error of each row that failed."""
-    rows = [result if isinstance(result, Generation) else None for result in results]
+    rows = [None if isinstance(result, RowFailure) else result for result in results]
     errors = [result.error if isinstance(result, RowFailure) else None for result in results]
-    columns = {}
-    for column in generated_columns(config):
-        columns[column.name] = pa.array([row and column.value(row) for row in rows], column.type)
+    arrays = {}
+    for column in columns:
+        arrays[column.name] = pa.array([None if row is None else column.value(row) for row in rows], column.type)
         if column.name == "generated_tokens":  # before those that may be long
-            columns["error"] = pa.array(errors, pa.string())
-    return columns
-
-
-def _row_result(row: int, cells: Mapping[str, Any], config: JobConfig) -> RowResult:
-    if cells["error"] is None:
-        return generation_of(row, cells, config)
-    kind, _, message = cells["error"].partition(": ")
-    return RowFailure(row, kind, message)
+            arrays["error"] = pa.array(errors, pa.string())
+    return arrays

@@ -1,7 +1,6 @@
 """A run of a job, or of a share of it: takes the lease, does what is left to do, ends with an exit code."""
 
 import contextlib
-import functools
 import gc
 import json
 import sys
@@ -24,7 +23,9 @@ from run_batch.jobs.job.errors import (
     run_failed,
     storage_errors,
 )
+from run_batch.jobs.job.pooling import is_pooling
 from run_batch.jobs.job.prepare import PreparedJob
+from run_batch.jobs.job.rows import PooledForm
 from run_batch.jobs.job.work import Work
 from run_batch.jobs.machine.stop_signals import StopRequest
 from run_batch.jobs.machine.storage_watch import StorageWatch
@@ -133,6 +134,7 @@ class _Run:
         self._start_engine, self._quiet, self._summary = start_engine, quiet, summary
         self._stop = StopRequest()
         self._storage = storage
+        self._pooled: PooledForm | None = None
         # Rows that have failed already may well fail again: that tells nothing of the place of a retry.
         max_fraction = 1.0 if retry_failed else job.config.errors.max_fraction
         self._place_failures = PlaceFailures(job.config.errors.min_rows, max_fraction)
@@ -226,13 +228,12 @@ class _Run:
         """Do some work; False if a signal came first."""
         job = self._job
         pipeline = Pipeline(job, work, claims, self._stop, self._place_failures, self._storage)
-        start_engine = functools.partial(self._start_engine, job.config)
 
         def open_own_output() -> FinishedRows:
-            metadata = result_metadata(job)
-            return open_output(job, work, self._committed, claims, metadata, self._quiet, self._uploads)
+            metadata, uploads = result_metadata(job), self._uploads
+            return open_output(job, work, self._committed, claims, metadata, self._quiet, uploads, self._pooled)
 
-        finished, left = pipeline.run(start_engine, open_own_output, lease)
+        finished, left = pipeline.run(self._start, open_own_output, lease)
         with _reading(job):
             self._committed.refresh()  # other processes may have committed some of the share's shards
         print(finished.conclude(self._committed, job.store.folder), file=self._summary, flush=True)
@@ -242,6 +243,12 @@ class _Run:
                 "again"
             )
         return left == 0
+
+    def _start(self) -> Engine:
+        engine = self._start_engine(self._job.config)
+        if is_pooling(self._job.config):
+            self._pooled = engine.pooled
+        return engine
 
     def _nothing_to_do(self, why: str) -> None:
         print(f"{why}; results in {self._job.store.folder}", file=self._summary)

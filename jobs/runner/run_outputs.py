@@ -9,6 +9,7 @@ from run_batch.io.transient import retry
 from run_batch.jobs.job.errors import JobError, storage_errors
 from run_batch.jobs.job.job_record import withdraw_record
 from run_batch.jobs.job.prepare import PreparedJob
+from run_batch.jobs.job.rows import PooledForm
 from run_batch.jobs.job.work import Work
 from run_batch.jobs.results.journal_files import segment_name, segments, writer_name
 from run_batch.jobs.results.journal_rows import JournalRow, encode_rows
@@ -30,6 +31,7 @@ def open_output(
     metadata: Mapping[str, str],
     quiet: bool,
     uploads: Uploads | None = None,
+    pooled: PooledForm | None = None,
 ) -> FinishedRows:
     """Make the output folder ready, and start the threads that write to it.
 
@@ -39,6 +41,7 @@ def open_output(
         metadata: what the footer of each shard says of the job.
         quiet: show no progress.
         uploads: gets each shard that is committed.
+        pooled: what a pooling model gives of each row.
 
     Raises:
         JobError: the folder belongs to another job by now.
@@ -63,7 +66,7 @@ def open_output(
     def is_wanted(shard: int) -> bool:
         return shard in work.left if work.is_retry else look_at(work, store, shard) is not None
 
-    tables = ShardTables(job.config, job.source, work, is_wanted)
+    tables = ShardTables(job.config, job.source, work, is_wanted, pooled)
     shards = ShardWriter(work, tables, store, metadata, job.config.output.compression, on_commit)
     retried = sum(map(len, map(work.rows, work.shards))) if work.is_retry else 0
     done, failed = committed.rows_done - retried, committed.rows_failed - retried

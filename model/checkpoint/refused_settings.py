@@ -4,7 +4,6 @@ A setting that does nothing is refused, so that nobody takes results for what th
 refused before that is imported.
 """
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,7 +12,6 @@ _NO_SERVER = "it is for vLLM's server, and run-batch starts none"
 _NO_STATISTICS = "vLLM's own statistics are off, run-batch reports progress itself"
 _NO_CACHE = "images are mapped in worker processes, vLLM's own cache of mapped images stays off"
 _NO_SLEEP = "run-batch never puts its engine to sleep"
-_ONE_TEXT = "run-batch generates text"
 _ONE_MACHINE = "an engine runs on one machine; for more machines run shares of the job (--task-count, run-batch submit)"
 _NO_VIDEO = "run-batch reads no videos"
 _WHOLE_TEXTS = "results are written when a row is finished"
@@ -39,7 +37,7 @@ _ENGINE = {
     "disable_cascade_attn": "vLLM does not use it any more",
     "enable_mixed_moe_lora_format": "all adapters of a job have one format",
     "max_lora_cls_labels": "adapters of classification heads are not applied",
-    **dict.fromkeys(("runner", "convert", "pooler_config", "io_processor_plugin", "mm_encoder_only"), _ONE_TEXT),
+    "mm_encoder_only": "run-batch generates text, or pools whole prompts",
     **dict.fromkeys(
         ("mm_processor_cache_gb", "mm_processor_cache_type", "mm_shm_cache_max_object_size_mb"),
         _NO_CACHE,
@@ -81,7 +79,9 @@ _ENGINE = {
         ("enable_elastic_ep", "elastic_ep_max_dp_size", "dp_sync_interval", "disable_nccl_for_dp_synchronization"),
         _NO_DATA_PARALLEL,
     ),
-    **dict.fromkeys(("return_sampling_mask", "enable_return_routed_experts", "aux_output_config"), _NO_COLUMN),
+    **dict.fromkeys(
+        ("return_sampling_mask", "enable_return_routed_experts", "aux_output_config", "io_processor_plugin"), _NO_COLUMN
+    ),
     **dict.fromkeys(("video_pruning_rate", "video_pruning_method", "mm_ipc_gpu_memory_gb"), _NO_VIDEO),
     "stream_interval": _WHOLE_TEXTS,
 }
@@ -105,7 +105,6 @@ _PASSED = {
 _OFF: Mapping[str, tuple[Any, ...]] = {
     "nnodes": (1,),
     "scheduling_policy": ("fcfs",),
-    "runner": ("generate",),
 }
 
 
@@ -141,7 +140,6 @@ def find_refused(
         _lacks_its_other_half(engine, sampling)
         or _lacks_adapters(engine, has_adapters)
         or _reasons_about_nothing(engine, sampling, rows_bring_sampling)
-        or _schema_is_no_json(sampling.get("structured_outputs"))
     )
 
 
@@ -198,17 +196,3 @@ def _reasons_about_nothing(
         f"{named[0]} does nothing without sampling.structured_outputs or sampling.thinking_token_budget: the text of a "
         "result holds the reasoning as it is; remove it"
     )
-
-
-def _schema_is_no_json(structured_outputs: Any) -> str | None:
-    schema = structured_outputs.get("json") if isinstance(structured_outputs, Mapping) else None
-    if not isinstance(schema, str):
-        return None
-    try:
-        json.loads(schema)
-    except (ValueError, RecursionError) as error:
-        return (
-            f"sampling.structured_outputs.json = {schema[:80]!r} is not JSON ({error}); write the schema itself, as a "
-            "table or as JSON text, not the name of a file"
-        )
-    return None

@@ -50,6 +50,11 @@ class ModelSettings:
     adapters: Mapping[str, str] = dataclasses.field(default_factory=dict)
     mapper: str = "auto"
 
+    @property
+    def runner(self) -> str:
+        """What vLLM is to do with the model: `generate` or `pooling`."""
+        return str(self.engine.get("runner") or "generate")
+
 
 _SECRET = {"engine.hf_token"}
 WORKER_ADAPTERS = "run_batch.model.checkpoint.adapter_fit.WorkerAdapters"
@@ -111,7 +116,7 @@ def build_model_config(settings: ModelSettings, engine_args: Any = None) -> Any:
         engine_args: of these settings, where they are built already.
 
     Raises:
-        SettingsError: as for build_engine_args, vLLM refuses the combination, or the model generates no text.
+        SettingsError: as for build_engine_args, vLLM refuses the combination, or the model does not do what the job is.
     """
     from vllm.exceptions import VLLMValidationError
 
@@ -120,8 +125,11 @@ def build_model_config(settings: ModelSettings, engine_args: Any = None) -> Any:
         config = engine_args.create_model_config()
     except (VLLMValidationError, ValueError, OSError) as error:
         raise SettingsError(f"model.path {settings.path}: {first_cause(error)}") from error
-    if config.runner_type != "generate":
-        raise SettingsError(f"model.path {settings.path}: {', '.join(config.architectures)} generates no text")
+    if config.runner_type != settings.runner:
+        raise SettingsError(
+            f"model.path {settings.path}: {', '.join(config.architectures)} generates no text; for embeddings or "
+            'scores, set engine.runner = "pooling"'
+        )
     return config
 
 
@@ -230,7 +238,9 @@ def _check_architecture(settings: ModelSettings) -> str | None:
     else:
         named = (config or {}).get("architectures") or []
         key = f"the checkpoint's own architecture ({settings.path}/config.json)"
-    if named and not set(named) & supported:
+    # For pooling, vLLM takes XForSequenceClassification for X with a head, and says itself what it does not know.
+    is_known = bool(set(named) & supported) or (settings.architecture is None and settings.runner == "pooling")
+    if named and not is_known:
         raise SettingsError(
             f"{key} {', '.join(named)} is not a registered model class{did_you_mean(named[0], supported)} "
             "(a class of your own: name its module in model.plugins)"

@@ -114,6 +114,7 @@ class Renderer:
         self.image_mapping = path.image_mapping
         self.tokenizer = tokenizer
         self._prompt_tokenizer = PromptTokenizer(tokenizer)
+        self._is_pooling = settings.runner == "pooling"
 
     @property
     def max_model_len(self) -> int:
@@ -139,7 +140,8 @@ class Renderer:
         Raises:
             SettingsError: vLLM would refuse each row.
         """
-        check_sampling(self._engine_args, sampling, self._model_config, self.tokenizer)
+        if not self._is_pooling:
+            check_sampling(self._engine_args, sampling, self._model_config, self.tokenizer)
 
     def chat_template(self, settings: ChatSettings) -> ChatTemplate:
         """The chat template of the job or the model.
@@ -188,13 +190,14 @@ class Renderer:
         length = len(mapped["prompt_token_ids"])
         if length == 0:
             return RowError("prompt_empty", "the prompt has no tokens")
-        if length >= self.max_model_len:
-            return RowError(
-                "prompt_too_long",
-                f"{length} prompt tokens with image tokens; engine.max_model_len {self.max_model_len} leaves room "
-                f"for {self.max_model_len - 1} and one generated token",
-            )
-        return mapped
+        if length < self.max_model_len + self._is_pooling:
+            return mapped
+        room = f"{self.max_model_len}" if self._is_pooling else f"{self.max_model_len - 1} and one generated token"
+        return RowError(
+            "prompt_too_long",
+            f"{length} prompt tokens with image tokens; engine.max_model_len {self.max_model_len} leaves room "
+            f"for {room}",
+        )
 
 
 @contextlib.contextmanager

@@ -42,7 +42,10 @@ REFUSALS: dict[str, tuple[dict[str, Any], str]] = {
         {"sampling": {"prompt_logprobs": 1}},
         'sampling.prompt_logprobs needs output.extra = ["prompt_logprobs"]',
     ),
-    "schema in a file": ({"sampling": {"structured_outputs": {"json": "schema.json"}}}, "not the name of a file"),
+    "schema in a file": (
+        {"sampling": {"structured_outputs": {"json": "schema.json"}}},
+        "schema.json cannot be read: No such file",
+    ),
     "schema of no type": (
         {"sampling": {"structured_outputs": {"json": {"type": "objekt"}}}},
         "sampling.structured_outputs",

@@ -19,7 +19,7 @@ ROOMS: Mapping[str, Sequence[str]] = {
     ),
     "jobs": (
         *("job", "machine", "results", "watch", "mapping", "engine", "runner"),
-        *("check", "trial", "ray", "slurm", "keys", "init", "command", "engines", "cli"),
+        *("check", "trial", "ray", "slurm", "keys", "init", "command", "engines", "cli", "python_call"),
     ),
 }
 

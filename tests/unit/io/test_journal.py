@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from run_batch.io.outputs import journal
 from run_batch.io.outputs.journal import JournalWriter, read_segment
-from run_batch.jobs.job.rows import Generation, RowFailure, Timing, TokenLogprob
+from run_batch.jobs.job.rows import Generation, Pooled, RowFailure, Timing, TokenLogprob
 from run_batch.jobs.results.journal_rows import JournalRow, decode_rows, encode_rows
 
 
@@ -133,7 +133,8 @@ generations = st.builds(
     prompt_logprobs=st.none() | tuples(st.none() | candidates),
     timing=st.none() | st.builds(Timing, floats, floats, floats),
 )
-results = generations | st.builds(RowFailure, count, texts, texts)
+pooled = st.builds(Pooled, count, st.binary(max_size=16), count)
+results = generations | pooled | st.builds(RowFailure, count, texts, texts)
 
 
 @settings(max_examples=200, deadline=None)

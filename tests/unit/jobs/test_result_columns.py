@@ -1,19 +1,23 @@
 """The columns of results: which a job has, what they hold, and that all shards of a job have the same."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from job_configs import job, make_inputs
 
+from run_batch.jobs.engine.pooling import pooled_result
 from run_batch.jobs.job.columns import check_columns
 from run_batch.jobs.job.config import JobConfig
 from run_batch.jobs.job.errors import JobError
 from run_batch.jobs.job.open_input import open_source
 from run_batch.jobs.job.plan import make_plan
-from run_batch.jobs.job.rows import Generation, RowFailure, RowResult, Timing, TokenLogprob
+from run_batch.jobs.job.rows import Generation, Pooled, PooledForm, RowFailure, RowResult, Timing, TokenLogprob
 from run_batch.jobs.job.work import Work
 from run_batch.jobs.results.result_table import ShardTables
 
@@ -25,10 +29,10 @@ def config(folder: Path, n: int, extra: list[str] = EXTRA, **output: Any) -> Job
     return job(folder, sampling={**SAMPLING, "n": n}, output={"extra": extra, **output})
 
 
-def tables(config: JobConfig) -> ShardTables:
+def tables(config: JobConfig, pooled: PooledForm | None = None) -> ShardTables:
     source = open_source(config)
     plan = make_plan(config, source)
-    return ShardTables(config, source, Work(plan, list(range(plan.num_shards))), lambda shard: False)
+    return ShardTables(config, source, Work(plan, list(range(plan.num_shards))), lambda shard: False, pooled)
 
 
 def generation(row: int, sequences: int) -> Generation:
@@ -122,3 +126,51 @@ def test_a_carried_column_has_another_name_than_a_result_column(tmp_path: Path, 
     if name in EXTRA:
         own = job(tmp_path, output={"columns": [name]})
         check_columns(own, open_source(own))  # the results have no such column of their own
+
+
+@pytest.mark.parametrize("form", [PooledForm("embedding", 3), PooledForm("score", 1)])
+def test_numbers_of_pooling_models_come_back_from_a_shard_and_all_shards_have_the_same_columns(
+    tmp_path: Path, form: PooledForm
+) -> None:
+    pooling = job(make_inputs(tmp_path), engine={"runner": "pooling"})
+    values = np.array([0.1, -1e-30, 3e38], np.float32)[: form.width].tobytes()
+    rows: list[RowResult] = [Pooled(0, values, 5), RowFailure(1, "kind", "a: b"), Pooled(2, values, 1)]
+    made = tables(pooling, form)
+    table, _ = made.build(0, [*rows, Pooled(3, values, 2)])
+    pq.write_table(table, tmp_path / "shard.parquet")
+    assert list(made.results(pq.read_table(tmp_path / "shard.parquet"), 0).values())[:3] == rows
+    failed, _ = made.build(0, [RowFailure(row, "kind", "why") for row in range(4)])
+    assert failed.schema.equals(table.schema)
+    assert table.column_names == ["row_id", form.column, "prompt_tokens", "generated_tokens", "error"]
+
+
+@pytest.mark.parametrize(
+    ("tables", "says"),
+    [
+        ({"sampling": {"temperature": 0.0}}, "sampling.temperature does nothing with engine.runner"),
+        ({"input": {"sampling_column": "own"}}, "input.sampling_column does nothing"),
+        ({"output": {"extra": ["timing"]}}, "output.extra does nothing"),
+        ({"errors": {"expected_column": "answer"}}, "errors.expected_column does nothing"),
+        ({"prompt": {"chat": True, "prefill": "It"}}, "prompt.prefill does nothing"),
+        ({"engine": {"pooler_config": {"max_embed_len": 9}}}, "engine.pooler_config.max_embed_len does nothing here"),
+        ({"engine": {"runner": "generate", "convert": "embed"}}, "engine.convert does nothing without engine.runner"),
+        ({"engine": {"runner": "draft"}}, "engine.runner = 'draft': expected 'generate' or 'pooling'"),
+    ],
+)
+def test_settings_that_do_nothing_for_a_pooling_model_are_refused(
+    tmp_path: Path, tables: dict[str, Any], says: str
+) -> None:
+    with pytest.raises(JobError) as refused:
+        job(tmp_path, **{**tables, "engine": {"runner": "pooling", **tables.get("engine", {})}})
+    assert says in str(refused.value)
+
+
+def test_numbers_that_are_not_finite_fail_their_row() -> None:
+    def output(*values: float) -> Any:
+        return SimpleNamespace(
+            request_id="3", prompt_token_ids=[1], outputs=SimpleNamespace(data=torch.tensor(values).bfloat16())
+        )
+
+    assert pooled_result(output(1.0, 2.0)) == Pooled(3, np.array([1, 2], np.float32).tobytes(), 1)
+    failed = pooled_result(output(1.0, float("nan")))
+    assert isinstance(failed, RowFailure) and failed.kind == "pooling_failed"

@@ -10,7 +10,8 @@ from run_batch.model.checkpoint.refused_settings import find_refused, why_refuse
 # Fields that work here. A field that a new version of vLLM brings fails the test below until it is tried and listed,
 # or refused.
 ENGINE_FIELDS_THAT_WORK = """
-model_weights tokenizer hf_config_path tokenizer_mode download_dir safetensors_load_strategy
+model_weights runner convert pooler_config tokenizer hf_config_path tokenizer_mode download_dir
+safetensors_load_strategy
 safetensors_prefetch_num_threads safetensors_prefetch_block_size load_format config_format dtype kv_cache_dtype seed
 max_model_len cudagraph_capture_sizes max_cudagraph_capture_size ir_op_priority distributed_executor_backend
 pipeline_parallel_size data_parallel_size distributed_timeout_seconds cpu_distributed_timeout_seconds numa_bind
@@ -78,16 +79,11 @@ def test_every_field_of_the_installed_vllm_is_known_to_work_or_refused() -> None
         ({"allowed_media_domains": ["a.org"]}, {}, "set input.allowed_hosts instead"),
         ({"mm_processor_cache_gb": 0}, {}, "engine.mm_processor_cache_gb"),
         ({"disable_log_stats": False}, {}, "engine.disable_log_stats"),
-        ({"runner": "pooling"}, {}, "engine.runner"),
+        ({"mm_encoder_only": True}, {}, "engine.mm_encoder_only"),
         ({"nnodes": 2}, {}, "engine.nnodes"),
         ({}, {"prompt_logprob_start": 0}, "sampling.prompt_logprob_start cannot be set: the results have no column"),
         ({}, {"detokenize": False}, "sampling.detokenize"),
         ({}, {"logprob_token_ids": [3, 5]}, "needs sampling.logprobs = 2"),
-        (
-            {},
-            {"structured_outputs": {"json": "schema.json"}},
-            "sampling.structured_outputs.json = 'schema.json' is not",
-        ),
         ({}, {"thinking_token_budget": 5}, "engine.reasoning_parser or engine.reasoning_config"),
         ({}, {"watermarking": True}, "engine.watermark_config"),
         ({"reasoning_parser": "qwen3"}, {"temperature": 0}, "engine.reasoning_parser does nothing"),
