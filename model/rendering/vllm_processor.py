@@ -4,6 +4,7 @@ Images are equal if their files are. By a file's digest, vLLM's encoder cache an
 """
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from functools import cached_property
 from typing import Any
 
@@ -17,9 +18,10 @@ from vllm.multimodal.processing.processor import MultiModalProcessingResult
 from run_batch.model.declaration import RowError
 from run_batch.model.images.array_image import ArrayImage
 from run_batch.model.images.row_image import EncodedImage, RowImage, decode_row_image
-from run_batch.model.rendering.engine_input import EngineInput
+from run_batch.model.rendering.engine_input import EngineInput, tensor_bytes
 from run_batch.model.rendering.finite_values import is_finite
 from run_batch.model.rendering.mapped_images import MappedImages
+from run_batch.model.rendering.sole_tensors import LARGE_BYTES, SoleTensors
 
 # In all images of one row together: vLLM's processors take a row's images decoded, all at once.
 _ROW_PIXELS = 200_000_000
@@ -42,6 +44,7 @@ class VllmProcessor:
     def __init__(self, processor: Any, cache_bytes: int) -> None:
         self._processor = processor
         self._mapped = MappedImages(cache_bytes)
+        self._has_large_images = False
         own, base = type(processor), BaseMultiModalProcessor
         self._needs_all_images = any(getattr(own, step) is not getattr(base, step) for step in _STEPS)
 
@@ -70,10 +73,12 @@ class VllmProcessor:
         items = self._processor.info.parse_mm_data({"image": decoded})
         if any(image is not None for image in decoded):
             inputs = ProcessorInputs(token_ids, items, {"image": hashes}, cache=cache)
-            rendered: EngineInput = self._processor.apply(inputs, TimingContext(enabled=False))
+            with SoleTensors() if self._has_large_images else nullcontext():
+                rendered: EngineInput = self._processor.apply(inputs, TimingContext(enabled=False))
         else:
             rendered = self._apply_mapped(token_ids, items, [str(mm_hash) for mm_hash in hashes])
         self._check_finite(rendered)
+        self._has_large_images = tensor_bytes(rendered) >= LARGE_BYTES
         self._mapped.keep_new({mm_hash: number for mm_hash, number in zip(hashes, pixels, strict=True) if mm_hash})
         return rendered
 

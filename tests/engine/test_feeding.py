@@ -7,6 +7,7 @@ from typing import Any
 
 import engines
 import pytest
+from built_in_families import QWEN_IMAGE, save_family
 from checkpoints import save_llava
 from pictures import encoded, picture
 
@@ -122,3 +123,29 @@ def test_an_image_of_many_rows_is_encoded_once(tmp_path: Path, monkeypatch: pyte
         monkeypatch.setattr(LlavaForConditionalGeneration, "image_features", counting)
         assert len(engines.generate(engine, Renderer(settings), rows)) == 8
     assert encoded_images == [1]
+
+
+def test_an_image_of_many_rows_is_encoded_once_by_a_model_that_vllm_ships(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from vllm.model_executor.models.qwen2_5_vl import Qwen2_5_VLForConditionalGeneration as Qwen
+
+    save_family(tmp_path, "qwen2_5_vl")
+    settings = ModelSettings(str(tmp_path), engine={**engines.ENGINE, "max_model_len": 512})
+    files = [encoded(picture(number, (112, 84))) for number in range(2)]
+    rows = [
+        Prompt(
+            [Piece(QWEN_IMAGE, trusted=True), Piece(f"question {i}", trusted=False)], [EncodedImage.of(files[i % 2])]
+        )
+        for i in range(16)
+    ]
+    encoded_images, original = [], Qwen.embed_multimodal
+
+    def counting(self: Any, **inputs: Any) -> Any:
+        encoded_images.append(len(inputs["image_grid_thw"]))
+        return original(self, **inputs)
+
+    with engines.running_engine(settings, engines.SAMPLING) as engine:
+        monkeypatch.setattr(Qwen, "embed_multimodal", counting)
+        assert len(engines.generate(engine, Renderer(settings), rows)) == 16
+    assert sum(encoded_images) == 2

@@ -16,7 +16,7 @@ from run_batch.model.declaration import RowError
 from run_batch.model.images import image_memory
 from run_batch.model.images.row_image import EncodedImage
 from run_batch.model.prompts.tokenizer import Piece
-from run_batch.model.rendering import vllm_processor
+from run_batch.model.rendering import sole_tensors, vllm_processor
 from run_batch.model.rendering.renderer import Prompt, Renderer
 
 Make = Callable[[str], Renderer]
@@ -163,3 +163,15 @@ def test_a_damaged_image_fails_each_of_its_rows_and_no_other(make: Make) -> None
     bad = IMAGES[0][:-3000]
     results = make(QWEN).render([prompt(QWEN, [file]) for file in (bad, IMAGES[0], bad, IMAGES[0])])
     assert [getattr(result, "kind", None) for result in results] == ["image_decode", None, "image_decode", None]
+
+
+@pytest.mark.parametrize("family", [QWEN, INTERNVL])
+def test_large_images_are_mapped_to_the_same_values_as_small_ones(
+    family: str, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [prompt(family, [image]) for image in IMAGES]
+    expected = rendered(make(family), *rows)
+    for module in (vllm_processor, sole_tensors):
+        monkeypatch.setattr(module, "LARGE_BYTES", 1)
+    found = rendered(make(family), rows[-1], *rows)[1:]
+    assert plain_values(found) == plain_values(expected)
