@@ -113,18 +113,20 @@ class FileFormat(Protocol):
         ...
 
 
-def dump_index(facts: Sequence[FileFacts], columns: Columns) -> bytes:
+def dump_index(kind: FileFormat, facts: Sequence[FileFacts], columns: Columns) -> bytes:
     """Record what is known of files, and the columns of all of them, as an index that `load_index` reads; JSON."""
     files = [[f.name, f.size, f.changed, f.row_groups, f.digest, f.offsets, f.is_seekable] for f in facts]
     schema = base64.b64encode(columns.schema.serialize().to_pybytes()).decode()
-    content = {"schema": schema, "unusable": dict(columns.unusable), "files": files}
+    content = {"format": kind.name, "schema": schema, "unusable": dict(columns.unusable), "files": files}
     return json.dumps(content, separators=(",", ":")).encode()
 
 
-def load_index(files: InputFiles, index: bytes) -> tuple[list[FileFacts], Columns] | None:
-    """Read what an index recorded; None if the index is damaged or lists other file names."""
+def load_index(kind: FileFormat, files: InputFiles, index: bytes) -> tuple[list[FileFacts], Columns] | None:
+    """Read what an index recorded; None if the index is damaged, or is of another format or other file names."""
     try:
         content = json.loads(index)
+        if content["format"] != kind.name:
+            return None
         schema = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(content["schema"])))
         columns = Columns(schema, content["unusable"])
         facts = [

@@ -80,7 +80,7 @@ class FileSource:
         chosen = choose_files([found.name(file) for file in found.paths], splits, split)
         self._kind = kind
         self._files = replace(found, paths=[found.paths[i] for indices in chosen.values() for i in indices])
-        recorded = load_index(self._files, index)
+        recorded = load_index(kind, self._files, index)
         self._facts = recorded[0] if recorded else kind.look_at_all(self._files)
         self._columns = recorded[1] if recorded else kind.columns(with_rows(self._facts))
         self._facts = [replace(one, content=None) for one in self._facts]  # the columns are made of it, and it is large
@@ -114,7 +114,7 @@ class FileSource:
     @property
     def index(self) -> bytes:
         """What is known of the files as JSON; see Source.index."""
-        return dump_index(self._facts, self._columns)
+        return dump_index(self._kind, self._facts, self._columns)
 
     def cursor(self, columns: Sequence[str], batch_rows: int) -> "FileCursor":
         """Make a cursor; see Source.cursor."""

@@ -8,6 +8,7 @@ import base64
 import contextlib
 import hashlib
 import json
+import logging
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -22,10 +23,13 @@ from run_batch.io.inputs.file_format import FileFacts, FileFormat, OpenFile
 from run_batch.io.inputs.first_look import look_at_each
 from run_batch.io.inputs.input_files import InputFiles
 
+_LOG = logging.getLogger(__name__)
 # Changes when what is kept does.
 _VERSION = 1
 # Smaller files are looked at in a second.
 _LEAST_BYTES = 32 << 20
+# Whose first look takes so long that people want to know.
+_LARGE_BYTES = 4 << 30
 # A file may change again within the resolution of its time.
 _SETTLED_SECONDS = 2.0
 # Until somebody looks who has waited for another one that may hang.
@@ -67,6 +71,9 @@ class CachedFormat:
         with _locked(kept):
             found = self._read(kept, files, path)
             if found is None:
+                size = files.state(path)[0]
+                if size >= _LARGE_BYTES:
+                    _LOG.warning("reads %s once, %.0f GB, to find its rows; that may take minutes", path, size / 1e9)
                 found = self._kind.look_at(files, path)
                 self._keep(kept, found)
             return found

@@ -24,7 +24,7 @@ FORMATS: Mapping[str, FileFormat] = {
     "arrow": ArrowFormat(),
     "webdataset": CachedFormat(TarFormat(), "webdataset"),
     # Named alone: its files are JSON Lines, too.
-    "openai": CachedFormat(JsonLinesFormat(row_of_request), "openai"),
+    "openai": CachedFormat(JsonLinesFormat("OpenAI batch", row_of_request), "openai"),
 }
 IMAGES = "images"
 

@@ -33,7 +33,7 @@ class ImageTableFormat:
 
     def __init__(self, kind: FileFormat) -> None:
         """Of the tables' own format."""
-        self._kind, self.name, self.suffixes = kind, kind.name, kind.suffixes
+        self._kind, self.name, self.suffixes = kind, f"{kind.name} beside images", kind.suffixes
 
     def look_at_all(self, files: InputFiles) -> list[FileFacts]:
         """Look at all tables."""

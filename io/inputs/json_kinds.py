@@ -111,6 +111,9 @@ class JsonKind:
             self.items.merge(other.items)
         for name, inner in other.fields.items():
             self.fields.setdefault(name, JsonKind(self._depth + 1)).merge(inner)
+        if len(self.fields) > _MOST_FIELDS:
+            self.flags |= _Kind.WIDE
+            self.fields.clear()
 
     def dump(self) -> list[Any]:
         """What has been seen, as JSON takes it."""

@@ -30,14 +30,13 @@ RowOf = Callable[[dict[str, Any]], dict[str, Any]]
 class JsonLinesFormat:
     """Files of JSON Lines; see FileFormat."""
 
-    name = "JSON Lines"
     suffixes = tuple(
         f"{kind}{packed}" for kind in (".jsonl", ".ndjson", ".json") for packed in ("", ".gz", ".zst", ".bz2")
     )
 
-    def __init__(self, row_of: RowOf = lambda found: found) -> None:
+    def __init__(self, name: str = "JSON Lines", row_of: RowOf = lambda found: found) -> None:
         """Rows are made of the objects in lines by `row_of`, which raises ValueError for one that is none."""
-        self._row_of = row_of
+        self.name, self._row_of = name, row_of
 
     def look_at_all(self, files: InputFiles) -> list[FileFacts]:
         """Parse all files."""

@@ -13,7 +13,7 @@ from pydantic.fields import FieldInfo
 from run_batch.io.transient import retry
 from run_batch.jobs.job.adapters import adapter_key, adapter_paths, check_adapters
 from run_batch.jobs.job.config_keys import Effect, effect_of
-from run_batch.jobs.job.config_tables import OPENAI_INPUT, TABLES, UNDECLARED_TABLES, JobTables
+from run_batch.jobs.job.config_tables import TABLES, UNDECLARED_TABLES, JobTables
 from run_batch.jobs.job.config_values import bytes_of
 from run_batch.jobs.job.engine_placement import ENGINE_PLACEMENT
 from run_batch.jobs.job.errors import JobError
@@ -145,12 +145,21 @@ def parse_config(tables: Mapping[str, Any], folder: Path) -> JobConfig:
     return config
 
 
+# What input.format = "openai" sets in [input], where job.toml does not; and prompt.chat.
+_OPENAI_INPUT: Mapping[str, str] = {
+    "id_column": "custom_id",
+    "prompt_column": "messages",
+    "sampling_column": "sampling",
+    "image_column": "",
+}
+
+
 def _with_format(tables: dict[str, Any]) -> dict[str, Any]:
     """The tables of a job.toml with what the format of its input sets, where the job does not set it itself."""
     table, prompt = tables["input"], tables["prompt"]
     if not isinstance(table, dict) or not isinstance(prompt, dict) or table.get("format") != "openai":
         return tables
-    return {**tables, "input": {**OPENAI_INPUT, **table}, "prompt": {"chat": True, **prompt}}
+    return {**tables, "input": {**_OPENAI_INPUT, **table}, "prompt": {"chat": True, **prompt}}
 
 
 def _rank(error: Mapping[str, Any]) -> tuple[bool, bool]:

@@ -33,15 +33,6 @@ EXTRA_COLUMNS: tuple[str, ...] = get_args(ExtraColumn)
 _ROW_SECONDS, _LEAST_ROW_SECONDS = 60.0, 2.0
 
 
-# What input.format = "openai" sets in [input], where job.toml does not; and prompt.chat.
-OPENAI_INPUT: Mapping[str, str] = {
-    "id_column": "custom_id",
-    "prompt_column": "messages",
-    "sampling_column": "sampling",
-    "image_column": "",
-}
-
-
 class InputTable(Table):
     """The rows of the job, and what their columns are."""
 

@@ -88,6 +88,16 @@ def test_a_cache_that_cannot_be_written_to_is_done_without(tmp_path: Path, monke
     assert open_files([str(write(tmp_path / "in" / "rows", "jsonl"))], None).num_rows == 50
 
 
+def test_whoever_waits_for_a_large_file_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = write(tmp_path / "in" / "rows", "jsonl")
+    monkeypatch.setattr(first_look_cache, "_LARGE_BYTES", path.stat().st_size)
+    for _ in range(2):
+        open_files([str(path)], None)
+    assert [record.message.partition(",")[0] for record in caplog.records] == [f"reads {path} once"]
+
+
 def _open(path: Path, log: Path, all_missed: Barrier) -> None:
     look, read, is_first = json_lines.JsonLinesFormat.look_at, first_look_cache.CachedFormat._read, True
 

@@ -163,6 +163,12 @@ def test_names_of_files_tell_splits_in_all_formats(tmp_path: Path, suffix: str) 
     assert numbers(open_files([str(tmp_path)], None, name="x")) == [2, 2]
 
 
+def test_what_an_index_says_of_another_format_is_not_believed(tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text('{"n": "1"}\n')
+    index = open_files([str(tmp_path)], "csv").index
+    assert open_files([str(tmp_path / "rows.csv")], "jsonl", index).schema.names == ["n"]
+
+
 def test_files_that_come_behind_the_others_only_add_parts(tmp_path: Path) -> None:
     write(tmp_path / "a.jsonl", 0, 1)
     before = list(open_files([str(tmp_path)], None).parts)

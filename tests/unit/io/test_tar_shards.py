@@ -184,6 +184,12 @@ def test_an_archive_that_is_damaged_or_hostile_is_refused_by_name(tmp_path: Path
         open_files([str(tmp_path / "shard.tar")], None)
 
 
+def test_an_archive_without_files_has_no_rows(tmp_path: Path) -> None:
+    tarfile.open(tmp_path / "0.tar", "w").close()
+    write(tmp_path / "1.tar", 2)
+    assert read(open_files([str(tmp_path)], None), 0, 2) == [expected(0), expected(1)]
+
+
 def test_text_that_is_not_utf8_reaches_its_row(tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "0.tar", "w") as archive:
         add(archive, "a.txt", b"\xff")
