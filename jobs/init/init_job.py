@@ -54,7 +54,7 @@ def init_job(path: str, model: str | None, name: str | None, split: str | None, 
         config = parse_config({**tables, "input": {**tables["input"], "format": "openai"}}, folder)
         source = _open(config)
     make_plan(config, source)
-    columns = find_columns(config, source, _has_chat_template(config))
+    columns = find_columns(config, source, config.prompt.chat or _has_chat_template(config))
     text = "\n".join(_lines(config, source, columns, model is not None)) + "\n"
     _check(text, source, folder)
     try:
