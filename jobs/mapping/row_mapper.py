@@ -6,7 +6,6 @@ Runs in the worker processes. A row that cannot be mapped becomes a RowFailure a
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import pyarrow as pa
@@ -16,6 +15,7 @@ from run_batch.io.media.allowed_hosts import HostRules
 from run_batch.io.media.errors import MediaError
 from run_batch.io.media.image_column import image_cells
 from run_batch.io.media.image_reader import MediaReader
+from run_batch.io.media.media_root import MediaRoot
 from run_batch.jobs.job.adapters import OF_ALL_ROWS
 from run_batch.jobs.job.config import JobConfig
 from run_batch.jobs.job.errors import JobError
@@ -49,7 +49,7 @@ class RowMapper:
         self,
         config: JobConfig,
         schema: pa.Schema,
-        media_root: Path | None,
+        media_root: MediaRoot | None,
         prompt_column: PromptColumn = PromptColumn.TEXTS,
         memory: WorkerMemory = PLENTY,
     ) -> None:
