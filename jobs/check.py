@@ -5,6 +5,7 @@ from contextlib import suppress
 
 from run_batch.io.inputs.source import RowBatch
 from run_batch.jobs.job.errors import EXIT_COMPLETE, EXIT_TOO_MANY_FAILURES, are_too_many, storage_errors
+from run_batch.jobs.job.pooling import is_pooling
 from run_batch.jobs.job.prepare import PreparedJob
 from run_batch.jobs.job.prompt_column import is_message
 from run_batch.jobs.job.row_reader import RowReader
@@ -49,7 +50,8 @@ def check_job(job: PreparedJob) -> tuple[str, int]:
         *_describe_growth(job),
         *_describe_row_groups(job),
         *_describe_prompts(job),
-        *_describe_sampling(sampling),
+        *([f"images: {mapper.image_mapping}"] if mapper.image_mapping else []),
+        *([] if is_pooling(job.config) else _describe_sampling(sampling)),
         *_describe(results),
         *_describe_placeholders(job, mapper.image_placeholder, batches),
     ]

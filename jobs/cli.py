@@ -230,16 +230,17 @@ def submit(
 @main.command()
 @click.argument("path", metavar="INPUT")
 @click.option("--model", help="Folder of the model, or its id on the Hub.")
+@click.option("--name", help="Configuration of the input, where there are several.")
 @click.option("--split", help="Split of the input, where there are several.")
 @click.option("--output", "file", type=click.Path(path_type=Path), default="job.toml", help="The file; job.toml.")
 @_verbose_option
-def init(path: str, model: str | None, split: str | None, file: Path, verbose: bool) -> None:
+def init(path: str, model: str | None, name: str | None, split: str | None, file: Path, verbose: bool) -> None:
     """Write a commented job.toml for an input, from its columns and the kind of the model."""
 
     def run(summary: Any) -> int:
-        from run_batch.jobs.init_job import init_job
+        from run_batch.jobs.init.init_job import init_job
 
-        found = init_job(path, model, split, file)
+        found = init_job(path, model, name, split, file)
         shown = {"images": found.image, "prompts": found.prompt, "ids": found.id}
         text = ", ".join(f"{kind} in column {column}" for kind, column in shown.items() if column)
         print(f"{file}: {text or 'no column was recognized'}; next: run-batch try --config {file}", file=summary)

@@ -55,9 +55,9 @@ def declared_keys(table: str) -> list[Key]:
         Key(
             f"{table}.{name}",
             _type_words(found),
-            "required" if name in required else _toml(found.get("default")),
+            "required" if name in required else toml_value(found.get("default")),
             found["description"],
-            _toml(found["examples"][0]),
+            toml_value(found["examples"][0]),
             _EFFECTS[effect_of(TABLES[table].model_fields[name])],
         )
         for name, found in schema["properties"].items()
@@ -72,6 +72,8 @@ def keys_of(table: str) -> list[Key]:
     """
     if table in TABLES:
         return declared_keys(table)
+    if table == "lora":
+        return []
     if table == "slurm":
         return [Key(f"slurm.{name}", "", "", meaning) for name, meaning in OWN_KEYS.items()]
     if table in _VLLM_TYPES:
@@ -117,6 +119,8 @@ def _of_others(table: str) -> str:
     """What a table takes whose keys run-batch does not declare."""
     if table == "slurm":
         return "Long options of sbatch, by their own names, and run-batch's own; see `run-batch keys slurm`."
+    if table == "lora":
+        return "LoRA adapters that rows may name in input.lora_column: name = folder or Hub id, in safetensors."
     text = f"Fields of vLLM's {_VLLM_TYPES[table]}, by their own names; `run-batch keys {table}` lists them."
     if table == "sampling":
         text += (
@@ -196,12 +200,12 @@ def _type_words(schema: Mapping[str, Any]) -> str:
     return words + "".join(bounds)
 
 
-def _toml(value: Any) -> str:
+def toml_value(value: Any) -> str:
     """A value as job.toml has it; empty for None, which it cannot say."""
     if value is None:
         return ""
     if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{name} = {_toml(item)}" for name, item in value.items()) + "}"
+        return "{" + ", ".join(f"{name} = {toml_value(item)}" for name, item in value.items()) + "}"
     if isinstance(value, list):
-        return "[" + ", ".join(map(_toml, value)) + "]"
+        return "[" + ", ".join(map(toml_value, value)) + "]"
     return json.dumps(value, ensure_ascii=False)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         TokenizedPrompt,
         array_mapper,
     )
+    from run_batch.model.images.image_settings import image_settings
     from run_batch.model.images.pixels import PixelNormalizer, PixelSettings, map_image_pixels, map_uint8_pixels
     from run_batch.model.registry import INPUT_REGISTRY, MULTIMODAL_REGISTRY
 
@@ -32,6 +33,7 @@ __all__ = [
     "RowError",
     "TokenizedPrompt",
     "array_mapper",
+    "image_settings",
     "map_image_pixels",
     "map_uint8_pixels",
 ]
@@ -42,6 +44,7 @@ _DEFINED_IN = {
     "MULTIMODAL_REGISTRY": "registry",
     "PixelNormalizer": "images.pixels",
     "PixelSettings": "images.pixels",
+    "image_settings": "images.image_settings",
     "map_image_pixels": "images.pixels",
     "map_uint8_pixels": "images.pixels",
 }

@@ -160,6 +160,23 @@ def place_of(function: Callable[..., Any]) -> str:
     return f"{code.co_filename}, line {code.co_firstlineno}" if code is not None else "not written in Python"
 
 
+@dataclass(frozen=True, slots=True)
+class TensorLayout:
+    """How vLLM puts the tensors of several images together before it passes them to the model.
+
+    Attributes:
+        flat: tensors that are concatenated along their first dimension; all others are stacked.
+        on_cpu: tensors that stay in the CPU's memory; all others are copied to the model's device.
+        shared: tensors that are the same for all images, which the model takes once.
+        frames: how often the model takes each channel of the patches in `flat` tensors, which hold it once.
+    """
+
+    flat: frozenset[str] = frozenset()
+    on_cpu: frozenset[str] = frozenset()
+    shared: frozenset[str] = frozenset()
+    frames: int = 1
+
+
 InputMapper = Callable[["InputProcessingContext", list[Any]], Mapping[str, "torch.Tensor | list[torch.Tensor]"]]
 InputProcessor = Callable[["InputProcessingContext", list[TokenizedPrompt]], list[TokenizedPrompt]]
 DummyDataFactory = Callable[["InputProcessingContext", int, Mapping[str, int]], DummyData]
@@ -171,6 +188,7 @@ class Declaration:
 
     Attributes:
         mappers: input mappers by what they take: `image_pixels`, `image_features` or `image` (either).
+        layouts: of the tensors that each of them gives.
         changes_text: whether the input processor may change tokens outside the placeholder ranges.
         own: what the class itself declares; the rest is inherited from its base class.
     """
@@ -179,6 +197,7 @@ class Declaration:
     mappers: dict[str, InputMapper] = field(default_factory=dict)
     input_processor: InputProcessor | None = None
     dummy_data: DummyDataFactory | None = None
+    layouts: dict[str, TensorLayout] = field(default_factory=dict)
     changes_text: bool = False
     own: set[str] = field(default_factory=set)
 
@@ -191,6 +210,17 @@ class Declaration:
         if what in self.own:
             raise DeclarationError(f"{self.model_cls.__name__} has two {what}; keep one")
         self.own.add(what)
+
+    @property
+    def layout(self) -> TensorLayout:
+        """The layout of the tensors of all mappers."""
+        layouts = self.layouts.values()
+        return TensorLayout(
+            frozenset().union(*(layout.flat for layout in layouts)),
+            frozenset().union(*(layout.on_cpu for layout in layouts)),
+            frozenset().union(*(layout.shared for layout in layouts)),
+            max((layout.frames for layout in layouts), default=1),
+        )
 
     def mapper_for(self, kind: str) -> tuple[str, InputMapper]:
         """The mapper for images of one kind, PIXELS or FEATURES, and the name that it is declared under.
@@ -218,7 +248,9 @@ def declare(model_cls: type) -> Declaration:
     """The declaration of `model_cls` itself, made on the first call from what its nearest declared base declares."""
     if model_cls not in _DECLARATIONS:
         base = declaration_of(model_cls) or Declaration(model_cls)
-        _DECLARATIONS[model_cls] = replace(base, model_cls=model_cls, mappers=dict(base.mappers), own=set())
+        _DECLARATIONS[model_cls] = replace(
+            base, model_cls=model_cls, mappers=dict(base.mappers), layouts=dict(base.layouts), own=set()
+        )
     return _DECLARATIONS[model_cls]
 
 

@@ -52,6 +52,9 @@ def register() -> None:
     if plugins["folder"] not in sys.path:
         sys.path.append(plugins["folder"])
     name_plugins(plugins["modules"])
+    from run_batch.model.rendering.frames_field import install_frames_field
+
+    install_frames_field()
     for module in OWN_MODELS:
         importlib.import_module(module)
     for module in plugins["modules"]:

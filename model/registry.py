@@ -7,7 +7,7 @@ process starts.
 
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 from run_batch.model.checkpoint.nearest_name import did_you_mean
@@ -19,6 +19,7 @@ from run_batch.model.declaration import (
     DummyDataFactory,
     InputMapper,
     InputProcessor,
+    TensorLayout,
     array_mapper,
     declare,
     declared_classes,
@@ -62,6 +63,13 @@ def _require_arguments(model_cls: type, what: str, function: Callable[..., Any],
         ) from None
 
 
+def _names(option: str, names: Iterable[str]) -> frozenset[str]:
+    """The names of tensors in `flat` or `on_cpu`; a single text would be taken for its letters."""
+    if isinstance(names, str):
+        raise DeclarationError(f'{option} = {names!r}: expected names of tensors, such as {option}=["{names}"]')
+    return frozenset(names)
+
+
 def _require_modality(modality: str) -> None:
     if modality not in _MODALITIES:
         plugin = sys._getframe(2)
@@ -75,7 +83,9 @@ def _require_modality(modality: str) -> None:
 class MultiModalRegistry:
     """Registers input mappers: how a model's images become its keyword tensors."""
 
-    def register_input_mapper(self, modality: str, fn: InputMapper | None = None) -> Callable[[ModelClass], ModelClass]:
+    def register_input_mapper(
+        self, modality: str, fn: InputMapper | None = None, *, flat: Iterable[str] = (), on_cpu: Iterable[str] = ()
+    ) -> Callable[[ModelClass], ModelClass]:
         """Declare the mapper for all images, or for those of one kind.
 
         Args:
@@ -83,6 +93,9 @@ class MultiModalRegistry:
             fn: takes (context, items), where all items are of one kind (pixels or features), and returns keyword
                 tensors, each with one entry per item in its first dimension (a tensor, or a list of tensors where
                 shapes differ). None: the default mapper.
+            flat: names of the tensors that vLLM concatenates along their first dimension when it puts the images of a
+                batch together, as models do that take the patches of all images in a row; it stacks all others.
+            on_cpu: names of the tensors that stay in the CPU's memory, such as sizes that the model reads as numbers.
 
         Raises:
             DeclarationError: there is no such modality, or `fn` is no function. The decorator raises it for a class
@@ -92,35 +105,41 @@ class MultiModalRegistry:
         if fn is None:
             fn = _default_mapper(modality)
         _require_function(fn, "MULTIMODAL_REGISTRY.register_input_mapper")
-        mapper = fn
+        mapper, layout = fn, TensorLayout(_names("flat", flat), _names("on_cpu", on_cpu))
 
         def decorate(model_cls: ModelClass) -> ModelClass:
             _require_arguments(model_cls, f"input mapper for {modality}", mapper, "context, items")
             declaration = _declare(model_cls)
             declaration.claim(f"input mappers for {modality}")
-            declaration.mappers[modality] = mapper
+            declaration.mappers[modality], declaration.layouts[modality] = mapper, layout
             return model_cls
 
         return decorate
 
-    def register_image_pixel_input_mapper(self, fn: InputMapper | None = None) -> Callable[[ModelClass], ModelClass]:
+    def register_image_pixel_input_mapper(
+        self, fn: InputMapper | None = None, *, flat: Iterable[str] = (), on_cpu: Iterable[str] = ()
+    ) -> Callable[[ModelClass], ModelClass]:
         """Declare the mapper for images given as pixels.
 
         Args:
             fn: takes PIL images in mode RGB; where it is marked with `array_mapper`, uint8 arrays (height, width, 3).
                 None: `map_image_pixels`, which follows the checkpoint's `preprocessor_config.json` and returns
                 `pixel_values`, float32 (items, 3, height, width).
+            flat, on_cpu: see register_input_mapper.
         """
-        return self.register_input_mapper(PIXELS, fn)
+        return self.register_input_mapper(PIXELS, fn, flat=flat, on_cpu=on_cpu)
 
-    def register_image_feature_input_mapper(self, fn: InputMapper | None = None) -> Callable[[ModelClass], ModelClass]:
+    def register_image_feature_input_mapper(
+        self, fn: InputMapper | None = None, *, flat: Iterable[str] = (), on_cpu: Iterable[str] = ()
+    ) -> Callable[[ModelClass], ModelClass]:
         """Declare the mapper for images given as precomputed features.
 
         Args:
             fn: takes tensors of shape (features, hidden size). None: a mapper that returns them in the model's dtype,
                 as the list `image_features`.
+            flat, on_cpu: see register_input_mapper.
         """
-        return self.register_input_mapper(FEATURES, fn)
+        return self.register_input_mapper(FEATURES, fn, flat=flat, on_cpu=on_cpu)
 
 
 class InputRegistry:

@@ -56,4 +56,6 @@ def plain_values(value: Any) -> Any:
         return [plain_values(item) for item in value]
     if hasattr(value, "offset"):
         return (value.offset, value.length, plain_values(value.is_embed))
-    return plain_values(value.data) if hasattr(value, "data") and hasattr(value, "field") else value
+    if hasattr(value, "data") and hasattr(value, "field"):
+        return plain_values(value.field.reduce_data([value]))  # as the model gets it
+    return value

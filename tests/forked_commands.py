@@ -15,12 +15,16 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Mapping, Sequence
-from multiprocessing.connection import Pipe
+from multiprocessing.connection import Pipe, wait
 from pathlib import Path
 from typing import Any, NoReturn
 
 import fork_server
+
+# Whoever starts a process takes the exit codes of all that have ended: of two threads, one would find none.
+_one_thread = threading.Lock()
 
 
 class Forker:
@@ -121,12 +125,15 @@ def run(words: Sequence[str], environment: Mapping[str, str], folder: Path, time
     """As subprocess.run does; what the command says goes to files in `folder` meanwhile."""
     stdout, stderr = folder / "stdout", folder / "stderr"
     process = fork_server.CONTEXT.Process(target=run_main, args=(words, dict(environment), stdout, stderr))
-    process.start()
-    process.join(timeout)
-    if process.exitcode is None:
+    with _one_thread:
+        process.start()
+    has_ended = wait([process.sentinel], timeout)
+    if not has_ended:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid or 0, signal.SIGKILL)
+    with _one_thread:
         process.join()
+    if not has_ended:
         raise subprocess.TimeoutExpired(words, timeout)
     said = (path.read_text() if path.exists() else "" for path in (stdout, stderr))
     return subprocess.CompletedProcess(words, process.exitcode, *said)

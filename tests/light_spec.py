@@ -41,6 +41,10 @@ class LightSpec:
         torch.set_num_threads(1)  # as WorkerSpec does: threads of a process that was forked would wait for ever
         return self
 
+    def map_groups(self, batch: RowBatch) -> Iterator[list[MappedRow]]:
+        for row in self.map(batch):
+            yield [row]
+
     def map(self, batch: RowBatch) -> Iterator[MappedRow]:
         if self.map_error is not None:
             raise self.map_error

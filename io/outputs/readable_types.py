@@ -34,6 +34,9 @@ def readable_type(kind: pa.DataType) -> pa.DataType:
         return plain
     if isinstance(kind, pa.BaseExtensionType):
         return _readable_extension(kind)
+    if pa.types.is_dictionary(kind):
+        value = readable_type(kind.value_type)
+        return kind if value == kind.value_type else value
     if pa.types.is_decimal(kind):
         return _readable_decimal(kind)
     if pa.types.is_map(kind):

@@ -17,12 +17,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from run_batch.io.files import list_names, replace_file, sync_folder
+from run_batch.io.outputs.shard_file import write_shard
 from run_batch.io.transient import may_pass, retry
 
 RUN_FOLDER = ".run_batch"
 SUCCESS = "_SUCCESS"
 _KEYS = b"run_batch."
-_ROW_GROUP_BYTES = 256 << 20
 _BATCH_ROWS = 1024
 _SHARD_NAME = re.compile(r"part-(\d{6,})\.parquet")
 # Names from before bookkeeping moved to `.run_batch/` and shards got six digits.
@@ -203,7 +203,7 @@ class ShardStore:
         os.replace(self.path(index), folder / self.path(index).name)
         sync_folder(self.folder)
 
-    def commit(self, index: int, table: pa.Table, metadata: Mapping[str, str]) -> None:
+    def commit(self, index: int, table: pa.Table, metadata: Mapping[str, str], compression: str = "zstd") -> None:
         """Write a shard and rename it into place, over an earlier attempt; it survives a power cut from then on.
 
         Written anew, from its first byte, where the storage fails in a way that may pass.
@@ -211,6 +211,7 @@ class ShardStore:
         Args:
             table: the rows of the shard, in order.
             metadata: entries to add to the footer of the file; their keys begin with `run_batch.`.
+            compression: see `write_shard`.
 
         Raises:
             OSError: the disk is full, or the folder is gone or read-only.
@@ -219,7 +220,7 @@ class ShardStore:
         table = table.replace_schema_metadata({**(table.schema.metadata or {}), **keys})
         temporary = self.own_folder / f"{self.path(index).name}.{socket.gethostname()}-{os.getpid()}.tmp"
         try:
-            retry(lambda: _write_shard(table, temporary, self.path(index)))
+            retry(lambda: _replace_shard(table, compression, temporary, self.path(index)))
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
@@ -253,11 +254,9 @@ class ShardStore:
         return retry((self.folder / SUCCESS).exists)
 
 
-def _write_shard(table: pa.Table, temporary: Path, path: Path) -> None:
+def _replace_shard(table: pa.Table, compression: str, temporary: Path, path: Path) -> None:
     with open(temporary, "wb") as file:
-        # Readers take a row group at once: one of large carried images is limited in bytes.
-        rows = max(1, _ROW_GROUP_BYTES * len(table) // max(table.nbytes, 1))
-        pq.write_table(table, file, write_page_checksum=True, row_group_size=rows)
+        write_shard(table, file, compression)
         file.flush()
         os.fsync(file.fileno())
     os.replace(temporary, path)

@@ -4,13 +4,17 @@ import contextlib
 import gc
 import os
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from multiprocessing.connection import wait
 from typing import Any
 
+from run_batch.jobs.engine.pooling import pooled_form, pooled_result, pooling_params
+from run_batch.jobs.engine.request_results import result_of
 from run_batch.jobs.job.errors import JobError, RunError
-from run_batch.jobs.job.rows import Generation, MappedRow, RowFailure, RowResult, TokenLogprob
+from run_batch.jobs.job.rows import MappedRow, PooledForm, RowFailure, RowResult
 from run_batch.jobs.machine.processes import kill_tree
+from run_batch.model.checkpoint.adapter_fit import adapter_requests
+from run_batch.model.checkpoint.adapters import AdapterError
 from run_batch.model.checkpoint.missing_package import missing_packages_named
 from run_batch.model.checkpoint.sampling_checks import check_reasoning_parser
 from run_batch.model.checkpoint.settings import (
@@ -22,10 +26,6 @@ from run_batch.model.checkpoint.settings import (
 )
 from run_batch.model.declaration import DeclarationError
 from run_batch.model.failure_reports import Fault, Report, Reports, is_own_bug
-
-# How a generation ends regularly, of vLLM's FINISH_REASON_STRINGS. `repetition` comes only where a job or a row sets
-# `repetition_detection`.
-_REGULAR_ENDS = ("stop", "length", "repetition")
 
 
 class EngineDied(Exception):
@@ -61,32 +61,47 @@ class Engine:
 
     Attributes:
         max_num_seqs: rows that it runs at once.
+        pooled: what it gives of each row, where that is no text.
     """
 
-    def __init__(self, settings: ModelSettings, sampling: Mapping[str, Any]) -> None:
+    pooled: PooledForm | None = None
+
+    def __init__(self, settings: ModelSettings, sampling: Mapping[str, Any], extra: Collection[str] = ()) -> None:
         """Load the weights and profile memory.
 
+        Args:
+            extra: of `output.extra`: what results hold beside texts.
+
         Raises:
-            JobError: vLLM refuses the engine or sampling settings, the model cannot be found, or what it declares is
-                wrong.
+            JobError: vLLM refuses the engine or sampling settings, the model cannot be found, what it declares is
+                wrong, or a LoRA adapter does not fit it.
             RunError: the engine does not start: weights that do not fit the model, too little memory.
         """
         from vllm.sampling_params import RequestOutputKind
 
-        self._sampling = dict(sampling)
+        self._sampling, self._extra = dict(sampling), extra
         self._output_kind = RequestOutputKind.FINAL_ONLY
         with _settings_errors(settings.path):
-            self._shared_params = build_sampling_params(sampling, output_kind=self._output_kind)
+            self._shared_params: Any = build_sampling_params(sampling, output_kind=self._output_kind)
             config = _engine_config(settings)
         self.max_num_seqs: int = config.scheduler_config.max_num_seqs
         self._reports = Reports()
-        self._engine = _load(config, settings.path, self._reports)
+        self._engine = _load(config, settings.path, self._reports, with_times="timing" in extra)
 
         manager = getattr(getattr(self._engine.engine_core, "resources", None), "engine_manager", None)
         self._processes: list[Any] = list(getattr(manager, "processes", []))
         if self._processes:
             threading.Thread(target=self._wake_when_dead, name="engine-death", daemon=True).start()
         gc.freeze()
+        try:
+            with _start_errors(self._reports):
+                self._adapters = adapter_requests(self._engine, settings.adapters)
+                if settings.runner == "pooling":
+                    self._shared_params = pooling_params(self._engine)
+                    self.pooled = pooled_form(self._engine, self._shared_params)
+        except Exception:
+            self.close()
+            raise
 
     def _wake_when_dead(self) -> None:
         """End `LLMEngine.step` when a process dies: vLLM notices that, too, but its step goes on waiting for an answer.
@@ -124,7 +139,8 @@ class Engine:
         try:
             if mapped.sampling:
                 params = build_sampling_params({**self._sampling, **mapped.sampling}, output_kind=self._output_kind)
-            self._engine.add_request(str(mapped.row), mapped.engine_input, params)
+            adapter = self._adapters[mapped.adapter] if mapped.adapter is not None else None
+            self._engine.add_request(str(mapped.row), mapped.engine_input, params, lora_request=adapter)
         except (VLLMClientError, ValueError, SettingsError) as error:
             return RowFailure.of(mapped.row, "refused", first_cause(error))
         except EngineDeadError as error:
@@ -148,7 +164,10 @@ class Engine:
             if is_own_bug(error):
                 raise
             raise self._death(error) from error
-        return [_result(output) for output in outputs if output.finished]
+        finished = [output for output in outputs if output.finished]
+        if self.pooled is not None:
+            return [pooled_result(output) for output in finished]
+        return [result_of(output, self._extra) for output in finished]
 
     def _death(self, error: Exception) -> Exception:
         """The exception for a failure of vLLM: EngineDied, unless a process has reported a cause that is no row."""
@@ -227,17 +246,26 @@ def _engine_config(settings: ModelSettings) -> Any:
         return engine_args.create_engine_config(UsageContext.LLM_CLASS)
 
 
-def _load(config: Any, model_path: str, reports: Reports) -> Any:
+def _load(config: Any, model_path: str, reports: Reports, with_times: bool) -> Any:
     from vllm import LLMEngine
     from vllm.usage.usage_lib import UsageContext
 
     # What has been imported stays. vLLM has the garbage collector walk through all objects six times while an engine
     # starts, which takes more than a second if these are not left out.
     gc.freeze()
+    with _start_errors(reports), missing_packages_named(model_path):
+        # Without its statistics, vLLM takes no times of requests.
+        return LLMEngine.from_vllm_config(config, UsageContext.LLM_CLASS, disable_log_stats=not with_times)
+
+
+@contextlib.contextmanager
+def _start_errors(reports: Reports) -> Iterator[None]:
+    """Around what starts an engine, and runs it for the first time."""
     try:
-        with missing_packages_named(model_path):
-            return LLMEngine.from_vllm_config(config, UsageContext.LLM_CLASS, disable_log_stats=True)
-    except (DeclarationError, SettingsError) as error:
+        yield
+    except JobError:
+        raise
+    except (DeclarationError, SettingsError, AdapterError) as error:
         raise JobError(str(error)) from error
     except Exception as error:
         report = reports.first()
@@ -252,36 +280,3 @@ def _cause(error: Exception) -> str:
     """An error on one line, with its place where that is in a plugin."""
     report = Report.of(error)
     return report.text if report.in_plugin else f"{type(error).__name__}: {first_cause(error)}"
-
-
-def _result(output: Any) -> RowResult:
-    """The result of a finished request; it fails with any of its sequences."""
-    sequences = sorted(output.outputs, key=lambda sequence: sequence.index)
-    for sequence in sequences:
-        if sequence.finish_reason not in _REGULAR_ENDS:
-            return RowFailure.of(
-                int(output.request_id),
-                "generation_failed",
-                f"vLLM gave up after {len(sequence.token_ids)} tokens, with finish_reason {sequence.finish_reason}",
-            )
-    return _generation(output, sequences)
-
-
-def _generation(output: Any, sequences: Sequence[Any]) -> Generation:
-    first = sequences[0]
-    return Generation(
-        row=int(output.request_id),
-        texts=tuple(sequence.text for sequence in sequences),
-        finish_reason=first.finish_reason,
-        prompt_tokens=len(output.prompt_token_ids),
-        generated_tokens=sum(len(sequence.token_ids) for sequence in sequences),
-        logprobs=None if first.logprobs is None else tuple(_candidates(position) for position in first.logprobs),
-    )
-
-
-def _candidates(position: Mapping[int, Any]) -> tuple[TokenLogprob, ...]:
-    found = [
-        TokenLogprob(token_id, entry.decoded_token or "", entry.logprob, entry.rank or 0)
-        for token_id, entry in position.items()
-    ]
-    return tuple(sorted(found, key=lambda candidate: candidate.rank))

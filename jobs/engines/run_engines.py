@@ -34,6 +34,7 @@ from run_batch.jobs.runner.job_completion import complete_job, exit_code
 from run_batch.jobs.runner.run_job import EngineFactory, run_job
 from run_batch.jobs.runner.run_outputs import withdraw
 from run_batch.jobs.runner.share_lease import engines_lease, output_folder
+from run_batch.jobs.runner.uploads import finish_uploads
 
 # The engines save for SAVE_SECONDS at most; the parent waits that long, and for them to end.
 _SAVE_SECONDS = SAVE_SECONDS + 10.0
@@ -150,10 +151,12 @@ class _EnginesRun:
                     self._committed.plan = self._job.plan
                     tell_missing(job.store, self._job.plan)
                 try:
-                    return self._run_fleet(lease)
+                    code = self._run_fleet(lease)
                 except (JobError, RunError):
                     self._withdraw(lease)
                     raise
+            finish_uploads(self._job)
+            return code
         except Interrupted:
             print("interrupted; run the same command again to go on", file=sys.stderr)
             return EXIT_INTERRUPTED

@@ -1,26 +1,24 @@
 """The columns of the input that a job reads, and those of its results."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from run_batch.io.arrow_types import describe_values
-from run_batch.io.features import class_names, features_of
 from run_batch.io.inputs.source import Source
 from run_batch.io.media import image_column
-from run_batch.io.outputs.readable_types import readable_type
+from run_batch.jobs.job.carried_columns import carried_columns, carried_identity, check_carried
 from run_batch.jobs.job.config import JobConfig
 from run_batch.jobs.job.errors import JobError
 from run_batch.jobs.job.prompt_column import is_message
 from run_batch.jobs.job.prompt_template import Field, parse_template, require_column
+from run_batch.jobs.job.result_columns import result_columns
 
 
 def needed_columns(config: JobConfig, schema: pa.Schema) -> list[str]:
     """The input columns that mapping reads."""
     table = config.input
-    columns = [table.image_column, table.id_column, table.sampling_column]
+    columns = [table.image_column, table.id_column, table.sampling_column, table.lora_column]
     columns += _prompt_columns(config, schema)
     return list(dict.fromkeys(column for column in columns if column))
 
@@ -47,31 +45,14 @@ def value_types(config: JobConfig, schema: pa.Schema) -> dict[str, Any]:
     """What the results of a row depend on beside its values: how they read, and what carried columns are.
 
     Files that come later may bring other types for all files: a number that is an integer is written in another way
-    once the column has fractions, and all shards of a job have the same columns. The numbers of a class label mean
-    other classes once its names are others.
+    once the column has fractions, and all shards of a job have the same columns.
     """
     table, fields = config.input, _prompt_fields(config, schema)
     others = filter(None, [table.id_column, config.errors.expected_column])
     fields += [Field(column, (), schema.field(column).type) for column in others]
     types = {f"input.path (type of {'.'.join([f.column, *f.names])})": describe_values(f.kind) for f in fields}
     types |= {f"input.path (classes of {f.column})": ", ".join(f.classes) for f in fields if f.classes}
-    types |= {f"output.columns (type of {name})": str(schema.field(name).type) for name in config.output.columns}
-    features = features_of(schema)
-    classes = {name: class_names(features.get(name)) for name in config.output.columns}
-    return types | {f"output.columns (classes of {name})": names for name, names in classes.items() if names}
-
-
-RESULT_COLUMNS = (
-    "row_id",
-    "text",
-    "texts",
-    "finish_reason",
-    "prompt_tokens",
-    "generated_tokens",
-    "error",
-    "matches_expected",
-    "logprobs",
-)
+    return types | carried_identity(config.output, schema)
 
 
 def check_columns(config: JobConfig, source: Source) -> None:
@@ -90,6 +71,7 @@ def check_columns(config: JobConfig, source: Source) -> None:
         "input.image_column": table.image_column or None,
         "input.id_column": table.id_column,
         "input.sampling_column": table.sampling_column,
+        "input.lora_column": table.lora_column,
         "errors.expected_column": config.errors.expected_column,
         "input.prompt_column": table.prompt_column if is_message(config) else None,
     }
@@ -107,13 +89,19 @@ def check_columns(config: JobConfig, source: Source) -> None:
             "prompt.template names no column, and the rows have no images: all rows have the same prompt. Name a "
             "column in it, or the column of images in input.image_column"
         )
-    _check_carried(config.output.columns, schema)
-    used = [*needed_columns(config, schema), config.errors.expected_column, *config.output.columns]
-    for column in used:
+    check_carried(config.output, schema, result_columns(config))
+    for column in [*needed_columns(config, schema), config.errors.expected_column]:
         if column is not None and column in source.unusable:
             raise JobError(f"input.path: column {column} {source.unusable[column]}")
+    for column in carried_columns(config.output, schema):
+        if column in source.unusable:
+            hint = "" if column in config.output.columns else ". Or name the columns to carry in output.columns"
+            raise JobError(f"input.path: column {column} {source.unusable[column]}{hint}")
     if table.image_column:
         _check_images(table.image_column, schema)
+    if table.lora_column is not None and describe_values(schema.field(table.lora_column).type) not in ("text", "null"):
+        kind = schema.field(table.lora_column).type
+        raise JobError(f"input.lora_column: column {table.lora_column} is {kind}; expected text, the names of adapters")
 
 
 def _check_used(config: JobConfig, schema: pa.Schema) -> None:
@@ -131,30 +119,3 @@ def _check_images(column: str, schema: pa.Schema) -> None:
         raise JobError(
             f"input.image_column: column {column} is {kind}, which cannot hold images; expected {image_column.ACCEPTED}"
         )
-
-
-def _check_carried(columns: Sequence[str], schema: pa.Schema) -> None:
-    # Names that differ in case alone can be written, but DuckDB and Spark then read one column for the other.
-    taken = {name.casefold(): f"the result column {name}" for name in RESULT_COLUMNS}
-    for column in columns:
-        require_column("output.columns", column, schema)
-        if column in RESULT_COLUMNS:
-            raise JobError(f"output.columns: {column} is the name of a result column; rename it in the input")
-        other = taken.setdefault(column.casefold(), f"column {column}")
-        if other != f"column {column}":
-            raise JobError(
-                f"output.columns: {column} differs from {other} in upper and lower case alone, which SQL engines do "
-                "not tell apart; rename it in the input"
-            )
-        _check_writable(schema.field(column))
-
-
-def _check_writable(field: pa.Field) -> None:
-    try:
-        written = pa.schema([(field.name, readable_type(field.type))])
-        pa.nulls(0, field.type).cast(written.field(0).type)
-        pq.write_table(written.empty_table(), pa.BufferOutputStream())
-    except (pa.ArrowException, ValueError) as error:
-        raise JobError(
-            f"output.columns: column {field.name} is {field.type}, which Parquet files cannot hold: {error}"
-        ) from None

@@ -11,10 +11,16 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
 from run_batch.io.transient import retry
+from run_batch.jobs.job.adapters import adapter_key, adapter_paths, check_adapters
 from run_batch.jobs.job.config_keys import Effect, effect_of
-from run_batch.jobs.job.config_tables import ENGINE_PLACEMENT, TABLES, UNDECLARED_TABLES, JobTables
+from run_batch.jobs.job.config_tables import TABLES, UNDECLARED_TABLES, JobTables
 from run_batch.jobs.job.config_values import bytes_of
+from run_batch.jobs.job.engine_placement import ENGINE_PLACEMENT
 from run_batch.jobs.job.errors import JobError
+from run_batch.jobs.job.input_format import check_format, with_format
+from run_batch.jobs.job.pooling import check_pooling, is_pooling
+from run_batch.jobs.job.result_columns import check_extra
+from run_batch.jobs.job.schema_file import with_schema
 from run_batch.model.checkpoint.generation_config import ResolvedSampling, resolve_sampling
 from run_batch.model.checkpoint.hub import HUB_ID
 from run_batch.model.checkpoint.nearest_name import nearest_or_all
@@ -57,6 +63,8 @@ class JobConfig(JobTables):
             architecture=self.model.architecture,
             engine=self._engine_of_vllm(),
             trust_remote_code=self.model.trust_remote_code,
+            adapters={adapter_key(name): self.resolve(path) for name, path in adapter_paths(self).items()},
+            mapper=self.model.mapper,
         )
 
     @property
@@ -65,11 +73,13 @@ class JobConfig(JobTables):
         return None if self.preprocess.memory is None else bytes_of(self.preprocess.memory)
 
     def resolve_sampling(self) -> ResolvedSampling:
-        """The table `sampling` together with the defaults of the model's generation config.
+        """The table `sampling` with the defaults of the model's generation config; nothing for a pooling model.
 
         Raises:
             JobError: the generation config cannot be read.
         """
+        if is_pooling(self):
+            return ResolvedSampling({})
         try:
             return resolve_sampling(self.model_settings, self.sampling)
         except SettingsError as error:
@@ -126,31 +136,14 @@ def parse_config(tables: Mapping[str, Any], folder: Path) -> JobConfig:
         JobError: unknown table or key, wrong type, missing key, contradiction.
     """
     # Of a table that is left out, the required keys are reported as missing, one by one.
-    given = _with_format({**{name: {} for name in TABLES}, **tables})
+    given = with_format({**{name: {} for name in TABLES}, **tables})
     try:
         checked = JobTables.model_validate(given)
     except ValidationError as error:
         raise JobError(_explain(min(error.errors(include_url=False), key=_rank), given)) from None
-    config = JobConfig(folder=folder, **dict(checked))
+    config = JobConfig(folder=folder, **{**dict(checked), "sampling": with_schema(checked.sampling, folder)})
     _check_contradictions(config)
     return config
-
-
-# What input.format = "openai" sets in [input], where job.toml does not; and prompt.chat.
-_OPENAI_INPUT: Mapping[str, str] = {
-    "id_column": "custom_id",
-    "prompt_column": "messages",
-    "sampling_column": "sampling",
-    "image_column": "",
-}
-
-
-def _with_format(tables: dict[str, Any]) -> dict[str, Any]:
-    """The tables of a job.toml with what the format of its input sets, where the job does not set it itself."""
-    table, prompt = tables["input"], tables["prompt"]
-    if not isinstance(table, dict) or not isinstance(prompt, dict) or table.get("format") != "openai":
-        return tables
-    return {**tables, "input": {**_OPENAI_INPUT, **table}, "prompt": {"chat": True, **prompt}}
 
 
 def _rank(error: Mapping[str, Any]) -> tuple[bool, bool]:
@@ -216,8 +209,12 @@ def _accepted(error: Mapping[str, Any], field: FieldInfo) -> str:
 
 
 def _check_contradictions(config: JobConfig) -> None:
+    check_format(config)
     _check_prompt(config)
-    refused = find_refused(config.engine, config.sampling, config.input.sampling_column is not None)
+    check_adapters(config)
+    check_pooling(config)
+    rows_bring_sampling, has_adapters = config.input.sampling_column is not None, bool(adapter_paths(config))
+    refused = find_refused(config.engine, config.sampling, rows_bring_sampling, has_adapters)
     if refused is not None:
         raise JobError(refused)
     engines = config.engines
@@ -230,15 +227,12 @@ def _check_contradictions(config: JobConfig) -> None:
             "engine.device_ids and engine.data_parallel_size exclude each other: engines take the visible GPUs one "
             "after the other; choose these by CUDA_VISIBLE_DEVICES"
         )
-    if len(set(config.output.columns)) < len(config.output.columns):
-        raise JobError(f"output.columns = {config.output.columns}: a column is named twice")
+    check_extra(config)
 
 
 def _check_prompt(config: JobConfig) -> None:
     """Refuse keys of [prompt] that would do nothing."""
     prompt = config.prompt
-    if config.input.format == "openai" and not prompt.chat:
-        raise JobError('input.format = "openai" holds conversations: prompt.chat = false does not fit it; leave it out')
     for name in ("system", "chat_template", "chat_template_kwargs", "prefill", "tools", "examples"):
         if name in prompt.model_fields_set and not prompt.chat:
             raise JobError(

@@ -5,12 +5,13 @@ and [slurm] take is declared by vLLM and by sbatch.
 """
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import Field
 
 from run_batch.jobs.job.config_keys import Effect, Table, key
 from run_batch.jobs.job.config_values import (
+    CarriedNames,
     Count,
     Examples,
     Fraction,
@@ -18,11 +19,16 @@ from run_batch.jobs.job.config_values import (
     LocalPath,
     Memory,
     NonEmpty,
+    OutputPath,
     PathTexts,
     Seconds,
     Tools,
+    UploadUrl,
 )
 
+# Result columns that a job has to ask for.
+ExtraColumn = Literal["token_ids", "stop_reason", "prompt_logprobs", "timing"]
+EXTRA_COLUMNS: tuple[str, ...] = get_args(ExtraColumn)
 # Of errors.mapping_seconds, where job.toml does not set it: on a busy machine, any row may take a second.
 _ROW_SECONDS, _LEAST_ROW_SECONDS = 60.0, 2.0
 
@@ -87,6 +93,12 @@ class InputTable(Table):
         "column of sampling settings of single rows: struct or JSON text",
         Effect.ANOTHER_JOB,
         example="sampling",
+        default=None,
+    )
+    lora_column: str | None = key(
+        "column of the names of single rows' LoRA adapters, which are keys of [lora]; null for none",
+        Effect.ANOTHER_JOB,
+        example="adapter",
         default=None,
     )
 
@@ -157,8 +169,18 @@ class ModelTable(Table):
         example=["my_models"],
         default=[],
     )
+    lora: LocalPath | None = key(
+        "LoRA adapter of all rows, in safetensors: folder or Hub id", Effect.CONTENT, example="adapter", default=None
+    )
     trust_remote_code: bool = key(
         "let the checkpoint run Python code of its own", Effect.ANOTHER_JOB, example=True, default=False
+    )
+    mapper: Literal["auto", "vllm"] = key(
+        "auto: the bulk mapper of a model that has one, which gives what vLLM's processor gives, only faster; vllm: "
+        "vLLM's own processor",
+        Effect.FREE,
+        example="vllm",
+        default="auto",
     )
 
 
@@ -188,10 +210,32 @@ class PreprocessTable(Table):
 class OutputTable(Table):
     """The folder of results, and what is in its shards."""
 
-    path: LocalPath = key("folder for this job's results", Effect.FREE, example="results")
+    path: OutputPath = key("folder for this job's results", Effect.FREE, example="results")
     rows_per_shard: Count = key("rows of one output shard", Effect.ANOTHER_JOB, example=5000, default=1000)
-    columns: list[str] = key(
-        "input columns to carry over", Effect.ANOTHER_JOB, example=["prompt", "answer"], default=[]
+    columns: CarriedNames = key(
+        'input columns to carry over: their names, ["*"] for all, or a table that renames, { column = "new name" }, '
+        'with "*" = "*" for all others',
+        Effect.ANOTHER_JOB,
+        example=["prompt", "answer"],
+        default=[],
+    )
+    compression: Literal["zstd", "snappy", "gzip", "lz4", "brotli", "none"] = key(
+        "codec of the shards; zstd, which every reader knows, makes texts a third smaller than snappy, and is as fast",
+        Effect.FREE,
+        example="snappy",
+        default="zstd",
+    )
+    upload: UploadUrl | None = key(
+        "URL that each committed shard is copied to while the job runs, _SUCCESS last",
+        Effect.FREE,
+        example="s3://bucket/results",
+        default=None,
+    )
+    extra: list[ExtraColumn] = key(
+        "more result columns: token_ids, stop_reason, prompt_logprobs, timing",
+        Effect.ANOTHER_JOB,
+        example=["token_ids", "timing"],
+        default=[],
     )
 
 
@@ -230,7 +274,8 @@ class ErrorsTable(Table):
         default=None,
     )
     storage_seconds: Seconds = key(
-        "a run whose storage does not answer for longer ends with exit code 1; 0 for no limit",
+        "a run whose storage does not answer for longer ends with exit code 1, one that waits for output.upload with "
+        "74; 0 for no limit",
         Effect.FREE,
         example=600,
         default=300.0,
@@ -258,6 +303,7 @@ class JobTables(Table):
     model: ModelTable
     engine: dict[str, Any] = Field({}, description="Fields of vLLM's EngineArgs, checked against vLLM.")
     sampling: dict[str, Any] = Field({}, description="Fields of vLLM's SamplingParams, checked against vLLM.")
+    lora: dict[str, Any] = Field({}, description="LoRA adapters by the names in input.lora_column: folders or Hub ids.")
     preprocess: PreprocessTable = Field(default_factory=PreprocessTable)
     output: OutputTable
     errors: ErrorsTable = Field(default_factory=ErrorsTable)
@@ -270,21 +316,3 @@ TABLES: Mapping[str, type[Table]] = {
     if isinstance(field.annotation, type) and issubclass(field.annotation, Table)
 }
 UNDECLARED_TABLES = tuple(name for name in JobTables.model_fields if name not in TABLES)
-
-# Fields of EngineArgs that change how fast, where and with how much memory rows are generated, not what.
-ENGINE_PLACEMENT = {
-    "max_num_seqs",
-    "max_num_batched_tokens",
-    "gpu_memory_utilization",
-    "kv_cache_memory_bytes",
-    "tensor_parallel_size",
-    "pipeline_parallel_size",
-    "data_parallel_size",
-    "distributed_executor_backend",
-    "enforce_eager",
-    "enable_prefix_caching",
-    "download_dir",
-    "compilation_config",
-    "max_parallel_loading_workers",
-    "hf_token",
-}

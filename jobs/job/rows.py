@@ -7,7 +7,7 @@ Imports neither torch nor vLLM: the worker processes are started before the engi
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import msgspec
 
@@ -23,13 +23,17 @@ class MappedRow:
         row: index in the input.
         engine_input: what `LLMEngine.add_request` takes.
         sampling: this row's own sampling settings, which win over the job's; empty for most jobs.
+        nbytes: of its tensors, which other rows of the same images may have in common with it.
         memory: kept as long as the row is, so that its memory counts.
+        adapter: the key of job.toml that names its LoRA adapter, as ModelSettings has it; None for none.
     """
 
     row: int
     engine_input: Any
     sampling: Mapping[str, Any]
+    nbytes: int = 0
     memory: Any = field(default=None, compare=False, repr=False)
+    adapter: str | None = None
 
 
 class TokenLogprob(msgspec.Struct, frozen=True, array_like=True):
@@ -45,16 +49,41 @@ class TokenLogprob(msgspec.Struct, frozen=True, array_like=True):
     rank: int
 
 
+# The candidates of one position.
+Candidates: TypeAlias = tuple[TokenLogprob, ...]
+
+
+class Timing(msgspec.Struct, frozen=True, array_like=True):
+    """What a row spent in the engine, in seconds; of several sequences, the one that ended last.
+
+    Attributes:
+        queue: until it was scheduled first.
+        prefill: from there to the first token.
+        decode: from there to the last token.
+    """
+
+    queue: float
+    prefill: float
+    decode: float
+
+
 class Generation(msgspec.Struct, frozen=True, array_like=True, tag="generation"):
     """The result of a row for which text was generated.
 
     Attributes:
         row: index in the input.
         texts: one per requested sequence (`sampling.n`).
-        finish_reason: `stop`, `length` or `repetition`.
+        finish_reason: of the first sequence: `stop`, `length` or `repetition`.
         prompt_tokens: tokens of the prompt, image tokens included.
         generated_tokens: of all sequences.
-        logprobs: per generated token of the first sequence, its candidates by rank; None unless asked for.
+        logprobs: per sequence and generated token, its candidates by rank; None unless asked for.
+        other_finish_reasons: of the sequences after the first.
+        token_ids: of each sequence, with the token that ended it; None unless asked for.
+        stop_reasons: of each sequence, the stop string or the number of the token that ended it; None where neither
+            did. None unless asked for.
+        prompt_logprobs: per token of the prompt, the token itself and then its candidates by rank; None for the first
+            token, and unless asked for.
+        timing: None unless asked for.
     """
 
     row: int
@@ -62,7 +91,48 @@ class Generation(msgspec.Struct, frozen=True, array_like=True, tag="generation")
     finish_reason: str
     prompt_tokens: int
     generated_tokens: int
-    logprobs: tuple[tuple[TokenLogprob, ...], ...] | None = None
+    logprobs: tuple[tuple[Candidates, ...], ...] | None = None
+    other_finish_reasons: tuple[str, ...] = ()
+    token_ids: tuple[tuple[int, ...], ...] | None = None
+    stop_reasons: tuple[str | None, ...] | None = None
+    prompt_logprobs: tuple[Candidates | None, ...] | None = None
+    timing: Timing | None = None
+
+    @property
+    def finish_reasons(self) -> tuple[str, ...]:
+        """How each sequence ended."""
+        return (self.finish_reason, *self.other_finish_reasons)
+
+
+class Pooled(msgspec.Struct, frozen=True, array_like=True, tag="pooled"):
+    """The result of a row for which a pooling model gave numbers.
+
+    Attributes:
+        row: index in the input.
+        values: float32, as they are in memory.
+        prompt_tokens: tokens of the prompt, image tokens included.
+    """
+
+    row: int
+    values: bytes
+    prompt_tokens: int
+
+    @property
+    def generated_tokens(self) -> int:
+        """None are."""
+        return 0
+
+
+class PooledForm(NamedTuple):
+    """What a pooling model gives of each row.
+
+    Attributes:
+        column: of the results: `embedding` or `score`.
+        width: numbers of a row.
+    """
+
+    column: str
+    width: int
 
 
 class RowFailure(msgspec.Struct, frozen=True, array_like=True, tag="failure"):
@@ -93,7 +163,7 @@ class RowFailure(msgspec.Struct, frozen=True, array_like=True, tag="failure"):
 
 # What a worker process gives back of a batch.
 MappedRows: TypeAlias = list[MappedRow | RowFailure]
-RowResult: TypeAlias = Generation | RowFailure
+RowResult: TypeAlias = Generation | Pooled | RowFailure
 
 
 def is_truncated(result: RowResult) -> bool:

@@ -22,9 +22,11 @@ class MappedQueue:
         rows_mapped: rows put in so far.
         rows_waiting: rows put in and not given out yet.
         bytes_waiting: bytes of the tensors of those.
+        error: the one that it was ended with, before it is raised.
     """
 
     def __init__(self) -> None:
+        self.error: Exception | None = None
         self.rows_mapped = self.rows_waiting = self.bytes_waiting = 0
         self._items: queue.SimpleQueue[tuple[MappedRows, int] | Exception | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
@@ -43,6 +45,7 @@ class MappedQueue:
 
     def end(self, error: Exception | None = None) -> None:
         """Add no more: once the rows before are given out, `get` gives None, or raises `error`."""
+        self.error = error
         self._items.put(error)
 
     def get(self, timeout: float) -> MappedRows | None:

@@ -2,6 +2,9 @@
 
 from collections.abc import Sequence
 
+from run_batch.jobs.mapping.row_images import nbytes_of
+from run_batch.model.images.row_image import EncodedImage, RowImage
+
 # Of the tensors of rows that are mapped together, as far as those before them tell.
 _MAPPED_BYTES = 8 << 20
 # Rows whose largest sizes are remembered, once or twice as many.
@@ -11,36 +14,50 @@ _WINDOW_ROWS = 64
 class RowGroups:
     """Ends a group of rows before their encoded images or their tensors would take much memory.
 
+    A row whose images are all in its group adds no tensors: equal images are mapped once, and sent once.
+
     Args:
         encoded_bytes: of the images of a group, unless it is a single row.
     """
 
     def __init__(self, encoded_bytes: int) -> None:
         self._most_encoded = encoded_bytes
-        self._group: list[int] = []
         # Of the largest row: bytes of its encoded images, and of its tensors.
         self._largest: tuple[int, int] | None = None
         self._largest_before = (0, 0)
         self._rows = 0
+        self.begin()
 
     def begin(self) -> None:
         """Begin the first group of a batch."""
-        self._group = []
+        self._group: list[int] = []
+        self._digests: set[bytes] = set()
+        self._mapped_rows = 0
 
-    def add(self, encoded: int) -> None:
-        """Add a row with `encoded` bytes of images to the group."""
-        self._group.append(encoded)
+    def add(self, images: Sequence[RowImage]) -> None:
+        """Add a row with its images to the group."""
+        self._mapped_rows += not self._repeats(images)
+        self._digests.update(image.digest for image in images if isinstance(image, EncodedImage))
+        self._group.append(_encoded_bytes(images))
 
-    def ends_before(self, encoded: int) -> bool:
-        """Whether the group is to be mapped before a row with `encoded` bytes of images is added."""
-        if not self._group or self._largest is None:
-            return bool(self._group)
+    def ends_before(self, images: Sequence[RowImage]) -> bool:
+        """Whether the group is to be mapped before a row with these images is added."""
+        if not self._group:
+            return False
+        encoded = _encoded_bytes(images)
+        if self._repeats(images):
+            return sum(self._group) + encoded > self._most_encoded
+        if self._largest is None:
+            return True
         known_encoded, known_mapped = map(max, self._largest, self._largest_before)
         # A row with a much larger image than those before it may be mapped to much larger tensors, too.
         if max(encoded, self._group[-1]) > 2 * known_encoded:
             return True
-        is_full = (len(self._group) + 1) * known_mapped > _MAPPED_BYTES
+        is_full = (self._mapped_rows + 1) * known_mapped > _MAPPED_BYTES
         return is_full or sum(self._group) + encoded > self._most_encoded
+
+    def _repeats(self, images: Sequence[RowImage]) -> bool:
+        return bool(images) and all(isinstance(i, EncodedImage) and i.digest in self._digests for i in images)
 
     def mapped(self, tensor_bytes: Sequence[int]) -> None:
         """Begin the next group, after this one was mapped to tensors of so many bytes for each row."""
@@ -50,4 +67,8 @@ class RowGroups:
             encoded, mapped = self._largest or (0, 0)
             self._largest = max(encoded, *self._group), max(mapped, *tensor_bytes)
             self._rows += len(self._group)
-        self._group = []
+        self.begin()
+
+
+def _encoded_bytes(images: Sequence[RowImage]) -> int:
+    return sum(map(nbytes_of, images))

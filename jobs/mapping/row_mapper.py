@@ -5,6 +5,7 @@ Runs in the worker processes. A row that cannot be mapped becomes a RowFailure a
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -15,15 +16,17 @@ from run_batch.io.media.allowed_hosts import HostRules
 from run_batch.io.media.errors import MediaError
 from run_batch.io.media.image_column import image_cells
 from run_batch.io.media.image_reader import MediaReader
+from run_batch.jobs.job.adapters import OF_ALL_ROWS
 from run_batch.jobs.job.config import JobConfig
 from run_batch.jobs.job.errors import JobError
 from run_batch.jobs.job.prompt_column import PromptColumn
 from run_batch.jobs.job.rows import MappedRow, MappedRows, RowFailure
 from run_batch.jobs.mapping.chat_prompts import ChatPrompts
 from run_batch.jobs.mapping.prompt_draft import PromptDraft
+from run_batch.jobs.mapping.row_adapter import row_adapter
 from run_batch.jobs.mapping.row_clock import MAPPING_ROW, clock
 from run_batch.jobs.mapping.row_groups import RowGroups
-from run_batch.jobs.mapping.row_images import RowImages, nbytes_of
+from run_batch.jobs.mapping.row_images import RowImages
 from run_batch.jobs.mapping.row_sampling import row_sampling
 from run_batch.jobs.mapping.template_prompts import TemplatePrompts
 from run_batch.jobs.mapping.worker_memory import PLENTY, WorkerMemory
@@ -35,8 +38,8 @@ from run_batch.model.rendering.engine_input import tensor_bytes
 from run_batch.model.rendering.job_faults import raise_if_no_rows_fault
 from run_batch.model.rendering.renderer import Prompt, Renderer
 
-# A row that has been read: its index, its prompt, its sampling settings.
-_Ready: TypeAlias = tuple[int, Prompt, Mapping[str, Any]]
+# A row that has been read: its index, its prompt, its sampling settings, its adapter.
+_Ready: TypeAlias = tuple[int, Prompt, Mapping[str, Any], str | None]
 
 
 class RowMapper:
@@ -93,18 +96,28 @@ class RowMapper:
             )
 
     @property
+    def image_mapping(self) -> str | None:
+        """What maps the model's images, and why, in one line; None for a model that takes none."""
+        return self._model.image_mapping
+
+    @property
     def image_placeholder(self) -> str | None:
         """The text that stands for a prompt's first image; None where the model needs none."""
         return self._model.image_placeholder(1)
 
     def map(self, batch: RowBatch) -> Iterator[MappedRow | RowFailure]:
+        """Map the rows of a batch; see `map_groups`."""
+        return chain.from_iterable(self.map_groups(batch))
+
+    def map_groups(self, batch: RowBatch) -> Iterator[Iterator[MappedRow | RowFailure]]:
         """Map the rows of a batch, as many together as take little memory.
 
         Args:
             batch: rows with the columns of `needed_columns`, and with row ids if the job names no id column.
 
         Yields:
-            One result per row, in the order of the rows.
+            The results of the rows that were mapped together, one per row, in the order of the rows. They are to be
+            taken before the next group, and nothing else holds them.
 
         Raises:
             DeclarationError: a function of a declared model breaks its contract.
@@ -129,17 +142,17 @@ class RowMapper:
                 assert not isinstance(row, RowError), "its draft is its error"
                 row_id = batch.row_ids[offset] if batch.row_ids else str(row[str(self._config.input.id_column)])
                 sampling = row_sampling(self._job_sampling, row_id, row.get(self._config.input.sampling_column or ""))
+                adapter = self._adapter(row)
                 prompt = self._prompt(row, draft)
             except (RowError, MediaError) as error:
                 raise_if_no_rows_fault(error)
                 results.append(RowFailure.of(index, error.kind, error.message))
                 continue
-            encoded = sum(map(nbytes_of, prompt.images))
-            if self._groups.ends_before(encoded):
-                yield from self._take_ready(results, ready)
-            self._groups.add(encoded)
-            ready.append((index, prompt, sampling))
-        yield from self._take_ready(results, ready)
+            if self._groups.ends_before(prompt.images):
+                yield self._take_ready(results, ready)
+            self._groups.add(prompt.images)
+            ready.append((index, prompt, sampling, adapter))
+        yield self._take_ready(results, ready)
 
     def _take_ready(self, results: MappedRows, ready: list[_Ready]) -> Iterator[MappedRow | RowFailure]:
         """Map the rows that are ready, and empty both lists."""
@@ -175,21 +188,22 @@ class RowMapper:
             return error
 
     def _map_ready(self, ready: Sequence[_Ready]) -> MappedRows:
-        prompts = [prompt for _, prompt, _ in ready]
+        prompts = [prompt for _, prompt, _, _ in ready]
         if ready:
             has_images = any(prompt.images for prompt in prompts)
             what = "decoding and mapping its images" if has_images else "tokenizing its prompt"
             clock.begin(ready[0][0], len(ready), what)
         mapped = self._model.render(prompts, add_special_tokens=self._prompts.add_special_tokens)
-        self._groups.mapped([0 if isinstance(result, RowError) else tensor_bytes(result) for result in mapped])
+        sizes = [0 if isinstance(result, RowError) else tensor_bytes(result) for result in mapped]
+        self._groups.mapped(sizes)
         for result in mapped:
             if isinstance(result, RowError):
                 raise_if_no_rows_fault(result)
         return [
             RowFailure.of(index, result.kind, result.message + self._hint(prompt, result))
             if isinstance(result, RowError)
-            else MappedRow(index, result, sampling)
-            for (index, prompt, sampling), result in zip(ready, mapped, strict=True)
+            else MappedRow(index, result, sampling, nbytes, adapter=adapter)
+            for (index, prompt, sampling, adapter), result, nbytes in zip(ready, mapped, sizes, strict=True)
         ]
 
     def _hint(self, prompt: Prompt, error: RowError) -> str:
@@ -200,6 +214,13 @@ class RowMapper:
         if not any(placeholder in piece.text for piece in prompt.pieces if not piece.trusted):
             return ""
         return f'; {placeholder} in the data is text: with prompt.image_marker = "{placeholder}" it stands for an image'
+
+    def _adapter(self, row: Mapping[str, Any]) -> str | None:
+        """The key of a row's LoRA adapter."""
+        column = self._config.input.lora_column
+        if column is None:
+            return OF_ALL_ROWS if self._config.model.lora is not None else None
+        return row_adapter(row[column], self._config.lora)
 
     def _prompt(self, row: Mapping[str, Any], draft: PromptDraft) -> Prompt:
         return draft.finish(*self._images.read(row, draft))

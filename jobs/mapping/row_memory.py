@@ -130,7 +130,9 @@ class RowMemory:
             nbytes: of the memory that they share.
             pickled_bytes: of all else.
         """
-        nbytes = _COPIES * (nbytes + _OBJECT_BYTES * pickled_bytes)
+        # Rows of the same image share its tensors here, and each have them in vLLM's own process.
+        in_engine = max(nbytes, sum(row.nbytes for row in rows if isinstance(row, MappedRow)))
+        nbytes = nbytes + in_engine + _COPIES * _OBJECT_BYTES * pickled_bytes
         self._held += nbytes
         if self._rows_seen >= _WINDOW_ROWS:
             self._largest_before, self._largest, self._rows_seen = self._largest, 0, 0

@@ -69,6 +69,10 @@ def check_own_sampling(own: Mapping[str, Any], job: Mapping[str, Any]) -> None:
     for name in ("logprobs", "logprob_token_ids"):
         if own.get(name) is not None and job.get("logprobs") is None:
             raise RowError("sampling", f"{name}: the results have no column for it, the job sets no sampling.logprobs")
+    if own.get("prompt_logprobs") is not None and job.get("prompt_logprobs") is None:
+        raise RowError(
+            "sampling", "prompt_logprobs: the results have no column for it, the job sets no sampling.prompt_logprobs"
+        )
 
 
 def _numbers(value: Any) -> Iterator[int | float]:

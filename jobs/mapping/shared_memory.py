@@ -20,6 +20,9 @@ import torch
 
 # Values of a list, 0 for a single value that is no list of parts; then the number of buffers, whose sizes follow.
 _HEADER = struct.Struct("<II")
+# Such a part of a list's bytes is little: where the features of an image belong in a prompt, and other tensors that a
+# row has besides those of its images.
+_LITTLE = 128
 
 
 def _rebuild_tensor(buffer: Any, dtype: torch.dtype, shape: Sequence[int]) -> torch.Tensor:
@@ -61,13 +64,17 @@ class _Message:
         self._pickler = _Pickler(self._stream, protocol=5, buffer_callback=self._buffers.append)
 
     def add(self, value: Any, most_bytes: int | None = None) -> bool:
-        """Add a value; False if it is not the first, and with it the message had more than `most_bytes` bytes."""
+        """Add a value; False if it is not the first, and with it the message had more than `most_bytes` bytes.
+
+        What it has in common with the values before takes none; what is little beside `most_bytes` does not count.
+        """
         begin = self._stream.tell()
         self._pickler.dump(value)
         views = [buffer.raw() for buffer in self._buffers]
         self._buffers.clear()
         nbytes = sum(view.nbytes for view in views)
-        if self.count and most_bytes is not None and self.nbytes + nbytes > most_bytes:
+        most = most_bytes if most_bytes is not None else self.nbytes + nbytes
+        if self.count and nbytes * _LITTLE > most and self.nbytes + nbytes > most:
             self._stream.truncate(begin)
             return False
         self.count, self.nbytes = self.count + 1, self.nbytes + nbytes
@@ -112,11 +119,15 @@ def send(connection: Connection, value: Any) -> None:
     message.send(connection, is_list=False)
 
 
-def send_in_parts(connection: Connection, values: Iterable[Any], part_bytes: int) -> Iterator[tuple[int, int]]:
+def send_in_parts(
+    connection: Connection, groups: Iterable[Iterable[Any]], part_bytes: int
+) -> Iterator[tuple[int, int]]:
     """Send values as lists, each with a shared memory of its own, which is freed once its last value is dropped.
 
     Args:
-        part_bytes: of the tensors and Arrow batches of one list at most, unless it holds a single value.
+        groups: of values. What the values of one list have in common is sent once; a list that is full is sent at the
+            end of a group, before the next one is made.
+        part_bytes: of the tensors and Arrow batches of one list at most, unless those of a single value are more.
 
     Yields:
         For each list that has been sent, its length and the bytes of its tensors and Arrow batches.
@@ -125,12 +136,13 @@ def send_in_parts(connection: Connection, values: Iterable[Any], part_bytes: int
         ConnectionError, OSError: see `send`.
     """
     message = _Message()
-    for value in values:
-        if not message.add(value, part_bytes):
-            yield message.send(connection, is_list=True)
-            message = _Message()
-            message.add(value)
-        del value  # or it would be held while the next one is made
+    for values in groups:
+        for value in values:
+            if not message.add(value, part_bytes):
+                yield message.send(connection, is_list=True)
+                message = _Message()
+                message.add(value)
+            del value  # or it would be held while the next one is made
         if message.nbytes >= part_bytes:
             sent = message.send(connection, is_list=True)
             message = _Message()

@@ -189,7 +189,7 @@ def _map(connection: Connection, mapper: "RowMapper", batch: RowBatch, batch_byt
 
     rows_sent, bytes_sent = 0, 0
     part_bytes = min(PART_BYTES, batch_bytes)
-    for rows, nbytes in shared_memory.send_in_parts(connection, mapper.map(batch), part_bytes):
+    for rows, nbytes in shared_memory.send_in_parts(connection, mapper.map_groups(batch), part_bytes):
         rows_sent, bytes_sent = rows_sent + rows, bytes_sent + nbytes
         if bytes_sent >= batch_bytes and rows_sent < batch.records.num_rows:
             shared_memory.send(connection, RowsGivenBack())

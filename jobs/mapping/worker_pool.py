@@ -103,6 +103,11 @@ class WorkerPool:
         """Mapped rows that have not been given out."""
         return self._mapped.rows_waiting
 
+    @property
+    def error(self) -> Exception | None:
+        """Why the workers cannot go on, before `get` raises it."""
+        return self._mapped.error
+
     def counts(self) -> PoolCounts:
         """What the pool has done so far, and what waits now."""
         return PoolCounts(

@@ -9,13 +9,12 @@ import msgspec
 
 from run_batch.io.inputs.source import InputError
 from run_batch.io.outputs.shards import ShardError, ShardStore
-from run_batch.jobs.job.columns import RESULT_COLUMNS
 from run_batch.jobs.job.errors import run_failed, storage_failed
 from run_batch.jobs.job.rows import RowFailure, RowResult, is_truncated
 from run_batch.jobs.job.work import Work
 from run_batch.jobs.results.shard_commits import Commit, count_results, footer_of, record_commit
 from run_batch.jobs.machine.thread_activity import activity_of_this_thread
-from run_batch.jobs.results.result_table import ShardTables, row_results
+from run_batch.jobs.results.result_table import ShardTables
 
 # A wait without a limit would look like one for storage that hangs.
 _LOOK_SECONDS = 1.0
@@ -53,6 +52,7 @@ class ShardWriter:
         tables: ShardTables,
         store: ShardStore,
         metadata: Mapping[str, str],
+        compression: str,
         on_commit: Callable[[Commit], None],
     ) -> None:
         """Start the thread.
@@ -60,12 +60,13 @@ class ShardWriter:
         Args:
             work: the shards to commit.
             metadata: what the footer of each shard says of the job.
+            compression: of the shards; see `write_shard`.
             on_commit: called in the thread with each shard that is committed.
         """
         self._work = work
         self._tables = tables
         self._store = store
-        self._metadata = metadata
+        self._metadata, self._compression = metadata, compression
         self._on_commit = on_commit
         self._open: dict[int, dict[int, RowResult]] = {}
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="shard-writer")
@@ -137,12 +138,12 @@ class ShardWriter:
     def _write(self, shard: int, results: Mapping[int, RowResult]) -> Commit:
         rows, attempt = self._work.plan.rows(shard), self._work.attempt(shard)
         if attempt > 0:
-            results = {**row_results(self._store.read(shard, RESULT_COLUMNS), rows.start), **results}
+            results = {**self._tables.results(self._store.read(shard, self._tables.result_columns), rows.start), **results}
         ordered = [results[row] for row in rows]
         table, matches = self._tables.build(shard, ordered)
         commit = count_results(shard, attempt, ordered, matches)
         record_commit(self._store, commit if attempt == 0 else msgspec.structs.replace(commit, is_there=False))
-        self._store.commit(shard, table, {**self._metadata, **footer_of(commit)})
+        self._store.commit(shard, table, {**self._metadata, **footer_of(commit)}, self._compression)
         if attempt > 0:
             record_commit(self._store, commit)
         return commit

@@ -5,10 +5,10 @@ from collections.abc import Mapping
 
 from run_batch.io.coordination.claims import Claims
 from run_batch.io.outputs.shards import ShardStore
-from run_batch.jobs.job.columns import RESULT_COLUMNS
 from run_batch.jobs.job.errors import storage_errors
 from run_batch.jobs.job.plan import Plan
 from run_batch.jobs.job.prepare import PreparedJob
+from run_batch.jobs.job.result_columns import result_columns
 from run_batch.jobs.results.shard_check import find_damaged
 from run_batch.jobs.results.shard_commits import complete_shards
 
@@ -28,7 +28,7 @@ def damaged_shards(job: PreparedJob) -> Mapping[int, str]:
     there = set(job.store.committed()).intersection(job.shards)
     if not job.store.is_complete() and not there.issuperset(job.shards):
         there.intersection_update(job.plan.cut)  # to get more rows, they are read
-    return find_damaged(job.store, job.plan, there, RESULT_COLUMNS)
+    return find_damaged(job.store, job.plan, there, result_columns(job.config))
 
 
 def tell_missing(store: ShardStore, plan: Plan) -> None:
@@ -61,7 +61,7 @@ def set_aside(job: PreparedJob, claims: Claims, damaged: Mapping[int, str]) -> N
             if not claims.take(shard):
                 continue
             # It may have been made again since it was looked at.
-            for found, why in find_damaged(store, job.plan, [shard], RESULT_COLUMNS).items():
+            for found, why in find_damaged(store, job.plan, [shard], result_columns(job.config)).items():
                 print(f"{store.path(found)} is damaged: {why}. It is made again", file=sys.stderr)
                 _unmark(store)
                 store.set_aside(found)

@@ -32,6 +32,7 @@ from run_batch.jobs.mapping.worker_pool import BATCH_ROWS, WorkerPool
 from run_batch.jobs.runner.finished_rows import FinishedRows
 from run_batch.jobs.runner.memory_notice import MemoryNotice
 from run_batch.jobs.runner.place_failures import PlaceFailures
+from run_batch.jobs.runner.pool_error import ended_by
 from run_batch.jobs.runner.resume import ShardRecovery, resume
 from run_batch.jobs.runner.shard_assignment import ShardAssignment
 from run_batch.model.plugin import announce_plugins
@@ -106,7 +107,8 @@ class Pipeline:
         budget = config.row_memory or default_row_memory()
         pool = WorkerPool(spec, self._watched_batches(), workers, deadlines=deadlines, budget=budget)
         try:
-            engine = Supervisor(start_engine, config.errors.step_seconds, self._stop, config.errors.start_seconds)
+            with ended_by(pool, config.errors.step_seconds):
+                engine = Supervisor(start_engine, config.errors.step_seconds, self._stop, config.errors.start_seconds)
             try:
                 first = self._first_rows(pool)
                 self._stop.loading = False

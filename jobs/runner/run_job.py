@@ -1,10 +1,10 @@
 """A run of a job, or of a share of it: takes the lease, does what is left to do, ends with an exit code."""
 
-import functools
+import contextlib
 import gc
 import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from typing import TextIO
 
@@ -23,7 +23,9 @@ from run_batch.jobs.job.errors import (
     run_failed,
     storage_errors,
 )
+from run_batch.jobs.job.pooling import is_pooling
 from run_batch.jobs.job.prepare import PreparedJob
+from run_batch.jobs.job.rows import PooledForm
 from run_batch.jobs.job.work import Work
 from run_batch.jobs.machine.stop_signals import StopRequest
 from run_batch.jobs.machine.storage_watch import StorageWatch
@@ -36,6 +38,7 @@ from run_batch.jobs.runner.place_failures import PlaceFailures
 from run_batch.jobs.runner.run_outputs import open_output, withdraw
 from run_batch.jobs.runner.shard_assignment import next_work
 from run_batch.jobs.runner.share_lease import output_folder, share_lease
+from run_batch.jobs.runner.uploads import Uploads, finish_uploads, start_uploads
 from run_batch.jobs.runner.work_planning import failed_work
 from run_batch.jobs.runner.work_stealing import can_steal
 
@@ -82,6 +85,8 @@ def run_job(
                 run.retry()
             else:
                 run.resume()
+            if not is_part:  # the run that it is a part of copies what is left
+                run.finish_uploads()
             return EXIT_COMPLETE if is_part else exit_code(committed, job.config.errors.max_fraction)
     except Interrupted:
         if not is_part:
@@ -104,7 +109,7 @@ def start_vllm(config: JobConfig) -> Engine:
     gc.disable()
     try:
         register()
-        return Engine(config.model_settings, config.resolve_sampling().values)
+        return Engine(config.model_settings, config.resolve_sampling().values, config.output.extra)
     except (PluginError, DeclarationError) as error:
         raise JobError(str(error)) from None
     finally:
@@ -129,9 +134,12 @@ class _Run:
         self._start_engine, self._quiet, self._summary = start_engine, quiet, summary
         self._stop = StopRequest()
         self._storage = storage
+        self._pooled: PooledForm | None = None
         # Rows that have failed already may well fail again: that tells nothing of the place of a retry.
         max_fraction = 1.0 if retry_failed else job.config.errors.max_fraction
         self._place_failures = PlaceFailures(job.config.errors.min_rows, max_fraction)
+        self._uploads: Uploads | None = None
+        self._not_uploaded: RunError | None = None
 
     def resume(self) -> None:
         """Generate what is missing, then help other shares, until nothing is left."""
@@ -147,7 +155,7 @@ class _Run:
             with _writing(job):
                 self._job = job.write_record()
             committed.plan = self._job.plan
-            with share_lease(job.store, job.share) as lease:
+            with share_lease(job.store, job.share) as lease, self._uploading():
                 self._generate_missing(lease)
         self._end(rewritten=False)
 
@@ -180,7 +188,12 @@ class _Run:
         if not committed.rows_failed:
             self._nothing_to_do("no row has failed")
             return
-        with self._stop.listening(), output_folder(job.store), share_lease(job.store, job.share) as lease:
+        with (
+            self._stop.listening(),
+            output_folder(job.store),
+            share_lease(job.store, job.share) as lease,
+            self._uploading(),
+        ):
             claims = Claims(job.store.run_folder, lease)
             try:
                 if not self._do(failed_work(job.store, committed), claims, lease):
@@ -188,6 +201,24 @@ class _Run:
             finally:
                 claims.release_all()
         self._end(rewritten=True)
+
+    @contextlib.contextmanager
+    def _uploading(self) -> Iterator[None]:
+        """Copy what is committed meanwhile, and wait for that at the end, unless it ends by an error."""
+        self._uploads = start_uploads(self._job)
+        yield
+        if self._uploads is not None:
+            self._not_uploaded = self._uploads.drain(self._stop)
+
+    def finish_uploads(self) -> None:
+        """End the run with what kept shards from being copied; without that, see `uploads.finish_uploads`.
+
+        Raises:
+            RunError: something cannot be copied; MayPassError where that may pass.
+        """
+        if self._not_uploaded is not None:
+            raise self._not_uploaded
+        finish_uploads(self._job)
 
     def _next_work(self, claims: Claims) -> Work | None:
         with _reading(self._job):
@@ -197,12 +228,12 @@ class _Run:
         """Do some work; False if a signal came first."""
         job = self._job
         pipeline = Pipeline(job, work, claims, self._stop, self._place_failures, self._storage)
-        start_engine = functools.partial(self._start_engine, job.config)
 
         def open_own_output() -> FinishedRows:
-            return open_output(job, work, self._committed, claims, result_metadata(job), self._quiet)
+            metadata, uploads = result_metadata(job), self._uploads
+            return open_output(job, work, self._committed, claims, metadata, self._quiet, uploads, self._pooled)
 
-        finished, left = pipeline.run(start_engine, open_own_output, lease)
+        finished, left = pipeline.run(self._start, open_own_output, lease)
         with _reading(job):
             self._committed.refresh()  # other processes may have committed some of the share's shards
         print(finished.conclude(self._committed, job.store.folder), file=self._summary, flush=True)
@@ -212,6 +243,12 @@ class _Run:
                 "again"
             )
         return left == 0
+
+    def _start(self) -> Engine:
+        engine = self._start_engine(self._job.config)
+        if is_pooling(self._job.config):
+            self._pooled = engine.pooled
+        return engine
 
     def _nothing_to_do(self, why: str) -> None:
         print(f"{why}; results in {self._job.store.folder}", file=self._summary)

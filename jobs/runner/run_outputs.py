@@ -9,6 +9,7 @@ from run_batch.io.transient import retry
 from run_batch.jobs.job.errors import JobError, storage_errors
 from run_batch.jobs.job.job_record import withdraw_record
 from run_batch.jobs.job.prepare import PreparedJob
+from run_batch.jobs.job.rows import PooledForm
 from run_batch.jobs.job.work import Work
 from run_batch.jobs.results.journal_files import segment_name, segments, writer_name
 from run_batch.jobs.results.journal_rows import JournalRow, encode_rows
@@ -16,6 +17,7 @@ from run_batch.jobs.results.result_table import ShardTables
 from run_batch.jobs.results.shard_commits import Commit, CommittedShards
 from run_batch.jobs.results.shard_writer import ShardWriter
 from run_batch.jobs.runner.finished_rows import FinishedRows
+from run_batch.jobs.runner.uploads import Uploads
 from run_batch.jobs.runner.work_planning import look_at
 from run_batch.jobs.watch.metrics import METRICS_FILE, Metrics
 from run_batch.jobs.watch.progress import PROGRESS_FILE, Progress
@@ -28,6 +30,8 @@ def open_output(
     claims: Claims,
     metadata: Mapping[str, str],
     quiet: bool,
+    uploads: Uploads | None = None,
+    pooled: PooledForm | None = None,
 ) -> FinishedRows:
     """Make the output folder ready, and start the threads that write to it.
 
@@ -36,6 +40,8 @@ def open_output(
         claims: released shard by shard as they are committed.
         metadata: what the footer of each shard says of the job.
         quiet: show no progress.
+        uploads: gets each shard that is committed.
+        pooled: what a pooling model gives of each row.
 
     Raises:
         JobError: the folder belongs to another job by now.
@@ -54,12 +60,14 @@ def open_output(
         committed.add(commit)
         journal.settle(commit.shard)
         claims.release(commit.shard)
+        if uploads is not None:
+            uploads.add(commit.shard)
 
     def is_wanted(shard: int) -> bool:
         return shard in work.left if work.is_retry else look_at(work, store, shard) is not None
 
-    tables = ShardTables(job.config, job.source, work, is_wanted)
-    shards = ShardWriter(work, tables, store, metadata, on_commit)
+    tables = ShardTables(job.config, job.source, work, is_wanted, pooled)
+    shards = ShardWriter(work, tables, store, metadata, job.config.output.compression, on_commit)
     retried = sum(map(len, map(work.rows, work.shards))) if work.is_retry else 0
     done, failed = committed.rows_done - retried, committed.rows_failed - retried
     file, truncated = store.own_folder / PROGRESS_FILE, committed.rows_truncated

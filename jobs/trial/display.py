@@ -5,13 +5,18 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from run_batch.jobs.job.rows import Generation, MappedRow, RowFailure, RowResult
+import numpy as np
+
+from run_batch.jobs.job.rows import Generation, MappedRow, Pooled, RowFailure, RowResult
 from run_batch.jobs.trial.forecast import Forecast, forecast_lines
 from run_batch.jobs.trial.image_facts import ImageFacts
 from run_batch.jobs.trial.prompt_text import image_ranges, prompt_text, special_names_in_text
 from run_batch.jobs.trial.shown_text import block, escaped
 from run_batch.jobs.trial.timed_generation import Generated
 from run_batch.jobs.trial.trial_rows import TrialRows
+
+# Of an embedding.
+_VALUES_SHOWN = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +89,8 @@ def _row_lines(row: TriedRow, full: bool) -> list[str]:
     lines += _image_lines(row)
     if isinstance(row.result, RowFailure):
         return [*lines, f"  error: {escaped(row.result.error)}"]
+    if isinstance(row.result, Pooled):
+        return [*lines, f"  {_pooled_text(row.result)}, {row.seconds:.2f} s in the engine beside the other rows"]
     result, count = row.result, len(row.result.texts)
     how = f"ended by {result.finish_reason}, {row.seconds:.2f} s in the engine beside the other rows"
     if count == 1:
@@ -92,6 +99,14 @@ def _row_lines(row: TriedRow, full: bool) -> list[str]:
     for number, text in enumerate(result.texts, 1):
         lines += [f"    answer {number}:", *_indented(text, full)]
     return lines
+
+
+def _pooled_text(result: Pooled) -> str:
+    """The numbers of a pooling model, a long vector by its beginning."""
+    values = np.frombuffer(result.values, np.float32)
+    shown = ", ".join(f"{value:.6g}" for value in values[:_VALUES_SHOWN])
+    more = f", … ({len(values)} numbers)" if len(values) > _VALUES_SHOWN else ""
+    return f"result: {shown}{more}"
 
 
 def _indented(text: str, full: bool) -> list[str]:
@@ -128,4 +143,7 @@ def _as_dict(row: TriedRow) -> dict[str, Any]:
     if isinstance(result, Generation):
         ended = {"finish_reason": result.finish_reason, "generated_tokens": result.generated_tokens, "error": None}
         return {**common, "texts": list(result.texts), **ended}
+    if isinstance(result, Pooled):
+        values = np.frombuffer(result.values, np.float32).tolist()
+        return {**common, "texts": None, "values": values, "finish_reason": None, "generated_tokens": 0, "error": None}
     return {**common, "texts": None, "finish_reason": None, "generated_tokens": None, "error": result.error}

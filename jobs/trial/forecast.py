@@ -72,11 +72,11 @@ def forecast(measured: Measured, rows: int, workers: int, gpus: int) -> Forecast
         workers: worker processes of the job.
         gpus: of one engine; 0 for an engine on the CPU.
     """
-    run, generations = measured.run, measured.run.first.generations
+    run, generations = measured.run, measured.run.first.successes
     count, steady = len(generations), max(run.steady.wall_seconds, 1e-6)
-    if not count or not run.steady.generations:
+    if not count or not run.steady.successes:
         return None
-    engine = len(run.steady.generations) / steady
+    engine = len(run.steady.successes) / steady
     worker = measured.tried / max(measured.mapping_seconds, 1e-6)
     # Beside a GPU, workers map while the engine runs; on a CPU both take their time of the same cores.
     speed = min(engine, worker * workers) if gpus else 1 / (1 / engine + 1 / (worker * workers))
@@ -88,7 +88,7 @@ def forecast(measured: Measured, rows: int, workers: int, gpus: int) -> Forecast
         measured_seconds=steady,
         start_seconds=run.start_seconds,
         engine_rows_per_second=engine,
-        engine_tokens_per_second=sum(generation.generated_tokens for generation in run.steady.generations) / steady,
+        engine_tokens_per_second=sum(generation.generated_tokens for generation in run.steady.successes) / steady,
         worker_rows_per_second=worker,
         workers=workers,
         shares_cores=not gpus,

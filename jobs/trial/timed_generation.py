@@ -8,7 +8,7 @@ from run_batch.jobs.engine.supervisor import Supervisor
 from run_batch.jobs.engine.vllm_engine import BrokenDeclaration, Engine
 from run_batch.jobs.job.config_tables import ErrorsTable
 from run_batch.jobs.job.errors import Interrupted, JobError
-from run_batch.jobs.job.rows import Generation, MappedRow, RowResult
+from run_batch.jobs.job.rows import Generation, MappedRow, Pooled, RowFailure, RowResult
 from run_batch.jobs.machine.stop_signals import StopRequest
 
 # What an engine does once, with its first rows, hardly counts in a time longer than this: it is not measured again.
@@ -30,9 +30,9 @@ class Generated:
     wall_seconds: float = 0.0
 
     @property
-    def generations(self) -> list[Generation]:
+    def successes(self) -> list[Generation | Pooled]:
         """Those that did not fail."""
-        return [result for result in self.results.values() if isinstance(result, Generation)]
+        return [result for result in self.results.values() if not isinstance(result, RowFailure)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,7 @@ def run_rows(start_engine: Callable[[], Engine], rows: Sequence[MappedRow], erro
         start_seconds = time.monotonic() - begun
         try:
             first = _generate(supervisor, rows, stop)
-            steady, good = first, [row for row in rows if isinstance(first.results[row.row], Generation)]
+            steady, good = first, [row for row in rows if not isinstance(first.results[row.row], RowFailure)]
             if good and first.wall_seconds < _LONG_SECONDS and engines[0].forget_rows():
                 steady = _generate(supervisor, good, stop)
         except BrokenDeclaration as error:  # nothing is lost that has to be kept: the job is to be corrected

@@ -4,7 +4,6 @@ It writes nothing, neither results nor a lock: the output folder is not looked a
 """
 
 import contextlib
-import functools
 import os
 import sys
 import tempfile
@@ -15,8 +14,9 @@ from run_batch.jobs.engine.vllm_engine import Engine
 from run_batch.jobs.job.config import JobConfig
 from run_batch.jobs.job.errors import EXIT_COMPLETE, EXIT_TOO_MANY_FAILURES, are_too_many
 from run_batch.jobs.job.plan import Plan
+from run_batch.jobs.job.pooling import is_pooling
 from run_batch.jobs.job.prepare import PreparedJob
-from run_batch.jobs.job.rows import RowFailure, RowResult
+from run_batch.jobs.job.rows import PooledForm, RowFailure, RowResult
 from run_batch.jobs.job.work import Work
 from run_batch.jobs.machine.cores import usable_cores
 from run_batch.jobs.machine.gpus import gpus_per_engine
@@ -86,10 +86,17 @@ def try_job(
         rows = map_rows(job, wanted)
         nothing = Generated()
         run = TrialRun(nothing, nothing, 0.0, 0)
+        forms: list[PooledForm | None] = []
+
+        def start() -> Engine:
+            engine = start_engine(job.config)
+            forms[:] = [engine.pooled if is_pooling(job.config) else None]
+            return engine
+
         if rows.mapped:
-            run = run_rows(functools.partial(start_engine, job.config), rows.mapped, job.config.errors)
+            run = run_rows(start, rows.mapped, job.config.errors)
     tried = tried_rows(rows, run.first)
-    found = _forecast(job, rows, tried, run)
+    found = _forecast(job, rows, tried, run, forms[0] if forms else None)
     shown = as_json(tried, found) if trial.as_json else as_text(tried, found, trial.full)
     return shown, _exit_code(job.config, tried)
 
@@ -102,20 +109,20 @@ def _exit_code(config: JobConfig, tried: Sequence[TriedRow]) -> int:
     return EXIT_TOO_MANY_FAILURES
 
 
-def _forecast(job: PreparedJob, rows: TrialRows, tried: Sequence[TriedRow], run: TrialRun) -> Forecast | None:
+def _forecast(
+    job: PreparedJob, rows: TrialRows, tried: Sequence[TriedRow], run: TrialRun, pooled: PooledForm | None
+) -> Forecast | None:
     from vllm.platforms import current_platform
 
     gpus = 0 if current_platform.is_cpu() else gpus_per_engine(job.config)
     with mapping_faults():
-        result_bytes = _result_bytes(job, [row.result for row in tried])
+        result_bytes = _result_bytes(job, [row.result for row in tried], pooled)
     measured = Measured(run, len(tried), rows.seconds, result_bytes)
     return forecast(measured, job.plan.num_rows, job.config.preprocess.workers or usable_cores(), gpus)
 
 
-def _result_bytes(job: PreparedJob, results: Sequence[RowResult]) -> int:
+def _result_bytes(job: PreparedJob, results: Sequence[RowResult], pooled: PooledForm | None) -> int:
     """What the rows take in a shard, with their carried columns, before compression."""
     rows = [result.row for result in results]
-    tables = ShardTables(
-        job.config, job.source, Work(Plan(job.plan.num_rows, 1), rows), is_wanted=set(rows).__contains__
-    )
+    tables = ShardTables(job.config, job.source, Work(Plan(job.plan.num_rows, 1), rows), set(rows).__contains__, pooled)
     return sum(tables.build(result.row, [result])[0].nbytes for result in results)

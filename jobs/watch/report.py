@@ -157,8 +157,10 @@ def _first_rows(store: ShardStore) -> str:
     committed = store.committed()
     if not committed:
         return ""
-    rows = store.read(committed[0], ["row_id", "text", "error"]).slice(0, _ROWS_SHOWN).to_pylist()
-    return _table([(row["row_id"], row["text"] or row["error"] or "") for row in rows], ("row_id", "text"))
+    rows = store.read(committed[0], ["row_id", "text", "score", "error"]).slice(0, _ROWS_SHOWN).to_pylist()
+    name = next((name for name in ("text", "score") if rows and name in rows[0]), "embedding")
+    shown = [(row["row_id"], row["error"] or str(row.get(name, "(numbers)"))) for row in rows]
+    return _table(shown, ("row_id", name))
 
 
 def _section(title: str, content: str) -> str:

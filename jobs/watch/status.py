@@ -4,6 +4,7 @@ import json
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
 
+from run_batch.io.outputs.remote_folder import shown_url
 from run_batch.io.outputs.shards import ShardError, ShardStore
 from run_batch.jobs.job.config import JobConfig
 from run_batch.jobs.job.errors import run_failed
@@ -12,6 +13,7 @@ from run_batch.jobs.job.recorded_job import read_recorded_job
 from run_batch.jobs.job.shares import WHOLE_JOB, Share
 from run_batch.jobs.results.shard_check import find_damaged
 from run_batch.jobs.results.shard_commits import read_commits
+from run_batch.jobs.results.upload_ledger import UploadLedger
 from run_batch.jobs.watch.open_shards import OpenShards
 from run_batch.jobs.watch.share_processes import ShareProcess, read_processes
 
@@ -74,6 +76,7 @@ class JobStatus:
         shares: of the number of shares that was started last; none if the job does not run in shares.
         missing: names of shards that are gone although the job was complete.
         damaged: what is wrong with each shard that is truncated or damaged, by its name; only where all were read.
+        uploaded: shards that are copied to output.upload as they are; None where the job has no such key.
     """
 
     state: str
@@ -90,6 +93,7 @@ class JobStatus:
     shares: list[ShareStatus] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     damaged: dict[str, str] = field(default_factory=dict)
+    uploaded: int | None = None
 
     def as_text(self) -> str:
         """Lines for people."""
@@ -98,6 +102,8 @@ class JobStatus:
             f"shards: {self.shards_done} of {self.shards} committed",
             f"ended by length: {self.truncated} rows",
         ]
+        if self.uploaded is not None:
+            lines.append(f"uploaded: {self.uploaded} of {self.shards} shards")
         if self.seconds_left is not None:
             lines.append(f"{self.rows_per_second:.1f} rows/s, about {self.seconds_left / 60:.0f} min left")
         if self.bottleneck:
@@ -135,7 +141,9 @@ def read_status(config: JobConfig, verify: bool = False) -> JobStatus:
         return JobStatus("not started")
     try:
         damaged = find_damaged(store, job.plan, _planned(store, job.plan)) if verify else {}
-        return _read_status(store, job.plan, job.job_hash, damaged)
+        url = config.output.upload
+        ledger = None if url is None else UploadLedger(store, shown_url(url))
+        return _read_status(store, job.plan, job.job_hash, damaged, ledger)
     except (ShardError, OSError) as error:
         raise run_failed(f"the job in {store.folder} cannot be looked at: {error}", error) from error
 
@@ -145,7 +153,9 @@ def _planned(store: ShardStore, plan: Plan) -> list[int]:
     return [shard for shard in store.committed() if shard < plan.num_shards]
 
 
-def _read_status(store: ShardStore, plan: Plan, hashed: str, damaged: Mapping[int, str]) -> JobStatus:
+def _read_status(
+    store: ShardStore, plan: Plan, hashed: str, damaged: Mapping[int, str], ledger: UploadLedger | None
+) -> JobStatus:
     # Progress is read before journals, and those before the shards: what one process writes meanwhile is seen in both
     # places, and counts once, in the later one.
     processes = read_processes(store.run_folder)
@@ -156,7 +166,8 @@ def _read_status(store: ShardStore, plan: Plan, hashed: str, damaged: Mapping[in
     commits = read_commits(store, plan, there)
     rows_of = {shard: min(commit.rows, len(plan.rows(shard))) for shard, commit in commits.items()}
     whole = sum(rows == len(plan.rows(shard)) for shard, rows in rows_of.items())
-    is_complete = store.is_complete() and whole == plan.num_shards
+    uploaded = None if ledger is None else len(commits) - len(ledger.missing(commits.values()))
+    is_complete = store.is_complete() and whole == plan.num_shards and uploaded in (None, plan.num_shards)
     left_open = list(finished.uncommitted(commits))
     done = sum(rows_of.values()) + sum(rows.rows for rows in left_open)
     rate = sum(record.rows_per_second for record in running)
@@ -177,6 +188,7 @@ def _read_status(store: ShardStore, plan: Plan, hashed: str, damaged: Mapping[in
         shares=_shares(plan, processes, rows_of),
         missing=[store.path(shard).name for shard in missing],
         damaged={store.path(shard).name: why for shard, why in damaged.items()},
+        uploaded=uploaded,
     )
 
 

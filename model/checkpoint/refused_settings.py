@@ -4,7 +4,6 @@ A setting that does nothing is refused, so that nobody takes results for what th
 refused before that is imported.
 """
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,11 +12,9 @@ _NO_SERVER = "it is for vLLM's server, and run-batch starts none"
 _NO_STATISTICS = "vLLM's own statistics are off, run-batch reports progress itself"
 _NO_CACHE = "images are mapped in worker processes, vLLM's own cache of mapped images stays off"
 _NO_SLEEP = "run-batch never puts its engine to sleep"
-_ONE_TEXT = "run-batch generates text"
 _ONE_MACHINE = "an engine runs on one machine; for more machines run shares of the job (--task-count, run-batch submit)"
 _NO_VIDEO = "run-batch reads no videos"
 _WHOLE_TEXTS = "results are written when a row is finished"
-_NO_LORA = "run-batch does not apply LoRA adapters yet; merge the adapter into the checkpoint"
 _NO_DATA_PARALLEL = (
     "vLLM's data parallelism does not run offline; engine.data_parallel_size sets how many engines run on a machine, "
     "each as a process of its own; for more machines there are --task-index I --task-count N and run-batch submit"
@@ -29,6 +26,7 @@ _ENGINE = {
     "renderer_num_workers": "set preprocess.workers instead",
     "allowed_local_media_path": "set input.media_root instead",
     "allowed_media_domains": "set input.allowed_hosts instead",
+    "default_mm_loras": "set model.lora instead",
     "skip_tokenizer_init": "prompts and texts need the tokenizer",
     "interleave_mm_strings": "write the placeholder where the image belongs, in prompt.template or in a message",
     "media_io_kwargs": "run-batch reads the images itself",
@@ -37,7 +35,9 @@ _ENGINE = {
     "profiler_config": "run-batch starts no profile",
     "max_parallel_loading_workers": "vLLM does not use it any more",
     "disable_cascade_attn": "vLLM does not use it any more",
-    **dict.fromkeys(("runner", "convert", "pooler_config", "io_processor_plugin", "mm_encoder_only"), _ONE_TEXT),
+    "enable_mixed_moe_lora_format": "all adapters of a job have one format",
+    "max_lora_cls_labels": "adapters of classification heads are not applied",
+    "mm_encoder_only": "run-batch generates text, or pools whole prompts",
     **dict.fromkeys(
         ("mm_processor_cache_gb", "mm_processor_cache_type", "mm_shm_cache_max_object_size_mb"),
         _NO_CACHE,
@@ -79,7 +79,9 @@ _ENGINE = {
         ("enable_elastic_ep", "elastic_ep_max_dp_size", "dp_sync_interval", "disable_nccl_for_dp_synchronization"),
         _NO_DATA_PARALLEL,
     ),
-    **dict.fromkeys(("return_sampling_mask", "enable_return_routed_experts", "aux_output_config"), _NO_COLUMN),
+    **dict.fromkeys(
+        ("return_sampling_mask", "enable_return_routed_experts", "aux_output_config", "io_processor_plugin"), _NO_COLUMN
+    ),
     **dict.fromkeys(("video_pruning_rate", "video_pruning_method", "mm_ipc_gpu_memory_gb"), _NO_VIDEO),
     "stream_interval": _WHOLE_TEXTS,
 }
@@ -89,7 +91,7 @@ _SAMPLING = {
     **dict.fromkeys(("output_kind", "stream_interval"), _WHOLE_TEXTS),
     **dict.fromkeys(("skip_clone", "output_text_buffer_length"), "vLLM sets it itself"),
     **dict.fromkeys(
-        ("prompt_logprobs", "prompt_logprob_token_ids", "prompt_logprob_start", "routed_experts_prompt_start"),
+        ("prompt_logprob_token_ids", "prompt_logprob_start", "routed_experts_prompt_start"),
         _NO_COLUMN,
     ),
 }
@@ -103,7 +105,6 @@ _PASSED = {
 _OFF: Mapping[str, tuple[Any, ...]] = {
     "nnodes": (1,),
     "scheduling_policy": ("fcfs",),
-    "runner": ("generate",),
 }
 
 
@@ -115,19 +116,20 @@ def why_refused(table: str, key: str, value: Any = ...) -> str | None:
     """
     if key not in _PASSED and (value is None or value is False or value in _OFF.get(key, ())):
         return None
-    if table == "engine" and "lora" in key:
-        return _NO_LORA
     if table == "engine" and key.startswith("data_parallel_") and key != "data_parallel_size":
         return _NO_DATA_PARALLEL
     return _TABLES[table].get(key)
 
 
-def find_refused(engine: Mapping[str, Any], sampling: Mapping[str, Any], rows_bring_sampling: bool) -> str | None:
+def find_refused(
+    engine: Mapping[str, Any], sampling: Mapping[str, Any], rows_bring_sampling: bool, has_adapters: bool = False
+) -> str | None:
     """What is wrong with settings that do nothing, alone or together; None for nothing.
 
     Args:
         engine, sampling: the job's tables.
         rows_bring_sampling: the job has an `input.sampling_column`.
+        has_adapters: the job has LoRA adapters.
     """
     for table, values in (("engine", engine), ("sampling", sampling)):
         for key, value in values.items():
@@ -136,8 +138,8 @@ def find_refused(engine: Mapping[str, Any], sampling: Mapping[str, Any], rows_br
                 return f"{table}.{key} cannot be set: {reason}"
     return (
         _lacks_its_other_half(engine, sampling)
+        or _lacks_adapters(engine, has_adapters)
         or _reasons_about_nothing(engine, sampling, rows_bring_sampling)
-        or _schema_is_no_json(sampling.get("structured_outputs"))
     )
 
 
@@ -159,6 +161,17 @@ def _lacks_its_other_half(engine: Mapping[str, Any], sampling: Mapping[str, Any]
         count = len(sampling["logprob_token_ids"])
         return f"sampling.logprob_token_ids needs sampling.logprobs = {count}, which makes the result column logprobs"
     return None
+
+
+def _lacks_adapters(engine: Mapping[str, Any], has_adapters: bool) -> str | None:
+    if has_adapters and engine.get("enable_lora") is False:
+        return "engine.enable_lora = false contradicts model.lora and [lora]"
+    if has_adapters and engine.get("worker_extension_cls"):
+        return "engine.worker_extension_cls excludes LoRA adapters, which have an extension of their own"
+    if has_adapters:
+        return None
+    named = next((key for key, value in engine.items() if "lora" in key and value not in (None, False)), None)
+    return named and f"engine.{named} does nothing without model.lora or a table [lora]: name an adapter there"
 
 
 def _reasons_about_nothing(
@@ -183,17 +196,3 @@ def _reasons_about_nothing(
         f"{named[0]} does nothing without sampling.structured_outputs or sampling.thinking_token_budget: the text of a "
         "result holds the reasoning as it is; remove it"
     )
-
-
-def _schema_is_no_json(structured_outputs: Any) -> str | None:
-    schema = structured_outputs.get("json") if isinstance(structured_outputs, Mapping) else None
-    if not isinstance(schema, str):
-        return None
-    try:
-        json.loads(schema)
-    except (ValueError, RecursionError) as error:
-        return (
-            f"sampling.structured_outputs.json = {schema[:80]!r} is not JSON ({error}); write the schema itself, as a "
-            "table or as JSON text, not the name of a file"
-        )
-    return None

@@ -16,6 +16,7 @@ from typing import Any
 
 from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
 
+from run_batch.model.checkpoint.adapters import AdapterError, adapter_settings, check_slots, read_adapter
 from run_batch.model.checkpoint.hub import is_hub_id
 from run_batch.model.checkpoint.nearest_name import did_you_mean
 from run_batch.model.checkpoint.refused_settings import why_refused
@@ -38,15 +39,25 @@ class ModelSettings:
         architecture: name of a registered model class; None for the checkpoint's own.
         engine: fields of vLLM's EngineArgs.
         trust_remote_code: run Python code that comes with the checkpoint.
+        adapters: LoRA adapters, by the key of job.toml that names each: folders, or ids on the Hub.
+        mapper: `auto`, or `vllm` for vLLM's own processor where there is a bulk mapper, too.
     """
 
     path: str
     architecture: str | None = None
     engine: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     trust_remote_code: bool = False
+    adapters: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    mapper: str = "auto"
+
+    @property
+    def runner(self) -> str:
+        """What vLLM is to do with the model: `generate` or `pooling`."""
+        return str(self.engine.get("runner") or "generate")
 
 
 _SECRET = {"engine.hf_token"}
+WORKER_ADAPTERS = "run_batch.model.checkpoint.adapter_fit.WorkerAdapters"
 
 
 def build_engine_args(settings: ModelSettings) -> Any:
@@ -63,7 +74,7 @@ def build_engine_args(settings: ModelSettings) -> Any:
     hints = _type_hints(EngineArgs)
     for key, value in settings.engine.items():
         _check_type(f"engine.{key}", value, hints.get(key))
-    overrides = dict(settings.engine)
+    overrides = {**_adapter_settings(settings), **settings.engine}
     if _lacks_dummy_data(_check_architecture(settings)):
         # Memory profiling needs dummy images, and the model declares none.
         overrides.setdefault("skip_mm_profiling", True)
@@ -84,6 +95,20 @@ def build_engine_args(settings: ModelSettings) -> Any:
         raise SettingsError(f"engine, model.path {settings.path}: {first_cause(error)}") from error
 
 
+def _adapter_settings(settings: ModelSettings) -> dict[str, Any]:
+    from vllm.config.lora import MaxLoRARanks
+    from vllm.platforms import current_platform
+
+    is_cpu = current_platform.is_cpu()
+    try:
+        check_slots(settings.adapters, settings.engine, is_cpu)
+        adapters = [read_adapter(key, path) for key, path in settings.adapters.items()]
+        found = adapter_settings(adapters, typing.get_args(MaxLoRARanks), is_cpu)
+    except AdapterError as error:
+        raise SettingsError(str(error)) from error
+    return {**found, "worker_extension_cls": WORKER_ADAPTERS} if found else {}
+
+
 def build_model_config(settings: ModelSettings, engine_args: Any = None) -> Any:
     """vLLM's ModelConfig: the checkpoint's config, dtype and lengths, without weights.
 
@@ -91,7 +116,7 @@ def build_model_config(settings: ModelSettings, engine_args: Any = None) -> Any:
         engine_args: of these settings, where they are built already.
 
     Raises:
-        SettingsError: as for build_engine_args, vLLM refuses the combination, or the model generates no text.
+        SettingsError: as for build_engine_args, vLLM refuses the combination, or the model does not do what the job is.
     """
     from vllm.exceptions import VLLMValidationError
 
@@ -100,8 +125,11 @@ def build_model_config(settings: ModelSettings, engine_args: Any = None) -> Any:
         config = engine_args.create_model_config()
     except (VLLMValidationError, ValueError, OSError) as error:
         raise SettingsError(f"model.path {settings.path}: {first_cause(error)}") from error
-    if config.runner_type != "generate":
-        raise SettingsError(f"model.path {settings.path}: {', '.join(config.architectures)} generates no text")
+    if config.runner_type != settings.runner:
+        raise SettingsError(
+            f"model.path {settings.path}: {', '.join(config.architectures)} generates no text; for embeddings or "
+            'scores, set engine.runner = "pooling"'
+        )
     return config
 
 
@@ -210,7 +238,9 @@ def _check_architecture(settings: ModelSettings) -> str | None:
     else:
         named = (config or {}).get("architectures") or []
         key = f"the checkpoint's own architecture ({settings.path}/config.json)"
-    if named and not set(named) & supported:
+    # For pooling, vLLM takes XForSequenceClassification for X with a head, and says itself what it does not know.
+    is_known = bool(set(named) & supported) or (settings.architecture is None and settings.runner == "pooling")
+    if named and not is_known:
         raise SettingsError(
             f"{key} {', '.join(named)} is not a registered model class{did_you_mean(named[0], supported)} "
             "(a class of your own: name its module in model.plugins)"

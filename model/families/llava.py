@@ -18,7 +18,8 @@ from vllm.model_executor.layers.activation import get_act_fn
 from vllm.model_executor.layers.linear import ColumnParallelLinear, RowParallelLinear
 from vllm.model_executor.layers.quantization import QuantizationConfig
 from vllm.model_executor.models.clip import CLIPVisionModel
-from vllm.model_executor.models.interfaces import SupportsMultiModal, SupportsPP
+from vllm.model_executor.models.interfaces import SupportsLoRA, SupportsMultiModal, SupportsPP
+from vllm.model_executor.models.module_mapping import MultiModelKeys
 from vllm.model_executor.models.siglip import SiglipVisionModel
 from vllm.model_executor.models.utils import (
     AutoWeightsLoader,
@@ -26,6 +27,7 @@ from vllm.model_executor.models.utils import (
     init_vllm_registered_model,
     maybe_prefix,
 )
+from vllm.multimodal.inputs import MultiModalKwargsItem
 from vllm.multimodal.processing import InputProcessingContext
 from vllm.sequence import IntermediateTensors
 
@@ -40,9 +42,7 @@ def image_feature_size(config: Any) -> int:
     It is (image_size / patch_size)^2, plus CLIP's class embedding with `vision_feature_select_strategy` "full";
     "default" drops the tower's first embedding, whatever it is (transformers' LlavaModel.get_image_features).
     """
-    vision = config.vision_config
-    tower_size = (vision.image_size // vision.patch_size) ** 2 + isinstance(vision, CLIPVisionConfig)
-    return tower_size - (config.vision_feature_select_strategy == "default")
+    return tower_tokens(config) - (config.vision_feature_select_strategy == "default")
 
 
 def expand_image_tokens(context: InputProcessingContext, prompts: list[TokenizedPrompt]) -> list[TokenizedPrompt]:
@@ -54,6 +54,12 @@ def expand_image_tokens(context: InputProcessingContext, prompts: list[Tokenized
         sizes = [precomputed_size(item.tensors) or feature_size for item in prompt.items]
         expanded.append(prompt.expand(image_token_id, [[image_token_id] * size for size in sizes]))
     return expanded
+
+
+def tower_tokens(config: Any) -> int:
+    """Number of tokens that pass the tower for one image, or one tile of it."""
+    vision = config.vision_config
+    return (vision.image_size // vision.patch_size) ** 2 + isinstance(vision, CLIPVisionConfig)
 
 
 def precomputed_size(tensors: Mapping[str, torch.Tensor]) -> int | None:
@@ -157,7 +163,7 @@ def build_language_model(vllm_config: VllmConfig, config: Any, prefix: str) -> n
 @MULTIMODAL_REGISTRY.register_image_pixel_input_mapper(map_uint8_pixels)
 @INPUT_REGISTRY.register_dummy_data(dummy_llava_data)
 @INPUT_REGISTRY.register_input_processor(expand_image_tokens)
-class LlavaForConditionalGeneration(nn.Module, SupportsMultiModal, SupportsPP):
+class LlavaForConditionalGeneration(nn.Module, SupportsLoRA, SupportsMultiModal, SupportsPP):
     """LLaVA-1.5; in float32, greedy decoding gives the same tokens as transformers' LlavaForConditionalGeneration."""
 
     packed_modules_mapping = {  # noqa: RUF012
@@ -165,6 +171,7 @@ class LlavaForConditionalGeneration(nn.Module, SupportsMultiModal, SupportsPP):
         "gate_up_proj": ["gate_proj", "up_proj"],
     }
     hf_to_vllm_mapper = WEIGHT_NAMES
+    supports_tower_connector_lora = True
 
     def __init__(self, *, vllm_config: VllmConfig, prefix: str = "") -> None:
         super().__init__()
@@ -222,6 +229,35 @@ class LlavaForConditionalGeneration(nn.Module, SupportsMultiModal, SupportsPP):
 
     def compute_logits(self, hidden_states: torch.Tensor) -> torch.Tensor | None:
         return self.language_model.compute_logits(hidden_states)
+
+    def get_mm_mapping(self) -> MultiModelKeys:
+        """The modules of each part, by which vLLM knows where LoRA adapters apply."""
+        return MultiModelKeys.from_string_field(
+            language_model="language_model", connector="multi_modal_projector", tower_model="vision_tower"
+        )
+
+    @property
+    def most_tiles(self) -> int:
+        """Tiles of an image at most, each of which passes the tower as an image does."""
+        return 1
+
+    def get_mm_lora_token_counts(
+        self, *, modality: str, mm_kwargs: MultiModalKwargsItem | None, num_mm_embeds: int
+    ) -> tuple[int, int]:
+        """Tokens of an image that pass the tower and the projector, by which vLLM applies adapters to these.
+
+        Args:
+            mm_kwargs: of the image; None for the largest numbers, of as many images as have `num_mm_embeds` features.
+        """
+        tokens, features = tower_tokens(self.config), image_feature_size(self.config)
+        if mm_kwargs is None:
+            tiles = self.most_tiles * max(1, num_mm_embeds // features)
+        elif "pixel_values" in mm_kwargs:
+            shape = mm_kwargs["pixel_values"].data.shape
+            tiles = shape[0] if len(shape) == 4 else 1
+        else:
+            tiles = 0  # its features are there already
+        return tiles * tokens, tiles * features
 
     def load_weights(self, weights: Iterable[tuple[str, torch.Tensor]]) -> set[str]:
         """Load a checkpoint's weights; the names of the parameters that this has loaded."""

@@ -156,6 +156,12 @@ class LlavaNextForConditionalGeneration(LlavaForConditionalGeneration):
             )
         self.image_newline = nn.Parameter(torch.empty(config.text_config.hidden_size))
 
+    @property
+    def most_tiles(self) -> int:
+        """Tiles of an image at most, with the overview."""
+        side = self.config.vision_config.image_size
+        return 1 + max((height // side) * (width // side) for height, width in self.config.image_grid_pinpoints)
+
     def embed_multimodal(self, **kwargs: Any) -> Any:
         """Features of a batch of images, a list with (features, hidden size) for each image."""
         if "pixel_values" not in kwargs:

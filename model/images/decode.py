@@ -122,6 +122,16 @@ def file_format(encoded: bytes) -> str:
             return "PNG" if encoded.startswith(png.SIGNATURE) else ""
 
 
+def image_size(encoded: bytes) -> tuple[int, int]:
+    """(width, height) of an image file in pixels, from its header; (0, 0) where that cannot be read."""
+    with warnings.catch_warnings(), quiet_decoders():
+        warnings.simplefilter("ignore")
+        try:
+            return Image.open(io.BytesIO(encoded), formats=_FORMATS).size
+        except Exception:  # Pillow raises almost anything on damaged files
+            return (0, 0)
+
+
 def _row_error(error: Exception, encoded: bytes) -> RowError:
     if isinstance(error, UnidentifiedImageError):
         return RowError("image_decode", f"not an image that can be read ({_first_bytes(encoded)})")

@@ -14,10 +14,12 @@ from run_batch.model.declaration import (
     DeclarationError,
     InputMapper,
     RowError,
+    TensorLayout,
     TokenizedPrompt,
     place_of,
 )
 from run_batch.model.images.decode import DecodedImage
+from run_batch.model.mappers.shipped import is_bulk_mapper
 from run_batch.model.rendering.finite_values import FiniteCheck
 from run_batch.model.rendering.kept_text import first_change
 
@@ -56,6 +58,7 @@ class DeclaredFunctions:
         tensors = self._call(f"input mapper for {name}", mapper, list(items))
         where = self._where(f"input mapper for {name}", mapper)
         _check_batched(where, tensors, len(items))
+        _check_layout(where, tensors, self._declaration.layouts.get(name))
         self._finite.check(where, items, tensors)
         return tensors
 
@@ -104,7 +107,7 @@ class DeclaredFunctions:
         except (RowError, DeclarationError):
             raise
         except Exception as error:
-            if self._declaration.model_cls.__module__.startswith("run_batch."):
+            if self._declaration.model_cls.__module__.startswith("run_batch.") or is_bulk_mapper(function):
                 raise
             raise failure(f"{self._declaration.model_cls.__name__}'s {what}", function, error) from error
 
@@ -138,6 +141,21 @@ def _check_batched(where: str, tensors: Any, count: int) -> None:
             raise DeclarationError(
                 f"{where} gave {len(values)} entries in {name} for {count} items; the first dimension must be "
                 "the items of the batch"
+            )
+
+
+def _check_layout(where: str, tensors: Tensors, layout: TensorLayout | None) -> None:
+    """Refuse a layout that names what the mapper does not give, or has vLLM concatenate what has no dimension."""
+    for option, names in () if layout is None else (("flat", layout.flat), ("on_cpu", layout.on_cpu)):
+        for name in sorted(names - tensors.keys()):
+            raise DeclarationError(
+                f"{where} is registered with {option} = {name!r}, but it gives {', '.join(sorted(tensors))}"
+            )
+    for name in sorted(layout.flat if layout is not None else ()):
+        if any(entry.ndim == 0 for entry in tensors[name]):
+            raise DeclarationError(
+                f"{where} gave numbers in {name}, which is registered as flat; give a tensor with a first dimension "
+                "for each image"
             )
 
 

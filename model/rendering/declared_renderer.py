@@ -15,6 +15,7 @@ from run_batch.model.images.row_image import RowImage
 from run_batch.model.rendering.bad_row_isolation import isolate_bad_rows
 from run_batch.model.rendering.declared_functions import DeclaredFunctions
 from run_batch.model.rendering.engine_input import EngineInput, engine_input
+from run_batch.model.rendering.feature_counts import counts_features
 from run_batch.model.rendering.image_mapper import ImageMapper
 
 
@@ -32,6 +33,8 @@ class DeclaredRenderer:
             DeclarationError: scaled decoding is asked for, and the model's pixel mapper is not a default one.
         """
         self._functions = DeclaredFunctions(context, declaration)
+        self._layout = declaration.layout
+        self._counts_features = counts_features(declaration.model_cls)
         needed_size = _needed_size(context, declaration) if scaled_jpeg_decoding else None
         self._images = ImageMapper(self._functions, needed_size)
 
@@ -52,7 +55,8 @@ class DeclaredRenderer:
     def _render_all(self, rows: Sequence[tuple[list[int], Sequence[RowImage]]]) -> list[EngineInput]:
         mapped = iter(self._images.map([image for _, images in rows for image in images]))
         prompts = [TokenizedPrompt(ids, tuple(next(mapped) for _ in images)) for ids, images in rows]
-        return [engine_input(prompt) for prompt in self._functions.expand(prompts)]
+        expanded = self._functions.expand(prompts)
+        return [engine_input(prompt, self._layout, self._counts_features) for prompt in expanded]
 
 
 def _needed_size(context: InputProcessingContext, declaration: Declaration) -> Callable[[Size], Size]:

@@ -5,30 +5,42 @@ from typing import Any, TypeAlias
 import torch
 from vllm.inputs.engine import MultiModalInput, TokensInput, mm_input, tokens_input
 from vllm.multimodal.inputs import (
+    BaseMultiModalField,
     MultiModalBatchedField,
     MultiModalFieldElem,
+    MultiModalFlatField,
     MultiModalKwargsItem,
     MultiModalKwargsItems,
+    MultiModalSharedField,
 )
 from vllm.multimodal.inputs import PlaceholderRange as VllmPlaceholderRange
 
-from run_batch.model.declaration import MappedItem, PlaceholderRange, TokenizedPrompt
+from run_batch.model.declaration import MappedItem, PlaceholderRange, TensorLayout, TokenizedPrompt
 from run_batch.model.rendering.feature_counts import FEATURE_COUNTS
+from run_batch.model.rendering.frames_field import SameFramesField
 
 EngineInput: TypeAlias = MultiModalInput | TokensInput
 
+_STACKED = TensorLayout()
 _FIELD, _FIELD_ON_CPU = MultiModalBatchedField(), MultiModalBatchedField(keep_on_cpu=True)
 
 
-def engine_input(prompt: TokenizedPrompt) -> EngineInput:
-    """Build what `LLMEngine.add_request` takes from one expanded prompt."""
+def engine_input(prompt: TokenizedPrompt, layout: TensorLayout = _STACKED, counts_features: bool = True) -> EngineInput:
+    """Build what `LLMEngine.add_request` takes from one expanded prompt.
+
+    Args:
+        layout: of the tensors of its images.
+        counts_features: whether the model's class compares placeholders with features (feature_counts.py).
+    """
     if not prompt.items:
         return tokens_input(prompt.prompt_token_ids)
+    items = [_elements(item, layout, len(prompt.items)) for item in prompt.items]
+    if counts_features:
+        for elements, placeholder in zip(items, prompt.placeholders, strict=True):
+            elements[FEATURE_COUNTS] = _count(placeholder)
     return mm_input(
         prompt_token_ids=prompt.prompt_token_ids,
-        mm_kwargs=MultiModalKwargsItems(
-            {"image": [_kwargs_item(*pair) for pair in zip(prompt.items, prompt.placeholders, strict=True)]}
-        ),
+        mm_kwargs=MultiModalKwargsItems({"image": [MultiModalKwargsItem(elements) for elements in items]}),
         mm_hashes={"image": [item.content_hash for item in prompt.items]},
         mm_placeholders={
             "image": [
@@ -45,8 +57,19 @@ def engine_input(prompt: TokenizedPrompt) -> EngineInput:
 
 def tensor_bytes(rendered: EngineInput) -> int:
     """Bytes of the tensors in what the engine takes of one row."""
-    items = (item for items in (rendered.get("mm_kwargs") or {}).values() for item in items)
-    return sum(_nbytes(element.data) for item in items for element in item.values())
+    return sum(item_bytes(item) for items in (rendered.get("mm_kwargs") or {}).values() for item in items)
+
+
+def item_bytes(item: MultiModalKwargsItem) -> int:
+    """Bytes of the tensors of one image."""
+    return sum(_nbytes(element.data) for element in item.values())
+
+
+def alone(data: Any) -> Any:
+    """Tensors, in lists at any depth, with memory of their own: a part of a larger one would keep all of it."""
+    if isinstance(data, torch.Tensor):
+        return data if data.untyped_storage().nbytes() <= data.nbytes else data.clone()
+    return [alone(part) for part in data] if isinstance(data, list | tuple) else data
 
 
 def _nbytes(data: Any) -> int:
@@ -55,8 +78,23 @@ def _nbytes(data: Any) -> int:
     return sum(map(_nbytes, data)) if isinstance(data, list | tuple) else 0
 
 
-def _kwargs_item(item: MappedItem, placeholder: PlaceholderRange) -> MultiModalKwargsItem:
-    elements = {name: MultiModalFieldElem(data=tensor, field=_FIELD) for name, tensor in item.tensors.items()}
-    count = torch.tensor(placeholder.num_features)
-    elements[FEATURE_COUNTS] = MultiModalFieldElem(data=count, field=_FIELD_ON_CPU)
-    return MultiModalKwargsItem(elements)
+def _elements(item: MappedItem, layout: TensorLayout, images: int) -> dict[str, MultiModalFieldElem]:
+    return {
+        name: MultiModalFieldElem(data=tensor, field=_field(name, tensor, layout, images))
+        for name, tensor in item.tensors.items()
+    }
+
+
+def _field(name: str, tensor: torch.Tensor, layout: TensorLayout, images: int) -> BaseMultiModalField:
+    on_cpu = name in layout.on_cpu
+    if name in layout.shared:
+        return MultiModalSharedField(batch_size=images, keep_on_cpu=on_cpu)
+    if name in layout.flat and layout.frames > 1:
+        return SameFramesField(frames=layout.frames, keep_on_cpu=on_cpu)
+    if name in layout.flat:
+        return MultiModalFlatField(slices=[slice(0, len(tensor))], keep_on_cpu=on_cpu)
+    return _FIELD_ON_CPU if on_cpu else _FIELD
+
+
+def _count(placeholder: PlaceholderRange) -> MultiModalFieldElem:
+    return MultiModalFieldElem(data=torch.tensor(placeholder.num_features), field=_FIELD_ON_CPU)

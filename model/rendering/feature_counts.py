@@ -19,7 +19,7 @@ FEATURE_COUNTS = "run_batch_feature_counts"
 def install_feature_count_check(model_cls: type) -> None:
     """Wrap `model_cls.embed_multimodal` in the check, unless it inherits a wrapped one."""
     embed = getattr(model_cls, "embed_multimodal", None)
-    if embed is None or hasattr(embed, "checks_feature_counts"):
+    if embed is None or counts_features(model_cls):
         return
 
     @functools.wraps(embed)
@@ -32,6 +32,11 @@ def install_feature_count_check(model_cls: type) -> None:
 
     checked.checks_feature_counts = True  # type: ignore[attr-defined]
     model_cls.embed_multimodal = checked  # type: ignore[attr-defined]
+
+
+def counts_features(model_cls: type) -> bool:
+    """Whether a model's class has the check, and so takes `FEATURE_COUNTS`."""
+    return hasattr(getattr(model_cls, "embed_multimodal", None), "checks_feature_counts")
 
 
 def check_feature_counts(model: str, counts: torch.Tensor | list[torch.Tensor], features: Any) -> None:

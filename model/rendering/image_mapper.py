@@ -1,6 +1,7 @@
 """Decodes and maps the images of many rows to the tensors that a declared model takes."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TypeAlias
 
 import torch
@@ -11,6 +12,7 @@ from run_batch.model.images.decode import DecodedImage, Size
 from run_batch.model.images.image_memory import cache_bytes, drop_decoded
 from run_batch.model.images.row_image import EncodedImage, RowImage, decode_row_image
 from run_batch.model.rendering.declared_functions import DeclaredFunctions, Tensors
+from run_batch.model.rendering.engine_input import alone
 from run_batch.model.rendering.lru_cache import LruCache
 
 # Of mapped images that are kept in case the next rows hold them too, per worker process.
@@ -52,7 +54,8 @@ class ImageMapper:
             for key, item in self._map_new(new):
                 mapped[key] = item
                 if isinstance(key, bytes):
-                    self._mapped.put(key, item, _nbytes(item))
+                    own = {name: alone(tensor) for name, tensor in item.tensors.items()}
+                    self._mapped.put(key, replace(item, tensors=own), _nbytes(item))
         finally:
             drop_decoded()
         return [mapped[key] for key in keys]

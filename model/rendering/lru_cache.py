@@ -23,7 +23,14 @@ class LruCache(Generic[Value]):
         return self._values[key][0]
 
     def put(self, key: Hashable, value: Value, nbytes: int) -> None:
-        """Add a value of `nbytes` under a new key, and evict the least recently used ones beyond the limit."""
+        """Put a value of `nbytes` under a key, and evict the least recently used ones beyond the limit.
+
+        A value that is larger than the limit is not kept, and evicts no other.
+        """
+        if key in self._values:
+            self._bytes -= self._values.pop(key)[1]
+        if nbytes > self._max_bytes:
+            return
         self._values[key] = (value, nbytes)
         self._bytes += nbytes
         while self._bytes > self._max_bytes:

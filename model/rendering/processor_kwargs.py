@@ -13,7 +13,10 @@ from run_batch.model.declaration import Declaration
 # transformers groups a processor's arguments by these.
 _SCOPES = {"text_kwargs", "images_kwargs", "videos_kwargs", "audio_kwargs", "common_kwargs"}
 # A function that uses none of these names never sees the kwargs.
-_READERS = {"mm_processor_kwargs", "get_merged_mm_kwargs", "get_hf_processor", "init_processor", "call_hf_processor"}
+_READERS = {
+    *("mm_processor_kwargs", "get_merged_mm_kwargs", "get_hf_processor", "init_processor", "call_hf_processor"),
+    "image_settings",
+}
 
 
 def check_declared(engine: Mapping[str, Any], declaration: Declaration) -> None:

@@ -1,14 +1,15 @@
 """Renders rows for one model, from prompt text and images to what vLLM's engine takes, many rows at once.
 
 The images of a declared model go through its own functions (declared_renderer.py), those of any other model through
-vLLM's processor for it (vllm_renderer.py); callers need not know which.
+a bulk mapper where there is one (shipped_renderer.py), else through vLLM's processor for it (vllm_renderer.py); callers
+need not know which.
 """
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from vllm.multimodal import MULTIMODAL_REGISTRY as VLLM_MULTIMODAL_REGISTRY
 from vllm.multimodal.processing import InputProcessingContext
@@ -22,14 +23,20 @@ from run_batch.model.images.row_image import RowImage
 from run_batch.model.prompts.chat_template import ChatSettings, ChatTemplate
 from run_batch.model.prompts.tokenizer import Piece, PromptTokenizer
 from run_batch.model.rendering.bad_row_isolation import isolate_bad_rows
+from run_batch.model.rendering.bulk_mapping import NoBulkMapper, bulk_renderer
 from run_batch.model.rendering.declared_processor import DeclaredInfo
 from run_batch.model.rendering.declared_renderer import DeclaredRenderer
 from run_batch.model.rendering.engine_input import EngineInput
 from run_batch.model.rendering.image_placeholders import ImagePlaceholders
 from run_batch.model.rendering.job_faults import describe, root_of
 from run_batch.model.rendering.processor_kwargs import check_declared, check_no_processor, check_processor
+from run_batch.model.rendering.remembered_texts import remembering
+from run_batch.model.rendering.shipped_renderer import ShippedRenderer
 from run_batch.model.rendering.text_renderer import TextRenderer
-from run_batch.model.rendering.vllm_renderer import VllmRenderer
+from run_batch.model.rendering.vllm_renderer import VllmRenderer, text_bytes
+
+if TYPE_CHECKING:
+    from vllm.model_executor.models.interfaces import SupportsMultiModal
 
 # Limits on a prompt's characters, higher than those of any prompt that fits into a model's context.
 _PROMPT_CHARACTERS = 100_000
@@ -53,7 +60,7 @@ class Prompt:
 
 
 class _TokensRenderer(Protocol):
-    """Renders rows after tokenization: a DeclaredRenderer, VllmRenderer or TextRenderer.
+    """Renders rows after tokenization: a DeclaredRenderer, ShippedRenderer, VllmRenderer or TextRenderer.
 
     Attributes:
         adds_special_tokens: whether the tokenizer's own BOS and the like belong to a prompt that is no chat.
@@ -66,6 +73,20 @@ class _TokensRenderer(Protocol):
     ) -> list[EngineInput | RowError]: ...
 
 
+@dataclass(frozen=True, slots=True)
+class _Path:
+    """How rows of a model are rendered.
+
+    Attributes:
+        placeholder: None for a model that takes no images.
+        image_mapping: what maps its images, and why, for people; None for a model that takes none.
+    """
+
+    renderer: _TokensRenderer
+    placeholder: _Placeholder | None
+    image_mapping: str | None
+
+
 class Renderer:
     """Renders rows for one model.
 
@@ -73,6 +94,9 @@ class Renderer:
 
     Args:
         scaled_jpeg_decoding: decode large JPEG files at a reduced size (see decode_image).
+
+    Attributes:
+        image_mapping: what maps the model's images, and why, in one line; None for a model that takes none.
 
     Raises:
         SettingsError: the model's settings are wrong, or it needs a package that is not installed.
@@ -85,11 +109,12 @@ class Renderer:
             self._model_config = build_model_config(settings, self._engine_args)
             with _loading("tokenizer", settings):
                 tokenizer = cached_tokenizer_from_config(self._model_config)
-            self._renderer, self._placeholder = _renderer_for(
-                settings, self._model_config, tokenizer, scaled_jpeg_decoding
-            )
+            path = _path_for(settings, self._model_config, tokenizer, scaled_jpeg_decoding)
+        self._renderer, self._placeholder = path.renderer, path.placeholder
+        self.image_mapping = path.image_mapping
         self.tokenizer = tokenizer
         self._prompt_tokenizer = PromptTokenizer(tokenizer)
+        self._is_pooling = settings.runner == "pooling"
 
     @property
     def max_model_len(self) -> int:
@@ -115,7 +140,8 @@ class Renderer:
         Raises:
             SettingsError: vLLM would refuse each row.
         """
-        check_sampling(self._engine_args, sampling, self._model_config, self.tokenizer)
+        if not self._is_pooling:
+            check_sampling(self._engine_args, sampling, self._model_config, self.tokenizer)
 
     def chat_template(self, settings: ChatSettings) -> ChatTemplate:
         """The chat template of the job or the model.
@@ -164,13 +190,14 @@ class Renderer:
         length = len(mapped["prompt_token_ids"])
         if length == 0:
             return RowError("prompt_empty", "the prompt has no tokens")
-        if length >= self.max_model_len:
-            return RowError(
-                "prompt_too_long",
-                f"{length} prompt tokens with image tokens; engine.max_model_len {self.max_model_len} leaves room "
-                f"for {self.max_model_len - 1} and one generated token",
-            )
-        return mapped
+        if length < self.max_model_len + self._is_pooling:
+            return mapped
+        room = f"{self.max_model_len}" if self._is_pooling else f"{self.max_model_len - 1} and one generated token"
+        return RowError(
+            "prompt_too_long",
+            f"{length} prompt tokens with image tokens; engine.max_model_len {self.max_model_len} leaves room "
+            f"for {room}",
+        )
 
 
 @contextlib.contextmanager
@@ -185,33 +212,60 @@ def _loading(part: str, settings: ModelSettings) -> Iterator[None]:
         raise SettingsError(message) from error
 
 
-def _renderer_for(
-    settings: ModelSettings, model_config: Any, tokenizer: Any, scaled_jpeg_decoding: bool
-) -> tuple[_TokensRenderer, _Placeholder | None]:
-    """The renderer for a model, and its placeholders; None for a model that takes no images."""
+def _path_for(settings: ModelSettings, model_config: Any, tokenizer: Any, scaled_jpeg_decoding: bool) -> _Path:
+    """The path that the rows of a model take."""
     if not model_config.is_multimodal_model:
         check_no_processor(settings.engine)
-        return TextRenderer(), None
+        return _text_path(settings)
     from vllm.model_executor.model_loader import get_model_architecture
 
     with _loading("processor", settings):
-        processor = VLLM_MULTIMODAL_REGISTRY.create_processor(model_config, tokenizer=tokenizer)
+        own = remembering(tokenizer, text_bytes())
+        processor = VLLM_MULTIMODAL_REGISTRY.create_processor(model_config, tokenizer=own)
         model_cls, _ = get_model_architecture(model_config)
-    info = processor.info
-    if isinstance(info, DeclaredInfo):
-        check_declared(settings.engine, info.declaration)
-        context = InputProcessingContext(model_config, tokenizer)
-        renderer = DeclaredRenderer(context, info.declaration, scaled_jpeg_decoding)
-        return renderer, partial(model_cls.get_placeholder_str, "image")
+    context = InputProcessingContext(model_config, tokenizer)
+    if isinstance(processor.info, DeclaredInfo):
+        declaration = processor.info.declaration
+        _refuse_mapper(settings, f"{model_cls.__name__} declares its own input mappers")
+        check_declared(settings.engine, declaration)
+        renderer = DeclaredRenderer(context, declaration, scaled_jpeg_decoding)
+        described = f"the input mappers that {model_cls.__name__} declares"
+        return _Path(renderer, partial(model_cls.get_placeholder_str, "image"), described)
     if scaled_jpeg_decoding:
         raise SettingsError(
             "preprocess.scaled_jpeg_decoding = true, but the model goes through vLLM's own processor, which takes "
             "whole images"
         )
     check_processor(settings.engine, processor)
-    if "image" not in info.supported_mm_limits:
-        return TextRenderer(), None
-    placeholders = ImagePlaceholders(processor, model_cls.get_placeholder_str)
+    if "image" not in processor.info.supported_mm_limits:
+        return _text_path(settings)
     with _loading("processor", settings):
-        placeholders.text(1)  # which may have to ask the processor
-    return VllmRenderer(processor, placeholders), placeholders.text
+        return _shipped_path(settings, context, processor, model_cls)
+
+
+def _shipped_path(
+    settings: ModelSettings, context: InputProcessingContext, processor: Any, model_cls: "type[SupportsMultiModal]"
+) -> _Path:
+    """The path for a model that vLLM ships: its bulk mapper, or vLLM's processor for it."""
+    placeholders = ImagePlaceholders(processor, model_cls.get_placeholder_str)
+    placeholders.text(1)  # which may have to ask the processor
+    by_vllm = VllmRenderer(processor, placeholders)
+    if settings.mapper == "vllm":
+        return _Path(by_vllm, placeholders.text, 'vLLM\'s own processor: model.mapper = "vllm"')
+    try:
+        bulk = bulk_renderer(context, processor, model_cls, by_vllm)
+    except NoBulkMapper as reason:
+        return _Path(by_vllm, placeholders.text, f"vLLM's own processor: {reason}")
+    most = processor.info.allowed_mm_limits["image"]
+    renderer = ShippedRenderer(bulk, by_vllm, placeholders, most)
+    return _Path(renderer, placeholders.text, "the bulk mapper, which gives what vLLM's own processor gives")
+
+
+def _text_path(settings: ModelSettings) -> _Path:
+    _refuse_mapper(settings, "the model takes no images")
+    return _Path(TextRenderer(), None, None)
+
+
+def _refuse_mapper(settings: ModelSettings, reason: str) -> None:
+    if settings.mapper != "auto":
+        raise SettingsError(f'model.mapper = "{settings.mapper}" does nothing: {reason}; remove it')

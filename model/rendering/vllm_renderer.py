@@ -1,33 +1,34 @@
 """Renders rows for a model that vLLM ships, with vLLM's own processor."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
-import torch
-from PIL import Image
 from vllm.inputs.engine import tokens_input
-from vllm.multimodal.processing import ProcessorInputs, TimingContext
+from vllm.multimodal.processing import TimingContext
 
 from run_batch.model.checkpoint.missing_package import missing_package
 from run_batch.model.declaration import JobFault, RowError
 from run_batch.model.images.image_memory import cache_bytes, drop_decoded
-from run_batch.model.images.row_image import EncodedImage, RowImage, decode_row_image
+from run_batch.model.images.row_image import RowImage
 from run_batch.model.rendering.engine_input import EngineInput
-from run_batch.model.rendering.finite_values import is_finite
 from run_batch.model.rendering.image_placeholders import ImagePlaceholders
 from run_batch.model.rendering.job_faults import describe, raise_if_no_rows_fault, root_of
-from run_batch.model.rendering.lru_cache import LruCache
 from run_batch.model.rendering.retokenized_text import new_special_token
+from run_batch.model.rendering.vllm_processor import VllmProcessor
 
-# Of decoded images that are kept in case the next rows hold them too, per worker process.
-_DECODED_BYTES = 64 << 20
-
-# In all images of one row together: vLLM's processors take a row's images decoded, all at once.
-_ROW_PIXELS = 200_000_000
+# Of what is kept in case the next rows hold the same images, or images of the same size, per worker process. An eighth
+# is for the texts that processors write for images.
+_KEPT_BYTES = 128 << 20
+_TEXTS = 8
 
 # A length of sequences that any model has; vLLM makes its dummy image no larger than fits.
 _DUMMY_TOKENS = 1024
+
+
+def text_bytes() -> int:
+    """Bytes of the texts that are to be kept."""
+    return cache_bytes(_KEPT_BYTES) // _TEXTS
 
 
 class VllmRenderer:
@@ -35,11 +36,11 @@ class VllmRenderer:
 
     def __init__(self, processor: Any, placeholders: ImagePlaceholders) -> None:
         self._processor = processor
+        self._mapping = VllmProcessor(processor, cache_bytes(_KEPT_BYTES) - text_bytes())
         self._placeholders = placeholders
         self._tokenizer = processor.info.get_tokenizer()
         # Some models' processors put the BOS where it belongs themselves, or their templates do.
         self.adds_special_tokens: bool = processor.info.default_tok_params.add_special_tokens
-        self._decoded: LruCache[Image.Image] = LruCache(cache_bytes(_DECODED_BYTES))
 
     def render(
         self, token_ids: Sequence[list[int]], images: Sequence[Sequence[RowImage]]
@@ -49,6 +50,7 @@ class VllmRenderer:
         Raises:
             SettingsError: the processor needs a package that is not installed.
         """
+        self._mapping.begin()
         return [self._render_one(*row) for row in zip(token_ids, images, strict=True)]
 
     def _render_one(self, token_ids: list[int], images: Sequence[RowImage]) -> EngineInput | RowError:
@@ -56,11 +58,9 @@ class VllmRenderer:
             self._placeholders.check(token_ids, len(images))
             if not images:
                 return tokens_input(token_ids)
-            data: Mapping[str, Any] = {"image": self._decode_all(images)}
-            items = self._processor.info.parse_mm_data(data)
-            rendered = self._processor.apply(ProcessorInputs(token_ids, items), TimingContext(enabled=False))
+            rendered = self._mapping.apply(token_ids, images)
             self._check_text(token_ids, rendered)
-            return _finite(rendered)
+            return rendered
         except RowError as error:
             return error
         # The processors of vLLM and transformers raise exceptions of any type for images that they cannot take.
@@ -95,47 +95,3 @@ class VllmRenderer:
         except Exception as error:
             return root_of(error)
         return None
-
-    def _decode_all(self, images: Sequence[RowImage]) -> list[Image.Image | torch.Tensor]:
-        decoded: list[Image.Image | torch.Tensor] = []
-        for image in images:
-            decoded.append(self._decode(image))
-            pixels = sum(i.width * i.height for i in decoded if isinstance(i, Image.Image))
-            if pixels > _ROW_PIXELS:
-                raise RowError("image_too_large", f"{pixels:,} pixels in all images of the row; limit: {_ROW_PIXELS:,}")
-        return decoded
-
-    def _decode(self, image: RowImage) -> Image.Image | torch.Tensor:
-        if not isinstance(image, EncodedImage):
-            return image
-        kept = self._decoded.get(image.digest)
-        if kept is not None:
-            return kept
-        decoded = decode_row_image(image)
-        if isinstance(decoded, torch.Tensor):
-            return decoded
-        pil_image = decoded.to_pil()
-        # Pillow holds four bytes a pixel.
-        self._decoded.put(image.digest, pil_image, 4 * pil_image.width * pil_image.height)
-        return pil_image
-
-
-def _finite(rendered: EngineInput) -> EngineInput:
-    """What vLLM's processor gave, checked; a text from NaN looks like any other.
-
-    Raises:
-        RowError: `image_processing`, for NaN or infinite values.
-    """
-    for items in (rendered.get("mm_kwargs") or {}).values():
-        for item in items:
-            for name, element in item.items():
-                if not _all_finite(element.data):
-                    raise RowError("image_processing", f"vLLM's processor gave {name} with NaN or infinite values")
-    return rendered
-
-
-def _all_finite(data: Any) -> bool:
-    """Whether tensors, in lists at any depth, are finite."""
-    if isinstance(data, torch.Tensor):
-        return is_finite(data)
-    return not isinstance(data, list | tuple) or all(map(_all_finite, data))

@@ -2,8 +2,12 @@
 
 All candidates process the same images in turns of about a hundred, and the CPU time of this thread is measured, so
 other load on the machine affects all of them equally. Rates are images per second on one core.
+
+`--model FOLDER` measures a checkpoint of a model that vLLM ships instead of the benchmark's LLaVA: run-batch's worker,
+the same with vLLM's processor (`model.mapper = "vllm"`), and transformers' processor called by hand with each prompt.
 """
 
+import argparse
 import contextlib
 import io
 import itertools
@@ -15,6 +19,7 @@ from collections.abc import Callable
 from multiprocessing import Pipe, get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import TypeAlias
 
 import cv2
 import numpy as np
@@ -22,8 +27,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from PIL import Image
-from systems import job_file
-from transformers import AutoImageProcessor
+from systems import job_file, shipped_job_file
+from transformers import AutoImageProcessor, AutoProcessor
 from workloads import FOLDER, WORKLOADS, Workload, make_model, make_workload
 
 from run_batch.io.inputs.parquet import ParquetSource
@@ -34,8 +39,10 @@ from run_batch.jobs.mapping.row_mapper import RowMapper
 from run_batch.jobs.mapping.shared_memory import receive, send
 from run_batch.jobs.mapping.worker_memory import PLENTY
 from run_batch.jobs.mapping.worker_process import worker_environment
+from run_batch.model.checkpoint.settings import ModelSettings
 from run_batch.model.images.resize import compile_resize
 from run_batch.model.plugin import announce_plugins, register
+from run_batch.model.rendering.renderer import Renderer
 
 BATCH_ROWS = 16
 # Batches per turn: with fewer, each candidate would run mostly with the CPU caches and heap of the one before it.
@@ -47,24 +54,48 @@ WARM_UP = Workload("warm-up", 432, 640, 480)
 IMAGE_SIZE = 336
 
 
-def ways(rows: Path, model: Path) -> dict[str, Callable[[pa.RecordBatch], object]]:
+Ways: TypeAlias = dict[str, Callable[[pa.RecordBatch], object]]
+WHOLE_TASK = "run-batch, whole worker task"
+
+
+def files(batch: pa.RecordBatch) -> list[bytes]:
+    return batch["image"].to_pylist()
+
+
+def pillow(encoded: bytes) -> Image.Image:
+    return Image.open(io.BytesIO(encoded)).convert("RGB")
+
+
+DECODING: Ways = {
+    "decode alone, OpenCV": lambda batch: [
+        cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR_RGB) for encoded in files(batch)
+    ],
+    "decode alone, Pillow": lambda batch: [pillow(encoded) for encoded in files(batch)],
+}
+
+
+def whole_task(mapper: RowMapper) -> Callable[[pa.RecordBatch], None]:
+    """What a worker does with a batch: maps its rows, and sends them to another process."""
+    ours, theirs = Pipe()
+    get_context("fork").Process(target=_drain, args=(theirs,), daemon=True).start()
+
+    def run(batch: pa.RecordBatch) -> None:
+        rows = list(mapper.map(RowBatch(0, batch)))
+        failures = [row for row in rows if isinstance(row, RowFailure)]
+        assert not failures, failures[0]
+        send(ours, rows)
+
+    return run
+
+
+def ways(rows: Path, model: Path) -> Ways:
     folder = FOLDER / "run"
     folder.mkdir(parents=True, exist_ok=True)
     config = load_config(job_file(rows, model, folder))
-    announce_plugins([], folder)
-    register()
     schema = ParquetSource(str(rows)).schema
     # One for each candidate: a mapper does not map a repeated image file again.
     mapper, worker = RowMapper(config, schema, None), RowMapper(config, schema, None)
     processor = AutoImageProcessor.from_pretrained(model)
-    ours, theirs = Pipe()
-    get_context("fork").Process(target=_drain, args=(theirs,), daemon=True).start()
-
-    def files(batch: pa.RecordBatch) -> list[bytes]:
-        return batch["image"].to_pylist()
-
-    def pillow(encoded: bytes) -> Image.Image:
-        return Image.open(io.BytesIO(encoded)).convert("RGB")
 
     def resized(image: Image.Image) -> Image.Image:
         """Resize as the mapper does, the shortest edge to the model's size (cropping afterwards costs nothing)."""
@@ -72,23 +103,41 @@ def ways(rows: Path, model: Path) -> dict[str, Callable[[pa.RecordBatch], object
         size = (int(image.width * scale), int(image.height * scale))
         return image.resize(size, Image.Resampling.BICUBIC)
 
-    def whole_task(batch: pa.RecordBatch) -> None:
-        rows = list(worker.map(RowBatch(0, batch)))
-        failures = [row for row in rows if isinstance(row, RowFailure)]
-        assert not failures, failures[0]
-        send(ours, rows)
-
     return {
-        "decode alone, OpenCV": lambda batch: [
-            cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR_RGB) for encoded in files(batch)
-        ],
-        "decode alone, Pillow": lambda batch: [pillow(encoded) for encoded in files(batch)],
+        **DECODING,
         "Pillow decode and resize": lambda batch: [resized(pillow(encoded)) for encoded in files(batch)],
         "transformers image processor": lambda batch: [
             processor([pillow(encoded)], return_tensors="pt") for encoded in files(batch)
         ],
         "run-batch, mapped rows": lambda batch: list(mapper.map(RowBatch(0, batch))),
-        "run-batch, whole worker task": whole_task,
+        WHOLE_TASK: whole_task(worker),
+    }
+
+
+def ways_of_shipped_model(rows: Path, model: Path) -> Ways:
+    folder = FOLDER / "run"
+    folder.mkdir(parents=True, exist_ok=True)
+    placeholder = Renderer(ModelSettings(str(model))).image_placeholder(1) or ""
+    schema = ParquetSource(str(rows)).schema
+
+    def mapper(choice: str) -> RowMapper:
+        config = load_config(shipped_job_file(rows, model, folder, placeholder + "{prompt}", choice))
+        return RowMapper(config, schema, None)
+
+    bulk = mapper("auto")
+    print(f"images: {bulk.image_mapping}")
+    processor = AutoProcessor.from_pretrained(model)
+
+    def by_hand(batch: pa.RecordBatch) -> None:
+        for encoded, prompt in zip(files(batch), batch["prompt"].to_pylist(), strict=True):
+            processor(text=[placeholder + prompt], images=[pillow(encoded)], return_tensors="pt")
+
+    return {
+        **DECODING,
+        "transformers, by hand": by_hand,
+        "run-batch, vLLM's processor": whole_task(mapper("vllm")),
+        "run-batch, mapped rows": lambda batch: list(bulk.map(RowBatch(0, batch))),
+        WHOLE_TASK: whole_task(mapper("auto")),
     }
 
 
@@ -99,9 +148,9 @@ def _drain(connection: Connection) -> None:
             receive(connection)
 
 
-def measure(workload: str, model: Path) -> dict[str, float]:
+def measure(workload: str, model: Path, ways_of: Callable[[Path, Path], Ways]) -> dict[str, float]:
     rows = make_workload(WORKLOADS[workload])
-    candidates = ways(rows, model)
+    candidates = ways_of(rows, model)
     seconds: defaultdict[str, float] = defaultdict(float)
     count = 0
     for way in candidates.values():
@@ -120,6 +169,9 @@ def measure(workload: str, model: Path) -> dict[str, float]:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", type=Path, help="folder of a checkpoint of a model that vLLM ships")
+    arguments = parser.parse_args()
     environment = worker_environment(PLENTY)
     if not os.environ.keys() >= environment.keys():
         # malloc reads its settings when a process starts. All candidates use the worker's.
@@ -127,13 +179,19 @@ def main() -> None:
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     compile_resize()
-    model = make_model(IMAGE_SIZE)
+    announce_plugins([], FOLDER)
+    register()
+    if arguments.model is not None:
+        show(f"640x480, {arguments.model.name}", measure("640x480", arguments.model, ways_of_shipped_model))
+        return
     for workload in ("640x480", "1600x1200", "224-png"):
-        rates = measure(workload, model)
-        ours = rates["run-batch, whole worker task"]
-        print(f"\n{workload} to {IMAGE_SIZE} px, images/s on one core")
-        for name, rate in rates.items():
-            print(f"{name:32s} {rate:7.0f}   run-batch's worker is at {ours / rate:5.2f} of it")
+        show(f"{workload} to {IMAGE_SIZE} px", measure(workload, make_model(IMAGE_SIZE), ways))
+
+
+def show(title: str, rates: dict[str, float]) -> None:
+    print(f"\n{title}, images/s on one core")
+    for name, rate in rates.items():
+        print(f"{name:32s} {rate:7.0f}   run-batch's worker is at {rates[WHOLE_TASK] / rate:5.2f} of it")
 
 
 if __name__ == "__main__":

@@ -79,3 +79,24 @@ ignore_eos = true
 path = "out"
 """)
     return job
+
+
+def shipped_job_file(rows: Path, model: Path, folder: Path, template: str, mapper: str) -> Path:
+    """Write a job.toml for a model that vLLM ships, with the checkpoint's own settings; return its path."""
+    job = folder / f"{mapper}.toml"
+    job.write_text(f"""
+[input]
+path = {json.dumps(str(rows))}
+id_column = "id"
+
+[prompt]
+template = {json.dumps(template)}
+
+[model]
+path = {json.dumps(str(model))}
+mapper = "{mapper}"
+
+[output]
+path = "out"
+""")
+    return job

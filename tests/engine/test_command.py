@@ -236,7 +236,8 @@ def test_sampling_of_the_job_and_of_single_rows(tmp_path: Path) -> None:
     rows = first.to_pylist()
     assert all(len(row["texts"]) == 2 and row["texts"][0] == row["text"] for row in rows[0::4])
     assert all(row["generated_tokens"] == 1 and len(row["texts"]) == 1 for row in rows[1::4])
-    assert all(len(row["logprobs"]) >= 1 and row["logprobs"][0][0]["logprob"] <= 0 for row in rows[0::4])
+    assert all(len(row["logprobs"]) == len(row["finish_reasons"]) == 2 for row in rows[0::4])
+    assert all(sequence[0][0]["logprob"] <= 0 for row in rows[0::4] for sequence in row["logprobs"])
     assert all(row["error"].startswith("sampling: ") and "temperatur" in row["error"] for row in rows[2::4])
     assert all(row["error"].startswith("sampling: not JSON") for row in rows[3::4])
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import engines
 import pytest
+from built_in_families import QWEN_IMAGE, save_family
 from checkpoints import save_llava
 from pictures import encoded, picture
 
@@ -14,6 +15,8 @@ import jobs
 from run_batch.jobs.job.config import load_config
 from run_batch.jobs.job.prepare import prepare
 from run_batch.jobs.job.rows import Generation, MappedRow
+from run_batch.jobs.mapping.worker_pool import WorkerPool
+from run_batch.jobs.runner import pipeline
 from run_batch.jobs.runner.run_job import run_job
 from run_batch.model.checkpoint.settings import ModelSettings
 from run_batch.model.families.llava import LlavaForConditionalGeneration
@@ -23,15 +26,16 @@ from run_batch.model.rendering.renderer import Prompt, Renderer
 
 pytestmark = pytest.mark.engine
 
-ROWS = 400
+ROWS = 160
 
 
 class RecordingEngine:
-    """Finishes four rows a step, more slowly than rows are mapped, and notes how many it had."""
+    """Finishes four rows a step, more slowly than rows are mapped on any machine; notes how many it had."""
 
     max_num_seqs = 16
 
     def __init__(self) -> None:
+        self.pools: list[WorkerPool] = []
         self.rows: list[int] = []
         self.added = 0
         self.rows_at_steps: list[int] = []
@@ -54,6 +58,10 @@ class RecordingEngine:
             self.rows_at_steps.append(self.unfinished)
             self.threads_of_workers = threads_of_workers()
         time.sleep(0.02)
+        deadline = time.monotonic() + 10
+        while self.added + (waiting := self.pools[0].rows_waiting) < ROWS and waiting < self.max_num_seqs:
+            assert time.monotonic() < deadline, "rows are mapped no further"
+            time.sleep(0.001)
         done, self.rows = self.rows[:4], self.rows[4:]
         return [Generation(row, ("text",), "stop", 9, 1) for row in done]
 
@@ -75,9 +83,17 @@ def threads_of_workers() -> list[int]:
     return found
 
 
-def test_the_engine_has_rows_for_every_seat_until_the_input_ends(tmp_path: Path) -> None:
-    job = jobs.write_job(tmp_path, jobs.rows(ROWS), output={"rows_per_shard": 10}, preprocess={"workers": 2})
+def test_the_engine_has_rows_for_every_seat_until_the_input_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = jobs.write_job(tmp_path, jobs.rows(ROWS), output={"rows_per_shard": 4}, preprocess={"workers": 2})
     engine: Any = RecordingEngine()
+
+    def start_pool(*arguments: Any, **named: Any) -> WorkerPool:
+        engine.pools.append(WorkerPool(*arguments, **named))
+        return engine.pools[0]
+
+    monkeypatch.setattr(pipeline, "WorkerPool", start_pool)
     assert run_job(prepare(load_config(job)), True, io.StringIO(), lambda config: engine) == 0
     assert len(jobs.shards(job)) == 40
     # The first rows come as they are mapped.
@@ -107,3 +123,29 @@ def test_an_image_of_many_rows_is_encoded_once(tmp_path: Path, monkeypatch: pyte
         monkeypatch.setattr(LlavaForConditionalGeneration, "image_features", counting)
         assert len(engines.generate(engine, Renderer(settings), rows)) == 8
     assert encoded_images == [1]
+
+
+def test_an_image_of_many_rows_is_encoded_once_by_a_model_that_vllm_ships(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from vllm.model_executor.models.qwen2_5_vl import Qwen2_5_VLForConditionalGeneration as Qwen
+
+    save_family(tmp_path, "qwen2_5_vl")
+    settings = ModelSettings(str(tmp_path), engine={**engines.ENGINE, "max_model_len": 512})
+    files = [encoded(picture(number, (112, 84))) for number in range(2)]
+    rows = [
+        Prompt(
+            [Piece(QWEN_IMAGE, trusted=True), Piece(f"question {i}", trusted=False)], [EncodedImage.of(files[i % 2])]
+        )
+        for i in range(16)
+    ]
+    encoded_images, original = [], Qwen.embed_multimodal
+
+    def counting(self: Any, **inputs: Any) -> Any:
+        encoded_images.append(len(inputs["image_grid_thw"]))
+        return original(self, **inputs)
+
+    with engines.running_engine(settings, engines.SAMPLING) as engine:
+        monkeypatch.setattr(Qwen, "embed_multimodal", counting)
+        assert len(engines.generate(engine, Renderer(settings), rows)) == 16
+    assert sum(encoded_images) == 2

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import jobs
-from run_batch.jobs.engine.vllm_engine import _result
+from run_batch.jobs.engine.request_results import result_of
 from run_batch.jobs.job.rows import Generation, RowFailure
 
 pytestmark = pytest.mark.engine
@@ -49,7 +49,7 @@ def test_only_the_regular_ends_of_vllm_make_a_text() -> None:
     from vllm.v1.engine import FINISH_REASON_STRINGS
 
     for reason in [*FINISH_REASON_STRINGS, "an end of a later version", None]:
-        result = _result(finished(reason))
+        result = result_of(finished(reason), ())
         if reason in ("stop", "length", "repetition"):
             assert isinstance(result, Generation) and result.finish_reason == reason
         else:
@@ -58,5 +58,5 @@ def test_only_the_regular_ends_of_vllm_make_a_text() -> None:
 
 
 def test_a_row_fails_with_any_of_its_sequences() -> None:
-    assert isinstance(_result(finished("stop", "length")), Generation)
-    assert isinstance(_result(finished("stop", "abort")), RowFailure)
+    assert isinstance(result_of(finished("stop", "length"), ()), Generation)
+    assert isinstance(result_of(finished("stop", "abort"), ()), RowFailure)

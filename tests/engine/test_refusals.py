@@ -32,14 +32,20 @@ REFUSALS: dict[str, tuple[dict[str, Any], str]] = {
     "decided engine key": ({"engine": {"model": "other"}}, "model.path"),
     "unknown sampling key": ({"sampling": {"temperatur": 1}}, "did you mean temperature"),
     "sampling value": ({"sampling": {"temperature": -1.0}}, "temperature"),
-    "adapter": ({"engine": {"enable_lora": True}}, "engine.enable_lora cannot be set"),
+    "adapter": ({"model": {"lora": "adapter"}}, "adapter: no such folder"),
     "vLLM's data parallelism": (
         {"engine": {"data_parallel_backend": "ray"}},
         "engine.data_parallel_size sets",
     ),
     "no engine": ({"engine": {"data_parallel_size": 0}}, "engine.data_parallel_size = 0: expected a whole number"),
-    "result without a column": ({"sampling": {"prompt_logprobs": 1}}, "sampling.prompt_logprobs cannot be set"),
-    "schema in a file": ({"sampling": {"structured_outputs": {"json": "schema.json"}}}, "not the name of a file"),
+    "result without a column": (
+        {"sampling": {"prompt_logprobs": 1}},
+        'sampling.prompt_logprobs needs output.extra = ["prompt_logprobs"]',
+    ),
+    "schema in a file": (
+        {"sampling": {"structured_outputs": {"json": "schema.json"}}},
+        "schema.json cannot be read: No such file",
+    ),
     "schema of no type": (
         {"sampling": {"structured_outputs": {"json": {"type": "objekt"}}}},
         "sampling.structured_outputs",

@@ -6,10 +6,8 @@ import disks
 import pytest
 import standing
 
-
-@pytest.fixture(scope="session", autouse=True)
-def _hidden_mounts() -> None:
-    disks.hide_mounts()
+# While tests are collected: the process that jobs are forked from may start with any test, and has to see the mounts.
+disks.hide_mounts()
 
 
 @pytest.fixture(autouse=True)

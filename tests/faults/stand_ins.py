@@ -27,6 +27,7 @@ import disks
 import forked_engines
 import power
 import pyarrow as pa
+import s3fs
 import sudden_death
 import torch
 
@@ -51,8 +52,8 @@ from run_batch.jobs.mapping.worker_process import WorkerProcess, worker_environm
 from run_batch.jobs.runner import pipeline, run_job
 
 # Imports that a run does late are done here once, not in every run that is forked: torch, by shared_memory, and what
-# pyarrow loads when it is first asked for a plain list.
-assert shared_memory
+# pyarrow loads when it is first asked for a plain list; and the client of object stores.
+assert shared_memory and s3fs
 pa.array([1]).to_pylist()
 
 
@@ -121,6 +122,9 @@ class PromptSpec:
         for option, name in ((-1, "MALLOC_TRIM_THRESHOLD_"), (-3, "MALLOC_MMAP_THRESHOLD_")):
             ctypes.CDLL(None).mallopt(option, int(malloc[name]))
         return self
+
+    def map_groups(self, batch: RowBatch) -> Iterator[list[MappedRow | RowFailure]]:
+        return ([row] for row in self.map(batch))
 
     def map(self, batch: RowBatch) -> Iterator[MappedRow | RowFailure]:
         if self.lost_images is not None:
@@ -270,6 +274,7 @@ class Setting:
         load_seconds: how long the engine loads.
         dies_before_change: kill the process before this change of its output folder, counted from 1.
         stalled_seconds: how long the storage does not answer the journal, from its first sync on.
+        environment: variables that are set.
         gpus: of the machine; none: as on a CPU.
         broken_gpu: an engine on this one (`*`: on any) fails: `load` while it loads, `die` with its process, a
             moment later; `refuse` by the job's fault.
@@ -288,6 +293,7 @@ class Setting:
     load_seconds: float = 0.0
     dies_before_change: int | None = None
     stalled_seconds: float = 0.0
+    environment: tuple[tuple[str, str], ...] = ()
     gpus: tuple[str, ...] = ()
     broken_gpu: tuple[str, str] = ("", "")
 
@@ -308,6 +314,7 @@ def _stall(seconds: float) -> None:
 def run_command(config_path: Path, log: Path, output: Path, speed: Speed, setting: Setting) -> None:
     """`run-batch --config` with stand-ins, as a process group of its own; ends the process."""
     os.setsid()
+    os.environ.update(setting.environment)
     signal.signal(signal.SIGHUP, signal.SIG_IGN if setting.hangup_ignored else signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     if setting.durable is not None:

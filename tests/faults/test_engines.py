@@ -43,6 +43,20 @@ def test_two_engines_are_one_run_with_the_results_of_one(tmp_path: Path) -> None
     assert [share["share"] for share in found["shares"]] == ["0-of-2", "1-of-2"]
 
 
+def test_a_job_of_two_engines_that_grows_generates_no_row_again(tmp_path: Path) -> None:
+    """From a limit within a shard to all rows: what is new is divided among the engines."""
+    limit = ROWS // 2 + 5
+    job = make(tmp_path, input={"image_column": "", "limit": limit})
+    code, said = job.run()
+    assert code == 0 and f"{limit} of {limit} rows done" in said and job.is_complete(), said
+    job.config.write_text(job.config.read_text().replace(f"limit = {limit}\n", ""))
+    code, said = job.run()
+    assert code == 0 and f"{ROWS} of {ROWS} rows done" in said and f"this run: {ROWS - limit} rows" in said, said
+    assert job.table()["text"].to_pylist() == texts(ROWS) and job.is_complete()
+    assert len(job.generated()) == len(set(job.generated())) == ROWS - prompts(ROWS).count("bad")
+    assert not leases(job)
+
+
 def test_each_engine_has_cores_of_its_own_and_ends_with_the_run(tmp_path: Path) -> None:
     job = make(tmp_path, BRISK)
     process = job.start()

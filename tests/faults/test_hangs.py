@@ -62,12 +62,16 @@ def test_a_worker_that_hangs_ends_with_the_run_that_is_killed(tmp_path: Path) ->
     kill_group(process)
 
 
-def test_mapping_that_hangs_for_every_row_ends_the_run_and_fails_none(tmp_path: Path) -> None:
-    job = make_job(tmp_path, [f"stuck 1000 {tmp_path / 'hangs'}"] * ROWS, errors={"mapping_seconds": 0.1})
-    job.setting = Setting()
+@pytest.mark.parametrize("load_seconds", [0.0, 1000.0])
+def test_mapping_that_hangs_for_every_row_ends_the_run_and_fails_none(tmp_path: Path, load_seconds: float) -> None:
+    """Also while the engine still starts."""
+    errors = {"mapping_seconds": 0.1, "step_seconds": 0.5}
+    job = make_job(tmp_path, [f"stuck 1000 {tmp_path / 'hangs'}"] * ROWS, errors=errors)
+    job.setting = Setting(load_seconds=load_seconds)
     code, said = job.run(60)
     assert code == 2 and "8 rows in succession hang while they are mapped" in said and "Traceback" not in said, said
-    assert "errors.mapping_seconds" in said and not job.store.exists()
+    assert "errors.mapping_seconds" in said and not list(job.store.glob("part-*"))
+    assert ("still starting" in said) == bool(load_seconds)
 
 
 def test_an_engine_that_does_not_start_ends_the_run(tmp_path: Path) -> None:

@@ -14,12 +14,12 @@ MAY_USE = {"jobs": {"jobs", "model", "io"}, "model": {"model"}, "io": {"io"}}
 ROOMS: Mapping[str, Sequence[str]] = {
     "io": ("secrets", "transient", "files", "arrow_types", "features", "inputs", "media", "outputs", "coordination"),
     "model": (
-        *("declaration", "checkpoint", "images", "prompts", "rendering"),
+        *("declaration", "checkpoint", "images", "prompts", "mappers", "rendering"),
         *("registry", "failure_reports", "families", "plugin"),
     ),
     "jobs": (
         *("job", "machine", "results", "watch", "mapping", "engine", "runner"),
-        *("check", "trial", "ray", "slurm", "keys", "init_job", "command", "engines", "cli"),
+        *("check", "trial", "ray", "slurm", "keys", "init", "command", "engines", "cli", "python_call"),
     ),
 }
 

@@ -3,6 +3,7 @@
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from run_batch.io.outputs import journal
 from run_batch.io.outputs.journal import JournalWriter, read_segment
-from run_batch.jobs.job.rows import Generation, RowFailure, TokenLogprob
+from run_batch.jobs.job.rows import Generation, Pooled, RowFailure, Timing, TokenLogprob
 from run_batch.jobs.results.journal_rows import JournalRow, decode_rows, encode_rows
 
 
@@ -110,15 +111,30 @@ def test_a_journal_that_cannot_be_written_says_so(tmp_path: Path) -> None:
 
 texts = st.text(max_size=20)  # what a tokenizer decodes has no lone surrogates
 floats = st.floats(width=32, allow_nan=False)
-logprobs = st.none() | st.lists(
-    st.lists(st.builds(TokenLogprob, st.integers(0, 10**6), texts, floats, st.integers(0, 99)), max_size=2).map(tuple),
-    max_size=3,
-).map(tuple)
 count = st.integers(0, 10**6)
+
+
+def tuples(items: Any, size: int = 3) -> Any:
+    return st.lists(items, max_size=size).map(tuple)
+
+
+candidates = tuples(st.builds(TokenLogprob, count, texts, floats, st.integers(0, 99)), 2)
 generations = st.builds(
-    Generation, count, st.lists(texts, min_size=1, max_size=3).map(tuple), texts, count, count, logprobs
+    Generation,
+    row=count,
+    texts=st.lists(texts, min_size=1, max_size=3).map(tuple),
+    finish_reason=texts,
+    prompt_tokens=count,
+    generated_tokens=count,
+    logprobs=st.none() | tuples(tuples(candidates)),
+    other_finish_reasons=tuples(texts),
+    token_ids=st.none() | tuples(tuples(count)),
+    stop_reasons=st.none() | tuples(st.none() | texts),
+    prompt_logprobs=st.none() | tuples(st.none() | candidates),
+    timing=st.none() | st.builds(Timing, floats, floats, floats),
 )
-results = generations | st.builds(RowFailure, count, texts, texts)
+pooled = st.builds(Pooled, count, st.binary(max_size=16), count)
+results = generations | pooled | st.builds(RowFailure, count, texts, texts)
 
 
 @settings(max_examples=200, deadline=None)

@@ -10,7 +10,7 @@ import pytest
 
 from run_batch.io.inputs.parquet import ParquetSource
 from run_batch.io.inputs.parquet_batches import read_group
-from run_batch.io.outputs import shards
+from run_batch.io.outputs import shard_file
 from run_batch.io.outputs.shards import ShardStore
 
 MEGABYTE = 1 << 20
@@ -67,7 +67,7 @@ def test_what_cannot_be_read_at_all_fails(tmp_path: Path) -> None:
 def test_a_shard_of_large_images_has_row_groups_that_are_limited_in_bytes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shards, "_ROW_GROUP_BYTES", 32 * MEGABYTE)
+    monkeypatch.setattr(shard_file, "ROW_GROUP_BYTES", 32 * MEGABYTE)
     store = ShardStore(tmp_path / "out")
     store.create()
     store.commit(0, large_images(80, MEGABYTE), {})

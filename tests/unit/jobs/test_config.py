@@ -1,6 +1,7 @@
 """job.toml: what is accepted, and what is said of what is not."""
 
 import datetime
+import json
 import pickle
 import subprocess
 import sys
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from run_batch.jobs.job.config import load_config, parse_config, result_keys
+from run_batch.jobs.job.config import JobConfig, load_config, parse_config, result_keys
 from run_batch.jobs.job.config_keys import Effect, effect_of
 from run_batch.jobs.job.config_tables import TABLES, UNDECLARED_TABLES, JobTables
 from run_batch.jobs.job.errors import JobError
@@ -196,7 +197,8 @@ def test_every_key_has_a_meaning_and_an_example_that_it_takes(table: str, name: 
     assert field.description and "\n" not in field.description
     assert field.examples and field.examples[0] != field.default
     needed = {"chat": True} if table == "prompt" else {}
-    tables = {**MINIMAL, table: {**MINIMAL.get(table, {}), **needed, name: field.examples[0]}}
+    others = {"lora": {"a": "adapter"}} if name == "lora_column" else {}
+    tables = {**MINIMAL, **others, table: {**MINIMAL.get(table, {}), **needed, name: field.examples[0]}}
     assert getattr(getattr(parse_config(tables, Path("/job")), table), name) == field.examples[0]
 
 
@@ -219,7 +221,7 @@ def test_of_keys_that_name_content_their_value_is_no_part_of_the_job() -> None:
     assert named == [
         *(f"input.{name}" for name in ("path", "format", "split", "name", "media_root")),
         *(f"prompt.{name}" for name in ("chat_template", "tools", "examples")),
-        "model.path",
+        *("model.path", "model.lora"),
     ]
 
 
@@ -244,3 +246,39 @@ def test_a_job_does_not_change_and_reaches_other_processes_as_it_is(tmp_path: Pa
     )
     told = subprocess.run([sys.executable, "-c", code], input=pickle.dumps(config), capture_output=True, check=True)
     assert told.stdout.decode().strip() == f"{tmp_path / 'é'!a} {{'dtype': 'float32'}}"
+
+
+SCHEMA = {"type": "object", "properties": {"digit": {"type": "integer"}}}
+
+
+def test_a_schema_in_a_file_is_the_job_that_holds_it_itself(tmp_path: Path) -> None:
+    (tmp_path / "schema.json").write_text(json.dumps(SCHEMA))
+
+    def job(given: object) -> JobConfig:
+        return parse_config({**MINIMAL, "sampling": {"structured_outputs": {"json": given}, "n": 2}}, tmp_path)
+
+    same = [
+        result_keys(job(given)) for given in (SCHEMA, json.dumps(SCHEMA), "schema.json", str(tmp_path / "schema.json"))
+    ]
+    assert same[0]["sampling.structured_outputs"] == {"json": SCHEMA} and same == [same[0]] * 4
+    (tmp_path / "schema.json").write_text("{}")
+    assert result_keys(job("schema.json")) != same[0]
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ("nothing.json", "/nothing.json cannot be read: No such file"),
+        ("list.json", "expected a JSON object"),
+        ("text.json", "is not JSON"),
+        ("{'a': 1}", "is not JSON"),
+        ("[]", "expected a JSON object"),
+        (".", "cannot be read: Is a directory"),
+    ],
+)
+def test_a_schema_that_is_none_is_refused_with_its_key(tmp_path: Path, given: str, says: str) -> None:
+    (tmp_path / "list.json").write_text("[1]")
+    (tmp_path / "text.json").write_text("schema")
+    with pytest.raises(JobError) as refused:
+        parse_config({**MINIMAL, "sampling": {"structured_outputs": {"json": given}}}, tmp_path)
+    assert str(refused.value).startswith(f"sampling.structured_outputs.json = {given!r}") and says in str(refused.value)

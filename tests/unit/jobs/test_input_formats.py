@@ -12,7 +12,7 @@ import pyarrow.feather as feather
 import pytest
 from pictures import encoded, picture
 
-from run_batch.jobs.init_job import init_job
+from run_batch.jobs.init.init_job import init_job
 from run_batch.jobs.job.config import JobConfig, load_config, parse_config
 from run_batch.jobs.job.errors import JobError
 from run_batch.jobs.job.prepare import PreparedJob, prepare
@@ -115,7 +115,7 @@ def test_files_that_sort_behind_the_old_ones_are_added_to_a_job(
 
 def test_init_writes_a_job_that_can_start(folder: Path, write: Callable[[Path, int], None]) -> None:
     write(folder / "in", 0)
-    columns = init_job(str(folder / "in"), str(folder / "model"), None, folder / "job.toml")
+    columns = init_job(str(folder / "in"), str(folder / "model"), None, None, folder / "job.toml")
     assert columns.image in ("image", "png")
     job = prepare(load_config(folder / "job.toml"))
     assert job.plan.num_rows == 3 and job.media_root == folder / "in"

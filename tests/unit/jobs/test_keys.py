@@ -54,5 +54,5 @@ def test_a_mistyped_table_or_key_is_named_with_the_nearest_one(asked: str, said:
 def test_the_json_schema_knows_the_tables_and_refuses_unknown_keys() -> None:
     schema = json.loads(keys("--json-schema"))
     assert set(schema["required"]) == {"input", "model", "output"}
-    assert {"engine", "sampling", "slurm", *TABLES} == set(schema["properties"])
+    assert {"engine", "sampling", "lora", "slurm", *TABLES} == set(schema["properties"])
     assert all(schema["$defs"][table.__name__]["additionalProperties"] is False for table in TABLES.values())

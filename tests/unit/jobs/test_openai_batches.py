@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from run_batch.jobs.init_job import init_job
+from run_batch.jobs.init.init_job import init_job
 from run_batch.jobs.job.columns import check_columns
 from run_batch.jobs.job.config import JobConfig, load_config, parse_config
 from run_batch.jobs.job.errors import JobError
@@ -89,7 +89,7 @@ def test_requests_that_are_not_named_so_are_noticed(tmp_path: Path) -> None:
 
 def test_init_writes_the_format(tmp_path: Path) -> None:
     config(tmp_path, [request(1), request(2, messages=PARTS)])
-    init_job(str(tmp_path / "rows.jsonl"), str(tmp_path / "model"), None, tmp_path / "job.toml")
+    init_job(str(tmp_path / "rows.jsonl"), str(tmp_path / "model"), None, None, tmp_path / "job.toml")
     found = load_config(tmp_path / "job.toml")
     assert (found.input.format, found.input.id_column, found.input.sampling_column) == (
         "openai",

@@ -98,6 +98,13 @@ def test_a_row_counts_until_it_is_dropped_with_all_that_share_its_memory() -> No
     assert memory.used == 0 and freed == [1]
 
 
+def test_rows_that_share_an_image_count_once_here_and_each_in_the_engine() -> None:
+    memory = RowMemory(MemoryShares.of(BUDGET, 2))
+    rows = memory.hold([MappedRow(row, None, {}, nbytes=10_000_000) for row in range(8)], 10_000_000, 0)
+    assert memory.used == 90_000_000
+    assert len(rows) == 8
+
+
 def test_a_batch_is_cut_to_the_rows_that_fit() -> None:
     memory = RowMemory(MemoryShares.of(BUDGET, 4))
     (batch,) = batches(1)

@@ -3,6 +3,7 @@
 import errno
 import os
 import threading
+from collections.abc import Iterator
 from multiprocessing.connection import Pipe
 from typing import Any
 
@@ -99,10 +100,35 @@ def test_a_closed_other_end_raises_end_of_file() -> None:
 def test_values_are_sent_in_parts_and_a_large_one_has_a_memory_of_its_own() -> None:
     ours, theirs = Pipe()
     values = [(i, torch.full((size,), i, dtype=torch.uint8)) for i, size in enumerate([10, 20, 1000, 5, 0, 90, 50])]
-    sent = list(shared_memory.send_in_parts(ours, iter(values), 100))
+    sent = list(shared_memory.send_in_parts(ours, ([value] for value in values), 100))
     assert sent == [(2, 30), (1, 1000), (3, 95), (1, 50)]
     parts = [shared_memory.receive(theirs) for _ in sent]
     assert [(len(part.value), part.nbytes) for part in parts] == sent
     received = [value for part in parts for value in part.value]
     assert [i for i, _ in received] == list(range(7))
     assert all(torch.equal(tensor, values[i][1]) for i, tensor in received)
+
+
+def test_what_the_rows_of_a_group_have_in_common_is_sent_once() -> None:
+    """As for rows of one image, each of which has a little tensor of its own, too."""
+    ours, theirs = Pipe()
+    first, second = (torch.full((100_000,), i, dtype=torch.uint8) for i in range(2))
+    groups = [[(image, torch.tensor([row])) for row in range(4)] for image in (first, second)]
+    sent = list(shared_memory.send_in_parts(ours, iter(groups), 50_000))
+    assert sent == [(4, 100_032), (4, 100_032)]
+    for image in (first, second):
+        rows = shared_memory.receive(theirs).value
+        assert all(torch.equal(row[0], image) for row in rows) and len({row[0].data_ptr() for row in rows}) == 1
+        assert [int(row[1]) for row in rows] == list(range(4))
+
+
+def test_a_list_that_is_full_is_sent_before_the_next_group_is_made() -> None:
+    ours, theirs = Pipe()
+
+    def groups() -> Iterator[list[torch.Tensor]]:
+        for _ in range(3):
+            yield [torch.ones(1000)]
+            assert theirs.poll(), "it is held while the next rows are mapped"
+            shared_memory.receive(theirs)
+
+    assert list(shared_memory.send_in_parts(ours, groups(), 100)) == [(1, 4000)] * 3

@@ -62,6 +62,42 @@ def rendered(renderer: DeclaredRenderer, *rows: tuple[list[int], list[Any]]) -> 
     return renderer.render([ids for ids, _ in rows], [images for _, images in rows])
 
 
+def layout_of(mapper: Any, **layout: Any) -> Any:
+    """How vLLM puts the tensors of a mapper together: field types by their names, for one row."""
+
+    @MULTIMODAL_REGISTRY.register_image_pixel_input_mapper(mapper, **layout)
+    @INPUT_REGISTRY.register_input_processor(three_tokens)
+    class YourModelForImage2Seq(nn.Module):
+        pass
+
+    declaration = declaration_of(YourModelForImage2Seq)
+    assert declaration is not None
+    (row,) = rendered(DeclaredRenderer(None, declaration), ([IMAGE], [colour(10)]))  # type: ignore[arg-type]
+    (item,) = row["mm_kwargs"]["image"]
+    return {name: (type(element.field).__name__, element.field.keep_on_cpu) for name, element in item.items()}
+
+
+def two_tensors(context: Any, items: list[Image.Image]) -> dict[str, Any]:
+    return {"patches": [torch.zeros(4, 2) for _ in items], "sizes": torch.zeros(len(items), 2)}
+
+
+def test_a_mappers_tensors_are_stacked_or_concatenated_on_the_device_or_the_cpu_as_declared() -> None:
+    found = layout_of(two_tensors, flat=["patches"], on_cpu=["sizes"])
+    assert found == {"patches": ("MultiModalFlatField", False), "sizes": ("MultiModalBatchedField", True)}
+    assert layout_of(two_tensors)["patches"] == ("MultiModalBatchedField", False)
+
+
+@pytest.mark.parametrize("option", ["flat", "on_cpu"])
+def test_a_tensor_that_the_mapper_does_not_give_cannot_be_declared(option: str) -> None:
+    with pytest.raises(DeclarationError, match=f"registered with {option} = 'patch', but it gives patches, sizes"):
+        layout_of(two_tensors, **{option: ["patch"]})
+
+
+def test_numbers_cannot_be_concatenated() -> None:
+    with pytest.raises(DeclarationError, match="gave numbers in size, which is registered as flat"):
+        layout_of(lambda context, items: {"size": torch.zeros(len(items))}, flat=["size"])
+
+
 def colour(value: int) -> Image.Image:
     return Image.new("RGB", (4, 4), (value, value, value))
 

@@ -10,7 +10,8 @@ from run_batch.model.checkpoint.refused_settings import find_refused, why_refuse
 # Fields that work here. A field that a new version of vLLM brings fails the test below until it is tried and listed,
 # or refused.
 ENGINE_FIELDS_THAT_WORK = """
-model_weights tokenizer hf_config_path tokenizer_mode download_dir safetensors_load_strategy
+model_weights runner convert pooler_config tokenizer hf_config_path tokenizer_mode download_dir
+safetensors_load_strategy
 safetensors_prefetch_num_threads safetensors_prefetch_block_size load_format config_format dtype kv_cache_dtype seed
 max_model_len cudagraph_capture_sizes max_cudagraph_capture_size ir_op_priority distributed_executor_backend
 pipeline_parallel_size data_parallel_size distributed_timeout_seconds cpu_distributed_timeout_seconds numa_bind
@@ -23,7 +24,9 @@ dbo_prefill_token_threshold eplb_config enable_eplb expert_placement_strategy bl
 prefix_caching_hash_algo prefix_cache_retention_interval disable_sliding_window offload_backend cpu_offload_gb
 cpu_offload_params offload_group_size offload_num_in_group offload_prefetch_step offload_params gpu_memory_utilization
 kv_cache_memory_bytes max_num_batched_tokens max_num_scheduled_tokens long_prefill_token_threshold
-long_prefill_token_threshold_adaptive max_num_seqs max_num_active_seqs max_logprobs logprobs_mode use_fp64_gumbel
+long_prefill_token_threshold_adaptive max_num_seqs max_num_active_seqs enable_lora max_loras max_lora_rank max_cpu_loras
+fully_sharded_loras lora_dtype lora_target_modules enable_tower_connector_lora specialize_active_lora
+enable_moe_shared_loras max_logprobs logprobs_mode use_fp64_gumbel
 enable_trace_replay revision code_revision hf_token hf_overrides model_class_overrides tokenizer_revision quantization
 quantization_config allow_deprecated_quantization enforce_eager disable_custom_all_reduce enable_shm_tensor_arena
 language_model_only limit_mm_per_prompt enable_mm_embeds mm_processor_kwargs mm_hasher_algorithm mm_encoder_tp_mode
@@ -46,7 +49,7 @@ gdn_prefill_backend kda_prefill_backend kda_decode_backend
 """
 SAMPLING_FIELDS_THAT_WORK = """
 n presence_penalty frequency_penalty repetition_penalty temperature watermarking top_p top_k min_p seed stop
-stop_token_ids ignore_eos max_tokens min_tokens logprobs logprob_token_ids skip_special_tokens
+stop_token_ids ignore_eos max_tokens min_tokens logprobs prompt_logprobs logprob_token_ids skip_special_tokens
 spaces_between_special_tokens include_stop_str_in_output structured_outputs logit_bias allowed_token_ids extra_args
 bad_words skip_reading_prefix_cache thinking_token_budget repetition_detection trace_decode_token_ids
 """
@@ -67,7 +70,7 @@ def test_every_field_of_the_installed_vllm_is_known_to_work_or_refused() -> None
 @pytest.mark.parametrize(
     ("engine", "sampling", "says"),
     [
-        ({"enable_lora": True}, {}, "engine.enable_lora cannot be set: run-batch does not apply LoRA"),
+        ({"enable_lora": True}, {}, "engine.enable_lora does nothing without model.lora"),
         ({"default_mm_loras": {"image": "a"}}, {}, "engine.default_mm_loras"),
         ({"lora_of_a_later_version": 1}, {}, "engine.lora_of_a_later_version"),
         ({"data_parallel_rank": 2}, {}, "engine.data_parallel_rank cannot be set: vLLM's data parallelism"),
@@ -76,16 +79,11 @@ def test_every_field_of_the_installed_vllm_is_known_to_work_or_refused() -> None
         ({"allowed_media_domains": ["a.org"]}, {}, "set input.allowed_hosts instead"),
         ({"mm_processor_cache_gb": 0}, {}, "engine.mm_processor_cache_gb"),
         ({"disable_log_stats": False}, {}, "engine.disable_log_stats"),
-        ({"runner": "pooling"}, {}, "engine.runner"),
+        ({"mm_encoder_only": True}, {}, "engine.mm_encoder_only"),
         ({"nnodes": 2}, {}, "engine.nnodes"),
-        ({}, {"prompt_logprobs": 0}, "sampling.prompt_logprobs cannot be set: the results have no column"),
+        ({}, {"prompt_logprob_start": 0}, "sampling.prompt_logprob_start cannot be set: the results have no column"),
         ({}, {"detokenize": False}, "sampling.detokenize"),
         ({}, {"logprob_token_ids": [3, 5]}, "needs sampling.logprobs = 2"),
-        (
-            {},
-            {"structured_outputs": {"json": "schema.json"}},
-            "sampling.structured_outputs.json = 'schema.json' is not",
-        ),
         ({}, {"thinking_token_budget": 5}, "engine.reasoning_parser or engine.reasoning_config"),
         ({}, {"watermarking": True}, "engine.watermark_config"),
         ({"reasoning_parser": "qwen3"}, {"temperature": 0}, "engine.reasoning_parser does nothing"),

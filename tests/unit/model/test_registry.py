@@ -119,6 +119,30 @@ def test_a_function_that_takes_other_arguments_is_refused_at_the_decorator() -> 
     MULTIMODAL_REGISTRY.register_input_mapper("image", lambda *arguments, more=None: {})(Model)
 
 
+def test_how_tensors_are_put_together_goes_with_their_mapper() -> None:
+    @MULTIMODAL_REGISTRY.register_image_pixel_input_mapper(mean_mapper, flat=["colour"], on_cpu=["colour"])
+    class Base(nn.Module):
+        pass
+
+    class Same(Base):
+        pass
+
+    @MULTIMODAL_REGISTRY.register_image_pixel_input_mapper(mean_mapper)
+    class Other(Base):
+        pass
+
+    declared = {cls: declaration_of(cls) for cls in (Base, Same, Other)}
+    flat = {cls: declaration.layout.flat for cls, declaration in declared.items() if declaration is not None}
+    assert flat == {Base: {"colour"}, Same: {"colour"}, Other: frozenset()}
+
+
+def test_the_name_of_one_tensor_is_no_list_of_names() -> None:
+    with pytest.raises(
+        DeclarationError, match=r'flat = .colour.: expected names of tensors, such as flat=\["colour"\]'
+    ):
+        MULTIMODAL_REGISTRY.register_image_pixel_input_mapper(mean_mapper, flat="colour")
+
+
 def test_a_subclass_inherits_what_it_does_not_declare() -> None:
     @MULTIMODAL_REGISTRY.register_image_pixel_input_mapper(mean_mapper)
     @INPUT_REGISTRY.register_input_processor(three_tokens)

@@ -1,0 +1,66 @@
+"""Rows through a pooling model: what it gives of one, found out when its engine starts, and the results of rows."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from run_batch.jobs.job.errors import JobError
+from run_batch.jobs.job.rows import Pooled, PooledForm, RowFailure, RowResult
+
+# The tasks of vLLM whose result is one vector for a prompt, and the column that it goes to.
+_COLUMNS: Mapping[str, str] = {"embed": "embedding", "classify": "score"}
+_PROBE = "probe"
+
+
+def pooling_params(engine: Any) -> Any:
+    """vLLM's PoolingParams for all rows, by what the model can do and `engine.pooler_config` says.
+
+    Raises:
+        JobError: the model gives no single vector for a prompt.
+    """
+    from vllm import PoolingParams
+
+    task = engine.model_config.get_pooling_task(engine.get_supported_tasks())
+    if task not in _COLUMNS:
+        raise JobError(
+            f"engine.runner = 'pooling': the model's task is {task}, of which there is no column; expected an "
+            "embedding or a score of the whole prompt (engine.convert, engine.pooler_config.task)"
+        )
+    return PoolingParams(task=task)
+
+
+def pooled_form(engine: Any, params: Any) -> PooledForm:
+    """What the model gives of a row: known once it has run, so a prompt of one token is run.
+
+    Raises:
+        JobError: there is no column for it.
+    """
+    from vllm.inputs.engine import tokens_input
+
+    engine.add_request(_PROBE, tokens_input([0]), params)
+    outputs: list[Any] = []
+    while not outputs:
+        outputs = [output for output in engine.step() if output.finished]
+    form = PooledForm(_COLUMNS[params.task], outputs[0].outputs.data.numel())
+    if form.column == "score" and form.width != 1:
+        raise JobError(
+            f"engine.runner = 'pooling': the model gives {form.width} numbers for a row, one for each of its classes, "
+            "and the column score holds one"
+        )
+    return form
+
+
+def pooled_result(output: Any) -> RowResult:
+    """The result of a finished request.
+
+    Args:
+        output: vLLM's PoolingRequestOutput.
+    """
+    row = int(output.request_id)
+    if getattr(output, "error", None) is not None:
+        return RowFailure.of(row, "pooling_failed", str(output.error))
+    values = output.outputs.data.detach().float().cpu().numpy().reshape(-1)
+    if not np.isfinite(values).all():
+        return RowFailure.of(row, "pooling_failed", "the model gives numbers that are not finite")
+    return Pooled(row, values.tobytes(), len(output.prompt_token_ids))

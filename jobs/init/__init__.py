@@ -1,0 +1,1 @@
+"""`run-batch init`: a job.toml for an input."""

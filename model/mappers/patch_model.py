@@ -1,0 +1,78 @@
+"""The declaration of a model that takes the patches of all its images in a row, as Qwen's and GLM's vision models do.
+
+Families differ in the size that they give an image; `qwen_vl.py` and `glm4v.py` say how.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from run_batch.model.declaration import PIXELS, Declaration, TensorLayout, TokenizedPrompt, array_mapper
+from run_batch.model.images.decode import Size
+from run_batch.model.mappers.patches import Normalization, PatchGrid, cut_patches, require_bicubic, resize
+from run_batch.model.mappers.processor_facts import ProcessorFacts
+
+
+@dataclass(frozen=True, slots=True)
+class PatchSettings:
+    """The settings of an image processor that gives patches.
+
+    Attributes:
+        grid: how images are cut.
+        min_pixels, max_pixels: limits of an image's height times width.
+        normalization: None where the model normalizes bytes on its device.
+    """
+
+    grid: PatchGrid
+    min_pixels: int
+    max_pixels: int
+    normalization: Normalization | None
+
+    @classmethod
+    def of(cls, settings: Mapping[str, Any]) -> "PatchSettings":
+        """From the settings with which transformers calls its image processor.
+
+        Raises:
+            UnknownSettings: it does something else with some of them than these mappers do.
+        """
+        require_bicubic(settings)
+        return cls(
+            PatchGrid(settings["patch_size"], settings["merge_size"], settings["temporal_patch_size"]),
+            settings["size"]["shortest_edge"],
+            settings["size"]["longest_edge"],
+            Normalization.of(settings),
+        )
+
+
+def declare_patches(
+    model_cls: type, facts: ProcessorFacts, settings: PatchSettings, fitted: Callable[[Size], Size]
+) -> Declaration:
+    """Declare `pixel_values`, an image's patches of one frame each, and `image_grid_thw`, its frames, rows and columns.
+
+    Args:
+        fitted: the (height, width) that an image of (height, width) is resized to.
+    """
+    grid, normalize = settings.grid, settings.normalization
+
+    @array_mapper
+    def map_patches(context: Any, items: list[np.ndarray]) -> dict[str, list[torch.Tensor]]:
+        values, grids = [], []
+        for item in items:
+            image = resize(np.ascontiguousarray(item), fitted(item.shape[:2]))  # type: ignore[arg-type]
+            patches = cut_patches(image, grid)
+            values.append(patches if normalize is None else normalize(patches).to(facts.dtype))
+            grids.append(torch.tensor([1, image.shape[0] // grid.patch_size, image.shape[1] // grid.patch_size]))
+        return {"pixel_values": values, "image_grid_thw": grids}
+
+    def expand(context: Any, prompts: list[TokenizedPrompt]) -> list[TokenizedPrompt]:
+        token, merged = facts.image_token_id, grid.merge_size**2
+        return [
+            prompt.expand(token, [[token] * (len(item.tensors["pixel_values"]) // merged) for item in prompt.items])
+            for prompt in prompts
+        ]
+
+    layout = TensorLayout(flat=frozenset({"pixel_values"}), on_cpu=frozenset({"image_grid_thw"}), frames=grid.frames)
+    return Declaration(model_cls, {PIXELS: map_patches}, expand, layouts={PIXELS: layout})

@@ -1,0 +1,175 @@
+"""What the mappers of patch models are built of: the size that an image gets, its resize, its patches.
+
+Each function gives what transformers' image processors on torchvision give, to the last bit, without torchvision:
+that calls the same kernel of torch.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from torch.nn import functional
+
+from run_batch.model.declaration import RowError
+from run_batch.model.images.decode import MAX_PIXELS, Size
+from run_batch.model.mappers.processor_facts import UnknownSettings
+
+# In Pillow, and in torchvision.
+_BICUBIC = (3, "bicubic")
+# Of the longer to the shorter side; transformers refuses more.
+_MAX_ASPECT_RATIO = 200
+
+
+@dataclass(frozen=True, slots=True)
+class PatchGrid:
+    """How an image is cut into patches.
+
+    Attributes:
+        patch_size: height and width of a patch in pixels.
+        merge_size: patches in a row, and in a column, whose features the model merges into one token.
+        frames: how often the model takes each patch: a model of videos takes patches of several frames.
+    """
+
+    patch_size: int
+    merge_size: int
+    frames: int
+
+    @property
+    def unit(self) -> int:
+        """Pixels that both sides of an image are a multiple of."""
+        return self.patch_size * self.merge_size
+
+
+@dataclass(frozen=True, slots=True)
+class Normalization:
+    """Rescales and normalizes pixels, as transformers does it in one step: (v - mean) / std in float32.
+
+    Attributes:
+        mean, std: per channel, float32 (3, 1), in the unit of the pixels, 0 to 255.
+    """
+
+    mean: torch.Tensor
+    std: torch.Tensor
+
+    @classmethod
+    def of(cls, settings: Mapping[str, Any]) -> "Normalization | None":
+        """From an image processor's settings, whose means are in the unit of rescaled pixels; None without it.
+
+        Raises:
+            UnknownSettings: pixels are rescaled and not normalized, or the other way round.
+        """
+        if settings["do_rescale"] != settings["do_normalize"]:
+            raise UnknownSettings("only one of do_rescale and do_normalize is true")
+        if not settings["do_normalize"]:
+            return None
+        factor = 1.0 / settings["rescale_factor"]
+        mean, std = (torch.tensor(settings[name])[:, None] * factor for name in ("image_mean", "image_std"))
+        return cls(mean, std)
+
+    def __call__(self, patches: torch.Tensor) -> torch.Tensor:
+        """Normalize patches, uint8 (patches, 3 * values), to float32 of the same shape."""
+        values = patches.view(len(patches), 3, -1).to(torch.float32)
+        return values.sub_(self.mean).div_(self.std).view(patches.shape)
+
+
+def require_bicubic(settings: Mapping[str, Any]) -> None:
+    """Refuse an image processor's settings where it does not resize as `resize` does.
+
+    Raises:
+        UnknownSettings: it does not resize at all, or by another filter.
+    """
+    if not settings["do_resize"]:
+        raise UnknownSettings("do_resize is false")
+    if getattr(settings["resample"], "value", settings["resample"]) not in _BICUBIC:
+        raise UnknownSettings(f"resample is {settings['resample']}, not bicubic")
+
+
+def smart_resize(size: Size, unit: int, min_pixels: int, max_pixels: int, frames: int = 1) -> Size:
+    """The (height, width) that Qwen's models give an image: multiples of `unit`, about its shape, within both limits.
+
+    Args:
+        size: (height, width) of the image.
+        min_pixels, max_pixels: limits of height times width times frames.
+
+    Raises:
+        RowError: `image_processing`, an image more than 200 times as long as wide, or as wide as long.
+    """
+    height, width = size
+    check_aspect_ratio(height, width)
+    new_height, new_width = round(height / unit) * unit, round(width / unit) * unit
+    if frames * new_height * new_width > max_pixels:
+        shrink = math.sqrt((frames * height * width) / max_pixels)
+        new_height = max(unit, math.floor(height / shrink / unit) * unit)
+        new_width = max(unit, math.floor(width / shrink / unit) * unit)
+    elif frames * new_height * new_width < min_pixels:
+        stretch = math.sqrt(min_pixels / (frames * height * width))
+        new_height = math.ceil(height * stretch / unit) * unit
+        new_width = math.ceil(width * stretch / unit) * unit
+    return new_height, new_width
+
+
+def check_aspect_ratio(height: int, width: int) -> None:
+    """Refuse what transformers refuses.
+
+    Raises:
+        RowError: `image_processing`, one side is more than 200 times as long as the other.
+    """
+    ratio = max(height, width) / min(height, width)
+    if ratio > _MAX_ASPECT_RATIO:
+        message = f"ValueError: absolute aspect ratio must be smaller than {_MAX_ASPECT_RATIO}, got {ratio}"
+        raise RowError("image_processing", message)
+
+
+def resize(image: np.ndarray, size: Size) -> np.ndarray:
+    """Resize an image by torch's antialiased bicubic kernel for bytes.
+
+    Args:
+        image: uint8 (height, width, 3), contiguous.
+        size: the new (height, width).
+
+    Returns:
+        uint8 (height, width, 3), contiguous; `image` itself where it has that size.
+
+    Raises:
+        RowError: `image_too_large`, the new size exceeds the limit on pixels.
+    """
+    if image.shape[:2] == size:
+        return image
+    if size[0] * size[1] > MAX_PIXELS:
+        raise RowError(
+            "image_too_large",
+            f"{image.shape[1]} x {image.shape[0]} pixels become {size[1]} x {size[0]} when they are resized; the limit "
+            f"is {MAX_PIXELS:,} pixels",
+        )
+    height, width, channels = image.shape
+    # With these strides torch sees that channels come last, and takes the kernel that leaves them there: twice as fast.
+    strides = (image.size, 1, width * channels, channels)
+    pixels = torch.from_numpy(image).as_strided((1, channels, height, width), strides)
+    resized = functional.interpolate(pixels, size, mode="bicubic", antialias=True, align_corners=False)
+    return np.ascontiguousarray(resized[0].permute(1, 2, 0).numpy())
+
+
+def cut_patches(image: np.ndarray, grid: PatchGrid) -> torch.Tensor:
+    """Cut an image into patches, in the order in which the model merges them.
+
+    Args:
+        image: uint8 (height, width, 3), contiguous; both sides are multiples of the grid's unit.
+
+    Returns:
+        uint8 (patches, 3 * patch_size * patch_size): one frame of each patch.
+    """
+    size, merged = grid.patch_size, grid.merge_size
+    height, width, _ = image.shape
+    rows, columns = height // grid.unit, width // grid.unit
+    planes = np.empty((3, height, width), np.uint8)
+    cv2.split(image, list(planes))
+    # A line of a patch is copied as one value of so many bytes: several times as fast as byte by byte.
+    line = np.dtype(f"V{size}")
+    lines = planes.view(line).reshape(3, rows, merged, size, columns, merged).transpose(1, 4, 2, 5, 0, 3)
+    patches = np.empty((rows * columns * merged * merged, 3 * size * size), np.uint8)
+    patches.view(line).reshape(rows, columns, merged, merged, 3, size)[...] = lines
+    return torch.from_numpy(patches)

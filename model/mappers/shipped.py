@@ -1,0 +1,42 @@
+"""Which bulk mapper a model that vLLM ships has: by the image processor that it has in transformers."""
+
+from collections.abc import Callable, Mapping
+
+from run_batch.model.declaration import Declaration
+from run_batch.model.mappers.glm4v import declare_glm4v
+from run_batch.model.mappers.internvl import declare_internvl
+from run_batch.model.mappers.processor_facts import ProcessorFacts, UnknownSettings
+from run_batch.model.mappers.qwen_vl import declare_qwen_vl
+
+_FAMILIES: Mapping[str, Callable[[type, ProcessorFacts], Declaration]] = {
+    "transformers.models.qwen2_vl.image_processing_qwen2_vl.Qwen2VLImageProcessor": declare_qwen_vl,
+    "transformers.models.got_ocr2.image_processing_got_ocr2.GotOcr2ImageProcessor": declare_internvl,
+    "transformers.models.glm4v.image_processing_glm4v.Glm4vImageProcessor": declare_glm4v,
+}
+
+
+def has_bulk_mapper(image_processor: type) -> bool:
+    """Whether models on this image processor of transformers, and on no class derived from it, have a bulk mapper."""
+    return class_name(image_processor) in _FAMILIES
+
+
+def is_bulk_mapper(function: Callable[..., object]) -> bool:
+    """Whether a declared function is one of this package, and no plugin's."""
+    return getattr(function, "__module__", "").startswith(f"{__package__}.")
+
+
+def class_name(cls: type) -> str:
+    """A class's name, with its module."""
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def declare_shipped(model_cls: type, facts: ProcessorFacts) -> Declaration:
+    """Declare the inputs of a model whose image processor `has_bulk_mapper`.
+
+    Raises:
+        UnknownSettings: the checkpoint or the job has settings that its bulk mapper does not know.
+    """
+    try:
+        return _FAMILIES[facts.image_processor](model_cls, facts)
+    except (KeyError, TypeError) as error:
+        raise UnknownSettings(f"its settings lack what the mapper reads: {error}") from error

@@ -1,0 +1,75 @@
+"""What the mappers of tile models are built of: how many tiles an image gets, and the tiles themselves."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import cv2
+import numpy as np
+
+from run_batch.model.images.decode import Size
+from run_batch.model.mappers.patches import resize
+
+
+@dataclass(frozen=True, slots=True)
+class Tiling:
+    """How an image is cut into tiles.
+
+    Attributes:
+        size: (height, width) of a tile.
+        least, most: limits of the number of tiles, without the thumbnail; both 1 for the image alone.
+    """
+
+    size: Size
+    least: int
+    most: int
+
+
+@lru_cache(maxsize=1024)
+def tiles_of(size: Size, tiling: Tiling) -> Size:
+    """(rows, columns) of tiles for an image of (height, width): those of the closest aspect ratio.
+
+    Of those that are equally close, the one of the most tiles that are less than twice as large as the image together.
+    """
+    height, width = size
+    best, best_difference = (1, 1), float("inf")
+    for rows, columns in _arrangements(tiling.least, tiling.most):
+        difference = abs(width / height - columns / rows)
+        is_large_enough = height * width > 0.5 * tiling.size[0] * tiling.size[1] * columns * rows
+        if difference < best_difference or (difference == best_difference and is_large_enough):
+            best, best_difference = (rows, columns), difference
+    return best
+
+
+@lru_cache(maxsize=16)
+def _arrangements(least: int, most: int) -> list[Size]:
+    """All (rows, columns) with so many tiles, the fewest tiles first, then the fewest columns."""
+    sides = range(1, most + 1)
+    found = [(rows, columns) for columns in sides for rows in sides if least <= rows * columns <= most]
+    return sorted(found, key=lambda shape: shape[0] * shape[1])
+
+
+def cut_tiles(image: np.ndarray, tiling: Tiling, tables: np.ndarray) -> np.ndarray:
+    """Cut an image into tiles, and add the whole image, as small as a tile, where there are several.
+
+    Args:
+        image: uint8 (height, width, 3), contiguous.
+        tables: the value for each of the 256 values of a pixel, (3, 256), of any dtype of two or four bytes.
+
+    Returns:
+        (tiles, 3, tile height, tile width), in the dtype of `tables`.
+
+    Raises:
+        RowError: see `resize`.
+    """
+    (height, width), (rows, columns) = tiling.size, tiles_of(image.shape[:2], tiling)  # type: ignore[arg-type]
+    count = rows * columns + (rows * columns > 1)
+    tiles = np.empty((count, 3, height, width), tables.dtype)
+    canvas = resize(image, (height * rows, width * columns))
+    for channel, plane in enumerate(cv2.split(canvas)):
+        for tile in range(rows * columns):
+            top, left = tile // columns * height, tile % columns * width
+            cv2.LUT(plane[top : top + height, left : left + width], tables[channel], tiles[tile, channel])
+    if count > 1:
+        for channel, plane in enumerate(cv2.split(resize(image, tiling.size))):
+            cv2.LUT(plane, tables[channel], tiles[-1, channel])
+    return tiles

@@ -1,0 +1,142 @@
+"""Measures what a row costs a worker on vLLM's own processors: images that differ, and 8 questions about each image.
+
+Qwen2.5-VL maps 640x480, InternVL cuts 1600x1200 into 13 tiles, both from tiny checkpoints: the weights are never read.
+By hand is Pillow and the processor of transformers, image by image, without sending anything. All candidates take
+turns, and the CPU time of this thread is measured. Rates are rows per second on one core.
+"""
+
+import io
+import itertools
+import json
+import os
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from multiprocessing import Pipe, get_context
+from pathlib import Path
+
+import cv2
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from mapping import _drain
+from PIL import Image
+from workloads import FOLDER, ROOT, Workload, make_workload
+
+from run_batch.io.inputs.source import RowBatch
+from run_batch.jobs.job.config import parse_config
+from run_batch.jobs.mapping import shared_memory
+from run_batch.jobs.mapping.row_mapper import RowMapper
+from run_batch.jobs.mapping.worker_main import PART_BYTES
+from run_batch.jobs.mapping.worker_memory import PLENTY
+from run_batch.jobs.mapping.worker_process import worker_environment
+from run_batch.model.plugin import announce_plugins, register
+
+BATCH_ROWS = 16
+TURNS = 4
+REPEATS = 8
+# Batches per turn.
+MODELS = {"qwen2_5_vl": (6, 640, 480), "internvl": (1, 1600, 1200)}
+
+
+def make_checkpoint(family: str) -> Path:
+    """Write a tiny checkpoint, unless it exists; InternVL's gets tiles of 448 pixels and 256 tokens."""
+    folder = FOLDER / family
+    if not (folder / "config.json").exists():
+        sys.path.insert(0, str(ROOT / "tests"))
+        from built_in_families import save_family
+
+        save_family(folder, family)
+        if family == "internvl":
+            path = folder / "processor_config.json"
+            config = json.loads(path.read_text())
+            config["image_processor"]["size"], config["image_seq_length"] = {"height": 448, "width": 448}, 256
+            path.write_text(json.dumps(config))
+    return folder
+
+
+def make_rows(family: str, repeats: int) -> list[pa.RecordBatch]:
+    """Batches of rows for the warm-up and all turns, with each image in `repeats` rows."""
+    batches, width, height = MODELS[family]
+    rows = BATCH_ROWS * batches * (TURNS + 1)
+    path = make_workload(Workload(f"{width}x{height}-{rows}-x{repeats}", rows, width, height, repeats=repeats))
+    return list(pq.ParquetFile(path).iter_batches(BATCH_ROWS))
+
+
+def worker(model: Path, schema: pa.Schema) -> Callable[[pa.RecordBatch], int]:
+    """What a worker process does with a batch; gives the bytes that it sends."""
+    engine = {"dtype": "float32", "max_model_len": 8192}
+    prompt = {"chat": True}
+    tables = {"model": {"path": str(model)}, "engine": engine, "prompt": prompt, "output": {"path": "out"}}
+    mapper = RowMapper(parse_config({"input": {"path": "rows", "id_column": "id"}, **tables}, FOLDER), schema, None)
+    ours, theirs = Pipe()
+    get_context("fork").Process(target=_drain, args=(theirs,), daemon=True).start()
+
+    def task(batch: pa.RecordBatch) -> int:
+        groups = mapper.map_groups(RowBatch(0, batch))
+        return sum(nbytes for _, nbytes in shared_memory.send_in_parts(ours, groups, PART_BYTES))
+
+    return task
+
+
+def by_hand(model: Path) -> Callable[[pa.RecordBatch], int]:
+    from transformers import AutoProcessor
+
+    processor = AutoProcessor.from_pretrained(model)
+
+    def task(batch: pa.RecordBatch) -> int:
+        for row in batch.to_pylist():
+            content = [{"type": "image"}, {"type": "text", "text": row["prompt"]}]
+            text = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
+            image = Image.open(io.BytesIO(row["image"])).convert("RGB")
+            processor(text=[text], images=[image], return_tensors="pt")
+        return 0
+
+    return task
+
+
+def measure(family: str) -> dict[str, tuple[float, float]]:
+    """Rows per second and megabytes sent per row, by candidate."""
+    model, each = make_checkpoint(family), MODELS[family][0]
+    once, repeated = make_rows(family, 1), make_rows(family, REPEATS)
+    candidates = {
+        "by hand": (by_hand(model), once),
+        "images that differ": (worker(model, once[0].schema), once),
+        f"{REPEATS} questions an image": (worker(model, once[0].schema), repeated),
+    }
+    seconds: defaultdict[str, float] = defaultdict(float)
+    sent: defaultdict[str, int] = defaultdict(int)
+    for turn, name in itertools.product(range(TURNS + 1), candidates):
+        task, batches = candidates[name]
+        began = time.thread_time()
+        nbytes = sum(map(task, batches[turn * each : (turn + 1) * each]))
+        if turn:  # the first one warms up
+            seconds[name] += time.thread_time() - began
+            sent[name] += nbytes
+    rows = TURNS * each * BATCH_ROWS
+    return {name: (rows / seconds[name], sent[name] / rows / 1e6) for name in candidates}
+
+
+def main() -> None:
+    environment = worker_environment(PLENTY)
+    if not os.environ.keys() >= environment.keys():
+        # malloc reads its settings when a process starts. All candidates use the worker's.
+        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **environment})
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    announce_plugins([], FOLDER)
+    register()
+    for family in MODELS:
+        rates = measure(family)
+        (hand, _), (differ, _), (repeated, _) = rates.values()
+        print(f"\n{family}, rows/s on one core, MB sent per row")
+        for name, (rate, megabytes) in rates.items():
+            print(f"{name:24s} {rate:7.0f} {megabytes:7.2f}")
+        print(
+            f"images that differ: {differ / hand:.2f} of by hand; {REPEATS} questions: {repeated / differ:.2f} of these"
+        )
+
+
+if __name__ == "__main__":
+    main()
