@@ -132,7 +132,7 @@ def parse_value(text: bytes) -> Any:
 def _parse_by_python(line: bytes) -> Any:
     """The value in a line that msgspec refuses: NaN, as Python writes it, is none in JSON."""
     try:
-        found = json.loads(line)
+        found = json.loads(line.decode())  # of bytes, Python would guess the encoding
         json.dumps(found, ensure_ascii=False).encode()
     except UnicodeDecodeError:
         raise ValueError("text that is not UTF-8") from None

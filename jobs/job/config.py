@@ -17,7 +17,7 @@ from run_batch.jobs.job.config_tables import TABLES, UNDECLARED_TABLES, JobTable
 from run_batch.jobs.job.config_values import bytes_of
 from run_batch.jobs.job.engine_placement import ENGINE_PLACEMENT
 from run_batch.jobs.job.errors import JobError
-from run_batch.jobs.job.input_format import check_format, with_format
+from run_batch.jobs.job.input_format import check_input_format, with_format
 from run_batch.jobs.job.pooling import check_pooling, is_pooling
 from run_batch.jobs.job.result_columns import check_extra
 from run_batch.jobs.job.schema_file import with_schema
@@ -209,7 +209,7 @@ def _accepted(error: Mapping[str, Any], field: FieldInfo) -> str:
 
 
 def _check_contradictions(config: JobConfig) -> None:
-    check_format(config)
+    check_input_format(config)
     _check_prompt(config)
     check_adapters(config)
     check_pooling(config)

@@ -23,7 +23,7 @@ def with_format(tables: dict[str, Any]) -> dict[str, Any]:
     return {**tables, "input": {**_OPENAI_INPUT, **table}, "prompt": {"chat": True, **prompt}}
 
 
-def check_format(config: JobTables) -> None:
+def check_input_format(config: JobTables) -> None:
     """Refuse what does not fit the format.
 
     Raises:

@@ -155,6 +155,8 @@ def test_empty_lines_and_windows_line_ends_are_no_rows(tmp_path: Path) -> None:
         ("a.jsonl", b'{"a": 1}\n[1]\n', r"line 2: expected an object, found a list"),
         ("a.jsonl", b'{"a": 1}\n{"a": "\xff"}\n', r"line 2: text that is not UTF-8"),
         ("a.jsonl", b'{"a": "\\ud83d"}\n', r"line 1: text with half of a surrogate pair"),
+        ("a.jsonl", b'{"a": 1}\n' + '{"a": 2}'.encode("utf-16-le") + b"\n", r"binary file of no known format"),
+        ("a.jsonl", b'{"a": "\xed\xa0\xbd"}\n', r"line 1: text that is not UTF-8"),
         ("a.jsonl", b"[" * 5000 + b"\n", r"JSON"),
         ("a.json", b'[{"a": 1},\n {"a": 2}]\n', r"a list in JSON.*\n    import json\n    open\(\"a\.jsonl\""),
         ("a.json", b'{\n "a": 1\n}\n', r"line 1: not JSON: .*a row is one line"),
