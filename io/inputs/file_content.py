@@ -84,7 +84,7 @@ _OTHERS = {
     b"7z\xbc\xaf": Content("a 7-Zip archive"),
 }
 _JSON_LIST = Content(
-    "a list in JSON, and not a line for each row",
+    "one list in JSON",
     None,
     'import json\n    open("{stem}.jsonl", "w").writelines(json.dumps(row) + "\\n" for row in '
     'json.load(open("{file}")))',
@@ -155,7 +155,7 @@ def other_content(path: str, expected: str, found: Content) -> InputError:
     """The error of a file that is something else."""
     message = f"input.path: {path} is {found.name}, not {expected}"
     if found.format is not None and expected != "rows":
-        return InputError(f'{message}; input.format = "{found.format}" reads it, or a name that ends as its kind does')
+        return InputError(f'{message}; set input.format = "{found.format}" to read it')
     message += f"; input.path takes {ACCEPTED}"
     if found.conversion:
         place = PurePosixPath(path)

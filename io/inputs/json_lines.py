@@ -132,7 +132,7 @@ def parse_value(text: bytes) -> Any:
 def _parse_by_python(line: bytes) -> Any:
     """The value in a line that msgspec refuses: NaN, as Python writes it, is none in JSON."""
     try:
-        found = json.loads(line)
+        found = json.loads(line.decode().rstrip())  # of bytes, Python would guess the encoding
         json.dumps(found, ensure_ascii=False).encode()
     except UnicodeDecodeError:
         raise ValueError("text that is not UTF-8") from None
@@ -140,10 +140,10 @@ def _parse_by_python(line: bytes) -> Any:
         raise ValueError("text with half of a surrogate pair, which is not UTF-8") from None
     except RecursionError:
         raise ValueError("nested too deeply") from None
-    except ValueError as error:
+    except json.JSONDecodeError as error:
         hint = "; a row is one line" if line.strip() in (b"{", b"[") else ""
         cut = "; the file may be cut off here" if not line.endswith(b"\n") else ""
-        raise ValueError(f"not JSON: {error}{hint}{cut}") from None
+        raise ValueError(f"not JSON: {error.msg} at column {error.colno}{hint}{cut}") from None
     return found
 
 

@@ -54,6 +54,7 @@ def init_job(path: str, model: str | None, name: str | None, split: str | None, 
         config = parse_config({**tables, "input": {**tables["input"], "format": "openai"}}, folder)
         source = _open(config)
     make_plan(config, source)
+    # Requests are conversations, whatever the model says of itself: `check` tells where it has no chat template.
     columns = find_columns(config, source, config.prompt.chat or _has_chat_template(config))
     text = "\n".join(_lines(config, source, columns, model is not None)) + "\n"
     _check(text, source, folder)

@@ -17,6 +17,7 @@ from run_batch.jobs.job.config_tables import TABLES, UNDECLARED_TABLES, JobTable
 from run_batch.jobs.job.config_values import bytes_of
 from run_batch.jobs.job.engine_placement import ENGINE_PLACEMENT
 from run_batch.jobs.job.errors import JobError
+from run_batch.jobs.job.input_format import check_input_format, with_format
 from run_batch.jobs.job.pooling import check_pooling, is_pooling
 from run_batch.jobs.job.result_columns import check_extra
 from run_batch.jobs.job.schema_file import with_schema
@@ -135,7 +136,7 @@ def parse_config(tables: Mapping[str, Any], folder: Path) -> JobConfig:
         JobError: unknown table or key, wrong type, missing key, contradiction.
     """
     # Of a table that is left out, the required keys are reported as missing, one by one.
-    given = _with_format({**{name: {} for name in TABLES}, **tables})
+    given = with_format({**{name: {} for name in TABLES}, **tables})
     try:
         checked = JobTables.model_validate(given)
     except ValidationError as error:
@@ -143,23 +144,6 @@ def parse_config(tables: Mapping[str, Any], folder: Path) -> JobConfig:
     config = JobConfig(folder=folder, **{**dict(checked), "sampling": with_schema(checked.sampling, folder)})
     _check_contradictions(config)
     return config
-
-
-# What input.format = "openai" sets in [input], where job.toml does not; and prompt.chat.
-_OPENAI_INPUT: Mapping[str, str] = {
-    "id_column": "custom_id",
-    "prompt_column": "messages",
-    "sampling_column": "sampling",
-    "image_column": "",
-}
-
-
-def _with_format(tables: dict[str, Any]) -> dict[str, Any]:
-    """The tables of a job.toml with what the format of its input sets, where the job does not set it itself."""
-    table, prompt = tables["input"], tables["prompt"]
-    if not isinstance(table, dict) or not isinstance(prompt, dict) or table.get("format") != "openai":
-        return tables
-    return {**tables, "input": {**_OPENAI_INPUT, **table}, "prompt": {"chat": True, **prompt}}
 
 
 def _rank(error: Mapping[str, Any]) -> tuple[bool, bool]:
@@ -225,6 +209,7 @@ def _accepted(error: Mapping[str, Any], field: FieldInfo) -> str:
 
 
 def _check_contradictions(config: JobConfig) -> None:
+    check_input_format(config)
     _check_prompt(config)
     check_adapters(config)
     check_pooling(config)
@@ -248,8 +233,6 @@ def _check_contradictions(config: JobConfig) -> None:
 def _check_prompt(config: JobConfig) -> None:
     """Refuse keys of [prompt] that would do nothing."""
     prompt = config.prompt
-    if config.input.format == "openai" and not prompt.chat:
-        raise JobError('input.format = "openai" holds conversations: prompt.chat = false does not fit it; leave it out')
     for name in ("system", "chat_template", "chat_template_kwargs", "prefill", "tools", "examples"):
         if name in prompt.model_fields_set and not prompt.chat:
             raise JobError(

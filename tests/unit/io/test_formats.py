@@ -116,7 +116,7 @@ def test_the_first_bytes_tell_what_a_name_does_not(tmp_path: Path) -> None:
             "rows.jsonl",
             b"PAR1\x15\0\x15\0",
             None,
-            r'is a Parquet file, not JSON Lines; input\.format = "parquet" reads it',
+            r'is a Parquet file, not JSON Lines; set input\.format = "parquet" to read it',
         ),
         (
             "rows.csv",

@@ -150,13 +150,19 @@ def test_empty_lines_and_windows_line_ends_are_no_rows(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
-        ("a.jsonl", b'{"a": 1}\n{"a": 2\n{"a": 3}\n', r"a\.jsonl, line 2: not JSON"),
+        ("a.jsonl", b'{"a": 1}\n{"a": 2\n{"a": 3}\n', r"a\.jsonl, line 2: not JSON: .* at column 8$"),
         ("a.jsonl", b'{"a": 1}\n\n{"a": "tru', r"line 3: not JSON: .*cut off here"),
         ("a.jsonl", b'{"a": 1}\n[1]\n', r"line 2: expected an object, found a list"),
         ("a.jsonl", b'{"a": 1}\n{"a": "\xff"}\n', r"line 2: text that is not UTF-8"),
         ("a.jsonl", b'{"a": "\\ud83d"}\n', r"line 1: text with half of a surrogate pair"),
+        ("a.jsonl", b'{"a": 1}\n' + '{"a": 2}'.encode("utf-16-le") + b"\n", r"binary file of no known format"),
+        ("a.jsonl", b'{"a": "\xed\xa0\xbd"}\n', r"line 1: text that is not UTF-8"),
         ("a.jsonl", b"[" * 5000 + b"\n", r"JSON"),
-        ("a.json", b'[{"a": 1},\n {"a": 2}]\n', r"a list in JSON.*\n    import json\n    open\(\"a\.jsonl\""),
+        (
+            "a.json",
+            b'[{"a": 1},\n {"a": 2}]\n',
+            r"one list in JSON, not JSON Lines.*\n    import json\n    open\(\"a\.jsonl\"",
+        ),
         ("a.json", b'{\n "a": 1\n}\n', r"line 1: not JSON: .*a row is one line"),
         ("a.csv", b"a,b\n1,2\n3\n", r"a\.csv, line 3: 1 cells, where the first line names 2"),
         ("a.csv", b'a,b\n"x\ny",2\n3,4,5\n', r"line 4: 3 cells"),
