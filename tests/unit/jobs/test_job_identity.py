@@ -55,6 +55,7 @@ def test_only_the_same_job_may_go_on_in_a_folder(folder: Path) -> None:
     config = job(folder, sampling={"max_tokens": 8})
     store = recorded(config)
     assert refusal(store, job(folder, sampling={"max_tokens": 8}, preprocess={"workers": 2})) == ""
+    assert refusal(store, job(folder, sampling={"max_tokens": 8}, model={"mapper": "vllm"})) == ""
 
     said = refusal(store, job(folder, sampling={"max_tokens": 3, "seed": 1}))
     assert "sampling.max_tokens: 8 -> 3; sampling.seed: (not set) -> 1. Change it back to resume" in said

@@ -1,0 +1,96 @@
+"""The parts of bulk mappers equal what transformers' image processors do on torchvision, for any size of image."""
+
+import random
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+from torchvision.transforms.v2 import InterpolationMode
+from torchvision.transforms.v2 import functional as torchvision_functional
+from transformers.models.glm4v import image_processing_glm4v as glm4v
+from transformers.models.got_ocr2 import image_processing_got_ocr2 as got_ocr2
+from transformers.models.qwen2_vl import image_processing_qwen2_vl as qwen2_vl
+
+from run_batch.model.declaration import RowError
+from run_batch.model.images.decode import Size
+from run_batch.model.mappers.glm4v import fitted_size
+from run_batch.model.mappers.patch_model import PatchSettings
+from run_batch.model.mappers.patches import PatchGrid, cut_patches, resize, smart_resize
+from run_batch.model.mappers.tiles import Tiling, cut_tiles, tiles_of
+
+
+def sizes(count: int, most: int) -> Iterator[Size]:
+    """Sizes of images (height, width): some small, some long and narrow."""
+    rng = random.Random(count)
+    for number in range(count):
+        narrow = rng.randrange(1, 40)
+        yield (rng.randrange(1, most), narrow if number % 3 == 0 else rng.randrange(1, most))
+
+
+def noise(size: Size) -> np.ndarray:
+    return np.random.default_rng(sum(size)).integers(0, 256, (*size, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize(("unit", "limits"), [(28, (3136, 12845056)), (32, (65536, 16777216)), (24, (4096, 70000))])
+def test_images_get_the_sizes_that_transformers_gives_them(unit: int, limits: tuple[int, int]) -> None:
+    settings = PatchSettings(PatchGrid(unit // 2, 2, 2), *limits, None)
+    for size in sizes(3000, 6000):
+        theirs = [
+            _or_refused(qwen2_vl.smart_resize, *size, unit, *limits),
+            _or_refused(glm4v.smart_resize, 2, *size, 2, unit, *limits),
+        ]
+        assert [_or_refused(smart_resize, size, unit, *limits), _or_refused(fitted_size, size, settings)] == theirs
+
+
+def _or_refused(function, *arguments):  # type: ignore[no-untyped-def]
+    """What a function gives, or the error that it raises for an image that is too long."""
+    try:
+        return function(*arguments)
+    except (ValueError, RowError) as error:
+        return str(error).removeprefix("image_processing: ValueError: ")
+
+
+def test_images_are_resized_to_the_values_that_torchvision_gives() -> None:
+    for number, size in enumerate(sizes(60, 900)):
+        image, new_size = noise(size), (28 * (1 + number % 7), 28 * (1 + number % 11))
+        planes = torch.from_numpy(image).permute(2, 0, 1).contiguous()[None]
+        theirs = torchvision_functional.resize(planes, list(new_size), InterpolationMode.BICUBIC, antialias=True)
+        assert np.array_equal(resize(image, new_size), theirs[0].permute(1, 2, 0).numpy()), (size, new_size)
+
+
+def test_an_image_of_the_size_that_it_gets_is_not_copied() -> None:
+    image = noise((28, 56))
+    assert resize(image, (28, 56)) is image
+
+
+def test_an_image_that_would_become_huge_is_refused() -> None:
+    with pytest.raises(RowError, match="image_too_large: 5 x 3 pixels become 20000 x 10000"):
+        resize(noise((3, 5)), (10_000, 20_000))
+
+
+@pytest.mark.parametrize("grid", [PatchGrid(14, 2, 1), PatchGrid(16, 1, 1), PatchGrid(7, 3, 1)])
+def test_patches_are_in_the_order_of_transformers(grid: PatchGrid) -> None:
+    image = noise((grid.unit * 3, grid.unit * 5))
+    planes = torch.from_numpy(image).permute(2, 0, 1)[None]
+    theirs, _, _ = qwen2_vl.Qwen2VLImageProcessor().patchify(planes, grid.patch_size, grid.merge_size, 1)
+    assert torch.equal(cut_patches(image, grid), theirs[0])
+
+
+@pytest.mark.parametrize(("least", "most"), [(1, 12), (1, 1), (2, 6), (1, 40)])
+def test_images_get_the_tiles_that_transformers_gives_them(least: int, most: int) -> None:
+    tiling = Tiling((48, 64), least, most)
+    for size in sizes(1000, 3000):
+        columns, rows = got_ocr2.get_optimal_tiled_canvas(size, tiling.size, least, most)
+        assert tiles_of(size, tiling) == (rows, columns)
+
+
+def test_tiles_are_in_the_order_of_transformers() -> None:
+    image, tiling = noise((200, 330)), Tiling((48, 64), 1, 12)
+    tables = np.arange(3 * 256, dtype=np.int16).reshape(3, 256)
+    processor = got_ocr2.GotOcr2ImageProcessor()
+    planes = torch.from_numpy(image).permute(2, 0, 1)[None]
+    size = got_ocr2.SizeDict(height=48, width=64)
+    theirs = processor.crop_image_to_patches(planes, 1, 12, patch_size=size, resample=3)[0].numpy().astype(np.int16)
+    expected = theirs + 256 * np.arange(3, dtype=np.int16)[:, None, None]
+    assert np.array_equal(cut_tiles(image, tiling, tables), expected)
