@@ -94,9 +94,7 @@ class RemoteFolder:
         from huggingface_hub import HfApi
 
         HfApi(endpoint=self._files.endpoint, token=self._files.token).whoami()
-        repository = "/".join(self._root.split("/")[:3])
-        if not self._files.exists(repository):
-            raise FileNotFoundError(f"no repository {repository} on the Hub")
+        self._files.info("/".join(self._root.split("/")[:3]))
 
     def put(self, file: Path, name: str) -> str:
         """Copy a local file into the folder, over an earlier one of this name.
