@@ -10,10 +10,11 @@ import threading
 import time
 from collections import deque
 
+from run_batch.io import transient
 from run_batch.io.coordination.lease import Lease
 from run_batch.io.outputs.remote_folder import RemoteError, remote_folder, shown_url
 from run_batch.io.outputs.shards import SUCCESS, ShardError
-from run_batch.io.transient import jittered, may_pass
+from run_batch.io.transient import jittered, may_pass, retry
 from run_batch.jobs.job.errors import Interrupted, MayPassError, RunError, storage_errors
 from run_batch.jobs.job.job_record import COMPLETE_LEASE, wait_for
 from run_batch.jobs.job.prepare import PreparedJob
@@ -195,7 +196,7 @@ def _mark(job: PreparedJob, url: str) -> None:
         wait_for(lease)
     try:
         if job.store.is_complete() and not _left(job, url):
-            remote_folder(url).write(SUCCESS, b"")
+            retry(lambda: remote_folder(url).write(SUCCESS, b""), transient.REMOTE_PAUSES)
     except RemoteError as error:
         kind = MayPassError if error.passes else RunError
         raise kind(f"output.upload: {error}; the same command writes it") from error
