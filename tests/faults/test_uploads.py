@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import signal
 import threading
 import time
@@ -277,26 +276,3 @@ def test_another_url_gets_all_shards_of_a_job_that_is_done(job: StandingJob, sto
     found = store.objects()
     names = [*parts(*range(6)), "_SUCCESS"]
     assert [found[f"elsewhere/{name}"] for name in names] == [found[f"results/{name}"] for name in names]
-
-
-@pytest.mark.parametrize(
-    ("url", "fault", "code", "said"),
-    [
-        ("s3://no-such-bucket/x", None, 2, "bucket does not exist"),
-        ("s3://BUCKET/x", DENIED, 2, "cannot be written to: .*Access ?Denied"),
-        ("s3://BUCKET/x", SLOW_DOWN, 74, "cannot be written to"),
-        ("gs://bucket/x", None, 2, "pip install gcsfs"),
-        ("nope://bucket/x", None, 2, "Protocol not known"),
-        ("results", None, 2, "expected the URL of a folder"),
-        ("file:///tmp/x", None, 2, "expected the URL of a folder"),
-    ],
-)
-def test_what_keeps_shards_from_being_copied_is_found_before_anything_starts(
-    tmp_path: Path, store: ObjectStore, url: str, fault: tuple[int, str] | None, code: int, said: str
-) -> None:
-    job = make(tmp_path, store, output={"upload": url.replace("BUCKET", store.bucket)})
-    store.fault = lambda method, path: fault
-    found, message = job.run()
-    assert found == code and "output.upload" in message and "Traceback" not in message, message
-    assert re.search(said, message), message
-    assert job.generated() == [] and not jobs.shards(job.config)
