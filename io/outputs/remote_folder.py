@@ -81,9 +81,7 @@ class RemoteFolder:
         from huggingface_hub import HfApi
 
         HfApi(endpoint=self._files.endpoint, token=self._files.token).whoami()
-        repository = "/".join(self._root.split("/")[:3])
-        if not self._files.exists(repository):
-            raise FileNotFoundError(f"no repository {repository} on the Hub")
+        self._files.info("/".join(self._root.split("/")[:3]))
 
     def put(self, file: Path, name: str) -> str:
         """Copy a local file into the folder, over an earlier one of this name.
@@ -118,8 +116,22 @@ class RemoteFolder:
         Raises:
             RemoteError: it cannot be removed.
         """
-        with self._asking(f"{name} cannot be removed"), contextlib.suppress(FileNotFoundError):
-            self._files.rm_file(f"{self._root}/{name}")
+        path = f"{self._root}/{name}"
+        with self._asking(f"{name} cannot be removed"):
+            try:
+                self._files.rm_file(path)
+            except Exception:  # every file system has an error of its own for a file that is not there
+                if self._is_there(path):
+                    raise
+
+    def _is_there(self, path: str) -> bool:
+        try:
+            self._files.info(path)
+        except FileNotFoundError as error:
+            if may_pass(error):
+                raise
+            return False
+        return True
 
     @contextlib.contextmanager
     def _asking(self, problem: str) -> Iterator[None]:

@@ -48,7 +48,9 @@ def _check_media_root(value: str) -> str:
 
 def _check_output_path(value: str) -> str:
     if _is_url(_check_path(value)):
-        raise ValueError("a folder on a local or shared file system, not a URL: output.upload copies the shards to one")
+        raise ValueError(
+            "a path on a local or shared file system, not a URL: mount the storage, or have output.upload copy shards"
+        )
     return value
 
 
