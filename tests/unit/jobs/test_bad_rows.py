@@ -10,7 +10,7 @@ from bad_rows import CASES, BadRow, columns, make_media, of_bytes
 from pictures import encoded, picture
 
 import jobs
-import run_batch.model.rendering.vllm_renderer
+import run_batch.model.rendering.vllm_processor
 from run_batch.io.inputs.source import RowBatch
 from run_batch.jobs.job.config import load_config
 from run_batch.jobs.job.rows import MappedRow, RowFailure
@@ -103,7 +103,7 @@ def test_nested_lists_that_are_no_features_fail_their_row_alone(name: str, cell:
 def test_images_of_hostile_size_are_refused_before_vllms_own_processors_see_them(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(run_batch.model.rendering.vllm_renderer, "_ROW_PIXELS", 3 * 160 * 120)
+    monkeypatch.setattr(run_batch.model.rendering.vllm_processor, "_ROW_PIXELS", 3 * 160 * 120)
 
     class Processor:
         class info:
