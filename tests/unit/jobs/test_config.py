@@ -77,7 +77,7 @@ def test_an_unknown_table_is_refused_with_the_nearest_known_table() -> None:
         ("input", "media_root", "a\0b", "NUL"),
         ("model", "path", "a" * 256, "255 bytes a name"),
         ("output", "path", "é/" * 2001, "4000 characters"),
-        ("input", "allowed_hosts", ["https://images.example.org/"], "host names such as"),
+        ("input", "allowed_hosts", ["https://images.example.org/"], "hosts such as"),
         ("input", "allow_private_hosts", "yes", "true or false"),
     ],
 )
@@ -89,7 +89,7 @@ def test_a_wrong_value_is_refused_with_what_is_accepted(table: str, key: str, va
 @pytest.mark.parametrize(
     ("table", "key", "way_out"),
     [
-        ("output", "path", "not a URL: output.upload copies the shards to one"),
+        ("output", "path", "not a URL: mount the storage"),
         ("model", "path", "not a URL: mount the storage"),
         ("input", "media_root", "a folder on a local or shared file system, or in a store of objects"),
     ],
