@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from run_batch.jobs.command import run_command, run_process
+from run_batch.jobs.command_group import CommandGroup, refuse_options_before_command
 from run_batch.jobs.job.config import JobConfig
 from run_batch.jobs.job.errors import EXIT_COMPLETE, EXIT_RUN_FAILED, JobError
 from run_batch.jobs.job.shares import WHOLE_JOB, Share
@@ -32,7 +33,9 @@ _set_option = click.option(
 _verbose_option = click.option("--verbose", is_flag=True, help="Show what vLLM logs, and tracebacks.")
 
 
-@click.group(invoke_without_command=True, epilog=_EXIT_CODES, context_settings={"max_content_width": 100})
+@click.group(
+    cls=CommandGroup, invoke_without_command=True, epilog=_EXIT_CODES, context_settings={"max_content_width": 100}
+)
 @_config_option
 @_set_option
 @click.option("--retry-failed", is_flag=True, help="Generate again the rows that have an error, and only those.")
@@ -57,10 +60,7 @@ def main(
     Without a command: run the job, or resume it where it stopped.
     """
     if context.invoked_subcommand is not None:
-        if config_path is not None:
-            raise click.UsageError(
-                f"write the options after the command: run-batch {context.invoked_subcommand} --config ..."
-            )
+        refuse_options_before_command(context)
         return
 
     if (task_index is None) != (task_count is None):

@@ -30,7 +30,19 @@ ROOMS: Mapping[str, Sequence[str]] = {
     ),
     "jobs": (
         *("job", "machine", "results", "watch", "mapping", "engine", "runner"),
-        *("check", "trial", "ray", "slurm", "keys", "init", "command", "engines", "cli", "python_call"),
+        *(
+            "check",
+            "trial",
+            "ray",
+            "slurm",
+            "keys",
+            "init",
+            "command",
+            "command_group",
+            "engines",
+            "cli",
+            "python_call",
+        ),
     ),
 }
 

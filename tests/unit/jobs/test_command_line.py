@@ -1,0 +1,25 @@
+"""What the command line says where a word or an option is not what was meant."""
+
+import pytest
+from click.testing import CliRunner
+
+from run_batch.jobs.cli import main
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["job.toml"], "a job is run by: run-batch --config job.toml"),
+        (["jobs/a.toml", "--quiet"], "a job is run by: run-batch --config jobs/a.toml"),
+        (["run"], "a job is run without a command: run-batch --config job.toml"),
+        (["run", "--config", "job.toml"], "a job is run without a command: run-batch --config job.toml"),
+        (["chekc"], "no command chekc; did you mean check?"),
+        (["xyzzy"], "no command xyzzy; known: check, init, keys"),
+        (["--config", "job.toml", "check"], "--config stands before the command; write options after it"),
+        (["--set", "sampling.n=2", "check", "--config", "job.toml"], "--set stands before the command"),
+        (["--retry-failed", "status"], "--retry-failed stands before the command"),
+    ],
+)
+def test_a_word_that_is_no_command_and_an_option_at_the_wrong_place_are_refused(words: list[str], said: str) -> None:
+    result = CliRunner().invoke(main, words)
+    assert result.exit_code == 2 and said in result.output, result.output
