@@ -1,4 +1,5 @@
-"""Which hosts and addresses images may be downloaded from: the rules of a job, applied to what the resolver answers."""
+"""Which hosts, addresses and buckets images may be downloaded from: the rules of a job, applied to what the resolver
+answers."""
 
 import errno
 import ipaddress
@@ -10,7 +11,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from run_batch.io.media.errors import MediaError
+from run_batch.io.object_stores import is_object_url
 
+# Error messages show no more of a URL.
+_SHOWN_CHARACTERS = 200
 DEFAULT_PORTS = {"http": 80, "https": 443}
 _HOST = re.compile(r"(?:[a-z0-9_](?:[a-z0-9_-]*[a-z0-9_])?\.)*[a-z0-9_](?:[a-z0-9_-]*[a-z0-9_])?")
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
@@ -20,10 +24,11 @@ IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 @dataclass(frozen=True, slots=True)
 class HostRules:
-    """The hosts that images may be downloaded from.
+    """The hosts and buckets that images may be downloaded from.
 
     Attributes:
-        allowed: `HOST` for the standard ports, or `HOST:PORT`, in lower case.
+        allowed: `HOST` for the standard ports, or `HOST:PORT`, in lower case; or the URL of a bucket, or of a folder in
+            one, without a slash at its end.
         private: whether addresses outside the public internet are allowed too.
     """
 
@@ -33,7 +38,19 @@ class HostRules:
     @classmethod
     def of(cls, hosts: Iterable[str], private: bool) -> "HostRules":
         """Make rules of the job settings `input.allowed_hosts` and `input.allow_private_hosts`."""
-        return cls(frozenset(host.lower().rstrip(".") for host in hosts), private)
+        entries = (host.rstrip("/") if is_object_url(host) else host.lower().rstrip(".") for host in hosts)
+        return cls(frozenset(entries), private)
+
+    def check_object(self, url: str) -> None:
+        """Refuse the URL of an object whose bucket is not listed, nor a folder in it that holds the object.
+
+        Raises:
+            MediaError: `url_not_allowed`.
+        """
+        ends = (index for index, sign in enumerate(url) if sign == "/")
+        if not any(url[:end] in self.allowed for end in ends):
+            bucket = "/".join(url.split("/", 3)[:3])
+            raise MediaError("url_not_allowed", f"{bucket[:_SHOWN_CHARACTERS]} is not in input.allowed_hosts")
 
     def check_host(self, scheme: str, host: str, port: int) -> None:
         """Refuse a host that is not listed.
@@ -49,7 +66,11 @@ class HostRules:
 
 
 def is_host_entry(text: str) -> bool:
-    """Whether `text` can stand in `input.allowed_hosts`: HOST or HOST:PORT, no scheme, path or wildcard."""
+    """Whether `text` can stand in `input.allowed_hosts`: HOST or HOST:PORT without scheme, path or wildcard, or the
+    URL of a bucket or of a folder in one.
+    """
+    if is_object_url(text):
+        return re.fullmatch(r"[^/@*?\0\s]+(/[^*?\0]*)?", text.partition("://")[2]) is not None and "::" not in text
     host, colon, port = text.lower().rstrip(".").rpartition(":")
     if text.startswith("["):
         address, _, port = text[1:].partition("]")

@@ -149,7 +149,10 @@ def _parse(url: str) -> _Target:
         parts = urlsplit(url)
         port = parts.port
         if parts.scheme not in DEFAULT_PORTS:
-            raise MediaError("url_not_allowed", "only http and https URLs can be fetched")
+            raise MediaError(
+                "url_not_allowed",
+                "only URLs of http, https, s3, gs and az can be fetched",
+            )
         if parts.username is not None or parts.password is not None:
             raise MediaError("url_not_allowed", "URLs with a user name or password are not fetched")
         host = _ascii_host(parts)

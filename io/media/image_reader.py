@@ -1,11 +1,13 @@
 """Reads the images of rows, in whichever form the image column holds them (see image_column.py).
 
-Paths are read below the media root only (media_root.py), URLs from allowed hosts only (image_download.py). Images that
-are written into text (inline_images.py) need neither.
+Paths are read below the media root only (media_root.py), URLs from allowed hosts and buckets only (image_download.py,
+object_download.py). Images that are written into text (inline_images.py) need neither. The media root may be in a store
+of objects: then paths stand for URLs.
 """
 
 import os
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,7 @@ from run_batch.io.media.inline_images import (
     read_base64,
     read_data_url,
 )
-from run_batch.io.media.media_root import MAX_PATH_CHARACTERS, exists_below, read_below
+from run_batch.io.media.media_root import MAX_PATH_CHARACTERS, MediaRoot, exists_below, object_below, read_below
 from run_batch.io.media.prefetch import UrlFetcher
 
 # Limit of all images of a row together. Far above any photograph; bounds the memory that a hostile row can take.
@@ -35,20 +37,30 @@ _TEXT_IN_BYTES = 128
 class MediaReader:
     """Reads the images of rows, and downloads those by URL ahead of their rows."""
 
-    def __init__(self, root: Path | None, hosts: HostRules | None = None, bytes_ahead: int = MAX_BYTES) -> None:
+    def __init__(self, root: MediaRoot | None, hosts: HostRules | None = None, bytes_ahead: int = MAX_BYTES) -> None:
         """Set where images may come from.
 
         Args:
-            root: the folder that image paths are relative to and cannot leave; None allows no paths.
+            root: the folder that image paths are relative to and cannot leave, or its URL in a store of objects; None
+                allows no paths.
             hosts: where URLs may lead; None allows no URLs.
             bytes_ahead: of images that are downloaded ahead of their rows.
         """
-        self._root = None if root is None else Path(os.path.realpath(root))
-        self._urls = UrlFetcher(hosts or HostRules(), MAX_BYTES, bytes_ahead)
+        self._root = Path(os.path.realpath(root)) if isinstance(root, Path) else None
+        self._remote_root = root.rstrip("/") if isinstance(root, str) else None
+        rules = hosts or HostRules()
+        if self._remote_root is not None:
+            rules = replace(rules, allowed=rules.allowed | {self._remote_root})
+        self._urls = UrlFetcher(rules, MAX_BYTES, bytes_ahead)
 
     def announce(self, cells: Iterable[Any]) -> None:
         """Start to download the images of the cells that will be read next, in this order."""
-        self._urls.announce(item for cell in cells for item in map(content_of, images_in(cell)) if _is_url(item))
+        contents = (content_of(item) for cell in cells for item in images_in(cell))
+        self._urls.announce(url for content in contents if (url := self._url_of(content)) is not None)
+
+    def is_downloaded(self, content: Any) -> bool:
+        """Whether the content of an image cell names what is read over the network, and may be waited for."""
+        return self._url_of(content) is not None
 
     def read(self, cell: Any) -> Iterator[bytes | np.ndarray]:
         """Read the images of one cell of the image column, in order, each when it is asked for; none for null.
@@ -90,11 +102,22 @@ class MediaReader:
             raise MediaError("text_encoding", "the image's path or URL is text that is not UTF-8")
         if is_data_url(text):
             return read_data_url(text, MAX_BYTES)
-        if is_url(text):
-            return self._urls.read(text)
-        if self._is_base64_image(text):
+        if not is_url(text) and self._is_base64_image(text):
             return read_base64(text, MAX_BYTES)
-        return read_below(self._root, text, MAX_BYTES)
+        url = self._url_of(text)
+        if url is None and self._remote_root is not None:
+            raise MediaError("path_not_allowed", f"{text[:200]!r} is no path of an object inside of input.media_root")
+        return read_below(self._root, text, MAX_BYTES) if url is None else self._urls.read(url)
+
+    def _url_of(self, content: Any) -> str | None:
+        """The URL that the content of an image cell is read from; None for what is no URL, or leads nowhere."""
+        if not isinstance(content, str) or is_data_url(content):
+            return None
+        if is_url(content):
+            return content
+        if self._remote_root is None or self._is_base64_image(content):
+            return None
+        return object_below(self._remote_root, content)
 
     def _is_base64_image(self, text: str) -> bool:
         """Whether text is base64 of an image and no path; a file that has such a name is one."""
@@ -121,7 +144,3 @@ def _is_utf8(text: str) -> bool:
         return text.isascii() or bool(text.encode())
     except UnicodeEncodeError:
         return False
-
-
-def _is_url(content: Any) -> bool:
-    return isinstance(content, str) and is_url(content)

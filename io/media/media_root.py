@@ -1,13 +1,19 @@
-"""Reads files below the media root and no others, whatever `..`, absolute paths or symbolic links say."""
+"""Reads files below the media root and no others, whatever `..`, absolute paths or symbolic links say.
+
+The media root is a folder, or the URL of one in a store of objects.
+"""
 
 import errno
 import os
 import stat
 from pathlib import Path
+from typing import TypeAlias
 
 from run_batch.io.files import sample_file
 from run_batch.io.media.errors import MediaError
 from run_batch.io.transient import retry
+
+MediaRoot: TypeAlias = Path | str
 
 # No system call takes a longer path (Linux's PATH_MAX, with the NUL byte at its end).
 MAX_PATH_CHARACTERS = 4095
@@ -38,6 +44,19 @@ def sample_below(root: Path, text: str) -> str | None:
         return sample_file(Path(path), _SAMPLES).hex() if path is not None and is_file else None
     except OSError:
         return None
+
+
+def object_below(root: str, text: str) -> str | None:
+    """The URL of an object below a media root in a store of objects; None where `text` is no path that stays inside.
+
+    Args:
+        root: its URL, without a slash at its end.
+        text: path of the object, relative to `root`.
+    """
+    parts = text.removeprefix("./").split("/")
+    if len(text) > MAX_PATH_CHARACTERS or "\0" in text or any(part in ("", ".", "..") for part in parts):
+        return None
+    return f"{root}/{'/'.join(parts)}"
 
 
 def read_below(root: Path | None, text: str, max_bytes: int) -> bytes:

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from run_batch.io.media.allowed_hosts import HostRules
 from run_batch.io.media.errors import MediaError
 from run_batch.io.media.image_download import fetch
+from run_batch.io.media.object_download import fetch_object
+from run_batch.io.object_stores import is_object_url
 
 # Downloads that run or wait to be read, per worker process.
 FETCHES_AHEAD = 8
@@ -68,7 +70,7 @@ class UrlFetcher:
         """Return the content of `url`, waiting for its download; it need not have been announced.
 
         Raises:
-            MediaError: see run_batch.io.media.image_download.fetch.
+            MediaError: see `fetch` of image_download.py and `fetch_object` of object_download.py.
         """
         try:
             content = self._content_of(url)
@@ -104,6 +106,6 @@ class UrlFetcher:
     def _start(self, url: str, most_bytes: int) -> _Download:
         if self._pool is None:
             self._pool = ThreadPoolExecutor(max_workers=FETCHES_AHEAD, thread_name_prefix="fetch")
-        content = self._pool.submit(fetch, url, self._rules, most_bytes)
+        content = self._pool.submit(fetch_object if is_object_url(url) else fetch, url, self._rules, most_bytes)
         self._started[url] = _Download(content, most_bytes)
         return self._started[url]

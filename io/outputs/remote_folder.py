@@ -8,23 +8,14 @@ import contextlib
 import functools
 import os
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from run_batch.io.object_stores import MissingStoreError, open_store
 from run_batch.io.secrets import hide_secrets
 from run_batch.io.transient import describe, may_pass, refusal
 
-# What to install for the file systems that are no part of fsspec, by scheme.
-_PACKAGES: Mapping[str, str] = {
-    **dict.fromkeys(("s3", "s3a"), "s3fs"),
-    **dict.fromkeys(("gs", "gcs"), "gcsfs"),
-    **dict.fromkeys(("az", "abfs", "abfss"), "adlfs"),
-    "hf": "huggingface_hub",
-}
-# Of S3: requests are repeated here, not by each of the two libraries below; parts in memory are 50 MiB each.
-_S3_REQUESTS: Mapping[str, Any] = {"connect_timeout": 10, "read_timeout": 60, "retries": {"max_attempts": 1}}
-_S3_PARTS_AT_ONCE = 4
 # A file of each process: a store takes one of the same name once a second.
 _PROBE = f".run_batch/upload-check-{socket.gethostname()}-"
 
@@ -63,13 +54,9 @@ class RemoteFolder:
         self.url, self._scheme = shown_url(url), url.partition("://")[0]
         self.moved = 0
         try:
-            self._files, root = _open(url, self._scheme)
-        except ImportError as error:
-            package = _PACKAGES.get(self._scheme)
-            install = f"pip install {package}" if package else str(error)
-            raise MissingPackageError(
-                f"needs {package or 'a package'} for {self._scheme}:// : {install}", passes=False
-            ) from None
+            self._files, root = open_store(url)
+        except MissingStoreError as error:
+            raise MissingPackageError(str(error), passes=False) from None
         except Exception as error:  # every file system has errors of its own
             raise RemoteError(f"{self.url}: {describe(error)}", passes=False) from error
         self._root = root.rstrip("/")
@@ -94,9 +81,7 @@ class RemoteFolder:
         from huggingface_hub import HfApi
 
         HfApi(endpoint=self._files.endpoint, token=self._files.token).whoami()
-        repository = "/".join(self._root.split("/")[:3])
-        if not self._files.exists(repository):
-            raise FileNotFoundError(f"no repository {repository} on the Hub")
+        self._files.info("/".join(self._root.split("/")[:3]))
 
     def put(self, file: Path, name: str) -> str:
         """Copy a local file into the folder, over an earlier one of this name.
@@ -131,8 +116,22 @@ class RemoteFolder:
         Raises:
             RemoteError: it cannot be removed.
         """
-        with self._asking(f"{name} cannot be removed"), contextlib.suppress(FileNotFoundError):
-            self._files.rm_file(f"{self._root}/{name}")
+        path = f"{self._root}/{name}"
+        with self._asking(f"{name} cannot be removed"):
+            try:
+                self._files.rm_file(path)
+            except Exception:  # every file system has an error of its own for a file that is not there
+                if self._is_there(path):
+                    raise
+
+    def _is_there(self, path: str) -> bool:
+        try:
+            self._files.info(path)
+        except FileNotFoundError as error:
+            if may_pass(error):
+                raise
+            return False
+        return True
 
     @contextlib.contextmanager
     def _asking(self, problem: str) -> Iterator[None]:
@@ -161,19 +160,6 @@ def _folder_of_process(url: str, process: int) -> RemoteFolder:
 def shown_url(url: str) -> str:
     """A folder's URL without secrets and without a slash at its end."""
     return hide_secrets(url.rstrip("/"))
-
-
-def _open(url: str, scheme: str) -> tuple[Any, str]:
-    import fsspec
-
-    options: dict[str, Any] = {"skip_instance_cache": True, "use_listings_cache": False}
-    if scheme in ("s3", "s3a"):
-        own = fsspec.config.conf.get("s3", {}).get("config_kwargs", {})
-        options |= {"config_kwargs": {**_S3_REQUESTS, **own}, "max_concurrency": _S3_PARTS_AT_ONCE}
-    files, root = fsspec.core.url_to_fs(url, **options)
-    if scheme in ("s3", "s3a"):
-        files.retries = 1
-    return files, root
 
 
 class _Progress:

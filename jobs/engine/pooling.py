@@ -13,11 +13,11 @@ _COLUMNS: Mapping[str, str] = {"embed": "embedding", "classify": "score"}
 _PROBE = "probe"
 
 
-def pooling_params(engine: Any) -> Any:
-    """vLLM's PoolingParams for all rows, by what the model can do and `engine.pooler_config` says.
+def find_form(engine: Any) -> tuple[Any, PooledForm]:
+    """vLLM's PoolingParams for all rows, and what the model gives of each.
 
     Raises:
-        JobError: the model gives no single vector for a prompt.
+        JobError: it gives no single vector for a prompt, or one that there is no column for.
     """
     from vllm import PoolingParams
 
@@ -27,28 +27,25 @@ def pooling_params(engine: Any) -> Any:
             f"engine.runner = 'pooling': the model's task is {task}, of which there is no column; expected an "
             "embedding or a score of the whole prompt (engine.convert, engine.pooler_config.task)"
         )
-    return PoolingParams(task=task)
+    params = PoolingParams(task=task)
+    form = PooledForm(_COLUMNS[task], _width(engine, params))
+    if form.column == "score" and form.width != 1:
+        raise JobError(
+            f"engine.runner = 'pooling': the model gives {form.width} numbers for a row, one for each of its classes, "
+            "and the column score holds one"
+        )
+    return params, form
 
 
-def pooled_form(engine: Any, params: Any) -> PooledForm:
-    """What the model gives of a row: known once it has run, so a prompt of one token is run.
-
-    Raises:
-        JobError: there is no column for it.
-    """
+def _width(engine: Any, params: Any) -> int:
+    """How many numbers the model gives of a row: known once it has run, so a prompt of one token is run."""
     from vllm.inputs.engine import tokens_input
 
     engine.add_request(_PROBE, tokens_input([0]), params)
     outputs: list[Any] = []
     while not outputs:
         outputs = [output for output in engine.step() if output.finished]
-    form = PooledForm(_COLUMNS[params.task], outputs[0].outputs.data.numel())
-    if form.column == "score" and form.width != 1:
-        raise JobError(
-            f"engine.runner = 'pooling': the model gives {form.width} numbers for a row, one for each of its classes, "
-            "and the column score holds one"
-        )
-    return form
+    return int(outputs[0].outputs.data.numel())
 
 
 def pooled_result(output: Any) -> RowResult:

@@ -1,14 +1,15 @@
 """vLLM's engine: takes mapped rows and generates their texts, with continuous batching."""
 
 import contextlib
+import functools
 import gc
 import os
 import threading
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from multiprocessing.connection import wait
 from typing import Any
 
-from run_batch.jobs.engine.pooling import pooled_form, pooled_result, pooling_params
+from run_batch.jobs.engine.pooling import find_form, pooled_result
 from run_batch.jobs.engine.request_results import result_of
 from run_batch.jobs.job.errors import JobError, RunError
 from run_batch.jobs.job.rows import MappedRow, PooledForm, RowFailure, RowResult
@@ -79,7 +80,7 @@ class Engine:
         """
         from vllm.sampling_params import RequestOutputKind
 
-        self._sampling, self._extra = dict(sampling), extra
+        self._sampling, self._result = dict(sampling), functools.partial(result_of, extra=extra)
         self._output_kind = RequestOutputKind.FINAL_ONLY
         with _settings_errors(settings.path):
             self._shared_params: Any = build_sampling_params(sampling, output_kind=self._output_kind)
@@ -91,29 +92,17 @@ class Engine:
         manager = getattr(getattr(self._engine.engine_core, "resources", None), "engine_manager", None)
         self._processes: list[Any] = list(getattr(manager, "processes", []))
         if self._processes:
-            threading.Thread(target=self._wake_when_dead, name="engine-death", daemon=True).start()
+            watched = (self._engine.engine_core, self._processes)
+            threading.Thread(target=_wake_when_dead, args=watched, name="engine-death", daemon=True).start()
         gc.freeze()
         try:
             with _start_errors(self._reports):
                 self._adapters = adapter_requests(self._engine, settings.adapters)
                 if settings.runner == "pooling":
-                    self._shared_params = pooling_params(self._engine)
-                    self.pooled = pooled_form(self._engine, self._shared_params)
+                    self._shared_params, self.pooled = find_form(self._engine)
         except Exception:
             self.close()
             raise
-
-    def _wake_when_dead(self) -> None:
-        """End `LLMEngine.step` when a process dies: vLLM notices that, too, but its step goes on waiting for an answer.
-
-        Runs in a thread.
-        """
-        from vllm.v1.engine.exceptions import EngineDeadError
-
-        core = self._engine.engine_core
-        with contextlib.suppress(OSError, ValueError):  # closed meanwhile
-            wait([process.sentinel for process in self._processes])
-        core.outputs_queue.put_nowait(EngineDeadError())
 
     @property
     def unfinished(self) -> int:
@@ -164,10 +153,8 @@ class Engine:
             if is_own_bug(error):
                 raise
             raise self._death(error) from error
-        finished = [output for output in outputs if output.finished]
-        if self.pooled is not None:
-            return [pooled_result(output) for output in finished]
-        return [result_of(output, self._extra) for output in finished]
+        result = pooled_result if self.pooled is not None else self._result
+        return [result(output) for output in outputs if output.finished]
 
     def _death(self, error: Exception) -> Exception:
         """The exception for a failure of vLLM: EngineDied, unless a process has reported a cause that is no row."""
@@ -215,6 +202,18 @@ class Engine:
             cleanup_dist_env_and_memory()
         gc.unfreeze()
         gc.collect()
+
+
+def _wake_when_dead(core: Any, processes: Sequence[Any]) -> None:
+    """End `LLMEngine.step` when a process dies: vLLM notices that, too, but its step goes on waiting for an answer.
+
+    Runs in a thread.
+    """
+    from vllm.v1.engine.exceptions import EngineDeadError
+
+    with contextlib.suppress(OSError, ValueError):  # closed meanwhile
+        wait([process.sentinel for process in processes])
+    core.outputs_queue.put_nowait(EngineDeadError())
 
 
 @contextlib.contextmanager

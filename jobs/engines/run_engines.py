@@ -155,6 +155,8 @@ class _EnginesRun:
                 except (JobError, RunError):
                     self._withdraw(lease)
                     raise
+            if job.config.output.upload is not None and self._stop.requested:
+                raise Interrupted  # the next run makes the copies that are left
             finish_uploads(self._job)
             return code
         except Interrupted:

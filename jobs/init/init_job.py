@@ -5,10 +5,11 @@ import os
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from run_batch.io.inputs.source import InputError, Source
+from run_batch.io.media.allowed_hosts import is_host_entry
 from run_batch.io.media.image_column import can_hold_paths, content_of, image_cells, images_in
+from run_batch.io.media.inline_images import begins_as_base64_image, is_data_url
 from run_batch.jobs.init.input_columns import Columns, find_columns
 from run_batch.jobs.job.columns import check_columns
 from run_batch.jobs.job.config import JobConfig, parse_config
@@ -143,16 +144,17 @@ def _media_lines(config: JobConfig, source: Source, columns: Columns) -> Iterato
     paths = []
     for text in _first_image_texts(source, columns.image):
         if text.startswith(("http://", "https://")):
-            hosts[urlsplit(text).netloc.rpartition("@")[2]] = None
-        elif len(text) < 1000 and not text.startswith("data:"):
+            hosts[text.split("/")[2].rpartition("@")[2]] = None
+        elif not is_data_url(text) and not begins_as_base64_image(text):
             paths.append(text)
+    hosts = {host: None for host in hosts if is_host_entry(host)}
     if hosts:
         yield f"# allowed_hosts = [{', '.join(map(_text, hosts))}]  # of the first images: none is fetched without it"
-    missing = [path for path in paths if source.folder is None or not (source.folder / path).is_file()]
+    missing = [path for path in paths if source.folder is None or not os.path.isfile(source.folder / path)]
     if missing:
         yield (
             f'# media_root = "…"  # the folder that image paths are inside of, if it is not that of the input: '
-            f"{_shown(missing[0])}"
+            f"{_shown(missing[0][:100])}"
         )
 
 

@@ -17,6 +17,7 @@ from run_batch.jobs.job.config_values import (
     Fraction,
     Hosts,
     LocalPath,
+    MediaRootText,
     Memory,
     NonEmpty,
     OutputPath,
@@ -71,16 +72,16 @@ class InputTable(Table):
         "column of unique row ids; FILE:ROW without it", Effect.ANOTHER_JOB, example="id", default=None
     )
     limit: Count | None = key("only the first N rows", Effect.MAY_GROW, example=1000, default=None)
-    media_root: LocalPath | None = key(
-        "folder that image paths are inside of; the input's own without it",
+    media_root: MediaRootText | None = key(
+        "folder that image paths are inside of, or its URL in a store of objects; the input's own without it",
         Effect.CONTENT,
         example="/data/images",
         default=None,
     )
     allowed_hosts: Hosts = key(
-        "hosts that images may be fetched from by http and https: HOST or HOST:PORT",
+        "hosts that images may be fetched from by http and https, HOST or HOST:PORT; and buckets: s3://, gs://, az://",
         Effect.FREE,
-        example=["images.example.org", "localhost:8000"],
+        example=["images.example.org", "localhost:8000", "s3://photos"],
         default=[],
     )
     allow_private_hosts: bool = key(

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from run_batch.io.media.allowed_hosts import is_host_entry
+from run_batch.io.object_stores import is_object_url
 
 
 def _check_path(value: str) -> str:
@@ -35,9 +36,21 @@ def _check_local_path(value: str) -> str:
     return value
 
 
+def _check_media_root(value: str) -> str:
+    if is_object_url(value) and is_host_entry(value):
+        return _check_path(value)
+    if _is_url(_check_path(value)):
+        raise ValueError(
+            'a folder on a local or shared file system, or in a store of objects, such as "s3://photos/2024"'
+        )
+    return value
+
+
 def _check_output_path(value: str) -> str:
     if _is_url(_check_path(value)):
-        raise ValueError("a folder on a local or shared file system, not a URL: output.upload copies the shards to one")
+        raise ValueError(
+            "a path on a local or shared file system, not a URL: mount the storage, or have output.upload copy shards"
+        )
     return value
 
 
@@ -54,7 +67,7 @@ def _is_url(path: str) -> bool:
 
 def _check_hosts(values: list[str]) -> list[str]:
     if not all(map(is_host_entry, values)):
-        raise ValueError('host names such as "images.example.org" or "localhost:8000"')
+        raise ValueError('hosts such as "images.example.org" or "localhost:8000", or buckets such as "s3://photos"')
     return values
 
 
@@ -141,6 +154,7 @@ def _check_upload(value: str) -> str:
 
 
 PathTexts = Annotated[str | list[str], BeforeValidator(_check_paths)]
+MediaRootText = Annotated[str, AfterValidator(_check_media_root)]
 LocalPath = Annotated[str, AfterValidator(_check_local_path)]
 OutputPath = Annotated[str, AfterValidator(_check_output_path)]
 Hosts = Annotated[list[str], AfterValidator(_check_hosts)]

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from run_batch.io.inputs.source import InputError, Source
 from run_batch.io.media.image_column import can_hold_paths, content_of, image_cells, images_in
-from run_batch.io.media.media_root import sample_below
+from run_batch.io.media.media_root import MediaRoot, sample_below
 from run_batch.jobs.job.config import JobConfig
 from run_batch.jobs.job.errors import input_failed
 from run_batch.jobs.job.prompt_column import PromptColumn
@@ -25,14 +25,17 @@ _ROWS = 8
 _FILES = 16
 
 
-def sample_media(config: JobConfig, source: Source, prompt_column: PromptColumn, root: Path | None) -> dict[str, str]:
-    """Digests of files below the media root that the first rows name, by the path that they name them by.
+def sample_media(
+    config: JobConfig, source: Source, prompt_column: PromptColumn, root: MediaRoot | None
+) -> dict[str, str]:
+    """Digests of files below the media root that the first rows name, by the path that they name them by; none where it
+    is in a store of objects.
 
     Raises:
         JobError, RunError: the input cannot be read, or is damaged.
     """
     columns = columns_with_paths(config, source, prompt_column)
-    if root is None or not columns:
+    if not isinstance(root, Path) or not columns:
         return {}
     try:
         with contextlib.closing(source.cursor(columns, _ROWS)) as cursor:

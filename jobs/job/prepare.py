@@ -1,23 +1,23 @@
 """A job that can start: its configuration checked against its input and its output folder."""
 
-import os
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from run_batch.io import transient
 from run_batch.io.inputs.input_parts import first_rows
 from run_batch.io.inputs.source import Source
+from run_batch.io.media.media_root import MediaRoot
 from run_batch.io.outputs.remote_folder import RemoteError, remote_folder
 from run_batch.io.outputs.shards import ShardStore
 from run_batch.io.transient import retry
 from run_batch.jobs.job.columns import check_columns
 from run_batch.jobs.job.config import JobConfig, named_content
 from run_batch.jobs.job.content import versions
-from run_batch.jobs.job.errors import JobError, MayPassError, run_failed, storage_errors
+from run_batch.jobs.job.errors import JobError, MayPassError, storage_errors
 from run_batch.jobs.job.find_record import find_record, is_planned
 from run_batch.jobs.job.job_identity import as_recorded, job_identity
 from run_batch.jobs.job.job_record import record_job
-from run_batch.jobs.job.media_sample import columns_with_paths, sample_media
+from run_batch.jobs.job.media_places import check_media, media_root_of
+from run_batch.jobs.job.media_sample import sample_media
 from run_batch.jobs.job.open_input import open_source
 from run_batch.jobs.job.plan import Plan, make_plan
 from run_batch.jobs.job.prompt_column import PromptColumn, find_prompt_column
@@ -56,9 +56,9 @@ class PreparedJob:
         return self.share.shards(self.plan)
 
     @property
-    def media_root(self) -> Path | None:
+    def media_root(self) -> MediaRoot | None:
         """The folder that image paths are inside of; None where paths are not allowed."""
-        return _media_root(self.config, self.source)
+        return media_root_of(self.config, self.source)
 
     def write_record(self) -> "PreparedJob":
         """Record the job in its output folder, as far as it is not; the job with the plan that is recorded.
@@ -98,7 +98,7 @@ def prepare(config: JobConfig, share: Share = WHOLE_JOB, *, writes: bool = True)
     )
     check_columns(config, source)
     prompt_column = find_prompt_column(config, source)
-    _check_media_root(config, source, prompt_column)
+    check_media(config, source, prompt_column)
     record = describe_job(config, source, prompt_column)
     job = PreparedJob(config, source, store, record, share, prompt_column)
     if not writes:
@@ -121,7 +121,7 @@ def describe_job(config: JobConfig, source: Source, prompt_column: PromptColumn 
         plan=plan,
         parts=tuple(first_rows(source.parts, plan.num_rows)),
         named=as_recorded(named_content(config)),
-        media=sample_media(config, source, prompt_column, _media_root(config, source)),
+        media=sample_media(config, source, prompt_column, media_root_of(config, source)),
         versions=(versions(),),
     )
 
@@ -159,37 +159,3 @@ def _check_upload(config: JobConfig) -> None:
     except RemoteError as error:
         kind = MayPassError if error.passes else JobError
         raise kind(f"output.upload: {error}") from error
-
-
-def _media_root(config: JobConfig, source: Source) -> Path | None:
-    root = config.input.media_root
-    return source.folder if root is None else Path(config.resolve(root))
-
-
-def _is_empty(folder: str) -> bool:
-    with os.scandir(folder) as entries:
-        return next(entries, None) is None
-
-
-def _check_media_root(config: JobConfig, source: Source, prompt_column: PromptColumn) -> None:
-    """Refuse a folder of images that is not there, or is empty, as where a file system is not mounted.
-
-    Raises:
-        JobError: it is missing, or has no file where rows can name some.
-        RunError: it cannot be read.
-    """
-    root = config.input.media_root
-    if root is None:
-        return
-    shown = f"input.media_root {root}"
-    try:
-        is_empty = retry(lambda: _is_empty(config.resolve(root)))
-    except (FileNotFoundError, NotADirectoryError):
-        raise JobError(f"{shown}: no such folder") from None
-    except OSError as error:
-        raise run_failed(f"{shown} cannot be read: {error.strerror}", error) from error
-    if is_empty and columns_with_paths(config, source, prompt_column):
-        raise JobError(
-            f"{shown}: the folder is empty, and the input can name files in it. Mount or fill it; if all images are in "
-            "the input itself or behind URLs, remove the key"
-        )

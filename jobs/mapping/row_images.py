@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 
 from run_batch.io.media.image_column import content_of, images_in
-from run_batch.io.media.image_download import is_url
 from run_batch.io.media.image_reader import MAX_BYTES, MediaReader
 from run_batch.jobs.mapping.prompt_draft import PromptDraft
 from run_batch.jobs.mapping.row_clock import clock
@@ -55,7 +54,8 @@ class RowImages:
             if not isinstance(content, str):
                 yield _as_row_image(next(images))
                 continue
-            with clock.resting() if is_url(content) else clock.reading(f"image {content[:_SHOWN_CHARACTERS]}"):
+            is_downloaded = self._media.is_downloaded(content)
+            with clock.resting() if is_downloaded else clock.reading(f"image {content[:_SHOWN_CHARACTERS]}"):
                 image = next(images)
             yield _as_row_image(image)
         yield from map(_as_row_image, images)  # precomputed features

@@ -6,7 +6,6 @@ Runs in the worker processes. A row that cannot be mapped becomes a RowFailure a
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import pyarrow as pa
@@ -16,7 +15,7 @@ from run_batch.io.media.allowed_hosts import HostRules
 from run_batch.io.media.errors import MediaError
 from run_batch.io.media.image_column import image_cells
 from run_batch.io.media.image_reader import MediaReader
-from run_batch.jobs.job.adapters import OF_ALL_ROWS
+from run_batch.io.media.media_root import MediaRoot
 from run_batch.jobs.job.config import JobConfig
 from run_batch.jobs.job.errors import JobError
 from run_batch.jobs.job.prompt_column import PromptColumn
@@ -49,7 +48,7 @@ class RowMapper:
         self,
         config: JobConfig,
         schema: pa.Schema,
-        media_root: Path | None,
+        media_root: MediaRoot | None,
         prompt_column: PromptColumn = PromptColumn.TEXTS,
         memory: WorkerMemory = PLENTY,
     ) -> None:
@@ -142,7 +141,7 @@ class RowMapper:
                 assert not isinstance(row, RowError), "its draft is its error"
                 row_id = batch.row_ids[offset] if batch.row_ids else str(row[str(self._config.input.id_column)])
                 sampling = row_sampling(self._job_sampling, row_id, row.get(self._config.input.sampling_column or ""))
-                adapter = self._adapter(row)
+                adapter = row_adapter(row, self._config)
                 prompt = self._prompt(row, draft)
             except (RowError, MediaError) as error:
                 raise_if_no_rows_fault(error)
@@ -214,13 +213,6 @@ class RowMapper:
         if not any(placeholder in piece.text for piece in prompt.pieces if not piece.trusted):
             return ""
         return f'; {placeholder} in the data is text: with prompt.image_marker = "{placeholder}" it stands for an image'
-
-    def _adapter(self, row: Mapping[str, Any]) -> str | None:
-        """The key of a row's LoRA adapter."""
-        column = self._config.input.lora_column
-        if column is None:
-            return OF_ALL_ROWS if self._config.model.lora is not None else None
-        return row_adapter(row[column], self._config.lora)
 
     def _prompt(self, row: Mapping[str, Any], draft: PromptDraft) -> Prompt:
         return draft.finish(*self._images.read(row, draft))

@@ -16,12 +16,12 @@ import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
 from run_batch.io.inputs.source import RowBatch
+from run_batch.io.media.media_root import MediaRoot
 from run_batch.io.transient import may_pass
 from run_batch.jobs.job.config import JobConfig
 from run_batch.jobs.job.errors import JobError
@@ -56,7 +56,7 @@ class WorkerSpec:
 
     config: JobConfig
     schema: pa.Schema
-    media_root: Path | None
+    media_root: MediaRoot | None
     prompt_column: PromptColumn = PromptColumn.TEXTS
     memory: WorkerMemory = PLENTY
 

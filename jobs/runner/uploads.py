@@ -5,14 +5,16 @@ Each process copies what it commits. The one that ends last copies what those th
 is about to change. The local folder stays the place of truth.
 """
 
+import math
 import threading
 import time
 from collections import deque
 
+from run_batch.io import transient
 from run_batch.io.coordination.lease import Lease
 from run_batch.io.outputs.remote_folder import RemoteError, remote_folder, shown_url
 from run_batch.io.outputs.shards import SUCCESS, ShardError
-from run_batch.io.transient import jittered, may_pass
+from run_batch.io.transient import jittered, may_pass, retry
 from run_batch.jobs.job.errors import Interrupted, MayPassError, RunError, storage_errors
 from run_batch.jobs.job.job_record import COMPLETE_LEASE, wait_for
 from run_batch.jobs.job.prepare import PreparedJob
@@ -25,6 +27,8 @@ from run_batch.jobs.results.upload_ledger import UploadLedger
 # Seconds between the tries of one shard; the last one again and again.
 _PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
 _LAST_PAUSE = 4.0
+# A wait for copies at the end of a run is told of after so long.
+_SILENT_SECONDS = 2.0
 # A wait without a limit would look like one for storage that hangs.
 _LOOK_SECONDS = 0.1
 
@@ -39,7 +43,8 @@ class Uploads:
         self._queue: deque[int] = deque()
         self._ending = threading.Event()
         self._problem: Exception | None = None
-        self._failures = 0
+        self._failures = 0  # in succession
+        self._failed = 0
         self._is_marked = True  # as far as is known, `_SUCCESS` is there
         self._thread = threading.Thread(target=self._run, name="uploads", daemon=True)
         self._thread.start()
@@ -58,15 +63,19 @@ class Uploads:
         """
         self._ending.set()
         seconds = self._job.config.errors.storage_seconds
-        moved, since, tries = self._folder.moved, time.monotonic(), self._failures
+        moved, since, failed = self._folder.moved, time.monotonic(), self._failed
+        tell_at = since + _SILENT_SECONDS
         while self._thread.is_alive():
             self._thread.join(_LOOK_SECONDS)
+            if time.monotonic() > tell_at:
+                tell_at = math.inf
+                say(f"output.upload: the run waits for {len(self._queue)} shards to be copied to {self._folder.url}")
             if stop is not None and stop.requested:
                 raise Interrupted
             if self._folder.moved != moved:
                 moved, since = self._folder.moved, time.monotonic()
             problem = self._problem
-            if problem is not None and self._failures > tries and not _passes(problem):
+            if problem is not None and self._failed > failed and not _passes(problem):
                 return RunError(self._left(problem))
             if seconds and time.monotonic() - since > seconds:
                 return MayPassError(f"{self._left(problem or 'no answer')}. This may pass")
@@ -98,6 +107,7 @@ class Uploads:
         except (RemoteError, ShardError, OSError) as error:
             self._problem = error
             self._failures += 1
+            self._failed += 1
             if self._failures == 1:
                 say(f"output.upload: {error}; it is tried again while the run goes on")
             self._pause()
@@ -186,7 +196,7 @@ def _mark(job: PreparedJob, url: str) -> None:
         wait_for(lease)
     try:
         if job.store.is_complete() and not _left(job, url):
-            remote_folder(url).write(SUCCESS, b"")
+            retry(lambda: remote_folder(url).write(SUCCESS, b""), transient.REMOTE_PAUSES)
     except RemoteError as error:
         kind = MayPassError if error.passes else RunError
         raise kind(f"output.upload: {error}; the same command writes it") from error

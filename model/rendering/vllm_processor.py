@@ -45,8 +45,6 @@ class VllmProcessor:
         self._processor = processor
         self._mapped = MappedImages(cache_bytes)
         self._has_large_images = False
-        own, base = type(processor), BaseMultiModalProcessor
-        self._needs_all_images = any(getattr(own, step) is not getattr(base, step) for step in _STEPS)
 
     def begin(self) -> None:
         """Begin with rows that are rendered together: these share their images even if the cache has no room."""
@@ -108,6 +106,12 @@ class VllmProcessor:
             if total > _ROW_PIXELS:
                 raise RowError("image_too_large", f"{total:,} pixels in all images of the row; limit: {_ROW_PIXELS:,}")
         return decoded, pixels
+
+    @cached_property
+    def _needs_all_images(self) -> bool:
+        """Whether the processor wants those images of a row, too, that it has mapped before."""
+        own, base = type(self._processor), BaseMultiModalProcessor
+        return any(getattr(own, step) is not getattr(base, step) for step in _STEPS)
 
     @cached_property
     def _maps_each_alone(self) -> bool:

@@ -72,6 +72,7 @@ def test_a_text_model_gives_the_numbers_of_vllm_and_a_long_prompt_fails_alone(tm
     assert same(again[column].to_pylist()[:-1], expected) and again[column].null_count == 1
 
 
+@pytest.mark.long
 def test_a_vision_model_gives_embeddings_of_images_and_texts(tmp_path: Path) -> None:
     from vllm import LLM
 

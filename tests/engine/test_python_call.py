@@ -33,11 +33,11 @@ def all_calls(where):
     call(where + " complete", done)
     call(where + " missing", job + "x")
     call(where + " refused by the run", job, overrides={"input.id_column": "no such"})
-    call(where + " half an option", done, task_index=0)
-    call(where + " override", done, overrides={"errors.max_fraction": 0.0})
-    call(where + " none", done, overrides={"input.limit": None})
 
 all_calls("main")
+call("half an option", done, task_index=0)
+call("override", done, overrides={"errors.max_fraction": 0.0})
+call("none", done, overrides={"input.limit": None})
 thread = threading.Thread(target=all_calls, args=("thread",))
 thread.start()
 thread.join()
@@ -77,9 +77,9 @@ def test_a_call_tells_how_a_job_ended_in_any_thread_and_leaves_the_caller_as_it_
         assert found[f"{where} missing"] == ["JobError", f"{job}x: no such file"]
         kind, message = found[f"{where} refused by the run"]
         assert kind == "JobError" and message == "input.id_column names column 'no such'; the input has: prompt"
-        assert found[f"{where} half an option"] == ["JobError", "Error: --task-index and --task-count go together"]
-        assert found[f"{where} override"][:2] == [3, folder]
-        assert found[f"{where} none"][1].startswith("input.limit = None: TOML has no such value")
+    assert found["half an option"] == ["JobError", "Error: --task-index and --task-count go together"]
+    assert found["override"][:2] == [3, folder]
+    assert found["none"][1].startswith("input.limit = None: TOML has no such value")
     assert found["handlers"] and not found["vllm"]
     assert "run-batch: input.id_column names" in called.stderr
 

@@ -12,7 +12,18 @@ ROOT = Path(__file__).parents[2]
 MAY_USE = {"jobs": {"jobs", "model", "io"}, "model": {"model"}, "io": {"io"}}
 # Sub-packages and single modules, each after all that it may import from.
 ROOMS: Mapping[str, Sequence[str]] = {
-    "io": ("secrets", "transient", "files", "arrow_types", "features", "inputs", "media", "outputs", "coordination"),
+    "io": (
+        "secrets",
+        "transient",
+        "object_stores",
+        "files",
+        "arrow_types",
+        "features",
+        "inputs",
+        "media",
+        "outputs",
+        "coordination",
+    ),
     "model": (
         *("declaration", "checkpoint", "images", "prompts", "mappers", "rendering"),
         *("registry", "failure_reports", "families", "plugin"),

@@ -24,6 +24,19 @@ def test_files_are_copied_replaced_and_removed(tmp_path: Path) -> None:
     assert files.find("/bucket") == ["/bucket/results/part"] and folder.moved > 5
 
 
+def test_an_error_for_a_file_that_is_not_there_is_none_when_it_is_removed(monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = RemoteFolder("memory://bucket/removed")
+
+    def refuse(path: str) -> None:
+        raise ValueError("no such entry")
+
+    monkeypatch.setattr(folder._files, "rm_file", refuse)
+    folder.remove("_SUCCESS")
+    folder.write("_SUCCESS", b"")
+    with pytest.raises(RemoteError, match="_SUCCESS cannot be removed: ValueError: no such entry"):
+        folder.remove("_SUCCESS")
+
+
 def test_a_copy_of_another_size_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = RemoteFolder("memory://bucket/short")
     (tmp_path / "part").write_bytes(b"a" * 100)

@@ -138,12 +138,15 @@ def test_the_content_of_an_adapter_is_part_of_what_a_job_is(tmp_path: Path) -> N
     assert changes(own, identity(lora={"x": "b"}, input=rows)) == ["lora.x (its files): other content"]
 
 
-def test_a_row_without_a_name_has_no_adapter_and_an_unknown_name_fails_the_row() -> None:
-    assert (row_adapter(None, {"a"}), row_adapter("a", {"a"})) == (None, "lora.a")
+def test_a_row_without_a_name_has_no_adapter_and_an_unknown_name_fails_the_row(tmp_path: Path) -> None:
+    named = job(tmp_path, lora={"a": "a"}, input={"lora_column": "n"})
+    assert (row_adapter({"n": None}, named), row_adapter({"n": "a"}, named)) == (None, "lora.a")
     for name in ("b", "", "A"):
         with pytest.raises(RowError) as failed:
-            row_adapter(name, {"a"})
+            row_adapter({"n": name}, named)
         assert failed.value.kind == "adapter" and repr(name) in failed.value.message
+    assert row_adapter({}, job(tmp_path)) is None
+    assert row_adapter({}, job(tmp_path, model={"lora": "x"})) == "model.lora"
 
 
 def test_the_column_of_adapters_is_one_of_text(tmp_path: Path) -> None:

@@ -77,7 +77,7 @@ def test_an_unknown_table_is_refused_with_the_nearest_known_table() -> None:
         ("input", "media_root", "a\0b", "NUL"),
         ("model", "path", "a" * 256, "255 bytes a name"),
         ("output", "path", "é/" * 2001, "4000 characters"),
-        ("input", "allowed_hosts", ["https://images.example.org/"], "host names such as"),
+        ("input", "allowed_hosts", ["https://images.example.org/"], "hosts such as"),
         ("input", "allow_private_hosts", "yes", "true or false"),
     ],
 )
@@ -86,12 +86,20 @@ def test_a_wrong_value_is_refused_with_what_is_accepted(table: str, key: str, va
     assert f"{table}.{key}" in message and repr(value) in message and expected in message
 
 
-@pytest.mark.parametrize(("table", "key"), [("output", "path"), ("input", "media_root"), ("model", "path")])
-def test_urls_are_refused_where_only_local_folders_work(table: str, key: str) -> None:
-    urls = ["s3://b/results", "S3://b", "gs:b/results", "s3a:/b/results", "file:///tmp/x", "hdfs:results", "://"]
+@pytest.mark.parametrize(
+    ("table", "key", "way_out"),
+    [
+        ("output", "path", "not a URL: mount the storage"),
+        ("model", "path", "not a URL: mount the storage"),
+        ("input", "media_root", "a folder on a local or shared file system, or in a store of objects"),
+    ],
+)
+def test_urls_are_refused_where_only_local_folders_work(table: str, key: str, way_out: str) -> None:
+    of_objects = [] if key == "media_root" else ["s3://b/results", "S3://b"]
+    urls = [*of_objects, "gs:b/results", "s3a:/b/results", "file:///tmp/x", "hdfs:results", "://"]
     for url in [*urls, "x:/y", "simplecache::s3://b", "unknown://b", "./s3://b"]:
         message = refusal(**{table: {**MINIMAL.get(table, {}), key: url}})
-        assert f"{table}.{key} = {url!r}: expected " in message and "not a URL: mount the storage" in message
+        assert f"{table}.{key} = {url!r}: expected " in message and way_out in message
     for path in ("results", "12:30", "run:1/results", "../a:b", "/data/2024-01-01T00:00", "s3", "s3/results", "a b: c"):
         parse_config({**MINIMAL, table: {**MINIMAL.get(table, {}), key: path}}, Path("/job"))
 

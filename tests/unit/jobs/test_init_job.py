@@ -166,6 +166,8 @@ CELLS: list[Any] = [
     pa.array([1, 2, 3], pa.decimal256(60, 0)),
     pa.array([[("k", 1)], [], None], pa.map_(pa.string(), pa.int32())),
     ["https://a/1", "b.jpg", ""],
+    ["http://[", "x" * 999, "https:///"],
+    ["a\0b", "/9j/4AAQSkZJRg" + "A" * 300, None],
     ['[{"role": "user", "content": "a"}]'] * 3,
 ]
 OWN = ["text", "Text", "error", "row_id", "input_text"]

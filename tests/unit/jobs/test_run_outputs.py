@@ -21,7 +21,7 @@ from run_batch.jobs.job.config import parse_config
 from run_batch.jobs.job.errors import JobError, RunError
 from run_batch.jobs.job.find_record import find_record
 from run_batch.jobs.job.prepare import PreparedJob, prepare
-from run_batch.jobs.job.rows import Generation, RowFailure, RowResult
+from run_batch.jobs.job.rows import Generation, Pooled, RowFailure, RowResult, Timing, TokenLogprob
 from run_batch.jobs.job.shares import Share
 from run_batch.jobs.job.work import Work
 from run_batch.jobs.results.journal_files import read_rows, segment_name, segments
@@ -226,3 +226,28 @@ def test_rows_of_a_retry_of_a_shard_that_was_made_anew_since_are_not_taken_for_t
     with share_lease(job.store, job.share) as lease:
         found = resume(job, failed_work(job.store, committed), Claims(job.store.run_folder, lease))
     assert set(found.results) == {3}
+
+
+@pytest.mark.parametrize("kept", ["generation", "pooled"])
+def test_a_row_of_an_unfinished_shard_is_resumed_with_all_that_its_result_holds(job: PreparedJob, kept: str) -> None:
+    position = (TokenLogprob(7, "a", -0.5, 1),)
+    row: RowResult = Pooled(2, b"\0" * 8, 5)
+    if kept == "generation":
+        row = Generation(
+            row=2,
+            texts=("one", "two"),
+            finish_reason="stop",
+            prompt_tokens=3,
+            generated_tokens=4,
+            logprobs=((position,), ()),
+            other_finish_reasons=("length",),
+            token_ids=((5, 6), (7,)),
+            stop_reasons=("###", None),
+            prompt_logprobs=(None, position),
+            timing=Timing(0.5, 0.25, 2.0),
+        )
+    run(job, [result(0), result(1), row])  # the other row of its shard is missing
+    committed = CommittedShards(job.store, job.plan, job.shards)
+    with share_lease(job.store, job.share) as lease:
+        found = resume(job, missing_work(committed), Claims(job.store.run_folder, lease))
+    assert found.results == {2: row}

@@ -1,4 +1,4 @@
-"""What bulk mappers are built of equals what transformers' image processors on torchvision do, for any size."""
+"""The parts of bulk mappers equal what transformers' image processors do on torchvision, for any size of image."""
 
 import random
 from collections.abc import Iterator
