@@ -5,6 +5,7 @@ from typing import Any
 import pyarrow as pa
 
 from run_batch.io.arrow_types import describe_values
+from run_batch.io.features import classes_at, features_of
 from run_batch.io.inputs.source import Source
 from run_batch.io.media import image_column
 from run_batch.jobs.job.carried_columns import carried_columns, carried_identity, check_carried
@@ -49,7 +50,8 @@ def value_types(config: JobConfig, schema: pa.Schema) -> dict[str, Any]:
     """
     table, fields = config.input, _prompt_fields(config, schema)
     others = filter(None, [table.id_column, config.errors.expected_column])
-    fields += [Field(column, (), schema.field(column).type) for column in others]
+    features = features_of(schema)
+    fields += [Field(name, (), schema.field(name).type, "", classes_at(features, name, ())) for name in others]
     types = {f"input.path (type of {'.'.join([f.column, *f.names])})": describe_values(f.kind) for f in fields}
     types |= {f"input.path (classes of {f.column})": ", ".join(f.classes) for f in fields if f.classes}
     return types | carried_identity(config.output, schema)

@@ -5,7 +5,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from run_batch.io.features import features_metadata, features_of
+from run_batch.io.features import classes_at, features_metadata, features_of
 from run_batch.io.inputs.source import Source
 from run_batch.io.outputs.readable_types import readable_type
 from run_batch.jobs.job.carried_columns import carried_columns
@@ -48,6 +48,7 @@ class ShardTables:
         first = work.shards[0] if work.shards else 0
         self._carried = CarriedRows(source, work.plan, names, first, is_wanted) if names else None
         features = features_of(source.schema)
+        self._classes = classes_at(features, config.errors.expected_column or "", ())
         self._metadata = features_metadata({new: features[old] for old, new in self._names.items() if old in features})
 
     def build(self, shard: int, results: Sequence[RowResult]) -> tuple[pa.Table, list[bool | None] | None]:
@@ -75,7 +76,7 @@ class ShardTables:
         table = table.replace_schema_metadata(self._metadata)
         if self._config.errors.expected_column is None:
             return table, None
-        matches = _matches(results, read[self._config.errors.expected_column])
+        matches = _matches(results, _expected(read[self._config.errors.expected_column], self._classes))
         return table.append_column("matches_expected", pa.array(matches, pa.bool_())), matches
 
     def results(self, table: pa.Table, first: int) -> dict[int, RowResult]:
@@ -108,10 +109,18 @@ def _readable(column: pa.ChunkedArray) -> pa.ChunkedArray:
     return column if kind == column.type else column.cast(kind)
 
 
-def _matches(results: Sequence[RowResult], expected: pa.ChunkedArray) -> list[bool | None]:
+def _expected(column: pa.ChunkedArray, classes: Sequence[str]) -> list[str | None]:
+    """The texts that are expected: of a class label, the name of the class; null for a number that is none."""
+    if not classes:
+        texts: list[str | None] = column.cast(pa.string()).to_pylist()
+        return texts
+    return [classes[n] if n is not None and 0 <= n < len(classes) else None for n in column.to_pylist()]
+
+
+def _matches(results: Sequence[RowResult], expected: Sequence[str | None]) -> list[bool | None]:
     return [
         result.texts[0] == text if isinstance(result, Generation) and text is not None else None
-        for result, text in zip(results, expected.cast(pa.string()).to_pylist(), strict=True)
+        for result, text in zip(results, expected, strict=True)
     ]
 
 

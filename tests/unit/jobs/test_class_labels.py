@@ -4,7 +4,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import datasets
+import pyarrow.parquet as pq
 import pytest
+from committed_jobs import commit, prepared
 from job_configs import job, make_inputs
 
 from run_batch.jobs.job.columns import value_types
@@ -44,3 +46,13 @@ def test_a_field_of_a_class_label_is_filled_with_the_name_of_the_class(tmp_path:
     with pytest.raises(JobError, match="the format does not fit"):
         parse_template("{label:02d}", "prompt", source.schema)
     assert value_types(config, source.schema)["input.path (classes of label)"] == "cat, dog"
+
+
+def test_a_text_is_as_expected_where_it_is_the_name_of_the_class(tmp_path: Path) -> None:
+    features = datasets.Features({"prompt": datasets.Value("string"), "label": datasets.ClassLabel(names=["t1", "t0"])})
+    rows = datasets.Dataset.from_dict({"prompt": ["a", "b"], "label": [1, 1]}, features)
+    finished = prepared(tmp_path, rows, errors={"expected_column": "label", "max_fraction": 1.0})
+    commit(finished, range(2))  # with the texts t0 and t1
+    table = pq.read_table(finished.store.folder / "part-000000.parquet")
+    assert table["matches_expected"].to_pylist() == [True, False]
+    assert value_types(finished.config, finished.source.schema)["input.path (classes of label)"] == "t1, t0"
