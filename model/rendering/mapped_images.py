@@ -89,7 +89,7 @@ class MappedImages(BaseMultiModalProcessorCache):
         self._new = {}
 
     def forget_together(self) -> None:
-        """Begin with other rows."""
+        """End the rows that are rendered together: whoever has them holds their images now."""
         self._together = {}
 
     def touch_sender_cache_item(self, mm_hash: str) -> None:

@@ -46,8 +46,8 @@ class VllmProcessor:
         self._mapped = MappedImages(cache_bytes)
         self._has_large_images = False
 
-    def begin(self) -> None:
-        """Begin with rows that are rendered together: these share their images even if the cache has no room."""
+    def end_rows(self) -> None:
+        """End rows that are rendered together: these share their images even if the cache has no room for them."""
         self._mapped.forget_together()
 
     def apply(self, token_ids: list[int], images: Sequence[RowImage]) -> EngineInput:

@@ -50,8 +50,10 @@ class VllmRenderer:
         Raises:
             SettingsError: the processor needs a package that is not installed.
         """
-        self._mapping.begin()
-        return [self._render_one(*row) for row in zip(token_ids, images, strict=True)]
+        try:
+            return [self._render_one(*row) for row in zip(token_ids, images, strict=True)]
+        finally:
+            self._mapping.end_rows()
 
     def _render_one(self, token_ids: list[int], images: Sequence[RowImage]) -> EngineInput | RowError:
         try:

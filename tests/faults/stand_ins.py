@@ -123,8 +123,8 @@ class PromptSpec:
             ctypes.CDLL(None).mallopt(option, int(malloc[name]))
         return self
 
-    def map_groups(self, batch: RowBatch) -> Iterator[list[MappedRow | RowFailure]]:
-        return ([row] for row in self.map(batch))
+    def map_groups(self, batch: RowBatch) -> Iterator[Iterator[MappedRow | RowFailure]]:
+        return map(lambda row: iter([row]), self.map(batch))  # which hold no row that has been taken
 
     def map(self, batch: RowBatch) -> Iterator[MappedRow | RowFailure]:
         if self.lost_images is not None:

@@ -1,6 +1,8 @@
 """Equal image files are mapped once by vLLM's own processors, and no row gets the image of another."""
 
+import gc
 import io
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
@@ -145,6 +147,10 @@ def test_images_that_the_cache_has_no_room_for_are_shared_by_the_rows_that_are_r
     rows = rendered(renderer, *(prompt(QWEN, IMAGES[:1], f"{n}?") for n in range(4)))
     tensors = {row["mm_kwargs"]["image"][0]["pixel_values"].data.data_ptr() for row in rows}
     assert mapped == [1] and len(tensors) == 1
+    kept = weakref.ref(rows[0]["mm_kwargs"]["image"][0]["pixel_values"].data)
+    rows.clear()
+    gc.collect()
+    assert kept() is None, "a row's images take no memory once it is sent"
     rendered(renderer, prompt(QWEN, IMAGES[:1]))
     assert mapped == [1, 1]
 
