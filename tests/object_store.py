@@ -1,22 +1,47 @@
-"""An S3 server on this machine, moto's, whose requests are kept and can be made to fail."""
+"""An S3 server on this machine, moto's, whose requests are kept and can be made to fail.
 
+moto runs in a process of its own, behind a server of this one: it imports flask, and vLLM does not start in a process
+that has flask's proxies among its modules.
+"""
+
+import atexit
+import functools
+import http.client
 import re
+import subprocess
+import sys
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+from urllib.parse import unquote
 
 import boto3
 from botocore.config import Config
-from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
-from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 
 SLOW_DOWN = (503, "SlowDown")
 DENIED = (403, "AccessDenied")
+# It says its port, and ends with the process that started it.
+_MOTO = """
+import os, sys, threading
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+from werkzeug.serving import WSGIRequestHandler, make_server
+WSGIRequestHandler.log = lambda *arguments: None
+server = make_server("127.0.0.1", 0, DomainDispatcherApplication(create_backend_app), threaded=True)
+print(server.port, flush=True)
+threading.Thread(target=lambda: (sys.stdin.read(), os._exit(0)), daemon=True).start()
+server.serve_forever()
+"""
 
 
-class _Quiet(WSGIRequestHandler):
-    def log(self, type: str, message: str, *args: Any) -> None:
-        pass
+@functools.cache
+def _moto_port() -> int:
+    """The port of moto's server, which this starts."""
+    pipe = subprocess.PIPE
+    process = subprocess.Popen([sys.executable, "-c", _MOTO], stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL)
+    assert process.stdin is not None and process.stdout is not None
+    atexit.register(process.stdin.close)
+    return int(process.stdout.readline())
 
 
 class ObjectStore:
@@ -33,16 +58,16 @@ class ObjectStore:
         self.bucket = bucket
         self.asked: list[tuple[str, str]] = []
         self.fault: Callable[[str, str], tuple[int, str] | None] = lambda method, path: None
-        self._app = DomainDispatcherApplication(create_backend_app)
-        self._server: BaseWSGIServer | None = None
+        self._server: ThreadingHTTPServer | None = None
         self.port = 0
+        _moto_port()
         self.start()
         self.client.create_bucket(Bucket=bucket)
 
     def start(self) -> None:
         """Serve, on the same port as before."""
-        self._server = make_server("127.0.0.1", self.port, self._answer, threaded=True, request_handler=_Quiet)
-        self.port = self._server.port
+        self._server = ThreadingHTTPServer(("127.0.0.1", self.port), functools.partial(_Handler, self))
+        self.port = self._server.server_port
         threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
 
     def stop(self) -> None:
@@ -86,21 +111,54 @@ class ObjectStore:
             ("-" if method == "DELETE" else "") + name for method, name in done if not name.startswith("upload-check")
         ]
 
-    def _answer(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
-        method, path, query = (environ[name] for name in ("REQUEST_METHOD", "PATH_INFO", "QUERY_STRING"))
-        if re.match(rf"/{self.bucket}/.+", path):
-            path += f"?{query}" if "partNumber" in query else ""
-            found = self.fault(method, path)
-            self.asked.append((method, path))
-            if found is not None:
-                # The body is read: a client that still sends does not see the answer.
-                environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
-                return _refuse(*found, start_response)
-        answer: Iterable[bytes] = self._app(environ, start_response)
-        return answer
+    def refusal(self, method: str, url: str) -> tuple[int, str] | None:
+        """What a request is answered with in place of moto's answer."""
+        path, _, query = url.partition("?")
+        path = unquote(path)
+        if re.match(rf"/{self.bucket}/.+", path) is None:
+            return None
+        path += f"?{query}" if "partNumber" in query else ""
+        found = self.fault(method, path)
+        self.asked.append((method, path))
+        return found
 
 
-def _refuse(status: int, code: str, start_response: Any) -> Iterable[bytes]:
-    body = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>{code}</Message></Error>".encode()
-    start_response(f"{status} {code}", [("Content-Type", "application/xml"), ("Content-Length", str(len(body)))])
-    return [body]
+class _Handler(BaseHTTPRequestHandler):
+    """Passes a request on to moto, or refuses it; each on a connection of its own."""
+
+    def __init__(self, store: ObjectStore, *arguments: Any) -> None:
+        self._store = store
+        super().__init__(*arguments)
+
+    def log_message(self, *arguments: Any) -> None:
+        pass
+
+    def do_GET(self) -> None:
+        if self.headers.get("Expect", "").lower() == "100-continue":
+            self.wfile.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        refusal = self._store.refusal(self.command, self.path)
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        if refusal is not None:
+            status, code = refusal
+            text = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>{code}</Message></Error>".encode()
+            self._answer(status, [("Content-Type", "application/xml"), ("Content-Length", str(len(text)))], text)
+            return
+        moto = http.client.HTTPConnection("127.0.0.1", _moto_port())
+        try:
+            moto.request(self.command, self.path, body, {k: v for k, v in self.headers.items() if k != "Expect"})
+            response = moto.getresponse()
+            content = response.read()
+            self._answer(response.status, response.getheaders(), content)
+        finally:
+            moto.close()
+
+    do_PUT = do_POST = do_HEAD = do_DELETE = do_GET
+
+    def _answer(self, status: int, headers: list[tuple[str, str]], content: bytes) -> None:
+        self.send_response_only(status)
+        for name, value in headers:
+            if name.lower() not in ("transfer-encoding", "connection"):
+                self.send_header(name, value)
+        self.send_header("Connection", "close")
+        self.end_headers()
+        self.wfile.write(content)
