@@ -24,6 +24,7 @@ from run_batch.model.mappers import patch_model
 from run_batch.model.prompts.tokenizer import Piece
 from run_batch.model.rendering import shipped_renderer
 from run_batch.model.rendering.renderer import Prompt, Renderer
+from run_batch.model.rendering.vllm_renderer import VllmRenderer
 
 PATCH_FAMILIES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "glm4v")
 BULK_FAMILIES = (*PATCH_FAMILIES, "internvl")
@@ -249,13 +250,19 @@ def test_rows_that_the_bulk_mapper_does_not_take_are_told_of_as_by_vllm(folder: 
 
 
 def test_a_row_with_very_many_pixels_is_left_to_vllm(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Which refuses it before all its images are decoded. The bulk mapper's key of an image is that of its file."""
+    """Which refuses it before all its images are decoded."""
     monkeypatch.setattr(shipped_renderer, "_ROW_PIXELS", 80_000)
-    rows = [[IMAGES[0]] * 2 + [IMAGES[1]], [IMAGES[3]] * 3, [IMAGES[2]]]
-    assert_equal("qwen2_vl", folder("qwen2_vl"), rows)
-    found = renderer(folder("qwen2_vl")).render(prompts("qwen2_vl", rows))
-    keys = [[EncodedImage.of(image).digest.hex() for image in images] for images in rows]
-    assert [row["mm_hashes"]["image"] == its for row, its in zip(found, keys, strict=True)] == [True, False, True]
+    model, rows = folder("qwen2_vl"), [[IMAGES[0]] * 2 + [IMAGES[1]], [IMAGES[3]] * 3, [IMAGES[2]]]
+    loaded, by_vllm, original = renderer(model), [], VllmRenderer.render
+
+    def counting(self: VllmRenderer, token_ids: Any, images: Any) -> Any:
+        by_vllm.extend(map(len, images))
+        return original(self, token_ids, images)
+
+    monkeypatch.setattr(VllmRenderer, "render", counting)
+    found = loaded.render(prompts("qwen2_vl", rows))
+    assert not any(isinstance(row, RowError) for row in found) and by_vllm == [3]
+    assert_equal("qwen2_vl", model, rows)
 
 
 def test_the_choice_of_a_mapper_is_refused_where_there_is_none(tmp_path: Path) -> None:
