@@ -1,11 +1,13 @@
 """The engine is fed ahead of need: across shard borders, by workers that keep to their cores, each image once."""
 
+import contextlib
 import io
 import time
 from pathlib import Path
 from typing import Any
 
 import engines
+import psutil
 import pytest
 from built_in_families import QWEN_IMAGE, save_family
 from checkpoints import save_llava
@@ -70,16 +72,12 @@ class RecordingEngine:
 
 
 def threads_of_workers() -> list[int]:
-    """Threads of each worker process on this machine that belongs to this test."""
+    """Threads of each worker process that this process has started."""
     found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                command = (entry / "cmdline").read_bytes()
-                if b"run_batch.jobs.mapping.worker_main" in command:
-                    found.append(len(list((entry / "task").iterdir())))
-            except OSError:
-                continue
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            if any("run_batch.jobs.mapping.worker_main" in word for word in process.cmdline()):
+                found.append(process.num_threads())
     return found
 
 
