@@ -84,7 +84,7 @@ def threads_of_workers() -> list[int]:
 def test_the_engine_has_rows_for_every_seat_until_the_input_ends(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    job = jobs.write_job(tmp_path, jobs.rows(ROWS), output={"rows_per_shard": 4}, preprocess={"workers": 2})
+    job = jobs.write_job(tmp_path, jobs.rows(ROWS), output={"rows_per_shard": 10}, preprocess={"workers": 2})
     engine: Any = RecordingEngine()
 
     def start_pool(*arguments: Any, **named: Any) -> WorkerPool:
@@ -93,7 +93,7 @@ def test_the_engine_has_rows_for_every_seat_until_the_input_ends(
 
     monkeypatch.setattr(pipeline, "WorkerPool", start_pool)
     assert run_job(prepare(load_config(job)), True, io.StringIO(), lambda config: engine) == 0
-    assert len(jobs.shards(job)) == 40
+    assert len(jobs.shards(job)) == 16
     # The first rows come as they are mapped.
     assert min(engine.rows_at_steps[5:]) >= engine.max_num_seqs
     assert len(engine.threads_of_workers) == 2
