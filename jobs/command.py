@@ -15,7 +15,6 @@ import click
 
 from run_batch.io.transient import may_pass
 from run_batch.jobs.job.config import JobConfig, load_config
-from run_batch.jobs.job.config_tables import ErrorsTable
 from run_batch.jobs.job.errors import (
     EXIT_INTERRUPTED,
     EXIT_RUN_FAILED,
@@ -25,6 +24,7 @@ from run_batch.jobs.job.errors import (
     RunError,
     storage_failed,
 )
+from run_batch.jobs.job.errors_table import ErrorsTable
 from run_batch.jobs.machine.storage_watch import StorageWatch
 from run_batch.model.failure_reports import Report
 

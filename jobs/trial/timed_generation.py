@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 
 from run_batch.jobs.engine.supervisor import Supervisor
 from run_batch.jobs.engine.vllm_engine import BrokenDeclaration, Engine
-from run_batch.jobs.job.config_tables import ErrorsTable
 from run_batch.jobs.job.errors import Interrupted, JobError
+from run_batch.jobs.job.errors_table import ErrorsTable
 from run_batch.jobs.job.rows import Generation, MappedRow, Pooled, RowFailure, RowResult
 from run_batch.jobs.machine.stop_signals import StopRequest
 
