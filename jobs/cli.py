@@ -249,6 +249,24 @@ def init(path: str, model: str | None, name: str | None, split: str | None, file
     run_process(run, verbose)
 
 
+@main.command("new-model")
+@click.argument("name")
+@click.option("--output", "folder", type=click.Path(path_type=Path), help="The folder; NAME without it.")
+@_verbose_option
+def new_model(name: str, folder: Path | None, verbose: bool) -> None:
+    """Write a plugin with a model of your own, NAME, to begin from: its job, a tiny checkpoint and a test."""
+
+    def run(summary: Any) -> int:
+        from run_batch.jobs.new_model.new_model import new_model
+
+        files = new_model(name, folder or Path(name))
+        names = ", ".join(file.name for file in files)
+        print(f"{files[0].parent}: {names}; next: python -m pytest {files[-1]}", file=summary)
+        return EXIT_COMPLETE
+
+    run_process(run, verbose)
+
+
 @main.command()
 @click.argument("name", metavar="[TABLE]", required=False)
 @click.option("--json-schema", is_flag=True, help="The JSON Schema of job.toml, for editors.")

@@ -25,15 +25,23 @@ class DeclaredRenderer:
     adds_special_tokens = True
 
     def __init__(
-        self, context: InputProcessingContext, declaration: Declaration, scaled_jpeg_decoding: bool = False
+        self,
+        context: InputProcessingContext,
+        declaration: Declaration,
+        scaled_jpeg_decoding: bool = False,
+        placeholder_hint: str = "",
     ) -> None:
-        """See decode_image for what `scaled_jpeg_decoding` means.
+        """Load what renders rows.
+
+        Args:
+            scaled_jpeg_decoding: see decode_image.
+            placeholder_hint: ends the error of a row with more or fewer placeholders than images.
 
         Raises:
             DeclarationError: scaled decoding is asked for, and the model's pixel mapper is not a default one.
         """
         self._functions = DeclaredFunctions(context, declaration)
-        self._layout = declaration.layout
+        self._layout, self._placeholder_hint = declaration.layout, placeholder_hint
         self._counts_features = counts_features(declaration.model_cls)
         needed_size = _needed_size(context, declaration) if scaled_jpeg_decoding else None
         self._images = ImageMapper(self._functions, needed_size)
@@ -50,7 +58,11 @@ class DeclaredRenderer:
         Raises:
             DeclarationError: a mapper or input processor breaks its contract.
         """
-        return isolate_bad_rows(self._render_all, list(zip(token_ids, images, strict=True)))
+        rendered = isolate_bad_rows(self._render_all, list(zip(token_ids, images, strict=True)))
+        return [self._hinted(row) if isinstance(row, RowError) else row for row in rendered]
+
+    def _hinted(self, error: RowError) -> RowError:
+        return RowError(error.kind, error.message + self._placeholder_hint) if error.kind == "placeholders" else error
 
     def _render_all(self, rows: Sequence[tuple[list[int], Sequence[RowImage]]]) -> list[EngineInput]:
         mapped = iter(self._images.map([image for _, images in rows for image in images]))

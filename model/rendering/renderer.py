@@ -29,6 +29,7 @@ from run_batch.model.rendering.declared_renderer import DeclaredRenderer
 from run_batch.model.rendering.engine_input import EngineInput
 from run_batch.model.rendering.image_placeholders import ImagePlaceholders
 from run_batch.model.rendering.job_faults import describe, root_of
+from run_batch.model.rendering.placeholder_hint import placeholder_hint
 from run_batch.model.rendering.processor_kwargs import check_declared, check_no_processor, check_processor
 from run_batch.model.rendering.remembered_texts import remembering
 from run_batch.model.rendering.shipped_renderer import ShippedRenderer
@@ -228,7 +229,8 @@ def _path_for(settings: ModelSettings, model_config: Any, tokenizer: Any, scaled
         declaration = processor.info.declaration
         _refuse_mapper(settings, f"{model_cls.__name__} declares its own input mappers")
         check_declared(settings.engine, declaration)
-        renderer = DeclaredRenderer(context, declaration, scaled_jpeg_decoding)
+        hint = placeholder_hint(tokenizer, model_cls.get_placeholder_str("image", 1))
+        renderer = DeclaredRenderer(context, declaration, scaled_jpeg_decoding, hint)
         described = f"the input mappers that {model_cls.__name__} declares"
         return _Path(renderer, partial(model_cls.get_placeholder_str, "image"), described)
     if scaled_jpeg_decoding:

@@ -23,6 +23,7 @@ import jobs
 from run_batch.model import RowError
 from run_batch.model.checkpoint.settings import ModelSettings, build_engine_args, build_model_config
 from run_batch.model.families import llava_next
+from run_batch.model.families.llava import LlavaForConditionalGeneration
 from run_batch.model.prompts.tokenizer import Piece
 from run_batch.model.rendering.renderer import Prompt, Renderer
 
@@ -90,9 +91,30 @@ def test_placeholders_images_and_their_numbers_have_to_fit(llava: tuple[Path, An
             Prompt([Piece("text", trusted=True)], [picture(1)]),
         ]
     )
-    assert str(more) == "placeholders: the prompt has 2 image placeholders, the row has 1 images"
-    assert str(fewer) == "placeholders: the prompt has 1 image placeholders, the row has 2 images"
-    assert str(none) == "placeholders: the prompt has 0 image placeholders, the row has 1 images"
+    assert (
+        str(more)
+        == "placeholders: the prompt has 2 image placeholders, the row has 1 images; <image> stands for an image"
+    )
+    assert (
+        str(fewer)
+        == "placeholders: the prompt has 1 image placeholders, the row has 2 images; <image> stands for an image"
+    )
+    assert (
+        str(none)
+        == "placeholders: the prompt has 0 image placeholders, the row has 1 images; <image> stands for an image"
+    )
+
+
+def test_a_placeholder_that_is_several_tokens_is_told_with_its_tokens(
+    llava: tuple[Path, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(LlavaForConditionalGeneration, "get_placeholder_str", lambda modality, i: "<picture>")
+    renderer = Renderer(ModelSettings(str(llava[0]), engine=ENGINE))
+    (row,) = renderer.render([Prompt([Piece("<picture>what?", trusted=True)], [picture(1)])])
+    assert str(row).startswith(
+        "placeholders: the prompt has 0 image placeholders, the row has 1 images; <picture> is 9 tokens in this "
+        "tokenizer ('<', 'p', 'i', 'c', 't', 'u', 'r', 'e', '>'), and an image needs one of its own: "
+    )
 
 
 @torch.inference_mode()

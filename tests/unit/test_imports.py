@@ -37,6 +37,7 @@ ROOMS: Mapping[str, Sequence[str]] = {
             "slurm",
             "keys",
             "init",
+            "new_model",
             "command",
             "command_group",
             "engines",
