@@ -14,13 +14,13 @@ from typing import Any
 
 from run_batch.io.files import replace_file
 from run_batch.io.outputs.shards import ShardError, ShardStore
-from run_batch.jobs.job.config import JobConfig
 from run_batch.jobs.job.errors import JobError, run_failed, storage_failed
 from run_batch.jobs.job.recorded_job import read_recorded_job
 from run_batch.jobs.job.shares import files_of_shares
 from run_batch.jobs.results.shard_commits import Commit, errors_by_kind, read_commits
+from run_batch.jobs.watch.job_folder import JobFolder
 from run_batch.jobs.watch.metrics import METRICS_FILE
-from run_batch.jobs.watch.status import JobStatus, read_status
+from run_batch.jobs.watch.status import JobStatus, folder_status
 
 REPORT_FILE = "report.html"
 _ROWS_SHOWN = 20
@@ -40,24 +40,29 @@ svg { width: 100%; background: #f7f7f7 }
 """
 
 
-def write_report(config: JobConfig) -> Path:
-    """Write `.run_batch/report.html`, and return its path.
+def write_report(folder: JobFolder, output: Path | None = None) -> Path:
+    """Write the page, and return its path.
+
+    Args:
+        output: the file; `.run_batch/report.html` without it.
 
     Raises:
         JobError: the job has not been started.
-        RunError: the output folder cannot be read or written.
+        RunError: the results folder cannot be read, or the file not be written.
     """
-    status = read_status(config)
+    status, store = folder_status(folder), folder.store
     if status.state == "not started":
-        raise JobError(f"output.path {config.output.path}: the job has not been started; there is nothing to report")
-    store = ShardStore(config.output_folder)
-    file = store.run_folder / REPORT_FILE
+        raise JobError(f"{store.folder}: the job has not been started; there is nothing to report")
+    file = output or store.run_folder / REPORT_FILE
     try:
-        replace_file(file, make_report(store, status).encode())
-    except ShardError as error:
-        raise run_failed(str(error), error) from error
+        page = make_report(store, status).encode()
+    except (ShardError, OSError) as error:
+        raise run_failed(f"the job in {store.folder} cannot be looked at: {error}", error) from error
+    try:
+        replace_file(file, page)
     except OSError as error:
-        raise storage_failed(f"{file} cannot be written", error) from error
+        hint = "" if output else "; name another file by --output"
+        raise storage_failed(f"{file} cannot be written{hint}", error) from error
     return file
 
 
