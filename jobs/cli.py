@@ -185,12 +185,20 @@ def status(
 @_config_option
 @_set_option
 @click.option("--output", "file", type=click.Path(path_type=Path), help="The file; FOLDER/.run_batch/report.html.")
+@click.option("--rows", type=click.IntRange(1, 1000), default=200, help="Rows shown at most; 200 without it.")
+@click.option("--seed", type=int, default=0, help="Another one chooses other rows; 0 without it.")
+@click.option(
+    "--watch", is_flag=True, help="Write the page again every half minute, until the job is complete or idle."
+)
 @_verbose_option
 def report(
     folder: Path | None,
     config_path: Path | None,
     overrides: tuple[str, ...],
     file: Path | None,
+    rows: int,
+    seed: int,
+    watch: bool,
     verbose: bool,
 ) -> None:
     """Write an HTML page about the job next to its results.
@@ -199,10 +207,9 @@ def report(
     """
 
     def run(job: Any, summary: Any) -> int:
-        from run_batch.jobs.watch.report import write_report
+        from run_batch.jobs.watch.report import ReportOptions, report_job
 
-        print(write_report(job, file), file=summary)
-        return EXIT_COMPLETE
+        return report_job(job, ReportOptions(file, rows, seed), watch, summary)
 
     run_on_results(run, folder, config_path, overrides, verbose)
 

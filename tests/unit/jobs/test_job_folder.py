@@ -12,7 +12,7 @@ import pytest
 
 from run_batch.jobs.job.errors import JobError
 from run_batch.jobs.watch.job_folder import JobFolder
-from run_batch.jobs.watch.report import write_report
+from run_batch.jobs.watch.report import ReportOptions, write_report
 from run_batch.jobs.watch.status import JobStatus, folder_status, read_status
 from run_batch.jobs.watch.watching import Display, watch_job
 
@@ -34,7 +34,7 @@ def test_a_folder_tells_of_its_job_without_job_toml_while_it_runs_and_where_it_w
     assert found == folder_status(JobFolder.at(job.store.folder)) == read_status(job.config)
     assert (found.rows, found.done, found.failed, found.left) == (6, 4, 2, 2)
     page = tmp_path / "page.html"
-    assert write_report(JobFolder.at(copy), page) == page
+    assert write_report(JobFolder.at(copy), ReportOptions(page))[0] == page
     assert "unfinished" in page.read_text() and not (copy / ".run_batch" / "report.html").exists()
 
 
@@ -74,7 +74,10 @@ def test_a_status_takes_the_place_of_the_one_before_on_a_terminal_and_follows_it
         for text in ("one\n" + "x" * 100, "two"):
             display.show(text)
         # Two lines of text take three on a terminal of 80 columns, which one of no known size is taken for.
-        assert os.read(ours, 1000).replace(b"\r", b"").endswith(b"\x1b[3F\x1b[Jtwo\n")
+        shown = b""
+        while not shown.endswith(b"two\r\n"):
+            shown += os.read(ours, 1000)
+        assert shown.endswith(b"\x1b[3F\x1b[Jtwo\r\n")
     os.close(ours)
 
 
