@@ -1,14 +1,13 @@
 """The command line: commands and their options, nothing else."""
 
 import os
-import time
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import click
 
-from run_batch.jobs.command import run_command, run_process
+from run_batch.jobs.command import run_command, run_on_results, run_process
 from run_batch.jobs.command_group import CommandGroup, refuse_options_before_command
 from run_batch.jobs.job.config import JobConfig
 from run_batch.jobs.job.errors import EXIT_COMPLETE, EXIT_RUN_FAILED, JobError
@@ -27,6 +26,7 @@ Exit codes:
 """
 
 _config_option = click.option("--config", "config_path", type=click.Path(path_type=Path), help="The job's job.toml.")
+_folder_argument = click.argument("folder", required=False, type=click.Path(path_type=Path))
 _set_option = click.option(
     "--set", "overrides", multiple=True, metavar="TABLE.KEY=VALUE", help="Override one key of job.toml."
 )
@@ -147,47 +147,71 @@ def try_rows(
 
 
 @main.command()
+@_folder_argument
 @_config_option
 @_set_option
 @click.option("--json", "as_json", is_flag=True, help="One line of JSON.")
 @click.option("--watch", is_flag=True, help="Again every two seconds, until it is complete or idle for a minute.")
 @click.option("--verify", is_flag=True, help="Read every shard to its end; exit code 1 if one is missing or damaged.")
-def status(config_path: Path | None, overrides: tuple[str, ...], as_json: bool, watch: bool, verify: bool) -> None:
-    """Rows done, failed and left; works while the job runs."""
+def status(
+    folder: Path | None, config_path: Path | None, overrides: tuple[str, ...], as_json: bool, watch: bool, verify: bool
+) -> None:
+    """Rows done, failed and left; works while the job runs.
+
+    FOLDER is the results folder, or a copy of it; job.toml need not be there. Name it, or a job.toml by --config.
+    """
     if watch and verify:
         raise click.UsageError("--watch and --verify exclude each other")
 
-    def run(config: JobConfig, summary: Any) -> int:
-        from run_batch.jobs.watch.status import read_status
+    def run(job: Any, summary: Any) -> int:
+        from run_batch.jobs.watch.status import folder_status
+        from run_batch.jobs.watch.watching import Display, watch_job
 
-        idle_since = time.monotonic()
-        while True:
-            found = read_status(config, verify)
-            print(found.as_json() if as_json else found.as_text(), file=summary, flush=True)
-            # An engine takes a while to load; a job of Slurm's waits in the queue.
-            if found.state in ("loading", "running"):
-                idle_since = time.monotonic()
-            if not watch or found.state == "complete" or time.monotonic() - idle_since > 60:
-                return EXIT_RUN_FAILED if verify and (found.missing or found.damaged) else EXIT_COMPLETE
-            time.sleep(2)
+        display = Display(summary)
 
-    run_command(run, config_path, overrides, verbose=False)
+        def look() -> Any:
+            found = folder_status(job, verify)
+            display.show(found.as_json() if as_json else found.as_text())
+            return found
+
+        found = watch_job(look) if watch else look()
+        return EXIT_RUN_FAILED if verify and (found.missing or found.damaged) else EXIT_COMPLETE
+
+    run_on_results(run, folder, config_path, overrides)
 
 
 @main.command()
+@_folder_argument
 @_config_option
 @_set_option
+@click.option("--output", "file", type=click.Path(path_type=Path), help="The file; FOLDER/.run_batch/report.html.")
+@click.option("--rows", type=click.IntRange(1, 1000), default=200, help="Rows shown at most; 200 without it.")
+@click.option("--seed", type=int, default=0, help="Another one chooses other rows; 0 without it.")
+@click.option(
+    "--watch", is_flag=True, help="Write the page again every half minute, until the job is complete or idle."
+)
 @_verbose_option
-def report(config_path: Path | None, overrides: tuple[str, ...], verbose: bool) -> None:
-    """Write an HTML page about the job next to its results."""
+def report(
+    folder: Path | None,
+    config_path: Path | None,
+    overrides: tuple[str, ...],
+    file: Path | None,
+    rows: int,
+    seed: int,
+    watch: bool,
+    verbose: bool,
+) -> None:
+    """Write an HTML page about the job next to its results.
 
-    def run(config: JobConfig, summary: Any) -> int:
-        from run_batch.jobs.watch.report import write_report
+    FOLDER is the results folder, or a copy of it; job.toml need not be there. Name it, or a job.toml by --config.
+    """
 
-        print(write_report(config), file=summary)
-        return 0
+    def run(job: Any, summary: Any) -> int:
+        from run_batch.jobs.watch.report import ReportOptions, report_job
 
-    run_command(run, config_path, overrides, verbose)
+        return report_job(job, ReportOptions(file, rows, seed), watch, summary)
+
+    run_on_results(run, folder, config_path, overrides, verbose)
 
 
 @main.command()

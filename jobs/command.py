@@ -26,6 +26,7 @@ from run_batch.jobs.job.errors import (
 )
 from run_batch.jobs.job.errors_table import ErrorsTable
 from run_batch.jobs.machine.storage_watch import StorageWatch
+from run_batch.jobs.watch.job_folder import JobFolder
 from run_batch.model.failure_reports import Report
 
 
@@ -45,6 +46,26 @@ def run_command(
             return action(config, summary)
 
     run_process(on_job, verbose)
+
+
+def run_on_results(
+    action: Callable[[JobFolder, Any], int],
+    folder: Path | None,
+    config_path: Path | None,
+    overrides: tuple[str, ...],
+    verbose: bool = False,
+) -> NoReturn:
+    """Run a command on a results folder, named by itself or by a job.toml, and end the process with its exit code."""
+    if (folder is None) == (config_path is None):
+        name = click.get_current_context().info_name
+        what = "the job" if folder is None else "either the results folder or a job.toml"
+        raise click.UsageError(f"name {what}: run-batch {name} FOLDER, or run-batch {name} --config job.toml")
+    if folder is None:
+        run_command(lambda config, summary: action(JobFolder.of(config), summary), config_path, overrides, verbose)
+    if overrides:
+        raise click.UsageError("--set changes a job.toml: it needs --config, not FOLDER")
+    results = folder
+    run_process(lambda summary: action(JobFolder.at(results), summary), verbose)
 
 
 def tell(error: Exception) -> None:

@@ -178,6 +178,23 @@ class ShardStore:
             file = retry(lambda: pq.ParquetFile(self.path(index), page_checksum_verification=True))
             return file.read([name for name in file.schema_arrow.names if columns is None or name in columns])
 
+    def batches(
+        self, index: int, columns: Collection[str] | None = None, batch_rows: int = _BATCH_ROWS
+    ) -> Iterator[pa.RecordBatch]:
+        """Read a committed shard in batches, in order.
+
+        Args:
+            columns: as in `read`.
+            batch_rows: rows of a batch at most.
+
+        Raises:
+            ShardError: the file cannot be read as Parquet, or is damaged.
+        """
+        with _reading(self.path(index)):
+            file = retry(lambda: pq.ParquetFile(self.path(index), page_checksum_verification=True))
+            names = [name for name in file.schema_arrow.names if columns is None or name in columns]
+            yield from file.iter_batches(batch_rows, columns=names)
+
     def count_rows(self, index: int, columns: Collection[str] | None = None) -> int:
         """Read a committed shard to its end; how many rows it has.
 
@@ -187,10 +204,7 @@ class ShardStore:
         Raises:
             ShardError: the file cannot be read as Parquet, or is damaged.
         """
-        with _reading(self.path(index)):
-            file = retry(lambda: pq.ParquetFile(self.path(index), page_checksum_verification=True))
-            names = [name for name in file.schema_arrow.names if columns is None or name in columns]
-            return sum(batch.num_rows for batch in file.iter_batches(_BATCH_ROWS, columns=names))
+        return sum(batch.num_rows for batch in self.batches(index, columns))
 
     def set_aside(self, index: int) -> None:
         """Move a damaged shard out of the results, into a folder of `run_folder`.

@@ -20,11 +20,11 @@ def needed_columns(config: JobConfig, schema: pa.Schema) -> list[str]:
     """The input columns that mapping reads."""
     table = config.input
     columns = [table.image_column, table.id_column, table.sampling_column, table.lora_column]
-    columns += _prompt_columns(config, schema)
+    columns += prompt_columns(config, schema)
     return list(dict.fromkeys(column for column in columns if column))
 
 
-def _prompt_columns(config: JobConfig, schema: pa.Schema) -> list[str]:
+def prompt_columns(config: JobConfig, schema: pa.Schema) -> list[str]:
     """The columns that prompts are made of."""
     return [field.column for field in _prompt_fields(config, schema)]
 
@@ -108,7 +108,7 @@ def check_columns(config: JobConfig, source: Source) -> None:
 
 def _check_used(config: JobConfig, schema: pa.Schema) -> None:
     """Refuse keys that concern columns which the prompt does not hold."""
-    table, columns = config.input, _prompt_columns(config, schema)
+    table, columns = config.input, prompt_columns(config, schema)
     if "prompt_column" in table.model_fields_set and table.prompt_column not in columns:
         raise JobError(f'input.prompt_column = "{table.prompt_column}" is not read: prompt.template has no {{prompt}}')
     if config.prompt.image_marker is not None and not columns:

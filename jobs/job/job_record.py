@@ -17,6 +17,7 @@ from run_batch.jobs.job.find_record import find_record
 from run_batch.jobs.job.job_identity import changes
 from run_batch.jobs.job.plan import Plan, dump_begins
 from run_batch.jobs.job.recorded_job import (
+    CONFIG_FILE,
     JOB_FILE,
     VERSIONS_FILE,
     JobRecord,
@@ -200,6 +201,7 @@ def _remove_record(store: ShardStore) -> None:
     numbers = plan_numbers(store)
     (folder / JOB_FILE).unlink(missing_ok=True)
     (folder / VERSIONS_FILE).unlink(missing_ok=True)
+    (folder / CONFIG_FILE).unlink(missing_ok=True)
     for number in reversed(numbers):
         index_path(store, number).unlink(missing_ok=True)
         plan_path(store, number).unlink(missing_ok=True)

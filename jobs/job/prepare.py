@@ -21,6 +21,7 @@ from run_batch.jobs.job.media_sample import sample_media
 from run_batch.jobs.job.open_input import open_source
 from run_batch.jobs.job.plan import Plan, make_plan
 from run_batch.jobs.job.prompt_column import PromptColumn, find_prompt_column
+from run_batch.jobs.job.recorded_config import record_config
 from run_batch.jobs.job.recorded_job import JobRecord, recorded_index
 from run_batch.jobs.job.row_ids import check_ids
 from run_batch.jobs.job.shares import WHOLE_JOB, Share
@@ -74,6 +75,7 @@ class PreparedJob:
             if self.recorded_rows and not self.is_replanned and is_planned(self.store, self.record):
                 return self
             raise
+        record_config(self.store, self.config)
         record = replace(self.record, plan=plan)
         return replace(self, record=record, recorded_rows=plan.num_rows, is_replanned=False)
 

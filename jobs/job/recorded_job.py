@@ -24,6 +24,8 @@ from run_batch.jobs.job.plan import Plan, load_begins
 
 JOB_FILE = "job.json"
 VERSIONS_FILE = "versions.json"
+# See recorded_config.py.
+CONFIG_FILE = "config.json"
 _PLAN_NAME = re.compile(r"plan-(\d+)\.json")
 # A plan is written before its job, and directories of network file systems are seen late.
 _SECONDS_UNTIL_SEEN = 5.0

@@ -1,102 +1,144 @@
 """`run-batch report`: one self-contained HTML file about a job.
 
-It is made from the output folder alone, while the job runs or later. Everything that comes from rows is escaped; the
-page has no scripts and loads nothing.
+It is made from the results folder, while the job runs or later; prompts and images are of the input, where that is
+there. What a report takes of time and memory does not grow with the number of shards, but for their counts: rows are
+sampled from few shards. See page.py for what data cannot do in it.
 """
 
 import json
 import time
-from collections import Counter, defaultdict
 from collections.abc import Sequence
-from html import escape
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from run_batch.io.files import replace_file
 from run_batch.io.outputs.shards import ShardError, ShardStore
-from run_batch.jobs.job.config import JobConfig
-from run_batch.jobs.job.errors import JobError, run_failed, storage_failed
-from run_batch.jobs.job.recorded_job import read_recorded_job
-from run_batch.jobs.job.shares import files_of_shares
+from run_batch.jobs.job.errors import EXIT_COMPLETE, JobError, run_failed, storage_failed
+from run_batch.jobs.job.recorded_job import JobRecord, read_recorded_job
 from run_batch.jobs.results.shard_commits import Commit, errors_by_kind, read_commits
-from run_batch.jobs.watch.metrics import METRICS_FILE
-from run_batch.jobs.watch.status import JobStatus, read_status
+from run_batch.jobs.watch.charts import duration, rate_chart, token_chart
+from run_batch.jobs.watch.gallery import gallery
+from run_batch.jobs.watch.job_folder import JobFolder
+from run_batch.jobs.watch.page import note, page, plain, section, table
+from run_batch.jobs.watch.report_input import InputRows
+from run_batch.jobs.watch.report_sample import Sample, sample_rows
+from run_batch.jobs.watch.running_rates import RunningRates, running_rates
+from run_batch.jobs.watch.share_processes import read_processes
+from run_batch.jobs.watch.status import JobStatus, folder_status
+from run_batch.jobs.watch.watching import watch_job
 
 REPORT_FILE = "report.html"
-_ROWS_SHOWN = 20
-_FAILURES_SHOWN = 5
-_TEXT_CHARACTERS = 2000
-_CHART = (720, 160)
-# Points of the chart at most: each stands for several seconds of a longer run.
-_POINTS = 180
-
-_STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
-h1 { font-size: 1.4rem } h2 { font-size: 1.1rem; margin-top: 2rem }
-table { border-collapse: collapse; width: 100% } td, th { text-align: left; vertical-align: top; padding: .3rem .6rem;
-border-bottom: 1px solid #ddd } th { font-weight: 600 } td.number { text-align: right }
-pre { white-space: pre-wrap; overflow-wrap: anywhere; margin: 0; font: 13px/1.4 ui-monospace, monospace }
-svg { width: 100%; background: #f7f7f7 }
-"""
+# Bytes of all pictures, of which the page has four for every three; and of those of one row.
+_PICTURE_BYTES, _ROW_PICTURE_BYTES = 4_200_000, 20_000
+# Kinds of errors, shares, hosts and versions that are listed.
+_LISTED = 64
+_WATCH_SECONDS = 30.0
 
 
-def write_report(config: JobConfig) -> Path:
-    """Write `.run_batch/report.html`, and return its path.
+@dataclass(frozen=True, slots=True)
+class ReportOptions:
+    """What a report is to be.
+
+    Attributes:
+        output: its file; `.run_batch/report.html` where it is None.
+        rows: most rows that it shows.
+        seed: of the choice of rows.
+    """
+
+    output: Path | None = None
+    rows: int = 200
+    seed: int = 0
+
+
+def report_job(folder: JobFolder, options: ReportOptions, watch: bool, summary: TextIO) -> int:
+    """Write the page, and tell its path.
+
+    Args:
+        watch: write it again now and then, until the job is complete or idle for a minute.
+
+    Raises:
+        JobError, RunError: see `write_report`.
+    """
+    file, status = write_report(folder, options)
+    print(file, file=summary, flush=True)
+    if watch and status.state != "complete":
+        time.sleep(_WATCH_SECONDS)
+        watch_job(lambda: write_report(folder, options)[1], _WATCH_SECONDS)
+    return EXIT_COMPLETE
+
+
+def write_report(folder: JobFolder, options: ReportOptions | None = None) -> tuple[Path, JobStatus]:
+    """Write the page.
+
+    Returns:
+        Its path, and the status that it tells of.
 
     Raises:
         JobError: the job has not been started.
-        RunError: the output folder cannot be read or written.
+        RunError: the results folder cannot be read, or the file not be written.
     """
-    status = read_status(config)
-    if status.state == "not started":
-        raise JobError(f"output.path {config.output.path}: the job has not been started; there is nothing to report")
-    store = ShardStore(config.output_folder)
-    file = store.run_folder / REPORT_FILE
+    options, store = options or ReportOptions(), folder.store
+    status, job = folder_status(folder), read_recorded_job(store)
+    if job is None or status.state == "not started":
+        raise JobError(f"{store.folder}: the job has not been started; there is nothing to report")
+    file = options.output or store.run_folder / REPORT_FILE
     try:
-        replace_file(file, make_report(store, status).encode())
-    except ShardError as error:
-        raise run_failed(str(error), error) from error
+        content = make_report(folder, job, status, options).encode()
+    except (ShardError, OSError) as error:
+        raise run_failed(f"the job in {store.folder} cannot be looked at: {error}", error) from error
+    try:
+        replace_file(file, content)
     except OSError as error:
-        raise storage_failed(f"{file} cannot be written", error) from error
-    return file
+        hint = "" if options.output else "; name another file by --output"
+        raise storage_failed(f"{file} cannot be written{hint}", error) from error
+    return file, status
 
 
-def make_report(store: ShardStore, status: JobStatus) -> str:
+def make_report(folder: JobFolder, job: JobRecord, status: JobStatus, options: ReportOptions) -> str:
     """The HTML of the page.
 
     Raises:
-        ShardError, OSError: the output folder cannot be read.
+        ShardError, OSError: the results folder cannot be read.
     """
-    job = read_recorded_job(store)
-    settings = {**job.named, **job.identity} if job is not None else {}
-    commits = read_commits(store, job.plan, store.committed()) if job is not None else {}
+    store = folder.store
+    commits = read_commits(store, job.plan, [shard for shard in store.committed() if shard < job.plan.num_shards])
+    sample = sample_rows(store, job.plan, commits, options.rows, options.seed)
+    rates = running_rates(store.run_folder)
+    settings = {**job.named, **job.identity}
     title = f"run-batch: {store.folder.name}"
-    parts = [
-        f"<!doctype html><html lang=en><meta charset=utf-8><title>{escape(title)}</title><style>{_STYLE}</style>",
-        f"<h1>{escape(title)}</h1><p>{escape(time.strftime('%Y-%m-%d %H:%M:%S %Z'))}</p>",
-        _section("Rows", _table(_counts(status, list(commits.values())))),
-        _section("Rows per second", _chart(_rates(store))),
-        _section("Errors", _errors(store, list(commits.values()))),
-        _section("First rows", _first_rows(store)),
-        _section("Job", _table([(name, _shown(value)) for name, value in settings.items() if value is not None])),
-    ]
-    return "\n".join(part for part in parts if part) + "\n"
+    return page(
+        title,
+        [
+            f"<header><h1>{plain(title)}</h1>{note(time.strftime('%Y-%m-%d %H:%M:%S %Z'))}</header>",
+            section("Rows", table(_counts(status, list(commits.values())))),
+            section("Rows per second", rate_chart(rates), *_gaps(rates)),
+            section("Errors", _errors(store, list(commits.values()))),
+            section("How generation ended", *_endings(sample, len(commits))),
+            _rows(folder, sample, len(commits), options),
+            section("Runs", table(_runs(store, job, rates))),
+            section("Job", table([(name, _shown(value)) for name, value in settings.items() if value is not None])),
+        ],
+    )
 
 
 def _counts(status: JobStatus, commits: Sequence[Commit]) -> list[tuple[str, str]]:
     generated = sum(commit.generated_tokens for commit in commits)
     rows = sum(commit.rows - commit.failed for commit in commits)
-    found = [
+    shares = [(f"share {share.share}", share.as_text().partition(": ")[2]) for share in status.shares]
+    return [
         ("state", status.state),
         ("rows", f"{status.rows:,}"),
         ("done", f"{status.done:,}"),
         ("failed", f"{status.failed:,} ({status.failed / max(status.done, 1):.2%} of those done)"),
+        ("left", f"{status.left:,}"),
+        ("ended by length", f"{status.truncated:,}"),
         *_accuracy(commits),
         ("shards committed", f"{status.shards_done:,} of {status.shards:,}"),
         ("prompt tokens", f"{sum(commit.prompt_tokens for commit in commits):,}"),
         ("generated tokens", f"{generated:,} ({generated / max(rows, 1):.1f} a row)"),
+        *_first(shares, "shares"),
     ]
-    return found + [(f"share {share.share}", share.as_text().partition(": ")[2]) for share in status.shares]
 
 
 def _accuracy(commits: Sequence[Commit]) -> list[tuple[str, str]]:
@@ -105,39 +147,19 @@ def _accuracy(commits: Sequence[Commit]) -> list[tuple[str, str]]:
     return [("as expected", f"{matching:,} of {compared:,} ({matching / compared:.2%})")] if compared else []
 
 
-def _rates(store: ShardStore) -> list[tuple[float, float]]:
-    """Seconds since the first run began, and rows per second of all processes then."""
-    rows: defaultdict[int, int] = defaultdict(int)
-    files = [store.run_folder / METRICS_FILE, *files_of_shares(store.run_folder, METRICS_FILE)]
-    for file in filter(Path.exists, files):
-        for line in file.read_text().splitlines():
-            try:
-                record = json.loads(line)
-                rows[int(record["time"])] += int(record["rows_finished"])
-            except (ValueError, TypeError, KeyError):
-                continue  # torn by a crash
-    if not rows:
+def _first(rows: Sequence[tuple[str, str]], what: str) -> list[tuple[str, str]]:
+    """So many rows of a table as are listed, and how many there are more."""
+    more = [("more", f"{len(rows) - _LISTED:,} {what}")] if len(rows) > _LISTED else []
+    return [*rows[:_LISTED], *more]
+
+
+def _gaps(rates: RunningRates) -> list[str]:
+    if not rates.gaps:
         return []
-    first, last = min(rows), max(rows)
-    width = max(-(-(last - first + 1) // _POINTS), 1)
-    sums: Counter[int] = Counter()
-    for second, count in rows.items():
-        sums[(second - first) // width] += count
-    return [(point * width, sums[point] / width) for point in range((last - first) // width + 1)]
-
-
-def _chart(rates: Sequence[tuple[float, float]]) -> str:
-    if len(rates) < 2:
-        return ""
-    width, height = _CHART
-    highest = max(rate for _, rate in rates) or 1.0
-    seconds = rates[-1][0]
-    points = " ".join(f"{x / seconds * width:.1f},{height - y / highest * (height - 20):.1f}" for x, y in rates)
-    return (
-        f'<svg viewBox="0 0 {width} {height}" role="img"><polyline points="{points}" fill="none" stroke="#06c" '
-        f'stroke-width="1.5"/><text x="4" y="14" font-size="12">{highest:,.0f} rows/s</text>'
-        f'<text x="{width - 4}" y="14" font-size="12" text-anchor="end">{seconds:,.0f} s</text></svg>'
-    )
+    longest = max(seconds for _, seconds in rates.gaps)
+    left_out = sum(seconds for _, seconds in rates.gaps)
+    text = f"{len(rates.gaps):,} times, no process ran for a while (dashed): {duration(left_out)} in all"
+    return [note(f"{text}, {duration(longest)} at most. These times are left out.")]
 
 
 def _errors(store: ShardStore, commits: Sequence[Commit]) -> str:
@@ -145,38 +167,64 @@ def _errors(store: ShardStore, commits: Sequence[Commit]) -> str:
     for commit in sorted(commits, key=lambda commit: commit.shard):
         for kind in commit.errors:
             first_shards.setdefault(kind, commit.shard)
-    rows = []
-    for kind, count in errors_by_kind(commits).most_common():
-        table = store.read(first_shards[kind], ["row_id", "error"]).to_pylist()
-        examples = [row for row in table if (row["error"] or "").startswith(f"{kind}: ")][:_FAILURES_SHOWN]
-        rows.append((kind, f"{count:,}", "\n".join(f"{row['row_id']}: {row['error']}" for row in examples)))
-    return _table(rows, ("kind", "rows", "such as"))
+    counts = errors_by_kind(commits).most_common(_LISTED)
+    rows = [(kind, f"{count:,}", _example(store, first_shards[kind], kind)) for kind, count in counts]
+    return table(rows, ("kind", "rows", "such as"))
 
 
-def _first_rows(store: ShardStore) -> str:
-    committed = store.committed()
-    if not committed:
-        return ""
-    rows = store.read(committed[0], ["row_id", "text", "score", "error"]).slice(0, _ROWS_SHOWN).to_pylist()
-    name = next((name for name in ("text", "score") if rows and name in rows[0]), "embedding")
-    shown = [(row["row_id"], row["error"] or str(row.get(name, "(numbers)"))) for row in rows]
-    return _table(shown, ("row_id", name))
+def _example(store: ShardStore, shard: int, kind: str) -> str:
+    """The first row of a shard that failed so; empty where the shard has changed since it was counted."""
+    try:
+        for batch in store.batches(shard, ("row_id", "error")):
+            for row in batch.filter(batch.column("error").is_valid()).to_pylist():
+                if row["error"].startswith(f"{kind}: "):
+                    return f"{row['row_id']}: {row['error']}"
+    except ShardError as error:
+        return str(error)
+    return ""
 
 
-def _section(title: str, content: str) -> str:
-    return f"<h2>{escape(title)}</h2>{content}" if content else ""
+def _endings(sample: Sample, shards: int) -> list[str]:
+    if not sample.scanned:
+        return []
+    reasons = [
+        (reason, f"{count:,}", f"{count / sample.scanned:.2%}") for reason, count in sample.finish_reasons.most_common()
+    ]
+    return [
+        note(f"Of a sample: {sample.scanned:,} rows, in {sample.shards:,} of {shards:,} committed shards."),
+        table(reasons, ("finish reason", "rows", "part")),
+        note("Rows by generated tokens, of the same sample:") if sample.token_bits else "",
+        token_chart(sample.token_bits),
+    ]
 
 
-def _table(rows: Sequence[Sequence[str]], names: Sequence[str] = ()) -> str:
-    if not rows:
-        return ""
-    head = "".join(f"<th>{escape(name)}</th>" for name in names)
-    body = "".join(f"<tr>{''.join(f'<td><pre>{_cut(cell)}</pre></td>' for cell in row)}</tr>" for row in rows)
-    return f"<table>{f'<tr>{head}</tr>' if head else ''}{body}</table>"
+def _rows(folder: JobFolder, sample: Sample, shards: int, options: ReportOptions) -> str:
+    if not sample.rows:
+        return section("Sampled rows", *map(note, sample.unreadable))
+    inputs = InputRows(folder, min(_ROW_PICTURE_BYTES, _PICTURE_BYTES // len(sample.rows)))
+    found = inputs.read(sample.rows)
+    return section(
+        "Sampled rows",
+        note(
+            f"{len(sample.rows):,} rows: random ones of {sample.shards:,} of {shards:,} committed shards (seed "
+            f"{options.seed}), and of these and a few others the longest, those that failed and those that are not as "
+            "expected."
+        ),
+        note(inputs.problem),
+        *(note(text, "bad") for text in sample.unreadable),
+        gallery(sample.rows, found),
+    )
 
 
-def _cut(text: str) -> str:
-    return escape(text if len(text) <= _TEXT_CHARACTERS else f"{text[:_TEXT_CHARACTERS]} …")
+def _runs(store: ShardStore, job: JobRecord, rates: RunningRates) -> list[tuple[str, str]]:
+    hosts = sorted({process.host for process in read_processes(store.run_folder).values() if process.host})
+    versions = [", ".join(f"{name} {version}" for name, version in each.items()) for each in job.versions]
+    return [
+        ("ran for", duration(rates.seconds)),
+        ("breaks", f"{len(rates.gaps):,}"),
+        *_first([("host", host) for host in hosts], "hosts"),
+        *_first([("made by", version) for version in versions], "versions"),
+    ]
 
 
 def _shown(value: Any) -> str:

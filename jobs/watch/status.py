@@ -14,6 +14,7 @@ from run_batch.jobs.job.shares import WHOLE_JOB, Share
 from run_batch.jobs.results.shard_check import find_damaged
 from run_batch.jobs.results.shard_commits import read_commits
 from run_batch.jobs.results.upload_ledger import UploadLedger
+from run_batch.jobs.watch.job_folder import JobFolder
 from run_batch.jobs.watch.open_shards import OpenShards
 from run_batch.jobs.watch.share_processes import ShareProcess, read_processes
 
@@ -126,7 +127,12 @@ class JobStatus:
 
 
 def read_status(config: JobConfig, verify: bool = False) -> JobStatus:
-    """The status of the job in its output folder.
+    """The status of the job in its output folder; see `folder_status`."""
+    return folder_status(JobFolder.of(config), verify)
+
+
+def folder_status(folder: JobFolder, verify: bool = False) -> JobStatus:
+    """The status of the job in a results folder.
 
     Args:
         verify: read every committed shard to its end.
@@ -135,13 +141,13 @@ def read_status(config: JobConfig, verify: bool = False) -> JobStatus:
         JobError: the folder holds something else.
         RunError: a shard or journal cannot be read.
     """
-    store = ShardStore(config.output_folder)
+    store = folder.store
     job = read_recorded_job(store)
     if job is None:
         return JobStatus("not started")
     try:
         damaged = find_damaged(store, job.plan, _planned(store, job.plan)) if verify else {}
-        url = config.output.upload
+        url = folder.upload
         ledger = None if url is None else UploadLedger(store, shown_url(url))
         return _read_status(store, job.plan, job.job_hash, damaged, ledger)
     except (ShardError, OSError) as error:

@@ -21,6 +21,7 @@ from standing import StandingJob, kill_group, make_job, wait_for_rows
 
 import jobs
 from run_batch.jobs.job.config import load_config
+from run_batch.jobs.watch.job_folder import JobFolder
 from run_batch.jobs.watch.report import write_report
 from run_batch.jobs.watch.status import read_status
 
@@ -86,8 +87,8 @@ def check_results(job: StandingJob, rows: int) -> None:
     assert (status.state, status.rows, status.done, status.failed, status.left) == ("complete", rows, rows, failed, 0)
     assert (status.shards_done, status.damaged) == (status.shards, {})
     assert not any((job.store / ".run_batch" / "journal").iterdir())
-    page = write_report(load_config(job.config)).read_text()
-    assert f"<td><pre>done</pre></td><td><pre>{rows:,}</pre></td>" in page and "input.path" in page
+    page = write_report(JobFolder.of(load_config(job.config)))[0].read_text()
+    assert f'<pre dir="auto">done</pre></td><td><pre dir="auto">{rows:,}</pre></td>' in page and "input.path" in page
 
 
 def run_shares(job: StandingJob, count: int) -> None:

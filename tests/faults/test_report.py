@@ -8,7 +8,7 @@ from standing import make_job
 import jobs
 
 
-def test_a_report_tells_counts_errors_and_first_rows_and_loads_nothing(tmp_path: Path) -> None:
+def test_a_report_tells_counts_errors_and_sampled_rows_and_loads_nothing(tmp_path: Path) -> None:
     prompts = ["<script>alert(1)</script>", "bad", *(f"prompt {i}" for i in range(98))]
     job = make_job(tmp_path, prompts, output={"rows_per_shard": 50})
     assert job.share(1, 2).run()[0] == 0
@@ -25,7 +25,7 @@ def test_a_report_tells_counts_errors_and_first_rows_and_loads_nothing(tmp_path:
         assert re.search(found, text), found
     assert re.search(r"bad_row\s+1\s+u000001: bad_row: it says so", text)
     assert "text of &lt;script&gt;alert(1)&lt;/script&gt;" in page
-    assert not re.search(r"<script|<img|<link|src=|href=|url\(", page)
+    assert page.count("<script") == 1 and not re.search(r"<img|<link|src=|href=|url\(", page)
 
 
 def test_a_job_that_was_never_started_has_no_report(tmp_path: Path) -> None:

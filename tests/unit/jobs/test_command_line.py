@@ -17,6 +17,9 @@ from run_batch.jobs.cli import main
         (["xyzzy"], "no command xyzzy; known: check, init, keys"),
         (["--config", "job.toml", "check"], "--config stands before the command; write options after it"),
         (["--set", "sampling.n=2", "check", "--config", "job.toml"], "--set stands before the command"),
+        (["status"], "name the job: run-batch status FOLDER, or run-batch status --config job.toml"),
+        (["report", "out", "--config", "job.toml"], "name either the results folder or a job.toml: run-batch report"),
+        (["status", "out", "--set", "input.limit=2"], "--set changes a job.toml: it needs --config, not FOLDER"),
         (["--retry-failed", "status"], "--retry-failed stands before the command"),
     ],
 )

@@ -20,6 +20,7 @@ from run_batch.jobs.job.job_record import record_job
 from run_batch.jobs.job.open_input import open_source
 from run_batch.jobs.job.prepare import describe_job
 from run_batch.jobs.job.recorded_job import JobRecord, read_recorded_job
+from run_batch.jobs.watch.job_folder import JobFolder
 from run_batch.jobs.watch.report import write_report
 from run_batch.jobs.watch.status import read_status
 
@@ -204,7 +205,7 @@ def test_a_record_of_an_earlier_layout_is_refused_by_name(folder: Path) -> None:
     assert "results of an earlier version of run-batch (job.json with its rows), which this" in refusal(store, config)
 
 
-@pytest.mark.parametrize("command", [read_status, write_report])
+@pytest.mark.parametrize("command", [read_status, lambda config: write_report(JobFolder.of(config))])
 def test_status_and_report_refuse_a_folder_of_an_earlier_layout(folder: Path, command: Any) -> None:
     config = job(folder)
     (folder / "out" / "_run").mkdir(parents=True)

@@ -1,0 +1,73 @@
+"""The sampled rows of a report, with what filters them."""
+
+from collections.abc import Mapping, Sequence
+
+from run_batch.jobs.watch import page
+from run_batch.jobs.watch.report_input import InputCells
+from run_batch.jobs.watch.report_sample import KINDS, SampledRow
+
+# Bytes of the texts of all rows.
+_TEXT_BYTES = 1_600_000
+_CELL_BYTES = 4000
+# Texts of a row, of which each may be cut.
+_TEXTS = 7
+
+
+def gallery(rows: Sequence[SampledRow], inputs: Mapping[int, InputCells]) -> str:
+    """The rows, and the controls by which the page's script filters them; nothing without rows."""
+    if not rows:
+        return ""
+    max_bytes = min(_CELL_BYTES, _TEXT_BYTES // len(rows) // _TEXTS)
+    reasons = sorted({_finish(row) for row in rows})
+    kinds = [kind for kind in KINDS if any(kind in row.kinds for row in rows)]
+    return (
+        '<div class="tools"><input id="find" type="search" placeholder="Find in these rows" '
+        f'aria-label="Find in these rows">{_choice("kind", "all kinds", kinds)}'
+        f'{_choice("finish", "all finish reasons", reasons)}</div><p id="count" class="soft" aria-live="polite"></p>'
+        + "\n".join(_article(row, inputs.get(row.row, InputCells()), max_bytes) for row in rows)
+    )
+
+
+def _choice(name: str, every: str, values: Sequence[str]) -> str:
+    options = "".join(f'<option value="{page.plain(value)}">{page.plain(value)}</option>' for value in values)
+    return f'<select id="{name}" aria-label="{name}"><option value="">{every}</option>{options}</select>'
+
+
+def _finish(row: SampledRow) -> str:
+    return "error" if row.cells.get("error") else str(row.cells.get("finish_reason") or "none")
+
+
+def _article(row: SampledRow, found: InputCells, max_bytes: int) -> str:
+    cells = row.cells
+    shown = {
+        "id": cells.get("row_id"),
+        "prompt": found.prompt or None,
+        "answer": cells.get("text", cells.get("score")),
+        "expected": found.expected,
+        "error": cells.get("error"),
+        "finish": _ending(row),
+        "images": found.note or None,
+    }
+    fields = "".join(
+        f"<dt>{name}</dt><dd{' class=bad' if name == 'error' else ''}>{page.cell(str(value), max_bytes)}</dd>"
+        for name, value in shown.items()
+        if value is not None
+    )
+    images = "".join(map(page.image, found.images))
+    return (
+        f'<article class="row" data-kinds="{" ".join(row.kinds)}" data-finish="{page.plain(_finish(row))}">'
+        f'<div class="images">{images}</div><dl>{fields}</dl></article>'
+    )
+
+
+def _ending(row: SampledRow) -> str | None:
+    cells = row.cells
+    if cells.get("error"):
+        return None
+    tokens = [
+        f"{cells[name]:,} {name.replace('_', ' ')}"
+        for name in ("prompt_tokens", "generated_tokens")
+        if cells.get(name) is not None
+    ]
+    matches = {None: [], True: ["as expected"], False: ["not as expected"]}[cells.get("matches_expected")]
+    return ", ".join(filter(None, [cells.get("finish_reason"), *tokens, *matches, f"shown as {', '.join(row.kinds)}"]))
