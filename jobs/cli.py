@@ -41,7 +41,7 @@ _verbose_option = click.option("--verbose", is_flag=True, help="Show what vLLM l
 @click.option("--retry-failed", is_flag=True, help="Generate again the rows that have an error, and only those.")
 @click.option("--task-index", type=int, help="Do one share of the job alone: this one, counted from 0.")
 @click.option("--task-count", type=int, help="Into how many shares the job is cut.")
-@click.option("--quiet", is_flag=True, help="Show no progress.")
+@click.option("--quiet", is_flag=True, help="Show no progress, and say nothing of the start and the end.")
 @_verbose_option
 @click.version_option(version("run-batch"), prog_name="run-batch")
 @click.pass_context
@@ -67,11 +67,14 @@ def main(
         raise click.UsageError("--task-index and --task-count go together")
 
     def run(config: JobConfig, summary: Any) -> int:
-        from run_batch.jobs.engines.run_engines import RunOptions, run_on_machine
-        from run_batch.jobs.job.prepare import prepare
+        from run_batch.jobs.watch.run_messages import RunMessages
 
         share = _share(task_index, task_count)
         places = engine_places(config, os.environ, by_hand=task_index)
+        RunMessages(quiet).begin(config)
+        from run_batch.jobs.engines.run_engines import RunOptions, run_on_machine
+        from run_batch.jobs.job.prepare import prepare
+
         return run_on_machine(prepare(config, share), places, RunOptions(quiet, verbose, retry_failed), summary)
 
     run_command(run, config_path, overrides, verbose)

@@ -4,6 +4,7 @@ A look costs a few file operations for each engine, however large the job is. No
 processes, the engines are shares as any others, and their parent is none.
 """
 
+import time
 from collections.abc import Mapping, Sequence
 
 from run_batch.jobs.job.prepare import PreparedJob
@@ -13,6 +14,7 @@ from run_batch.jobs.results.shard_writer import OpenRows
 from run_batch.jobs.runner.finished_rows import accuracy
 from run_batch.jobs.runner.work_planning import missing_work
 from run_batch.jobs.watch.progress import PROGRESS_FILE, ProgressLine, ProgressRecord, read_progress
+from run_batch.jobs.watch.run_messages import RunMessages
 
 
 class EnginesProgress:
@@ -51,6 +53,7 @@ class EnginesProgress:
         self._stolen = 0
         self.have_committed: set[Share] = set()
         self._line: ProgressLine | None = None
+        self._messages, self._started = RunMessages(quiet), time.monotonic()
 
     @property
     def has_generated(self) -> bool:
@@ -101,11 +104,16 @@ class EnginesProgress:
         counts = self._counts()
         rows = self._committed.rows + self._stolen
         if self._line is None:
+            self._messages.loaded(time.monotonic() - self._started)
             self._line = ProgressLine(rows, counts.rows, counts.failed, counts.truncated, self._quiet)
         line = self._line
         line.total, line.done, line.failed, line.truncated = rows, counts.rows, counts.failed, counts.truncated
         line.generated_rows = sum(rows for rows, _ in self._generated.values())
         line.generated_tokens = sum(tokens for _, tokens in self._generated.values())
+        slowest = [record.bottleneck for record in self._records.values() if record.bottleneck]
+        line.bottleneck = max(slowest, key=slowest.count, default="")
+        if line.generated_rows:
+            self._messages.first_row()
         return line
 
     def _counts(self) -> OpenRows:
@@ -142,7 +150,9 @@ class EnginesProgress:
         self._stolen = 0  # rows of others count for them
         line = self._update()
         line.close()
-        return line.summary(self._job.store.folder) + accuracy(self._committed)
+        folder = self._job.store.folder
+        self._messages.end(self._committed.with_failures(), line.truncated, folder)
+        return line.summary(folder) + accuracy(self._committed)
 
     def close(self) -> None:
         """End the line without a summary."""

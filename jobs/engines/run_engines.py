@@ -11,8 +11,6 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TextIO
 
-from tqdm import tqdm
-
 from run_batch.io.coordination.claims import Claims
 from run_batch.io.coordination.lease import Lease, LeaseHeldError, LeaseLost
 from run_batch.io.outputs.shards import ShardError, ShardStore
@@ -35,6 +33,7 @@ from run_batch.jobs.runner.run_job import EngineFactory, run_job
 from run_batch.jobs.runner.run_outputs import withdraw
 from run_batch.jobs.runner.share_lease import engines_lease, output_folder
 from run_batch.jobs.runner.uploads import finish_uploads
+from run_batch.jobs.watch.run_messages import RunMessages, say
 
 # The engines save for SAVE_SECONDS at most; the parent waits that long, and for them to end.
 _SAVE_SECONDS = SAVE_SECONDS + 10.0
@@ -111,12 +110,6 @@ def _tell_engines(engines: int, places: int, options: RunOptions) -> None:
         print(f"{engines} engines{why}", file=sys.stderr, flush=True)
 
 
-def _say(line: str) -> None:
-    """Show a line above the bar, from any thread."""
-    tqdm.write(line, file=sys.stderr)
-    sys.stderr.flush()
-
-
 class _EnginesRun:
     """One run with several engines."""
 
@@ -170,13 +163,15 @@ class _EnginesRun:
     def _run_fleet(self, lease: Lease) -> int:
         job, options = self._job, self._options
         shares = list(self._work.values())
+        retried = self._committed.rows_failed if options.retry_failed else 0
+        RunMessages(options.quiet).work(job, self._committed, retried)
         progress = EnginesProgress(job, shares, self._committed, options.retry_failed, options.quiet)
         with process_groups() as groups:
 
             def start(slot: EngineSlot, share: Share) -> EngineProcess:
-                return EngineProcess(slot, self._spec(slot, share), groups, _say, self._start)
+                return EngineProcess(slot, self._spec(slot, share), groups, say, self._start)
 
-            fleet = Fleet(job, self._work, start, progress, _say)
+            fleet = Fleet(job, self._work, start, progress, say)
             self._stop.loading = False
             try:
                 fleet.run(self._stop, lease, groups.check)

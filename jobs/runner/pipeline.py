@@ -50,7 +50,7 @@ class Pipeline:
     """One pass over some work, from the first row that is read to the last shard that is committed.
 
     Attributes:
-        rows_stolen: rows of other shares that it has taken over so far.
+        rows_recovered: rows of the work that earlier runs have finished, in shards that are not committed.
     """
 
     def __init__(
@@ -76,6 +76,7 @@ class Pipeline:
         self._place_failures = place_failures
         self._storage = storage
         self._resumed = resume(job, work, claims)
+        self.rows_recovered = len(self._resumed.results)
         self._assignment = ShardAssignment(work, job.share, job.store, claims)
         self._recovery = ShardRecovery(job, work, self._resumed.results)
         self._work = work

@@ -4,6 +4,7 @@ import contextlib
 import gc
 import json
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from typing import TextIO
@@ -41,6 +42,7 @@ from run_batch.jobs.runner.share_lease import output_folder, share_lease
 from run_batch.jobs.runner.uploads import Uploads, finish_uploads, start_uploads
 from run_batch.jobs.runner.work_planning import failed_work
 from run_batch.jobs.runner.work_stealing import can_steal
+from run_batch.jobs.watch.run_messages import RunMessages
 
 EngineFactory = Callable[[JobConfig], Engine]
 
@@ -132,6 +134,7 @@ class _Run:
     ) -> None:
         self._job, self._committed, self._damaged = job, committed, damaged
         self._start_engine, self._quiet, self._summary = start_engine, quiet, summary
+        self._messages = RunMessages(quiet)
         self._stop = StopRequest()
         self._storage = storage
         self._pooled: PooledForm | None = None
@@ -228,15 +231,20 @@ class _Run:
         """Do some work; False if a signal came first."""
         job = self._job
         pipeline = Pipeline(job, work, claims, self._stop, self._place_failures, self._storage)
+        retried = sum(len(work.rows(shard)) for shard in work.shards) if work.is_retry else 0
+        self._messages.work(job, self._committed, retried, pipeline.rows_recovered)
 
         def open_own_output() -> FinishedRows:
             metadata, uploads = result_metadata(job), self._uploads
-            return open_output(job, work, self._committed, claims, metadata, self._quiet, uploads, self._pooled)
+            finished = open_output(job, work, self._committed, claims, metadata, self._quiet, uploads, self._pooled)
+            finished.progress.messages = self._messages
+            return finished
 
         finished, left = pipeline.run(self._start, open_own_output, lease)
         with _reading(job):
             self._committed.refresh()  # other processes may have committed some of the share's shards
         print(finished.conclude(self._committed, job.store.folder), file=self._summary, flush=True)
+        self._messages.end(self._committed.with_failures(), finished.progress.truncated, job.store.folder)
         if left and not self._stop.requested:
             raise RunError(
                 f"the input gave {left} rows less than when the job was planned; restore it and run the same command "
@@ -245,7 +253,9 @@ class _Run:
         return left == 0
 
     def _start(self) -> Engine:
+        then = time.monotonic()
         engine = self._start_engine(self._job.config)
+        self._messages.loaded(time.monotonic() - then, engine.max_num_seqs)
         if is_pooling(self._job.config):
             self._pooled = engine.pooled
         return engine

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import sys
 import time
 from collections import deque
@@ -16,6 +17,8 @@ from run_batch.io.coordination.process_identity import this_process
 from run_batch.io.files import replace_file
 from run_batch.jobs.machine.storage_watch import printing
 from run_batch.jobs.results.shard_writer import OpenRows
+from run_batch.jobs.watch.progress_bar import Counts, bar_format, duration, plain_line
+from run_batch.jobs.watch.run_messages import RunMessages
 
 PROGRESS_FILE = "progress.json"
 _LINE_SECONDS = 10.0
@@ -66,16 +69,21 @@ class ProgressLine:
     Attributes:
         total, done, failed, truncated: rows of ProgressRecord's rows_total, rows_done, rows_failed, rows_truncated.
         generated_rows, generated_tokens: of this run.
+        bottleneck: the slowest stage; empty while it is not known.
+        messages: tells of the first row; set by who begins the run.
     """
 
     def __init__(self, total: int, done: int, failed: int, truncated: int, quiet: bool) -> None:
         self.total, self.done, self.failed, self.truncated = total, done, failed, truncated
         self.generated_rows = self.generated_tokens = 0
+        self.bottleneck = ""
+        self.messages = RunMessages(quiet=True)
         self._started = time.monotonic()
         self._samples: deque[tuple[float, int, int]] = deque([(self._started, 0, 0)])
         self._shown = self._sampled = self._started
         self._lines = not quiet and not sys.stderr.isatty()
-        self._bar = None if quiet or self._lines else tqdm(total=total, initial=done, unit="row", dynamic_ncols=True)
+        # What it says is set each time that it is shown: tqdm would count rows of earlier runs as speed.
+        self._bar = None if quiet or self._lines else tqdm(total=total, bar_format=" ", dynamic_ncols=True)
 
     def is_due(self) -> bool:
         """Whether a second has passed since `show` was called."""
@@ -88,13 +96,13 @@ class ProgressLine:
         while self._samples[0][0] < now - _RATE_SECONDS:
             self._samples.popleft()
         if self._bar is not None:
-            self._bar.total, self._bar.n = self.total, self.done
             with printing():
-                self._bar.set_postfix_str(f"{self.rates()[1]:.0f} tokens/s, {self.failed} failed")
+                self._fill(self._bar)
+                self._bar.refresh()
         if self._lines and now - self._shown >= _LINE_SECONDS:
             self._shown = now
             with printing():
-                print(self._line(), file=sys.stderr, flush=True)
+                print(plain_line(self._counts_now()), file=sys.stderr, flush=True)
 
     def rates(self) -> tuple[float, float]:
         """Rows and tokens per second."""
@@ -102,18 +110,20 @@ class ProgressLine:
         seconds = max(time.monotonic() - then, 1e-3)
         return (self.generated_rows - rows) / seconds, (self.generated_tokens - tokens) / seconds
 
-    def _line(self) -> str:
-        rows, tokens = self.rates()
-        left = f"{_duration((self.total - self.done) / rows)} left" if rows > 0 else "time left unknown"
-        return (
-            f"{self.done} of {self.total} rows, {rows:.1f} rows/s, {tokens:.0f} tokens/s, {self.failed} failed, {left}"
-        )
+    def _counts_now(self) -> Counts:
+        return Counts(self.done, self.total, self.failed, *self.rates(), self.bottleneck)
+
+    def _fill(self, bar: Any) -> None:
+        bar.total, bar.n = self.total, self.done
+        # A terminal that does not know its width says 0.
+        bar.bar_format = bar_format(self._counts_now(), os.get_terminal_size(sys.stderr.fileno()).columns or 80)
 
     def close(self) -> None:
         """End the bar."""
         if self._bar is not None:
-            self._bar.n = self.done
-            self._bar.close()
+            with printing(), contextlib.suppress(OSError):  # the terminal is gone
+                self._fill(self._bar)
+                self._bar.close()
 
     def summary(self, folder: Path) -> str:
         """One line on the whole run."""
@@ -121,7 +131,7 @@ class ProgressLine:
         rate = self.generated_rows / seconds if seconds else 0.0
         return (
             f"{self.done} of {self.total} rows done, {self.failed} failed; this run: {self.generated_rows} rows and "
-            f"{self.generated_tokens} tokens in {_duration(seconds)} ({rate:.1f} rows/s); "
+            f"{self.generated_tokens} tokens in {duration(seconds)} ({rate:.1f} rows/s); "
             f"{self.truncated} rows ended by length; results in {folder}"
         )
 
@@ -138,7 +148,6 @@ class Progress(ProgressLine):
     ) -> None:
         super().__init__(total, done, failed, truncated, quiet)
         self.open_rows: Mapping[int, OpenRows] = {}
-        self._bottleneck = ""
         self._file = file
         self._writer, self._holder = writer, asdict(this_process())
 
@@ -153,10 +162,12 @@ class Progress(ProgressLine):
         self.add_recovered(failed, truncated)
         self.generated_rows += 1
         self.generated_tokens += tokens
+        if self.generated_rows == 1:
+            self.messages.first_row()
 
     def tick(self, bottleneck: str) -> None:
         """Show what has changed and write `progress.json`, at most once a second."""
-        self._bottleneck = bottleneck
+        self.bottleneck = bottleneck
         if self.is_due():
             self.show()
             self.write()
@@ -173,7 +184,7 @@ class Progress(ProgressLine):
             rows_truncated=self.truncated,
             open_shards=[(shard, *astuple(had)) for shard, had in self.open_rows.items()],
             rows_per_second=self.rates()[0],
-            bottleneck=self._bottleneck,
+            bottleneck=self.bottleneck,
             updated=time.time(),
             generated_rows=self.generated_rows,
             generated_tokens=self.generated_tokens,
@@ -181,13 +192,6 @@ class Progress(ProgressLine):
         # Progress is for people: a full disk fails the run where results are written, not here.
         with contextlib.suppress(OSError):
             replace_file(self._file, json.dumps(asdict(record)).encode(), durable=False)
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 100:
-        return f"{seconds:.1f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 def read_progress(file: Path) -> ProgressRecord | None:

@@ -276,6 +276,7 @@ class Setting:
         stalled_seconds: how long the storage does not answer the journal, from its first sync on.
         environment: variables that are set.
         gpus: of the machine; none: as on a CPU.
+        quiet: as with `--quiet`.
         broken_gpu: an engine on this one (`*`: on any) fails: `load` while it loads, `die` with its process, a
             moment later; `refuse` by the job's fault.
     """
@@ -296,6 +297,7 @@ class Setting:
     environment: tuple[tuple[str, str], ...] = ()
     gpus: tuple[str, ...] = ()
     broken_gpu: tuple[str, str] = ("", "")
+    quiet: bool = True
 
 
 def _stall(seconds: float) -> None:
@@ -353,7 +355,7 @@ def run_command(config_path: Path, log: Path, output: Path, speed: Speed, settin
         if setting.gpus:
             os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(setting.gpus)
         places = gpus.engine_places(config, os.environ)
-        options = run_engines.RunOptions(quiet=True, retry_failed=setting.retry_failed)
+        options = run_engines.RunOptions(setting.quiet, retry_failed=setting.retry_failed)
         return run_engines.run_on_machine(
             job, places, options, summary, start_engine, forked_engines.fork_run(start_engine)
         )

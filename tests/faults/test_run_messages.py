@@ -1,0 +1,74 @@
+"""What a run says on standard error before its first row and at its end, where that is a file."""
+
+import os
+import re
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from running_engines import TWO
+from stand_ins import Setting
+from standing import StandingJob, make_job, wait_for_rows
+
+ROWS = 120
+BAD = 5
+PROMPTS = ["bad" if row < BAD else f"prompt {row}" for row in range(ROWS)]
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> StandingJob:
+    made = make_job(tmp_path, PROMPTS, engine={"max_model_len": 256}, output={"rows_per_shard": 20})
+    return replace(made, setting=Setting(quiet=False))
+
+
+def lines_of(said: str) -> list[str]:
+    return said.splitlines()
+
+
+def test_a_run_says_what_it_does_until_its_first_row_and_what_it_leaves(job: StandingJob) -> None:
+    code, said = job.run()
+    assert code == 0
+    plan, loading, loaded, first, *_, failed, where, summary = sorted(
+        lines_of(said), key=lambda line: " rows done, " in line
+    )
+    assert plan == f"{ROWS} rows in 6 shards; results in {job.store}"
+    assert loading.startswith("loading the model ") and "max_model_len = 256" in loading
+    assert "enforce_eager = true" in loading and loading.endswith("..., 1 worker process")
+    assert re.fullmatch(r"model loaded in \d+\.\d s; up to \d+ rows run at once", loaded)
+    assert re.fullmatch(r"first row after \d+\.\d s", first)
+    assert failed == f"failed: {BAD} bad_row"
+    assert where == f"results in {job.store}; to look at them: run-batch report {job.store}"
+    assert summary.startswith(f"{ROWS} of {ROWS} rows done, {BAD} failed")
+
+
+def test_a_run_that_resumes_says_what_is_done_already(job: StandingJob) -> None:
+    process = job.start()
+    wait_for_rows(job, 50)
+    os.kill(process.pid or 0, signal.SIGTERM)
+    process.join(10)
+    assert process.exitcode == 75
+    code, said = job.run()
+    assert code == 0
+    found = re.search(rf"{ROWS} rows in 6 shards; (\d+) are done already, (\d+) are left; ", said)
+    assert found is not None, said
+    done, left = map(int, found.groups())
+    assert done >= 40 and done + left == ROWS and f"this run: {left} rows" in said, said
+
+
+def test_a_retry_says_how_many_rows_it_generates_again(job: StandingJob) -> None:
+    assert job.run()[0] == 0
+    again = replace(job, setting=replace(job.setting, retry_failed=True))
+    assert f"{BAD} of {ROWS} rows in 6 shards have failed and are generated again; " in again.run()[1]
+
+
+def test_several_engines_say_it_once(job: StandingJob) -> None:
+    code, said = replace(job, setting=replace(TWO, quiet=False)).run()
+    assert code == 0
+    for once in ("loading the model ", "model loaded in ", "first row after ", "run-batch report ", "2 engines"):
+        assert said.count(once) == 1, said
+
+
+def test_a_quiet_run_says_nothing_but_its_summary(job: StandingJob) -> None:
+    code, said = replace(job, setting=Setting(quiet=True)).run()
+    assert code == 0 and len(lines_of(said)) == 1 and " rows done, " in said
