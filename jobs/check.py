@@ -3,7 +3,10 @@
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 
+import pyarrow as pa
+
 from run_batch.io.inputs.source import RowBatch
+from run_batch.io.media.image_column import image_cells, images_in
 from run_batch.jobs.job.errors import EXIT_COMPLETE, EXIT_TOO_MANY_FAILURES, are_too_many, storage_errors
 from run_batch.jobs.job.pooling import is_pooling
 from run_batch.jobs.job.prepare import PreparedJob
@@ -54,6 +57,7 @@ def check_job(job: PreparedJob) -> tuple[str, int]:
         *([] if is_pooling(job.config) else _describe_sampling(sampling)),
         *_describe(results),
         *_describe_placeholders(job, mapper.image_placeholder, batches),
+        *_describe_imageless(job, batches),
     ]
     failed = sum(isinstance(result, RowFailure) for result in results)
     most = job.config.errors.max_fraction
@@ -124,6 +128,21 @@ def _describe_placeholders(job: PreparedJob, placeholder: str | None, batches: S
     return [
         f"note: {count} of the first texts hold {placeholder}, which is text there; with prompt.image_marker = "
         f'"{placeholder}" it stands for the row\'s next image'
+    ]
+
+
+def _describe_imageless(job: PreparedJob, batches: Sequence[RowBatch]) -> list[str]:
+    """A note where rows have no image in the image column: they are asked without one."""
+    column = job.config.input.image_column
+    if not column:
+        return []
+    cells = [cell for batch in batches for cell in image_cells(batch.records.column(column))]
+    count = sum(not list(images_in(cell)) for cell in cells if not isinstance(cell, pa.Scalar))
+    if not count:
+        return []
+    return [
+        f"note: {count} of the first {len(cells)} rows have no image in column {column}: they are asked by their text "
+        "alone, without the image placeholder"
     ]
 
 

@@ -69,6 +69,7 @@ def run(
             in a way that may pass.
         KeyboardInterrupt: the caller was interrupted; the run has saved its progress and ended.
     """
+    _check_arguments(config, overrides, task_index, task_count)
     settings = [f"{key}={_toml(key, value)}" for key, value in (overrides or {}).items()]
     folder = load_config(Path(config), tuple(settings)).output_folder
     words = ["--config", str(config), *(word for setting in settings for word in ("--set", setting))]
@@ -81,6 +82,26 @@ def run(
     if code < 0:
         raise RunError(f"the run was ended by {signal.Signals(-code).name}; the same call goes on")
     return RunResult(code, folder, summary.strip())
+
+
+def _check_arguments(config: object, overrides: object, task_index: object, task_count: object) -> None:
+    """Refuse arguments of other types, in words of this call.
+
+    Raises:
+        JobError: names one.
+    """
+    if not isinstance(config, str | Path):
+        raise JobError(f"config is a {type(config).__name__}; expected the path of a job.toml")
+    if overrides is not None and not isinstance(overrides, Mapping):
+        raise JobError(f'overrides is a {type(overrides).__name__}; expected a mapping such as {{"input.limit": 100}}')
+    for key in overrides or ():
+        if not isinstance(key, str) or "." not in key:
+            raise JobError(f'overrides: {key!r} names no key; expected "table.key", such as "input.limit"')
+    if (task_index is None) != (task_count is None):
+        raise JobError("task_index and task_count go together")
+    for name, value in (("task_index", task_index), ("task_count", task_count)):
+        if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
+            raise JobError(f"{name} = {value!r}: expected a whole number")
 
 
 def _toml(key: str, value: Any) -> str:

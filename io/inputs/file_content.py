@@ -83,11 +83,12 @@ _OTHERS = {
     b"BZh": Content("a bzip2 file"),
     b"7z\xbc\xaf": Content("a 7-Zip archive"),
 }
+_TARGETS = {"", ".jsonl", ".csv", ".parquet"}
 _JSON_LIST = Content(
     "one list in JSON",
     None,
-    'import json\n    open("{stem}.jsonl", "w").writelines(json.dumps(row) + "\\n" for row in '
-    'json.load(open("{file}")))',
+    'import json\n    rows = json.load(open("{file}"))\n    '
+    'open("{stem}.jsonl", "w").writelines(json.dumps(row) + "\\n" for row in rows)',
 )
 
 
@@ -159,6 +160,8 @@ def other_content(path: str, expected: str, found: Content) -> InputError:
     message += f"; input.path takes {ACCEPTED}"
     if found.conversion:
         place = PurePosixPath(path)
-        lines = found.conversion.replace("{file}", place.name).replace("{stem}", place.stem)
+        # What is written never has the name of the file itself, whatever suffix that has by mistake.
+        stem = f"{place.stem}.converted" if place.suffix in _TARGETS else place.stem
+        lines = found.conversion.replace("{file}", place.name).replace("{stem}", stem)
         message += f". These lines of Python convert it:\n    {lines}"
     return InputError(message)

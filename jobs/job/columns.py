@@ -77,9 +77,12 @@ def check_columns(config: JobConfig, source: Source) -> None:
         "errors.expected_column": config.errors.expected_column,
         "input.prompt_column": table.prompt_column if is_message(config) else None,
     }
+    if not schema.names:
+        raise JobError(f"input.path {table.path}: the input has no rows and no columns")
     if table.image_column not in schema.names and "image_column" not in table.model_fields_set:
+        names = ", ".join(name if name == name.strip() else repr(name) for name in schema.names)
         raise JobError(
-            f"input.image_column: the input has no column {table.image_column!r}, but {', '.join(schema.names)}; name "
+            f"input.image_column: the input has no column {table.image_column!r}, but {names}; name "
             'the column of images, or set input.image_column = "" if there is none beside the prompts'
         )
     for key, column in named.items():

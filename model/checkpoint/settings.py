@@ -198,7 +198,10 @@ def _check_type(key: str, value: Any, hint: Any) -> Any:
     except Exception:  # a type that pydantic cannot check
         return value
     try:
-        return adapter.validate_python(value)
+        converted = adapter.validate_python(value)
+        if _is_another_number(value, converted):
+            raise SettingsError(f"{key} = {value!r}: expected {_KINDS[type(converted)]}")
+        return converted
     except ValidationError as error:
         message = error.errors()[0]["msg"]
         shown = "(hidden)" if key in _SECRET else repr(value)
@@ -206,6 +209,16 @@ def _check_type(key: str, value: Any, hint: Any) -> Any:
     # vLLM's types raise errors of their own, and a number may be too large for its type.
     except (VLLMValidationError, ValueError, TypeError, OverflowError) as error:
         raise SettingsError(f"{key}: {first_cause(error)}") from None
+
+
+_KINDS = {bool: "true or false", int: "a whole number", float: "a number"}
+
+
+def _is_another_number(value: Any, converted: Any) -> bool:
+    """Whether a number was made of text, or of true or false, as pydantic does: `"4"` and `true` look like mistakes."""
+    if type(converted) not in _KINDS:
+        return False
+    return isinstance(value, str) or isinstance(value, bool) != isinstance(converted, bool)
 
 
 def _lacks_dummy_data(architecture: str | None) -> bool:

@@ -1,6 +1,9 @@
 """Which files an input is made of, and of which format they are."""
 
 import json
+import subprocess
+import sys
+import textwrap
 from pathlib import Path
 
 import pyarrow as pa
@@ -176,3 +179,16 @@ def test_files_that_come_behind_the_others_only_add_parts(tmp_path: Path) -> Non
     assert list(open_files([str(tmp_path)], None).parts)[:1] == before
     write(tmp_path / "a.jsonl", 0, 7)
     assert open_files([str(tmp_path)], None).parts[0].digest != before[0].digest
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.json", "rows"])
+def test_the_lines_that_convert_a_file_leave_it_as_it_is(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text('[{"a": 1}, {"a": 2}]')
+    with pytest.raises(InputError) as caught:
+        open_files([str(tmp_path / name)], "jsonl" if name == "rows" else None)
+    lines = textwrap.dedent(str(caught.value).partition("\n")[2])
+    assert "json.load" in lines
+    subprocess.run([sys.executable, "-c", lines], cwd=tmp_path, check=True)
+    assert (tmp_path / name).read_text() == '[{"a": 1}, {"a": 2}]'
+    (made,) = [path for path in tmp_path.iterdir() if path.name != name]
+    assert made.read_text() == '{"a": 1}\n{"a": 2}\n'
