@@ -1,6 +1,7 @@
 """The command line: commands and their options, nothing else."""
 
 import os
+import shlex
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -288,7 +289,7 @@ def new_model(name: str, folder: Path | None, verbose: bool) -> None:
 
         files = new_model(name, folder or Path(name))
         names = ", ".join(file.name for file in files)
-        print(f"{files[0].parent}: {names}; next: python -m pytest {files[-1]}", file=summary)
+        print(f"{files[0].parent}: {names}; next: python -m pytest {shlex.quote(str(files[-1]))}", file=summary)
         return EXIT_COMPLETE
 
     run_process(run, verbose)

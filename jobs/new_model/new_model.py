@@ -77,7 +77,7 @@ def _check_name(name: str) -> None:
         raise JobError(f"{name} means something else to Python or pytest; take another name")
     if name in sys.modules or importlib.util.find_spec(name) is not None:
         raise JobError(f"there is a module {name} already, which `import {name}` would find; take another name")
-    words = set(re.findall(r"\w+", " ".join(map(_text_of, _FILES)))) - {"my_model", "MyModel"}
+    words = set(re.findall(r"\w+", _NAMES.sub(" ", " ".join(map(_text_of, _FILES)))))
     # `import config` beside a variable config, `class AutoConfig` beside the one that is imported.
     if {name, f"{_class_name(name)}Config"} & words:
         raise JobError(

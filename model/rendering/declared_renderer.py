@@ -30,18 +30,21 @@ class DeclaredRenderer:
         declaration: Declaration,
         scaled_jpeg_decoding: bool = False,
         placeholder_hint: str = "",
+        max_images: int | None = None,
     ) -> None:
         """Load what renders rows.
 
         Args:
             scaled_jpeg_decoding: see decode_image.
             placeholder_hint: ends the error of a row with more or fewer placeholders than images.
+            max_images: most images of a row that the engine takes.
 
         Raises:
             DeclarationError: scaled decoding is asked for, and the model's pixel mapper is not a default one.
         """
         self._functions = DeclaredFunctions(context, declaration)
         self._layout, self._placeholder_hint = declaration.layout, placeholder_hint
+        self._max_images = max_images
         self._counts_features = counts_features(declaration.model_cls)
         needed_size = _needed_size(context, declaration) if scaled_jpeg_decoding else None
         self._images = ImageMapper(self._functions, needed_size)
@@ -65,10 +68,19 @@ class DeclaredRenderer:
         return RowError(error.kind, error.message + self._placeholder_hint) if error.kind == "placeholders" else error
 
     def _render_all(self, rows: Sequence[tuple[list[int], Sequence[RowImage]]]) -> list[EngineInput]:
+        for _, images in rows:
+            self._check_number(len(images))
         mapped = iter(self._images.map([image for _, images in rows for image in images]))
         prompts = [TokenizedPrompt(ids, tuple(next(mapped) for _ in images)) for ids, images in rows]
         expanded = self._functions.expand(prompts)
         return [engine_input(prompt, self._layout, self._counts_features) for prompt in expanded]
+
+    def _check_number(self, images: int) -> None:
+        if self._max_images is not None and images > self._max_images:
+            raise RowError(
+                "image_processing",
+                f"the row has {images} images; engine.limit_mm_per_prompt leaves room for {self._max_images}",
+            )
 
 
 def _needed_size(context: InputProcessingContext, declaration: Declaration) -> Callable[[Size], Size]:

@@ -230,7 +230,8 @@ def _path_for(settings: ModelSettings, model_config: Any, tokenizer: Any, scaled
         _refuse_mapper(settings, f"{model_cls.__name__} declares its own input mappers")
         check_declared(settings.engine, declaration)
         hint = placeholder_hint(tokenizer, model_cls.get_placeholder_str("image", 1))
-        renderer = DeclaredRenderer(context, declaration, scaled_jpeg_decoding, hint)
+        most = processor.info.allowed_mm_limits.get("image")
+        renderer = DeclaredRenderer(context, declaration, scaled_jpeg_decoding, hint, most)
         described = f"the input mappers that {model_cls.__name__} declares"
         return _Path(renderer, partial(model_cls.get_placeholder_str, "image"), described)
     if scaled_jpeg_decoding:

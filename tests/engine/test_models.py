@@ -117,6 +117,16 @@ def test_a_placeholder_that_is_several_tokens_is_told_with_its_tokens(
     )
 
 
+def test_a_row_with_more_images_than_the_engine_is_made_for_fails_alone(llava: tuple[Path, Any]) -> None:
+    """Memory is measured with so many."""
+    renderer = Renderer(ModelSettings(str(llava[0]), engine={**ENGINE, "limit_mm_per_prompt": {"image": 1}}))
+    one, two = renderer.render(
+        [Prompt([Piece("<image>" * n, trusted=True)], [picture(k) for k in range(n)]) for n in (1, 2)]
+    )
+    assert not isinstance(one, RowError)
+    assert str(two) == "image_processing: the row has 2 images; engine.limit_mm_per_prompt leaves room for 1"
+
+
 @torch.inference_mode()
 def features_of(model: Any, folder: Path, image: Any) -> torch.Tensor:
     from transformers import AutoImageProcessor

@@ -1,12 +1,13 @@
 """`run-batch new-model`: the files that it writes, and the names and folders that it refuses."""
 
 import ast
+import re
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+import jobs
 from run_batch.jobs.job.errors import JobError, RunError
 from run_batch.jobs.new_model import new_model as command
 from run_batch.jobs.new_model.new_model import new_model
@@ -36,6 +37,13 @@ def test_module_class_job_and_test_are_called_by_the_name(
     classes = [node.name for node in ast.parse(files[0].read_text()).body if isinstance(node, ast.ClassDef)]
     assert classes[-1] == model_class
     assert f'plugins = ["{module}"]' in files[1].read_text() and f"import {module}\n" in files[3].read_text()
+
+
+def test_the_guide_shows_what_is_written(tmp_path: Path) -> None:
+    guide = (jobs.ROOT / "docs" / "custom-models.md").read_text().partition("## 6. A skeleton")[2]
+    blocks = re.findall(r"```(?:python|toml)\n(.*?)```", guide, re.DOTALL)
+    module, job, _, test = (file.read_text() for file in new_model("my_model", tmp_path / "my_model"))
+    assert blocks[:2] == [module, job] and len(blocks) == 3 and test.endswith(f"\n\n\n{blocks[2]}")
 
 
 @pytest.mark.parametrize(
@@ -87,7 +95,7 @@ def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
 
 
 def test_the_command_writes_into_a_folder_of_the_name_and_says_what_is_next(tmp_path: Path) -> None:
-    words = [str(Path(sys.executable).parent / "run-batch"), "new-model", "night_owl"]
+    words = [str(jobs.COMMAND), "new-model", "night_owl"]
     made = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=True)
     files = "night_owl.py, job.toml, make_tiny.py, test_night_owl.py"
     assert made.stdout == f"night_owl: {files}; next: python -m pytest night_owl/test_night_owl.py\n"

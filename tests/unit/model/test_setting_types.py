@@ -1,4 +1,4 @@
-"""Settings of other types than vLLM declares are refused: text or true in the place of a number looks like a mistake."""
+"""Settings of other types than vLLM declares are refused: text or true in a number's place is a mistake."""
 
 from typing import Any
 
