@@ -10,7 +10,7 @@ from run_batch.jobs.watch.report_sample import KINDS, SampledRow
 _TEXT_BYTES = 1_600_000
 _CELL_BYTES = 4000
 # Texts of a row, of which each may be cut.
-_TEXTS = 7
+_TEXTS = 9
 
 
 def gallery(rows: Sequence[SampledRow], inputs: Mapping[int, InputCells]) -> str:
@@ -45,7 +45,9 @@ def _article(row: SampledRow, found: InputCells, max_bytes: int) -> str:
         "answer": cells.get("text", cells.get("score")),
         "expected": found.expected,
         "error": cells.get("error"),
-        "finish": _ending(row),
+        "finish reason": None if cells.get("error") else cells.get("finish_reason"),
+        "tokens": _tokens(row),
+        "shown as": ", ".join(row.kinds),
         "images": found.note or None,
     }
     fields = "".join(
@@ -60,14 +62,7 @@ def _article(row: SampledRow, found: InputCells, max_bytes: int) -> str:
     )
 
 
-def _ending(row: SampledRow) -> str | None:
-    cells = row.cells
-    if cells.get("error"):
-        return None
-    tokens = [
-        f"{cells[name]:,} {name.replace('_', ' ')}"
-        for name in ("prompt_tokens", "generated_tokens")
-        if cells.get(name) is not None
-    ]
-    matches = {None: [], True: ["as expected"], False: ["not as expected"]}[cells.get("matches_expected")]
-    return ", ".join(filter(None, [cells.get("finish_reason"), *tokens, *matches, f"shown as {', '.join(row.kinds)}"]))
+def _tokens(row: SampledRow) -> str | None:
+    names = {"prompt_tokens": "in the prompt", "generated_tokens": "generated"}
+    counts = [f"{row.cells[name]:,} {what}" for name, what in names.items() if row.cells.get(name) is not None]
+    return ", ".join(counts) or None

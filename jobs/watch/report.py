@@ -30,7 +30,7 @@ from run_batch.jobs.watch.watching import watch_job
 
 REPORT_FILE = "report.html"
 # Bytes of all pictures, of which the page has four for every three; and of those of one row.
-_PICTURE_BYTES, _ROW_PICTURE_BYTES = 4_200_000, 20_000
+_PICTURE_BYTES, _ROW_PICTURE_BYTES = 3_600_000, 20_000
 # Kinds of errors, shares, hosts and versions that are listed.
 _LISTED = 64
 _WATCH_SECONDS = 30.0
@@ -158,8 +158,10 @@ def _gaps(rates: RunningRates) -> list[str]:
         return []
     longest = max(seconds for _, seconds in rates.gaps)
     left_out = sum(seconds for _, seconds in rates.gaps)
-    text = f"{len(rates.gaps):,} times, no process ran for a while (dashed): {duration(left_out)} in all"
-    return [note(f"{text}, {duration(longest)} at most. These times are left out.")]
+    text = (
+        f"Left out, where a line is dashed: {duration(left_out)} in which no process ran, in {len(rates.gaps):,} breaks"
+    )
+    return [note(f"{text} of {duration(longest)} at most.")]
 
 
 def _errors(store: ShardStore, commits: Sequence[Commit]) -> str:

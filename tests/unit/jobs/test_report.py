@@ -6,8 +6,10 @@ import io
 import json
 import re
 import shutil
+import time
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import committed_jobs
@@ -19,10 +21,11 @@ from PIL import Image
 from run_batch.io.outputs.shards import ShardStore
 from run_batch.jobs.job.plan import Plan
 from run_batch.jobs.results.shard_commits import Commit
+from run_batch.jobs.watch import report as report_module
 from run_batch.jobs.watch import report_input
 from run_batch.jobs.watch.job_folder import JobFolder
 from run_batch.jobs.watch.page import plain
-from run_batch.jobs.watch.report import ReportOptions, write_report
+from run_batch.jobs.watch.report import ReportOptions, report_job, write_report
 from run_batch.jobs.watch.report_sample import sample_rows
 from run_batch.jobs.watch.running_rates import running_rates
 from run_batch.jobs.watch.status import read_status
@@ -99,7 +102,7 @@ def test_rows_are_shown_with_prompt_image_answer_and_what_was_expected(tmp_path:
     assert len(page.rows) == 8
     first, _, failed, *_ = page.rows
     assert (first["id"], first["prompt"], first["answer"], first["expected"]) == ("rows.parquet:0", "a", "t0", "other")
-    assert "stop, 3 prompt tokens, 1 generated tokens, not as expected" in first["finish"]
+    assert (first["finish reason"], first["tokens"]) == ("stop", "3 in the prompt, 1 generated")
     assert "mismatching" in first["kinds"].split()
     assert failed["error"] == "bad: why" and "failed" in failed["kinds"].split() and "answer" not in failed
     assert len(page.all("img")) == 8
@@ -148,13 +151,43 @@ def test_text_is_cut_between_characters_and_says_so(text: str) -> None:
     assert re.fullmatch(r"(ab|&amp;|\\x00|\U0001f600)*( …)?", shown)
 
 
-def test_a_page_with_as_much_of_each_row_as_can_be_stays_below_8_mb(tmp_path: Path, monkeypatch: Any) -> None:
+@pytest.mark.parametrize("rows", [200, 1000])
+def test_a_page_with_as_much_of_each_row_as_can_be_stays_below_8_mb(
+    tmp_path: Path, monkeypatch: Any, rows: int
+) -> None:
     monkeypatch.setattr(report_input, "thumbnail", lambda encoded, max_bytes: b"x" * max_bytes)
-    job = finished(tmp_path, ['"&<' * 5000] * 300, output={"rows_per_shard": 150})
-    for rows in (200, 300):
-        page = write_report(JobFolder.of(job.config), ReportOptions(rows=rows))[0]
-        assert page.stat().st_size < 8_000_000
-        assert page.read_text().count("<article") == rows
+    columns = {
+        "prompt": ['"&<' * 5000] * rows,
+        "image": [[b"x"] * 5] * rows,
+        "id": [f"{i:06}&" + '"' * 3000 for i in range(rows)],
+    }
+    path = str(tmp_path / "rows.parquet")
+    job = committed_jobs.prepared(
+        tmp_path, columns, input={"path": path, "id_column": "id"}, output={"rows_per_shard": 500}
+    )
+    committed_jobs.commit(job, range(rows))
+    page = write_report(JobFolder.of(job.config), ReportOptions(rows=rows))[0]
+    assert 5_000_000 < page.stat().st_size < 8_000_000
+    assert page.read_text().count("<article") == rows and "1 more images" in page.read_text()
+
+
+def test_a_watched_report_is_written_again_until_the_job_is_complete(tmp_path: Path, monkeypatch: Any) -> None:
+    path = str(tmp_path / "rows.parquet")
+    job = committed_jobs.prepared(tmp_path, {"prompt": list("abcd")}, input={"path": path, "image_column": ""})
+    committed_jobs.commit(job, range(2))
+    pages = []
+
+    def complete(seconds: float) -> None:
+        pages.append((job.store.run_folder / "report.html").read_text())
+        committed_jobs.commit(job, range(2, 4))
+        job.store.mark_success()
+
+    monkeypatch.setattr(report_module, "time", SimpleNamespace(sleep=complete, strftime=time.strftime))
+    said = io.StringIO()
+    assert report_job(JobFolder.at(job.store.folder), ReportOptions(), True, said) == 0
+    pages.append((job.store.run_folder / "report.html").read_text())
+    assert [page.count("<article") for page in pages] == [2, 4]
+    assert said.getvalue() == f"{job.store.run_folder / 'report.html'}\n"
 
 
 def test_the_same_seed_chooses_the_same_rows(tmp_path: Path) -> None:
