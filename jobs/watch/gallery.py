@@ -9,15 +9,13 @@ from run_batch.jobs.watch.report_sample import KINDS, SampledRow
 # Bytes of the texts of all rows.
 _TEXT_BYTES = 1_600_000
 _CELL_BYTES = 4000
-# Texts of a row, of which each may be cut.
-_TEXTS = 9
 
 
 def gallery(rows: Sequence[SampledRow], inputs: Mapping[int, InputCells]) -> str:
     """The rows, and the controls by which the page's script filters them; nothing without rows."""
     if not rows:
         return ""
-    max_bytes = min(_CELL_BYTES, _TEXT_BYTES // len(rows) // _TEXTS)
+    max_bytes = _TEXT_BYTES // len(rows)
     reasons = sorted({_finish(row) for row in rows})
     kinds = [kind for kind in KINDS if any(kind in row.kinds for row in rows)]
     return (
@@ -50,16 +48,24 @@ def _article(row: SampledRow, found: InputCells, max_bytes: int) -> str:
         "shown as": ", ".join(row.kinds),
         "images": found.note or None,
     }
+    cut = _cut({name: str(value) for name, value in shown.items() if value is not None}, max_bytes)
     fields = "".join(
-        f"<dt>{name}</dt><dd{' class=bad' if name == 'error' else ''}>{page.cell(str(value), max_bytes)}</dd>"
-        for name, value in shown.items()
-        if value is not None
+        f"<dt>{name}</dt><dd{' class=bad' if name == 'error' else ''}>{cut[name]}</dd>" for name in shown if name in cut
     )
     images = "".join(map(page.image, found.images))
     return (
         f'<article class="row" data-kinds="{" ".join(row.kinds)}" data-finish="{page.plain(_finish(row))}">'
         f'<div class="images">{images}</div><dl>{fields}</dl></article>'
     )
+
+
+def _cut(texts: Mapping[str, str], max_bytes: int) -> dict[str, str]:
+    """Texts as cells of `max_bytes` bytes in all: what short ones leave, long ones have."""
+    cells, left = {}, max_bytes
+    for place, name in enumerate(sorted(texts, key=lambda name: len(texts[name]))):
+        cells[name] = page.cell(texts[name], min(_CELL_BYTES, left // (len(texts) - place)))
+        left -= min(left, len(cells[name].encode()))
+    return cells
 
 
 def _tokens(row: SampledRow) -> str | None:

@@ -32,7 +32,8 @@ from run_batch.jobs.watch.thumbnails import NoThumbnailError, thumbnail
 # Rows may lie in row groups of gigabytes, on storage that is slow.
 _SECONDS = 60.0
 _IMAGES_SHOWN, _IMAGE_BYTES = 4, 10_000
-_CHARACTERS = 20_000
+# Of a text; the page shows less.
+_CHARACTERS = 5000
 
 
 @dataclass(slots=True)

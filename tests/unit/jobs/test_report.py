@@ -139,6 +139,8 @@ def test_nothing_of_a_row_is_markup_and_only_the_pages_own_script_may_run(tmp_pa
         assert f"{tag}-src 'sha256-{digest}'" in policy
     assert "unsafe" not in policy
     assert not re.search("[\x00\x1b\u202e\u2066\u200f]", page.content)
+    assert page.rows[4]["prompt"].startswith("&lt;b&gt;xxx") and page.rows[4]["prompt"].endswith("xxx …")
+    assert 3000 < len(page.rows[4]["prompt"]) < 5000
     assert page.rows[0]["prompt"] == HOSTILE[0] and page.rows[3]["prompt"] == "\\u202eevil\\u2066 \\u200f"
     assert len(page.content) < 300_000
 
