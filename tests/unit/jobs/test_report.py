@@ -19,6 +19,7 @@ from pictures import encoded, picture
 from PIL import Image
 
 from run_batch.io.outputs.shards import ShardStore
+from run_batch.jobs.job.errors import JobError
 from run_batch.jobs.job.plan import Plan
 from run_batch.jobs.results.shard_commits import Commit
 from run_batch.jobs.watch import report as report_module
@@ -225,6 +226,19 @@ def test_an_image_that_cannot_be_decoded_and_one_behind_a_url_are_named(tmp_path
     assert "image_decode: not an image" in page.rows[0]["images"]
     assert page.rows[1]["images"] == "an image behind a URL is not fetched"
     assert len(page.all("img")) == 1 and "image_empty" in page.rows[3]["images"]
+
+
+@pytest.mark.parametrize(
+    ("name", "said"), [("none/page.html", "no folder"), ("test", "is a folder"), ("rows.parquet", "is no report")]
+)
+def test_a_report_is_written_over_a_report_alone(tmp_path: Path, name: str, said: str) -> None:
+    job = finished(tmp_path, list("abcd"))
+    before = (tmp_path / "rows.parquet").read_bytes()
+    with pytest.raises(JobError, match=said):
+        report(job, output=tmp_path / name)
+    assert (tmp_path / "rows.parquet").read_bytes() == before
+    for _ in range(2):
+        assert len(report(job, output=tmp_path / "page.html").rows) == 4
 
 
 class CountedStore(ShardStore):
