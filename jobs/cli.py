@@ -175,7 +175,10 @@ def status(
 
         def look() -> Any:
             found = folder_status(job, verify)
-            display.show(found.as_json() if as_json else found.as_text())
+            if as_json:  # who reads JSON wants all of it
+                print(found.as_json(), file=summary, flush=True)
+            else:
+                display.show(found.as_text())
             return found
 
         found = watch_job(look) if watch else look()

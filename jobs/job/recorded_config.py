@@ -5,6 +5,9 @@ Nothing of a job depends on it. What a run went by is recorded without secrets.
 
 import json
 from pathlib import Path
+from typing import Any
+
+import msgspec
 
 from run_batch.io.files import read_file, replace_file
 from run_batch.io.outputs.shards import ShardStore
@@ -12,6 +15,21 @@ from run_batch.jobs.job.config import JobConfig, parse_config
 from run_batch.jobs.job.errors import JobError
 from run_batch.jobs.job.job_identity import as_recorded
 from run_batch.jobs.job.recorded_job import CONFIG_FILE
+
+
+class _ConfigFile(msgspec.Struct):
+    """The content of `config.json`.
+
+    Attributes:
+        folder: of job.toml.
+        tables: of it.
+    """
+
+    folder: str
+    tables: dict[str, dict[str, Any]]
+
+
+_decoder = msgspec.json.Decoder(_ConfigFile)
 
 
 def record_config(store: ShardStore, config: JobConfig) -> None:
@@ -39,7 +57,7 @@ def recorded_config(store: ShardStore) -> JobConfig | None:
         OSError: it cannot be read.
     """
     try:
-        content = json.loads(read_file(store.run_folder / CONFIG_FILE))
-        return parse_config(content["tables"], Path(content["folder"]))
-    except (FileNotFoundError, JobError, ValueError, KeyError, TypeError):
+        content = _decoder.decode(read_file(store.run_folder / CONFIG_FILE))
+        return parse_config(content.tables, Path(content.folder))
+    except (FileNotFoundError, msgspec.MsgspecError, RecursionError, JobError):
         return None

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from run_batch.jobs.watch.running_rates import RunningRates
 
 _WIDTH, _HEIGHT, _TOP, _BOTTOM = 720, 180, 20, 20
+_WIDEST_BAR = 120
 
 
 def rate_chart(found: RunningRates) -> str:
@@ -33,7 +34,7 @@ def token_chart(bits: Mapping[int, int]) -> str:
     if not bits:
         return ""
     first, last = min(bits), max(bits)
-    step, highest = _WIDTH / (last - first + 1), max(bits.values())
+    step, highest = min(_WIDTH / (last - first + 1), _WIDEST_BAR), max(bits.values())
     bars = "".join(
         f'<rect class="bar" x="{place * step + 2:.1f}" y="{_y(bits.get(n, 0) / highest):.1f}" width="{step - 4:.1f}" '
         f'height="{_HEIGHT - _BOTTOM - _y(bits.get(n, 0) / highest):.1f}"/>'

@@ -9,15 +9,13 @@ from run_batch.jobs.watch.report_sample import KINDS, SampledRow
 # Bytes of the texts of all rows.
 _TEXT_BYTES = 1_600_000
 _CELL_BYTES = 4000
-# Texts of a row, of which each may be cut.
-_TEXTS = 7
 
 
 def gallery(rows: Sequence[SampledRow], inputs: Mapping[int, InputCells]) -> str:
     """The rows, and the controls by which the page's script filters them; nothing without rows."""
     if not rows:
         return ""
-    max_bytes = min(_CELL_BYTES, _TEXT_BYTES // len(rows) // _TEXTS)
+    max_bytes = _TEXT_BYTES // len(rows)
     reasons = sorted({_finish(row) for row in rows})
     kinds = [kind for kind in KINDS if any(kind in row.kinds for row in rows)]
     return (
@@ -45,13 +43,14 @@ def _article(row: SampledRow, found: InputCells, max_bytes: int) -> str:
         "answer": cells.get("text", cells.get("score")),
         "expected": found.expected,
         "error": cells.get("error"),
-        "finish": _ending(row),
+        "finish reason": None if cells.get("error") else cells.get("finish_reason"),
+        "tokens": _tokens(row),
+        "shown as": ", ".join(row.kinds),
         "images": found.note or None,
     }
+    cut = _cut({name: str(value) for name, value in shown.items() if value is not None}, max_bytes)
     fields = "".join(
-        f"<dt>{name}</dt><dd{' class=bad' if name == 'error' else ''}>{page.cell(str(value), max_bytes)}</dd>"
-        for name, value in shown.items()
-        if value is not None
+        f"<dt>{name}</dt><dd{' class=bad' if name == 'error' else ''}>{cut[name]}</dd>" for name in shown if name in cut
     )
     images = "".join(map(page.image, found.images))
     return (
@@ -60,14 +59,16 @@ def _article(row: SampledRow, found: InputCells, max_bytes: int) -> str:
     )
 
 
-def _ending(row: SampledRow) -> str | None:
-    cells = row.cells
-    if cells.get("error"):
-        return None
-    tokens = [
-        f"{cells[name]:,} {name.replace('_', ' ')}"
-        for name in ("prompt_tokens", "generated_tokens")
-        if cells.get(name) is not None
-    ]
-    matches = {None: [], True: ["as expected"], False: ["not as expected"]}[cells.get("matches_expected")]
-    return ", ".join(filter(None, [cells.get("finish_reason"), *tokens, *matches, f"shown as {', '.join(row.kinds)}"]))
+def _cut(texts: Mapping[str, str], max_bytes: int) -> dict[str, str]:
+    """Texts as cells of `max_bytes` bytes in all: what short ones leave, long ones have."""
+    cells, left = {}, max_bytes
+    for place, name in enumerate(sorted(texts, key=lambda name: len(texts[name]))):
+        cells[name] = page.cell(texts[name], min(_CELL_BYTES, left // (len(texts) - place)))
+        left -= min(left, len(cells[name].encode()))
+    return cells
+
+
+def _tokens(row: SampledRow) -> str | None:
+    names = {"prompt_tokens": "in the prompt", "generated_tokens": "generated"}
+    counts = [f"{row.cells[name]:,} {what}" for name, what in names.items() if row.cells.get(name) is not None]
+    return ", ".join(counts) or None

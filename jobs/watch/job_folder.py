@@ -34,10 +34,10 @@ class JobFolder:
             JobError: no job is recorded there.
             RunError: it cannot be read.
         """
-        if path.is_file():
-            raise JobError(f"{path} is a file; name the results folder, or a job.toml by --config {path}")
         store = ShardStore(path.absolute())
         with storage_errors(f"{path} cannot be read"):
+            if path.is_file():
+                raise JobError(f"{path} is a file; name the results folder, or a job.toml by --config {path}")
             if not path.is_dir():
                 raise JobError(f"{path}: no such folder")
             if read_recorded_job(store) is None:

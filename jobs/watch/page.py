@@ -19,6 +19,9 @@ _UNSAFE = re.compile(
 )
 _CUT = re.compile(r"(&[^;]*|\\[xuU]?[0-9a-f]*)$")
 
+# How the file begins.
+DOCTYPE = "<!doctype html>"
+
 STYLE = """
 :root { color-scheme: light dark; --text: #1c1e21; --soft: #5b616b; --back: #fff; --card: #f6f7f9; --line: #d9dce1;
   --mark: #0b62c4; --bad: #b3261e }
@@ -124,7 +127,7 @@ def page(title: str, parts: Sequence[str]) -> str:
         "base-uri 'none'; form-action 'none'"
     )
     return (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n'
+        f'{DOCTYPE}\n<html lang="en"><head><meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
         f'<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{plain(title)}</title><style>{STYLE}</style></head>\n<body><main>"

@@ -14,13 +14,13 @@ from typing import Any, TextIO
 
 from run_batch.io.files import replace_file
 from run_batch.io.outputs.shards import ShardError, ShardStore
-from run_batch.jobs.job.errors import EXIT_COMPLETE, JobError, run_failed, storage_failed
+from run_batch.jobs.job.errors import EXIT_COMPLETE, JobError, run_failed, storage_errors, storage_failed
 from run_batch.jobs.job.recorded_job import JobRecord, read_recorded_job
 from run_batch.jobs.results.shard_commits import Commit, errors_by_kind, read_commits
 from run_batch.jobs.watch.charts import duration, rate_chart, token_chart
 from run_batch.jobs.watch.gallery import gallery
 from run_batch.jobs.watch.job_folder import JobFolder
-from run_batch.jobs.watch.page import note, page, plain, section, table
+from run_batch.jobs.watch.page import DOCTYPE, note, page, plain, section, table
 from run_batch.jobs.watch.report_input import InputRows
 from run_batch.jobs.watch.report_sample import Sample, sample_rows
 from run_batch.jobs.watch.running_rates import RunningRates, running_rates
@@ -30,7 +30,7 @@ from run_batch.jobs.watch.watching import watch_job
 
 REPORT_FILE = "report.html"
 # Bytes of all pictures, of which the page has four for every three; and of those of one row.
-_PICTURE_BYTES, _ROW_PICTURE_BYTES = 4_200_000, 20_000
+_PICTURE_BYTES, _ROW_PICTURE_BYTES = 3_600_000, 20_000
 # Kinds of errors, shares, hosts and versions that are listed.
 _LISTED = 64
 _WATCH_SECONDS = 30.0
@@ -75,10 +75,12 @@ def write_report(folder: JobFolder, options: ReportOptions | None = None) -> tup
         Its path, and the status that it tells of.
 
     Raises:
-        JobError: the job has not been started.
+        JobError: the job has not been started, or `output` is no place for a page.
         RunError: the results folder cannot be read, or the file not be written.
     """
     options, store = options or ReportOptions(), folder.store
+    if options.output is not None:
+        _check_output(options.output)
     status, job = folder_status(folder), read_recorded_job(store)
     if job is None or status.state == "not started":
         raise JobError(f"{store.folder}: the job has not been started; there is nothing to report")
@@ -93,6 +95,20 @@ def write_report(folder: JobFolder, options: ReportOptions | None = None) -> tup
         hint = "" if options.output else "; name another file by --output"
         raise storage_failed(f"{file} cannot be written{hint}", error) from error
     return file, status
+
+
+def _check_output(file: Path) -> None:
+    """Refuse a place where no file can be, and a file that is no page: data and job.toml are not written over."""
+    with storage_errors(f"--output {file} cannot be looked at"):
+        if not file.parent.is_dir():
+            raise JobError(f"--output {file}: there is no folder {file.parent}")
+        if file.is_dir():
+            raise JobError(f"--output {file} is a folder; name a file, such as {file / REPORT_FILE}")
+        if not file.exists():
+            return
+        with open(file, "rb") as found:
+            if found.read(len(DOCTYPE)) != DOCTYPE.encode():
+                raise JobError(f"--output {file} is there, and is no report; remove it, or name another file")
 
 
 def make_report(folder: JobFolder, job: JobRecord, status: JobStatus, options: ReportOptions) -> str:
@@ -158,8 +174,10 @@ def _gaps(rates: RunningRates) -> list[str]:
         return []
     longest = max(seconds for _, seconds in rates.gaps)
     left_out = sum(seconds for _, seconds in rates.gaps)
-    text = f"{len(rates.gaps):,} times, no process ran for a while (dashed): {duration(left_out)} in all"
-    return [note(f"{text}, {duration(longest)} at most. These times are left out.")]
+    text = (
+        f"Left out, where a line is dashed: {duration(left_out)} in which no process ran, in {len(rates.gaps):,} breaks"
+    )
+    return [note(f"{text} of {duration(longest)} at most.")]
 
 
 def _errors(store: ShardStore, commits: Sequence[Commit]) -> str:

@@ -32,7 +32,8 @@ from run_batch.jobs.watch.thumbnails import NoThumbnailError, thumbnail
 # Rows may lie in row groups of gigabytes, on storage that is slow.
 _SECONDS = 60.0
 _IMAGES_SHOWN, _IMAGE_BYTES = 4, 10_000
-_CHARACTERS = 20_000
+# Of a text; the page shows less.
+_CHARACTERS = 5000
 
 
 @dataclass(slots=True)
@@ -82,6 +83,8 @@ class InputRows:
     def _open(self, config: JobConfig, source: Source) -> None:
         table, expected = config.input, config.errors.expected_column
         known = set(source.schema.names).difference(source.unusable)
+        if table.id_column not in {None, *known}:
+            raise InputError(f"it has no column {table.id_column} now, which input.id_column names")
         self._prompts = [name for name in dict.fromkeys(prompt_columns(config, source.schema)) if name in known]
         names = dict.fromkeys([*self._prompts, table.image_column, table.id_column, expected])
         self._names = [name for name in names if name and name in known]
@@ -130,8 +133,7 @@ class InputRows:
         if column is None:
             return self._source.row_names(row.row, row.row + 1)[0]
         with contextlib.suppress(UnicodeDecodeError, pa.ArrowException):
-            text: str | None = records.column(column).cast(pa.string())[0].as_py()
-            return text
+            return _text(records.column(column).cast(pa.string())[0].as_py())  # cut, as that of the row is
         return None
 
     def _expected(self, records: pa.RecordBatch) -> str | None:

@@ -24,7 +24,7 @@ _SCANNED = ("finish_reason", "generated_tokens", "error", "matches_expected")
 SHOWN = ("row_id", "text", "score", "finish_reason", "prompt_tokens", "generated_tokens", "error", "matches_expected")
 _BATCH_ROWS = 128
 # Of a text; the page shows less.
-_CHARACTERS = 20_000
+_CHARACTERS = 5000
 
 
 @dataclass(slots=True)

@@ -6,8 +6,10 @@ import io
 import json
 import re
 import shutil
+import time
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import committed_jobs
@@ -17,12 +19,14 @@ from pictures import encoded, picture
 from PIL import Image
 
 from run_batch.io.outputs.shards import ShardStore
+from run_batch.jobs.job.errors import JobError
 from run_batch.jobs.job.plan import Plan
 from run_batch.jobs.results.shard_commits import Commit
+from run_batch.jobs.watch import report as report_module
 from run_batch.jobs.watch import report_input
 from run_batch.jobs.watch.job_folder import JobFolder
 from run_batch.jobs.watch.page import plain
-from run_batch.jobs.watch.report import ReportOptions, write_report
+from run_batch.jobs.watch.report import ReportOptions, report_job, write_report
 from run_batch.jobs.watch.report_sample import sample_rows
 from run_batch.jobs.watch.running_rates import running_rates
 from run_batch.jobs.watch.status import read_status
@@ -99,7 +103,7 @@ def test_rows_are_shown_with_prompt_image_answer_and_what_was_expected(tmp_path:
     assert len(page.rows) == 8
     first, _, failed, *_ = page.rows
     assert (first["id"], first["prompt"], first["answer"], first["expected"]) == ("rows.parquet:0", "a", "t0", "other")
-    assert "stop, 3 prompt tokens, 1 generated tokens, not as expected" in first["finish"]
+    assert (first["finish reason"], first["tokens"]) == ("stop", "3 in the prompt, 1 generated")
     assert "mismatching" in first["kinds"].split()
     assert failed["error"] == "bad: why" and "failed" in failed["kinds"].split() and "answer" not in failed
     assert len(page.all("img")) == 8
@@ -136,6 +140,8 @@ def test_nothing_of_a_row_is_markup_and_only_the_pages_own_script_may_run(tmp_pa
         assert f"{tag}-src 'sha256-{digest}'" in policy
     assert "unsafe" not in policy
     assert not re.search("[\x00\x1b\u202e\u2066\u200f]", page.content)
+    assert page.rows[4]["prompt"].startswith("&lt;b&gt;xxx") and page.rows[4]["prompt"].endswith("xxx …")
+    assert 3000 < len(page.rows[4]["prompt"]) < 5000
     assert page.rows[0]["prompt"] == HOSTILE[0] and page.rows[3]["prompt"] == "\\u202eevil\\u2066 \\u200f"
     assert len(page.content) < 300_000
 
@@ -148,13 +154,43 @@ def test_text_is_cut_between_characters_and_says_so(text: str) -> None:
     assert re.fullmatch(r"(ab|&amp;|\\x00|\U0001f600)*( …)?", shown)
 
 
-def test_a_page_with_as_much_of_each_row_as_can_be_stays_below_8_mb(tmp_path: Path, monkeypatch: Any) -> None:
+@pytest.mark.parametrize("rows", [200, 1000])
+def test_a_page_with_as_much_of_each_row_as_can_be_stays_below_8_mb(
+    tmp_path: Path, monkeypatch: Any, rows: int
+) -> None:
     monkeypatch.setattr(report_input, "thumbnail", lambda encoded, max_bytes: b"x" * max_bytes)
-    job = finished(tmp_path, ['"&<' * 5000] * 300, output={"rows_per_shard": 150})
-    for rows in (200, 300):
-        page = write_report(JobFolder.of(job.config), ReportOptions(rows=rows))[0]
-        assert page.stat().st_size < 8_000_000
-        assert page.read_text().count("<article") == rows
+    columns = {
+        "prompt": ['"&<' * 5000] * rows,
+        "image": [[b"x"] * 5] * rows,
+        "id": [f"{i:06}&" + '"' * 3000 for i in range(rows)],
+    }
+    path = str(tmp_path / "rows.parquet")
+    job = committed_jobs.prepared(
+        tmp_path, columns, input={"path": path, "id_column": "id"}, output={"rows_per_shard": 500}
+    )
+    committed_jobs.commit(job, range(rows))
+    page = write_report(JobFolder.of(job.config), ReportOptions(rows=rows))[0]
+    assert 5_000_000 < page.stat().st_size < 8_000_000
+    assert page.read_text().count("<article") == rows and "1 more images" in page.read_text()
+
+
+def test_a_watched_report_is_written_again_until_the_job_is_complete(tmp_path: Path, monkeypatch: Any) -> None:
+    path = str(tmp_path / "rows.parquet")
+    job = committed_jobs.prepared(tmp_path, {"prompt": list("abcd")}, input={"path": path, "image_column": ""})
+    committed_jobs.commit(job, range(2))
+    pages = []
+
+    def complete(seconds: float) -> None:
+        pages.append((job.store.run_folder / "report.html").read_text())
+        committed_jobs.commit(job, range(2, 4))
+        job.store.mark_success()
+
+    monkeypatch.setattr(report_module, "time", SimpleNamespace(sleep=complete, strftime=time.strftime))
+    said = io.StringIO()
+    assert report_job(JobFolder.at(job.store.folder), ReportOptions(), True, said) == 0
+    pages.append((job.store.run_folder / "report.html").read_text())
+    assert [page.count("<article") for page in pages] == [2, 4]
+    assert said.getvalue() == f"{job.store.run_folder / 'report.html'}\n"
 
 
 def test_the_same_seed_chooses_the_same_rows(tmp_path: Path) -> None:
@@ -190,6 +226,19 @@ def test_an_image_that_cannot_be_decoded_and_one_behind_a_url_are_named(tmp_path
     assert "image_decode: not an image" in page.rows[0]["images"]
     assert page.rows[1]["images"] == "an image behind a URL is not fetched"
     assert len(page.all("img")) == 1 and "image_empty" in page.rows[3]["images"]
+
+
+@pytest.mark.parametrize(
+    ("name", "said"), [("none/page.html", "no folder"), ("test", "is a folder"), ("rows.parquet", "is no report")]
+)
+def test_a_report_is_written_over_a_report_alone(tmp_path: Path, name: str, said: str) -> None:
+    job = finished(tmp_path, list("abcd"))
+    before = (tmp_path / "rows.parquet").read_bytes()
+    with pytest.raises(JobError, match=said):
+        report(job, output=tmp_path / name)
+    assert (tmp_path / "rows.parquet").read_bytes() == before
+    for _ in range(2):
+        assert len(report(job, output=tmp_path / "page.html").rows) == 4
 
 
 class CountedStore(ShardStore):
