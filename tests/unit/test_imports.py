@@ -41,6 +41,7 @@ ROOMS: Mapping[str, Sequence[str]] = {
             "command_group",
             "engines",
             "cli",
+            "start",
             "python_call",
         ),
     ),
