@@ -2,13 +2,11 @@
 
 import logging
 import os
-import signal
 import sys
 import traceback
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
 from typing import Any, NoReturn
 
 import click
@@ -25,6 +23,7 @@ from run_batch.jobs.job.errors import (
     storage_failed,
 )
 from run_batch.jobs.job.errors_table import ErrorsTable
+from run_batch.jobs.machine.early_signals import INTERRUPTED_LINE, end_when_interrupted
 from run_batch.jobs.machine.storage_watch import StorageWatch
 from run_batch.jobs.watch.job_folder import JobFolder
 from run_batch.model.failure_reports import Report
@@ -73,13 +72,20 @@ def tell(error: Exception) -> None:
     print(f"run-batch: {error}", file=sys.stderr)
 
 
-def run_process(action: Callable[[Any], int], verbose: bool, tell: Callable[[Exception], None] = tell) -> NoReturn:
+def run_process(
+    action: Callable[[Any], int],
+    verbose: bool,
+    tell: Callable[[Exception], None] = tell,
+    interrupted_line: str = INTERRUPTED_LINE,
+) -> NoReturn:
     """Run an action and end the process with its exit code, whatever happens in it.
 
     Args:
         action: gets a stream for its summary line.
         tell: tells of a JobError or RunError.
+        interrupted_line: what is said when a signal comes that the action does not handle; nothing if it is empty.
     """
+    end_when_interrupted(interrupted_line)
     # Idle OpenMP threads spin, on the cores where images are mapped: let them sleep after microseconds. This has to be
     # set before torch is imported.
     os.environ.setdefault("GOMP_SPINCOUNT", "4000")
@@ -89,12 +95,11 @@ def run_process(action: Callable[[Any], int], verbose: bool, tell: Callable[[Exc
         _quiet_libraries()
     with StorageWatch(ErrorsTable().storage_seconds).thread("job.toml, standard output or standard error"):
         try:
-            for number in (signal.SIGTERM, signal.SIGUSR1):
-                signal.signal(number, _interrupt)
             code = action(summary)
         except (JobError, RunError) as error:
             code = _complain(_told_as_passing(error), verbose, tell)
         except (KeyboardInterrupt, Interrupted):
+            print(interrupted_line, end="\n" if interrupted_line else "", file=sys.stderr)
             code = EXIT_INTERRUPTED
         except Exception as error:
             if isinstance(error, OSError) and may_pass(error):
@@ -115,14 +120,6 @@ def _whose_bug(error: Exception) -> str:
         if report.in_plugin
         else ("this is a bug in run-batch")
     )
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    """Handle a signal that comes before there is anything to save. Slurm, or a script that passes signals on, may send
-    more of them: these are ignored, so that the message still appears."""
-    for same in (signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(same, signal.SIG_IGN)
-    raise Interrupted
 
 
 def _keep_stdout() -> Any:

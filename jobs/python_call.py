@@ -17,13 +17,12 @@ from typing import Any
 from run_batch.jobs.job.config import load_config
 from run_batch.jobs.job.errors import EXIT_BAD_JOB, EXIT_MAY_PASS, EXIT_RUN_FAILED, JobError, MayPassError, RunError
 from run_batch.jobs.keys import toml_value
-from run_batch.jobs.machine.processes import end_with
 
 _ERRORS = {EXIT_BAD_JOB: JobError, EXIT_RUN_FAILED: RunError, EXIT_MAY_PASS: MayPassError}
 # Of what the process says, for the message of an error.
 _KEPT_LINES = 100
 _OWN_LINE = "run-batch: "
-_MODULE = "run_batch.jobs.python_call"
+_MODULE = "run_batch.jobs.start"
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,15 +142,3 @@ def _message(said: list[str]) -> str:
     if own:
         return "\n".join(said[own[-1] :]).removeprefix(_OWN_LINE)
     return said[-1] if said else "the run failed without a message"
-
-
-def _main() -> None:
-    """The process of a run: the first argument is the caller's process id, the others are those of the command."""
-    end_with(int(sys.argv[1]))
-    from run_batch.jobs.cli import main
-
-    main(sys.argv[2:], prog_name="run-batch")
-
-
-if __name__ == "__main__":
-    _main()

@@ -72,7 +72,8 @@ def serve(connection: Connection, start_engine: EngineFactory | None = None) -> 
         with contextlib.suppress(OSError):  # the parent is gone, and this process with it
             connection.send_bytes(json.dumps(problem).encode())
 
-    run_process(functools.partial(_run, spec, start_engine), spec.verbose, tell)
+    # The parent tells of an interruption.
+    run_process(functools.partial(_run, spec, start_engine), spec.verbose, tell, interrupted_line="")
 
 
 def read_problem(message: bytes) -> EngineProblem:

@@ -23,6 +23,7 @@ from run_batch.jobs.job.errors import EXIT_INTERRUPTED, EXIT_RUN_FAILED, Interru
 from run_batch.jobs.job.prepare import PreparedJob
 from run_batch.jobs.job.shares import SHARES_FOLDER, Share
 from run_batch.jobs.machine.cores import divide, divide_cores, usable_cores
+from run_batch.jobs.machine.early_signals import INTERRUPTED_LINE
 from run_batch.jobs.machine.gpus import Place
 from run_batch.jobs.machine.memory import default_row_memory
 from run_batch.jobs.machine.stop_signals import SAVE_SECONDS, StopRequest
@@ -153,7 +154,7 @@ class _EnginesRun:
             finish_uploads(self._job)
             return code
         except Interrupted:
-            print("interrupted; run the same command again to go on", file=sys.stderr)
+            print(INTERRUPTED_LINE, file=sys.stderr)
             return EXIT_INTERRUPTED
         except LeaseLost as lost:
             raise RunError(f"output.path {job.store.folder}: {lost}; this run stops") from None

@@ -15,6 +15,7 @@ from run_batch.jobs.job.adapters import adapter_key, adapter_paths, check_adapte
 from run_batch.jobs.job.config_keys import Effect, effect_of
 from run_batch.jobs.job.config_tables import TABLES, UNDECLARED_TABLES, JobTables
 from run_batch.jobs.job.config_values import bytes_of
+from run_batch.jobs.job.content import vllm_version
 from run_batch.jobs.job.engine_placement import ENGINE_PLACEMENT
 from run_batch.jobs.job.errors import JobError
 from run_batch.jobs.job.input_format import check_input_format, with_format
@@ -26,6 +27,7 @@ from run_batch.model.checkpoint.hub import HUB_ID
 from run_batch.model.checkpoint.nearest_name import nearest_or_all
 from run_batch.model.checkpoint.refused_settings import find_refused
 from run_batch.model.checkpoint.settings import ModelSettings, SettingsError
+from run_batch.model.checkpoint.unknown_settings import find_unknown
 
 
 class JobConfig(JobTables):
@@ -215,6 +217,7 @@ def _check_contradictions(config: JobConfig) -> None:
     check_pooling(config)
     rows_bring_sampling, has_adapters = config.input.sampling_column is not None, bool(adapter_paths(config))
     refused = find_refused(config.engine, config.sampling, rows_bring_sampling, has_adapters)
+    refused = refused or find_unknown(vllm_version(), config.engine, config.sampling)
     if refused is not None:
         raise JobError(refused)
     engines = config.engines

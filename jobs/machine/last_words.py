@@ -22,13 +22,15 @@ def say(message: str) -> None:
 
 
 def end_process(code: int, message: str, save: Callable[[], None] | None = None) -> NoReturn:
-    """Save what can be saved, say why this process ends, and end it and its children; from any thread.
+    """Save what can be saved, say why this process ends, unless there is no message, and end it and its children; from
+    any thread.
 
     Threads that hang are left behind: no other way to end gets past them.
     """
     if save is not None:
         _try_for(SAVE_SECONDS, save)
-    say(message)
+    if message:
+        say(message)
     _try_for(_SECONDS, kill_children)
     os._exit(code)
 

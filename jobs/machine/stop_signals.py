@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 from run_batch.jobs.job.errors import EXIT_INTERRUPTED, Interrupted
+from run_batch.jobs.machine.early_signals import INTERRUPTED_LINE
 from run_batch.jobs.machine.last_words import end_process
 
 # Schedulers usually send SIGKILL 30 seconds after the first signal. A step of the engine that does not hang takes at
@@ -33,6 +34,8 @@ class StopRequest:
         loading: an engine is being loaded, so there is no row to save.
         requested: a signal has arrived.
         save: makes finished rows durable, from any thread; called when the main thread does not react to the signal.
+        abandon: gives up what the run holds, from any thread; called when a signal ends the process at once.
+        line: what is said then; nothing if it is empty.
     """
 
     def __init__(self, save_seconds: float = SAVE_SECONDS) -> None:
@@ -45,6 +48,8 @@ class StopRequest:
         self.loading = True
         self.requested = False
         self.save: Callable[[], None] = lambda: None
+        self.abandon: Callable[[], None] = lambda: None
+        self.line = INTERRUPTED_LINE
 
     @contextmanager
     def listening(self) -> Iterator[None]:
@@ -72,6 +77,9 @@ class StopRequest:
         self.requested = True
         if self.loading:
             self.loading = False
+            if _is_importing(frame):
+                # No exception gets out of the start of modules in C in good order: some print it, some crash.
+                end_process(EXIT_INTERRUPTED, self.line, self.abandon)
             raise Interrupted
 
     def _watch(self, reading: int) -> None:
@@ -104,6 +112,14 @@ class StopRequest:
     def _overdue(self) -> None:
         message = "interrupted; the engine or the storage did not answer. Run the same command again to go on"
         end_process(EXIT_INTERRUPTED, message, self.save)
+
+
+def _is_importing(frame: FrameType | None) -> bool:
+    while frame is not None:
+        if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _disable_wakeup() -> None:

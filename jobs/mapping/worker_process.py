@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, Pipe
 from typing import TypeAlias
@@ -112,13 +112,24 @@ def start_workers(spec: WorkerSpec, count: int) -> list[WorkerProcess]:
     pipes = [Pipe(duplex=True) for _ in range(count)]
     descriptors = [theirs.fileno() for _, theirs in pipes]
     arguments = ", ".join(map(str, descriptors))
-    process = subprocess.Popen(
-        [sys.executable, "-c", f"from run_batch.jobs.mapping.worker_main import main; main({arguments})"],
-        pass_fds=descriptors,
-        stdin=subprocess.DEVNULL,
-        env={**os.environ, **worker_environment(spec.memory)},
-    )
+    with _ctrl_c_blocked():
+        process = subprocess.Popen(
+            [sys.executable, "-c", f"from run_batch.jobs.mapping.worker_main import main; main({arguments})"],
+            pass_fds=descriptors,
+            stdin=subprocess.DEVNULL,
+            env={**os.environ, **worker_environment(spec.memory)},
+        )
     return serving(process, pipes, spec)
+
+
+@contextlib.contextmanager
+def _ctrl_c_blocked() -> Iterator[None]:
+    """Around the start of a process that no Ctrl-C is to reach: it ignores them, but not yet while it imports."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def serving(

@@ -131,7 +131,6 @@ def _wait(ray: Any, job: PreparedJob, tasks: Sequence[Any], stop: StopRequest) -
             for task in left:
                 ray.cancel(task)
             ray.wait(left, num_returns=len(left))
-            print("interrupted; run the same command again to go on", file=sys.stderr)
             raise Interrupted
         done, left = ray.wait(left, timeout=1.0)
         for task in done:

@@ -2,7 +2,6 @@
 
 import contextlib
 import gc
-import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -14,7 +13,6 @@ from run_batch.io.coordination.lease import Lease
 from run_batch.io.outputs.shards import ShardError
 from run_batch.jobs.engine.vllm_engine import Engine
 from run_batch.jobs.job.config import JobConfig
-from run_batch.jobs.job.content import versions
 from run_batch.jobs.job.errors import (
     EXIT_COMPLETE,
     EXIT_INTERRUPTED,
@@ -28,6 +26,7 @@ from run_batch.jobs.job.pooling import is_pooling
 from run_batch.jobs.job.prepare import PreparedJob
 from run_batch.jobs.job.rows import PooledForm
 from run_batch.jobs.job.work import Work
+from run_batch.jobs.machine.early_signals import INTERRUPTED_LINE
 from run_batch.jobs.machine.stop_signals import StopRequest
 from run_batch.jobs.machine.storage_watch import StorageWatch
 from run_batch.jobs.results.shard_commits import CommittedShards
@@ -36,7 +35,7 @@ from run_batch.jobs.runner.finished_rows import FinishedRows
 from run_batch.jobs.runner.job_completion import complete_job, exit_code
 from run_batch.jobs.runner.pipeline import Pipeline
 from run_batch.jobs.runner.place_failures import PlaceFailures
-from run_batch.jobs.runner.run_outputs import open_output, withdraw
+from run_batch.jobs.runner.run_outputs import open_output, result_metadata, withdraw
 from run_batch.jobs.runner.shard_assignment import next_work
 from run_batch.jobs.runner.share_lease import output_folder, share_lease
 from run_batch.jobs.runner.uploads import Uploads, finish_uploads, start_uploads
@@ -83,6 +82,8 @@ def run_job(
                 damaged = damaged_shards(job)
                 committed = CommittedShards(job.store, job.plan, job.shards, damaged)
             run = _Run(job, committed, damaged, start_engine or start_vllm, quiet, summary, retry_failed, storage)
+            if is_part:
+                run.stop.line = ""
             if retry_failed:
                 run.retry()
             else:
@@ -92,7 +93,7 @@ def run_job(
             return EXIT_COMPLETE if is_part else exit_code(committed, job.config.errors.max_fraction)
     except Interrupted:
         if not is_part:
-            print("interrupted; run the same command again to go on", file=sys.stderr)
+            print(INTERRUPTED_LINE, file=sys.stderr)
         return EXIT_INTERRUPTED
     except ShardError as error:
         raise run_failed(str(error), error) from error
@@ -119,7 +120,11 @@ def start_vllm(config: JobConfig) -> Engine:
 
 
 class _Run:
-    """One run of a share: what stays the same while it does one piece of work after another."""
+    """One run of a share: what stays the same while it does one piece of work after another.
+
+    Attributes:
+        stop: the signals that ask it to stop.
+    """
 
     def __init__(
         self,
@@ -135,7 +140,7 @@ class _Run:
         self._job, self._committed, self._damaged = job, committed, damaged
         self._start_engine, self._quiet, self._summary = start_engine, quiet, summary
         self._messages = RunMessages(quiet)
-        self._stop = StopRequest()
+        self.stop = StopRequest()
         self._storage = storage
         self._pooled: PooledForm | None = None
         # Rows that have failed already may well fail again: that tells nothing of the place of a retry.
@@ -153,7 +158,7 @@ class _Run:
         if not has_work:
             self._nothing_to_do(f"all {committed.rows} rows are done already")
             return
-        with self._stop.listening(), output_folder(job.store):
+        with self.stop.listening(), output_folder(job.store):
             # Before anything is loaded: two jobs that are started in one folder find each other in time.
             with _writing(job):
                 self._job = job.write_record()
@@ -164,23 +169,34 @@ class _Run:
 
     def _generate_missing(self, lease: Lease) -> None:
         job, committed = self._job, self._committed
-        claims = Claims(job.store.run_folder, lease)
+        claims = self._claims(lease)
         try:
             set_aside(job, claims, self._damaged)
             committed.damaged.clear()
             while work := self._next_work(claims):
                 is_done = self._do(work, claims, lease)
-                if not is_done or (self._stop.requested and committed.missing()):
+                if not is_done or (self.stop.requested and committed.missing()):
                     raise Interrupted
-                if self._stop.requested:
+                if self.stop.requested:
                     break
-                self._stop.loading = True
+                self.stop.loading = True
         except (JobError, RunError):  # where nothing was finished, nothing is left
             claims.release_all()
             withdraw(job)
             raise
         finally:
             claims.release_all()
+
+    def _claims(self, lease: Lease) -> Claims:
+        """The claims of this run; given up with its lease if a signal ends it at once."""
+        claims = Claims(self._job.store.run_folder, lease)
+
+        def abandon() -> None:
+            claims.release_all()
+            lease.release()
+
+        self.stop.abandon = abandon
+        return claims
 
     def retry(self) -> None:
         """Generate the failed rows of committed shards again."""
@@ -192,12 +208,12 @@ class _Run:
             self._nothing_to_do("no row has failed")
             return
         with (
-            self._stop.listening(),
+            self.stop.listening(),
             output_folder(job.store),
             share_lease(job.store, job.share) as lease,
             self._uploading(),
         ):
-            claims = Claims(job.store.run_folder, lease)
+            claims = self._claims(lease)
             try:
                 if not self._do(failed_work(job.store, committed), claims, lease):
                     raise Interrupted
@@ -211,7 +227,7 @@ class _Run:
         self._uploads = start_uploads(self._job)
         yield
         if self._uploads is not None:
-            self._not_uploaded = self._uploads.drain(self._stop)
+            self._not_uploaded = self._uploads.drain(self.stop)
 
     def finish_uploads(self) -> None:
         """End the run with what kept shards from being copied; without that, see `uploads.finish_uploads`.
@@ -230,7 +246,7 @@ class _Run:
     def _do(self, work: Work, claims: Claims, lease: Lease) -> bool:
         """Do some work; False if a signal came first."""
         job = self._job
-        pipeline = Pipeline(job, work, claims, self._stop, self._place_failures, self._storage)
+        pipeline = Pipeline(job, work, claims, self.stop, self._place_failures, self._storage)
         retried = sum(len(work.rows(shard)) for shard in work.shards) if work.is_retry else 0
         self._messages.work(job, self._committed, retried, pipeline.rows_recovered)
 
@@ -245,7 +261,7 @@ class _Run:
             self._committed.refresh()  # other processes may have committed some of the share's shards
         print(finished.conclude(self._committed, job.store.folder), file=self._summary, flush=True)
         self._messages.end(self._committed.with_failures(), finished.progress.truncated, job.store.folder)
-        if left and not self._stop.requested:
+        if left and not self.stop.requested:
             raise RunError(
                 f"the input gave {left} rows less than when the job was planned; restore it and run the same command "
                 "again"
@@ -276,16 +292,3 @@ def _writing(job: PreparedJob) -> AbstractContextManager[None]:
 def _reading(job: PreparedJob) -> AbstractContextManager[None]:
     """Around what lists the files of other processes in the output folder."""
     return storage_errors(f"output.path {job.store.folder} cannot be read")
-
-
-def result_metadata(job: PreparedJob) -> dict[str, str]:
-    """What the footer of every shard says of the job that made it."""
-    import vllm
-
-    return {
-        "run_batch.job_hash": job.record.job_hash,
-        "run_batch.model": job.config.model.path,
-        "run_batch.vllm_version": vllm.__version__,
-        "run_batch.version": versions()["run-batch"],
-        "run_batch.sampling": json.dumps(job.config.resolve_sampling().values, sort_keys=True, default=str),
-    }

@@ -1,11 +1,13 @@
 """Opens what a run writes to: journal, shards, progress and metrics of a share, in its output folder."""
 
 import contextlib
+import json
 from collections.abc import Mapping
 
 from run_batch.io.coordination.claims import Claims, claimed
 from run_batch.io.outputs.journal import JournalWriter
 from run_batch.io.transient import retry
+from run_batch.jobs.job.content import versions
 from run_batch.jobs.job.errors import JobError, storage_errors
 from run_batch.jobs.job.job_record import withdraw_record
 from run_batch.jobs.job.prepare import PreparedJob
@@ -74,6 +76,19 @@ def open_output(
     progress = Progress(committed.rows, done, failed, truncated, file, writer, quiet)
     progress.write()
     return FinishedRows(work, journal, shards, progress, Metrics(store.own_folder / METRICS_FILE))
+
+
+def result_metadata(job: PreparedJob) -> dict[str, str]:
+    """What the footer of every shard says of the job that made it."""
+    import vllm
+
+    return {
+        "run_batch.job_hash": job.record.job_hash,
+        "run_batch.model": job.config.model.path,
+        "run_batch.vllm_version": vllm.__version__,
+        "run_batch.version": versions()["run-batch"],
+        "run_batch.sampling": json.dumps(job.config.resolve_sampling().values, sort_keys=True, default=str),
+    }
 
 
 def _open_journal(job: PreparedJob, writer: str) -> JournalWriter[JournalRow]:

@@ -42,6 +42,7 @@ ROOMS: Mapping[str, Sequence[str]] = {
             "command_group",
             "engines",
             "cli",
+            "start",
             "python_call",
         ),
     ),

@@ -134,3 +134,28 @@ def test_a_run_that_does_not_react_to_a_signal_is_saved_and_ended() -> None:
         process.send_signal(signal.SIGTERM)
         assert process.wait(30) == EXIT_INTERRUPTED
         assert process.stdout is not None and "saved\n" in process.stdout
+
+
+def test_a_signal_during_an_import_ends_the_process_at_once_and_gives_up_what_it_holds() -> None:
+    """An exception would come out of the import, where modules in C may swallow it, or crash."""
+    code = """
+import os, signal, sys, types
+from run_batch.jobs.machine.stop_signals import StopRequest
+
+class Finder:
+    def find_spec(name, path=None, target=None):
+        if name == "slow_module":
+            try:
+                os.kill(os.getpid(), signal.SIGINT)
+            except BaseException:
+                print("swallowed")
+
+sys.meta_path.insert(0, Finder)
+stop = StopRequest()
+stop.abandon = lambda: print("given up", flush=True)
+with stop.listening():
+    import slow_module
+"""
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (found.returncode, found.stdout) == (EXIT_INTERRUPTED, "given up\n")
+    assert found.stderr == "run-batch: interrupted; run the same command again to go on\n"

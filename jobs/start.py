@@ -1,0 +1,26 @@
+"""Where the process of a command begins: from here on, it can be interrupted without a traceback."""
+
+import sys
+
+from run_batch.jobs.machine.early_signals import end_when_interrupted
+
+
+def main() -> None:
+    """`run-batch`: end the process with the exit code of the command."""
+    end_when_interrupted()
+    from run_batch.jobs.cli import main as run_command
+
+    run_command(prog_name="run-batch")
+
+
+def _main_of_call() -> None:
+    """The process of `run_batch.jobs.run`: the first argument is the caller's process id, the others are options."""
+    end_when_interrupted()
+    from run_batch.jobs.machine.processes import end_with
+
+    end_with(int(sys.argv.pop(1)))
+    main()
+
+
+if __name__ == "__main__":
+    _main_of_call()

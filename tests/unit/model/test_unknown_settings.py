@@ -1,0 +1,48 @@
+"""Mistyped names of vLLM's fields are found without vLLM."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import jobs
+from run_batch.model.checkpoint import vllm_field_names
+from run_batch.model.checkpoint.unknown_settings import find_unknown
+
+ROOT = Path(__file__).parents[3]
+VERSION = vllm_field_names.VERSION
+
+
+def test_the_list_has_the_fields_of_the_installed_vllm() -> None:
+    code = "import write_field_names as w; assert w.FILE.read_text() == w.source(), 'run scripts/write_field_names.py'"
+    found = subprocess.run([sys.executable, "-c", code], cwd=ROOT / "scripts", capture_output=True, text=True)
+    assert found.returncode == 0, found.stderr
+
+
+def test_a_name_is_unknown_with_a_hint_at_the_nearest_one() -> None:
+    assert find_unknown(VERSION, {"max_model_len": 1, "data_parallel_size": 2}, {"temperature": 1.0}) is None
+    assert find_unknown(VERSION, {"max_modle_len": 1}, {}) == (
+        "unknown key engine.max_modle_len; did you mean max_model_len?"
+    )
+    assert find_unknown(VERSION, {}, {"temprature": 1.0}) == (
+        "unknown key sampling.temprature; did you mean temperature?"
+    )
+    assert str(find_unknown(VERSION, {}, {"_all_stop_token_ids": []})).startswith("unknown key sampling._all_stop")
+
+
+def test_another_version_of_vllm_is_asked_itself() -> None:
+    assert find_unknown("0.33.1", {"new_in_it": 1}, {}) is None
+
+
+@pytest.mark.parametrize("tables", [{"engine": {"max_modle_len": 5}}, {"sampling": {"temperatur": 1.0}}])
+def test_a_command_refuses_a_mistyped_name_before_it_imports_vllm(tmp_path: Path, tables: dict[str, object]) -> None:
+    job = jobs.write_job(tmp_path, jobs.rows(2), **tables)  # type: ignore[arg-type]
+    code = (
+        "import os, sys; sys.modules['vllm'] = None; "
+        f"sys.argv = ['run-batch', '--config', {str(job)!r}]; from run_batch.jobs.start import main; main()"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    (table,) = tables
+    assert found.returncode == 2 and f"unknown key {table}." in found.stderr, found.stderr
+    assert not (tmp_path / "out").exists()
