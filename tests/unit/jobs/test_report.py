@@ -215,6 +215,15 @@ def test_a_report_says_that_the_input_is_gone_or_has_changed_and_shows_the_resul
     assert not any("prompt" in row for row in changed.rows)
 
 
+def test_a_row_of_the_input_with_another_id_is_not_shown_as_that_of_a_result(tmp_path: Path) -> None:
+    job = finished(tmp_path, list("abcd"))
+    table = job.config.input.model_copy(update={"id_column": "answer"})
+    other = JobFolder(job.store, job.config.model_copy(update={"input": table}))
+    page = Page(write_report(other)[0])
+    assert [row["images"] for row in page.rows] == ["the input has another row here now"] * 4
+    assert not page.all("img") and not any("prompt" in row for row in page.rows)
+
+
 def test_an_image_that_cannot_be_decoded_and_one_behind_a_url_are_named(tmp_path: Path) -> None:
     images = [b"no image", None, encoded(picture(1, (20, 20)), "PNG"), b""]
     rows = {"prompt": list("abcd"), "image": [{"bytes": image, "path": None} for image in images]}
