@@ -52,7 +52,7 @@ class RunMessages:
         """Say which program begins, before the input is looked at, which may take a while."""
         found = versions()
         paths = ", ".join(config.input_paths)
-        self._say(f"run-batch {found['run-batch']}, vLLM {found['vLLM']}: planning the rows of {paths}")
+        self._say(f"run-batch: version {found['run-batch']}, vLLM {found['vLLM']}; planning the rows of {paths}")
 
     def work(self, job: PreparedJob, committed: CommittedShards, retried: int = 0, recovered: int = 0) -> None:
         """Say what there is to do, and that the model is being loaded for it.

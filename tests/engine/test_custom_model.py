@@ -124,7 +124,7 @@ def test_a_model_written_as_the_guide_says_is_refused_where_its_checkpoint_lacks
     weights = load_file(checkpoint / "model.safetensors")
     del weights[missing]
     save_file(weights, tmp_path / "model" / "model.safetensors")
-    finished = jobs.run(tmp_path / "job.toml", *words, "--set", f"output.path={tmp_path / 'none'}")
+    finished = jobs.run(tmp_path / "job.toml", *words, "--set", f"output.path={tmp_path / 'none'}", "--quiet")
     assert finished.returncode == 2, finished.stderr
     assert finished.stderr.startswith("run-batch: PatchReaderForImage2Seq: the checkpoint lacks weights")
     assert finished.stderr.endswith(f": {missing.replace('k_proj', 'qkv_proj')}\n")

@@ -171,7 +171,7 @@ DOWN = "language_model.model.layers.0.mlp.down_proj.weight"
 
 def test_an_engine_that_does_not_start_is_told_in_one_line(tmp_path: Path) -> None:
     job = with_weights(tmp_path, lambda weights: weights.update({DOWN: torch.ones(3, 3)}))
-    finished = jobs.run(job)
+    finished = jobs.run(job, "--quiet")
     assert finished.returncode == 1 and "Traceback" not in finished.stderr
     assert finished.stderr.startswith("run-batch: the engine does not start: ")
     assert not (tmp_path / "out").exists()

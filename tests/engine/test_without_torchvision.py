@@ -34,7 +34,8 @@ def test_a_model_that_needs_a_package_is_refused_by_the_name_of_the_package(
         parts = {"image_processor_type": f"{architecture}ImageProcessor", "processor_class": f"{architecture}Processor"}
         (tmp_path / "model" / name).write_text(json.dumps(parts))
     job = jobs.write_job(tmp_path, jobs.rows(3), model={"path": str(tmp_path / "model")})
-    finished = jobs.run(job, command=command, without_torchvision=True)
+    quiet = ["--quiet"] if command is None else []
+    finished = jobs.run(job, *quiet, command=command, without_torchvision=True)
     assert finished.returncode == 2, finished.stderr
     assert finished.stderr.startswith("run-batch: ") and finished.stderr.count("\n") == 1
     assert "the model needs the package torchvision, which is not installed: " in finished.stderr

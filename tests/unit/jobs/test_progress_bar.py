@@ -10,8 +10,11 @@ from pathlib import Path
 
 import pytest
 
+import jobs
+from run_batch.jobs.job.config import load_config
 from run_batch.jobs.watch.progress import Progress
 from run_batch.jobs.watch.progress_bar import Counts, bar_format, plain_line
+from run_batch.jobs.watch.run_messages import RunMessages
 
 SMALL = Counts(120, 2000, 3, 12.34, 456.7, "engine")
 LARGE = Counts(39_123_456, 40_000_000, 1_234_567, 12_345.6, 1_234_567.8, "mapping")
@@ -60,3 +63,14 @@ def test_the_bar_on_a_terminal_counts_no_row_of_an_earlier_run_as_speed(
     assert len(last) <= width, last
     for part in ("1500/2000", "0.0 rows/s", "? left", "0 failed", "engine"):
         assert part in last, last
+
+
+def test_the_first_line_names_versions_and_input_and_a_quiet_run_has_none(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = load_config(jobs.write_job(tmp_path, jobs.rows(2)))
+    RunMessages(quiet=False).begin(config)
+    said = capsys.readouterr().err
+    assert re.fullmatch(r"run-batch: version \S+, vLLM \S+; planning the rows of rows\.parquet\n", said)
+    RunMessages(quiet=True).begin(config)
+    assert capsys.readouterr().err == ""
