@@ -1,17 +1,17 @@
 """The command line: commands and their options, nothing else."""
 
 import os
-import shlex
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import click
 
-from run_batch.jobs.command import run_command, run_on_results, run_process
+from run_batch.jobs.cli_without_job import init, keys, new_model, verbose_option
+from run_batch.jobs.command import run_command, run_on_results
 from run_batch.jobs.command_group import CommandGroup, refuse_options_before_command
 from run_batch.jobs.job.config import JobConfig
-from run_batch.jobs.job.errors import EXIT_COMPLETE, EXIT_RUN_FAILED, JobError
+from run_batch.jobs.job.errors import EXIT_COMPLETE, EXIT_RUN_FAILED
 from run_batch.jobs.job.shares import WHOLE_JOB, Share
 from run_batch.jobs.machine.gpus import engine_places, first_place
 from run_batch.jobs.machine.slurm_environment import find_share
@@ -31,7 +31,6 @@ _folder_argument = click.argument("folder", required=False, type=click.Path(path
 _set_option = click.option(
     "--set", "overrides", multiple=True, metavar="TABLE.KEY=VALUE", help="Override one key of job.toml."
 )
-_verbose_option = click.option("--verbose", is_flag=True, help="Show what vLLM logs, and tracebacks.")
 
 
 @click.group(
@@ -43,7 +42,7 @@ _verbose_option = click.option("--verbose", is_flag=True, help="Show what vLLM l
 @click.option("--task-index", type=int, help="Do one share of the job alone: this one, counted from 0.")
 @click.option("--task-count", type=int, help="Into how many shares the job is cut.")
 @click.option("--quiet", is_flag=True, help="Show no progress, and say nothing of the start and the end.")
-@_verbose_option
+@verbose_option
 @click.version_option(version("run-batch"), prog_name="run-batch")
 @click.pass_context
 def main(
@@ -84,7 +83,7 @@ def main(
 @main.command()
 @_config_option
 @_set_option
-@_verbose_option
+@verbose_option
 def check(config_path: Path | None, overrides: tuple[str, ...], verbose: bool) -> None:
     """Validate a job and show its plan, without starting an engine."""
 
@@ -117,7 +116,7 @@ def check(config_path: Path | None, overrides: tuple[str, ...], verbose: bool) -
 )
 @click.option("--full", is_flag=True, help="Show long prompts and answers whole.")
 @click.option("--json", "as_json", is_flag=True, help="One line of JSON, texts whole.")
-@_verbose_option
+@verbose_option
 def try_rows(
     config_path: Path | None,
     overrides: tuple[str, ...],
@@ -197,7 +196,7 @@ def status(
 @click.option(
     "--watch", is_flag=True, help="Write the page again every half minute, until the job is complete or idle."
 )
-@_verbose_option
+@verbose_option
 def report(
     folder: Path | None,
     config_path: Path | None,
@@ -233,7 +232,7 @@ def report(
     help="An option of sbatch's, in its long form; wins over [slurm] of job.toml.",
 )
 @click.option("--print", "only_print", is_flag=True, help="Print the script; write and submit nothing.")
-@_verbose_option
+@verbose_option
 def submit(
     config_path: Path | None,
     overrides: tuple[str, ...],
@@ -259,70 +258,13 @@ def submit(
 
 
 @main.command()
-@click.argument("path", metavar="INPUT")
-@click.option("--model", help="Folder of the model, or its id on the Hub.")
-@click.option("--name", help="Configuration of the input, where there are several.")
-@click.option("--split", help="Split of the input, where there are several.")
-@click.option("--output", "file", type=click.Path(path_type=Path), default="job.toml", help="The file; job.toml.")
-@_verbose_option
-def init(path: str, model: str | None, name: str | None, split: str | None, file: Path, verbose: bool) -> None:
-    """Write a commented job.toml for an input, from its columns and the kind of the model."""
-
-    def run(summary: Any) -> int:
-        from run_batch.jobs.init.init_job import init_job
-
-        found = init_job(path, model, name, split, file)
-        shown = {"images": found.image, "prompts": found.prompt, "ids": found.id}
-        text = ", ".join(f"{kind} in column {column}" for kind, column in shown.items() if column)
-        print(f"{file}: {text or 'no column was recognized'}; next: run-batch try --config {file}", file=summary)
-        return EXIT_COMPLETE
-
-    run_process(run, verbose)
-
-
-@main.command("new-model")
-@click.argument("name")
-@click.option("--output", "folder", type=click.Path(path_type=Path), help="The folder; NAME without it.")
-@_verbose_option
-def new_model(name: str, folder: Path | None, verbose: bool) -> None:
-    """Write a plugin with a model of your own, NAME, to begin from: its job, a tiny checkpoint and a test."""
-
-    def run(summary: Any) -> int:
-        from run_batch.jobs.new_model.new_model import new_model
-
-        files = new_model(name, folder or Path(name))
-        names = ", ".join(file.name for file in files)
-        print(f"{files[0].parent}: {names}; next: python -m pytest {shlex.quote(str(files[-1]))}", file=summary)
-        return EXIT_COMPLETE
-
-    run_process(run, verbose)
-
-
-@main.command()
-@click.argument("name", metavar="[TABLE]", required=False)
-@click.option("--json-schema", is_flag=True, help="The JSON Schema of job.toml, for editors.")
-def keys(name: str | None, json_schema: bool) -> None:
-    """Show the keys of job.toml: type, default, meaning, example.
-
-    TABLE is one table, or one key: `run-batch keys input`, `run-batch keys output.columns`. The tables engine and
-    sampling are those of the installed vLLM.
-    """
-    from run_batch.jobs import keys as reference
-
-    try:
-        click.echo(reference.json_schema() if json_schema else reference.describe(name))
-    except JobError as error:
-        raise click.UsageError(str(error)) from None
-
-
-@main.command()
 @_config_option
 @_set_option
 @click.option("--tasks", type=click.IntRange(min=1), required=True, help="Into how many shares the job is cut.")
 @click.option("--address", help="The cluster's; RAY_ADDRESS, or the cluster that runs here, without it.")
 @click.option("--gpus", type=click.FloatRange(min=0), help="GPUs of a share; those of its engine without it.")
 @click.option("--cpus", type=click.FloatRange(min=0.1), help="Cores of a share; a part of the cluster's without it.")
-@_verbose_option
+@verbose_option
 def ray(
     config_path: Path | None,
     overrides: tuple[str, ...],
@@ -346,6 +288,10 @@ def ray(
         return run_on_ray(job, RayOptions(tasks, address, gpus, cpus), config_path, overrides, summary)
 
     run_command(run, config_path, overrides, verbose)
+
+
+for command in (init, new_model, keys):
+    main.add_command(command)
 
 
 def _share(index: int | None, count: int | None) -> Share:

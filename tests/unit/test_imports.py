@@ -41,6 +41,7 @@ ROOMS: Mapping[str, Sequence[str]] = {
             "command",
             "command_group",
             "engines",
+            "cli_without_job",
             "cli",
             "start",
             "python_call",
