@@ -77,7 +77,7 @@ def test_a_call_tells_how_a_job_ended_in_any_thread_and_leaves_the_caller_as_it_
         assert found[f"{where} missing"] == ["JobError", f"{job}x: no such file"]
         kind, message = found[f"{where} refused by the run"]
         assert kind == "JobError" and message == "input.id_column names column 'no such'; the input has: prompt"
-    assert found["half an option"] == ["JobError", "Error: --task-index and --task-count go together"]
+    assert found["half an option"] == ["JobError", "task_index and task_count go together"]
     assert found["override"][:2] == [3, folder]
     assert found["none"][1].startswith("input.limit = None: TOML has no such value")
     assert found["handlers"] and not found["vllm"]
