@@ -240,12 +240,15 @@ def test_a_signal_ends_it_at_once(tmp_path: Path) -> None:
             os.kill(os.getpid(), signal.SIGINT)
             return super().step()
 
-    before = signal.getsignal(signal.SIGINT)
+    # Once one has asked it to stop, it ignores all of them, until its process ends.
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
+    before = {number: signal.getsignal(number) for number in numbers}
     try:
         with pytest.raises(Interrupted):
             tried(opened(tmp_path), Slow())
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def test_the_output_folder_does_not_matter(tmp_path: Path) -> None:
