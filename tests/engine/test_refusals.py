@@ -183,7 +183,8 @@ def test_a_checkpoint_that_lacks_weights_is_refused_by_their_names(
 ) -> None:
     # With 1, the engine is a process of its own, as on a GPU.
     monkeypatch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", processes)
-    finished = jobs.run(with_weights(tmp_path, lambda weights: weights.pop(DOWN)), forked=processes == "0")
+    job = with_weights(tmp_path, lambda weights: weights.pop(DOWN))
+    finished = jobs.run(job, "--quiet", forked=processes == "0")
     assert finished.returncode == 2
     # A process of vLLM's own logs its traceback before.
     last = finished.stderr.splitlines()[-1] if processes == "1" else finished.stderr.strip()
