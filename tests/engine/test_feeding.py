@@ -59,7 +59,7 @@ class RecordingEngine:
         if self.added < ROWS:
             self.rows_at_steps.append(self.unfinished)
             self.threads_of_workers = threads_of_workers()
-        time.sleep(0.02)
+        time.sleep(0.05)
         deadline = time.monotonic() + 10
         while self.added + (waiting := self.pools[0].rows_waiting) < ROWS and waiting < self.max_num_seqs:
             assert time.monotonic() < deadline, "rows are mapped no further"
