@@ -161,7 +161,7 @@ def test_empty_lines_and_windows_line_ends_are_no_rows(tmp_path: Path) -> None:
         (
             "a.json",
             b'[{"a": 1},\n {"a": 2}]\n',
-            r"one list in JSON, not JSON Lines.*\n    import json\n    rows = json\.load\(open\(.a\.json.\)\)\n    open\(.a\.jsonl.",
+            r"one list in JSON, not JSON Lines.*\n    rows = json\.load\(open\(.a\.json.\)\)\n    open\(.a\.jsonl.",
         ),
         ("a.json", b'{\n "a": 1\n}\n', r"line 1: not JSON: .*a row is one line"),
         ("a.csv", b"a,b\n1,2\n3\n", r"a\.csv, line 3: 1 cells, where the first line names 2"),
