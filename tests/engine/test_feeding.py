@@ -28,7 +28,7 @@ from run_batch.model.rendering.renderer import Prompt, Renderer
 
 pytestmark = pytest.mark.engine
 
-ROWS = 160
+ROWS = 400
 
 
 class RecordingEngine:
@@ -59,7 +59,7 @@ class RecordingEngine:
         if self.added < ROWS:
             self.rows_at_steps.append(self.unfinished)
             self.threads_of_workers = threads_of_workers()
-        time.sleep(0.05)
+        time.sleep(0.02)
         deadline = time.monotonic() + 10
         while self.added + (waiting := self.pools[0].rows_waiting) < ROWS and waiting < self.max_num_seqs:
             assert time.monotonic() < deadline, "rows are mapped no further"
@@ -93,7 +93,7 @@ def test_the_engine_has_rows_for_every_seat_until_the_input_ends(
 
     monkeypatch.setattr(pipeline, "WorkerPool", start_pool)
     assert run_job(prepare(load_config(job)), True, io.StringIO(), lambda config: engine) == 0
-    assert len(jobs.shards(job)) == 16
+    assert len(jobs.shards(job)) == 40
     # The first rows come as they are mapped.
     assert min(engine.rows_at_steps[5:]) >= engine.max_num_seqs
     assert len(engine.threads_of_workers) == 2
