@@ -5,7 +5,7 @@ Called as `python counting.py --config job.toml ...`.
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,8 @@ FOLDER = Path(sys.argv[sys.argv.index("--config") + 1]).parent
 
 
 class CountingEngine(engine.Engine):
-    def __init__(self, settings: ModelSettings, sampling: Mapping[str, Any]) -> None:
-        super().__init__(settings, sampling)
+    def __init__(self, settings: ModelSettings, sampling: Mapping[str, Any], extra: Collection[str] = ()) -> None:
+        super().__init__(settings, sampling, extra)
         self._log = os.open(FOLDER / "generated.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
         (FOLDER / "engine.pid").write_text(" ".join(str(process.pid) for process in self._processes))
 
