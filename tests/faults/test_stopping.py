@@ -57,6 +57,7 @@ def test_a_signal_saves_every_finished_row_and_exits_with_75(job: StandingJob, n
         "summary.json",
         "progress.json",
         "commits.jsonl",
+        "config.json",
         "journal",
         "claims",
     }
