@@ -5,6 +5,7 @@ tokenizer but for their special tokens, and the same chat template but for what 
 letters and digits, which differ from image to image.
 """
 
+import functools
 import string
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -289,3 +290,19 @@ def _randomize(model: Any, tokenizer: Any, seed: int) -> None:
     others = torch.ones(model.get_output_embeddings().weight.shape[0], dtype=torch.bool)
     others[letters] = False
     model.get_output_embeddings().weight[others] *= 0.02
+
+
+def family_folders(make_folder: Callable[[str], Path]) -> Callable[[str], Path]:
+    """The checkpoint of a family, made when it is first asked for.
+
+    Args:
+        make_folder: makes an empty folder of a name, as pytest's `tmp_path_factory.mktemp` does.
+    """
+
+    @functools.cache
+    def of(family: str) -> Path:
+        path = make_folder(family)
+        save_family(path, family)
+        return path
+
+    return of

@@ -4,7 +4,6 @@ An object is asked for once, by a range that ends a byte behind what is accepted
 own client; no row can name any. What may pass is tried again.
 """
 
-import time
 from urllib.parse import unquote
 
 from run_batch.io import transient
@@ -13,7 +12,7 @@ from run_batch.io.media.errors import MediaError
 from run_batch.io.media.host_failures import HostFailures
 from run_batch.io.media.image_download import FETCH_SECONDS
 from run_batch.io.object_stores import store_of_process
-from run_batch.io.transient import describe, may_pass, refusal
+from run_batch.io.transient import describe, may_pass, refusal, retry
 
 _MAX_KEY_BYTES = 1024
 _SHOWN_CHARACTERS = 200
@@ -32,25 +31,22 @@ def fetch_object(url: str, rules: HostRules, max_bytes: int) -> bytes:
     bucket, path = _parse(url)
     rules.check_object(url)
     shown = url[:_SHOWN_CHARACTERS]
-    pauses = iter(()) if _FAILURES.are_lasting(bucket) else transient.jittered(transient.REMOTE_PAUSES)
-    while True:
-        try:
-            files = store_of_process(bucket)
-            content: bytes = files.cat_file(path, start=0, end=max_bytes + 1, timeout=FETCH_SECONDS)
-            break
-        except FileNotFoundError:
-            _FAILURES.count(bucket, has_failed=False)
+    pauses = () if _FAILURES.are_lasting(bucket) else transient.REMOTE_PAUSES
+    try:
+        content = retry(lambda: _fetch(bucket, path, max_bytes), pauses)
+    except Exception as error:  # every file system has errors of its own
+        _FAILURES.count(bucket, has_failed=may_pass(error))
+        if isinstance(error, FileNotFoundError) and not may_pass(error):
             raise MediaError("image_not_found", f"no object {shown}") from None
-        except Exception as error:  # every file system has errors of its own
-            transient_failure = may_pass(error) or isinstance(error, TimeoutError)
-            pause = next(pauses, None) if transient_failure else None
-            if pause is None:
-                _FAILURES.count(bucket, has_failed=transient_failure)
-                raise MediaError("url_failed", f"{shown}: {describe(refusal(error) or error)}") from error
-            time.sleep(pause)
+        raise MediaError("url_failed", f"{shown}: {describe(refusal(error) or error)}") from error
     _FAILURES.count(bucket, has_failed=False)
     if len(content) > max_bytes:
         raise MediaError("image_too_large", f"{shown}: more than {max_bytes:,} bytes, which is the limit")
+    return content
+
+
+def _fetch(bucket: str, path: str, max_bytes: int) -> bytes:
+    content: bytes = store_of_process(bucket).cat_file(path, start=0, end=max_bytes + 1, timeout=FETCH_SECONDS)
     return content
 
 

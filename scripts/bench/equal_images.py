@@ -8,7 +8,6 @@ sends nothing. All candidates take turns, and the CPU time of this thread is mea
 import gc
 import io
 import json
-import os
 import sys
 import time
 from collections import defaultdict
@@ -17,11 +16,9 @@ from itertools import chain, product
 from multiprocessing import Pipe, get_context
 from pathlib import Path
 
-import cv2
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
-from mapping import IMAGE_SIZE, _drain
+from mapping import IMAGE_SIZE, become_a_worker, drain
 from PIL import Image
 from workloads import FOLDER, PROMPT, ROOT, Workload, make_model, make_workload
 
@@ -30,10 +27,6 @@ from run_batch.jobs.job.config import parse_config
 from run_batch.jobs.mapping import shared_memory
 from run_batch.jobs.mapping.row_mapper import RowMapper
 from run_batch.jobs.mapping.worker_main import PART_BYTES
-from run_batch.jobs.mapping.worker_memory import PLENTY
-from run_batch.jobs.mapping.worker_process import worker_environment
-from run_batch.model.images.resize import compile_resize
-from run_batch.model.plugin import announce_plugins, register
 
 BATCH_ROWS = 16
 TURNS = 4
@@ -88,7 +81,7 @@ def worker(model: Path, schema: pa.Schema, sends: bool = True) -> Callable[[pa.R
     }
     mapper = RowMapper(parse_config(tables, FOLDER), schema, None)
     ours, theirs = Pipe()
-    get_context("fork").Process(target=_drain, args=(theirs,), daemon=True).start()
+    get_context("fork").Process(target=drain, args=(theirs,), daemon=True).start()
 
     def task(batch: pa.RecordBatch) -> int:
         groups = mapper.map_groups(RowBatch(0, batch))
@@ -142,15 +135,7 @@ def measure(family: str) -> dict[str, tuple[float, float]]:
 
 
 def main() -> None:
-    environment = worker_environment(PLENTY)
-    if not os.environ.keys() >= environment.keys():
-        # malloc reads its settings when a process starts. All candidates use the worker's.
-        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **environment})
-    torch.set_num_threads(1)
-    cv2.setNumThreads(1)
-    compile_resize()
-    announce_plugins([], FOLDER)
-    register()
+    become_a_worker()
     for family in MODELS:
         rates = measure(family)
         differ = rates["images that differ"][0]

@@ -77,7 +77,7 @@ DECODING: Ways = {
 def whole_task(mapper: RowMapper) -> Callable[[pa.RecordBatch], None]:
     """What a worker does with a batch: maps its rows, and sends them to another process."""
     ours, theirs = Pipe()
-    get_context("fork").Process(target=_drain, args=(theirs,), daemon=True).start()
+    get_context("fork").Process(target=drain, args=(theirs,), daemon=True).start()
 
     def run(batch: pa.RecordBatch) -> None:
         rows = list(mapper.map(RowBatch(0, batch)))
@@ -141,7 +141,7 @@ def ways_of_shipped_model(rows: Path, model: Path) -> Ways:
     }
 
 
-def _drain(connection: Connection) -> None:
+def drain(connection: Connection) -> None:
     """Receive from the other end of the pipe, in a separate process like the worker's."""
     with contextlib.suppress(EOFError):
         while True:
@@ -168,19 +168,24 @@ def measure(workload: str, model: Path, ways_of: Callable[[Path, Path], Ways]) -
     return {name: count / spent for name, spent in seconds.items()}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", type=Path, help="folder of a checkpoint of a model that vLLM ships")
-    arguments = parser.parse_args()
+def become_a_worker() -> None:
+    """Give this process the settings of a worker process, for all candidates."""
     environment = worker_environment(PLENTY)
     if not os.environ.keys() >= environment.keys():
-        # malloc reads its settings when a process starts. All candidates use the worker's.
+        # malloc reads its settings when a process starts.
         os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **environment})
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     compile_resize()
     announce_plugins([], FOLDER)
     register()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", type=Path, help="folder of a checkpoint of a model that vLLM ships")
+    arguments = parser.parse_args()
+    become_a_worker()
     if arguments.model is not None:
         show(f"640x480, {arguments.model.name}", measure("640x480", arguments.model, ways_of_shipped_model))
         return

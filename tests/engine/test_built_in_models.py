@@ -3,13 +3,12 @@
 import base64
 import gc
 from collections.abc import Callable, Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
-from built_in_families import FAMILIES, save_family
+from built_in_families import FAMILIES, family_folders
 from engines import plain_values
 from pictures import encoded, picture
 from vllm.multimodal.processing import BaseProcessingInfo
@@ -46,14 +45,7 @@ Folder = Callable[[str], Path]
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Folder:
     """The checkpoint of a family, made when it is first asked for."""
-
-    @cache
-    def of(family: str) -> Path:
-        path = tmp_path_factory.mktemp(family)
-        save_family(path, family)
-        return path
-
-    return of
+    return family_folders(tmp_path_factory.mktemp)
 
 
 def rows_of(family: str) -> list[tuple[list[bytes], str]]:

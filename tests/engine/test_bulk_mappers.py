@@ -3,13 +3,12 @@
 import json
 import shutil
 from collections.abc import Callable, Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from built_in_families import save_family
+from built_in_families import family_folders
 from engines import plain_values
 from pictures import encoded, picture
 from PIL import Image
@@ -55,12 +54,7 @@ Folder = Callable[..., Path]
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Folder:
     """The checkpoint of a family, made when it is first asked for; with changes, a copy of it."""
-
-    @cache
-    def of(family: str) -> Path:
-        path = tmp_path_factory.mktemp(family)
-        save_family(path, family)
-        return path
+    of = family_folders(tmp_path_factory.mktemp)
 
     def changed(family: str, vision: dict[str, Any] | None = None, **image_processor: Any) -> Path:
         if not vision and not image_processor:

@@ -4,12 +4,11 @@ import gc
 import io
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
-from built_in_families import FAMILIES, save_family
+from built_in_families import FAMILIES, family_folders
 from engines import plain_values
 from pictures import encoded, picture
 
@@ -29,13 +28,7 @@ QWEN, INTERNVL, PADDING = "qwen2_5_vl", "internvl", "llava_onevision"
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    @cache
-    def of(family: str) -> Path:
-        path = tmp_path_factory.mktemp(family)
-        save_family(path, family)
-        return path
-
-    return of
+    return family_folders(tmp_path_factory.mktemp)
 
 
 @pytest.fixture
