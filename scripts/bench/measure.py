@@ -10,8 +10,6 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-# Must equal max_tokens in the settings of all systems.
-TOKENS_PER_ROW = 16
 _SAMPLE_SECONDS = 0.1
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
@@ -44,7 +42,9 @@ class Run:
         return asdict(self)
 
 
-def measure(system: str, workload: str, rows: int, command: list[str], environment: dict[str, str], log: Path) -> Run:
+def measure(
+    system: str, workload: str, rows: int, command: list[str], environment: dict[str, str], log: Path, tokens: int = 16
+) -> Run:
     """Run `command` to its end and measure it.
 
     The command prints `TIMES {"ready": ..., "first": ..., "end": ...}`, in seconds since the epoch.
@@ -74,7 +74,7 @@ def measure(system: str, workload: str, rows: int, command: list[str], environme
     ready = times.get("ready") or (worked[0][0] if worked else start)
     finished = times.get("end", end)
     # If it does not report its first row, use the step in which the engine, at one token per step, finished it.
-    first_row = worked[TOKENS_PER_ROW - 1][1] if len(worked) >= TOKENS_PER_ROW else finished
+    first_row = worked[tokens - 1][1] if len(worked) >= tokens else finished
     busy = sum(min(stop, finished) - max(begin, ready) for begin, stop in worked if stop > ready and begin < finished)
     return Run(
         system=system,

@@ -14,18 +14,21 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow.parquet as pq
 from measure import Run, measure
+from model_settings import LLAVA, MODELS, ModelSettings
 from plot import write_plot
 from systems import LABELS, PRODUCT, RAY_PYTHON, command_of
-from workloads import FOLDER, ROOT, WORKLOADS, make_model, make_workload
+from workloads import FOLDER, ROOT, WORKLOADS, make_workload
 
 RESULTS = FOLDER / "results.json"
+ON_ANY_MACHINE = [name for name, workload in WORKLOADS.items() if not workload.gpu]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3, help="how often each system runs")
-    parser.add_argument("--workloads", default=",".join(WORKLOADS), help="comma-separated")
+    parser.add_argument("--workloads", default=",".join(ON_ANY_MACHINE), help="comma-separated")
     parser.add_argument("--systems", default=",".join(LABELS), help="comma-separated; run-batch is always there")
     parser.add_argument("--plot", action="store_true", help="draw all that was found, now and before, for the docs")
     arguments = parser.parse_args()
@@ -33,10 +36,10 @@ def main() -> None:
     if "ray-data" in systems and not RAY_PYTHON.exists():
         print("Ray Data LLM is left out: `make ray-setup` sets up its environment", file=sys.stderr)
         systems.remove("ray-data")
-    model = make_model()
     for name in arguments.workloads.split(","):
-        rows = make_workload(WORKLOADS[name])
-        rounds = [[one_run(system, name, rows, model) for system in systems] for _ in range(arguments.rounds)]
+        rows, settings = make_workload(WORKLOADS[name]), MODELS[WORKLOADS[name].model]
+        model = settings.make()
+        rounds = [[one_run(system, name, rows, model, settings) for system in systems] for _ in range(arguments.rounds)]
         print(as_table(write_results(name, rounds)), flush=True)
     if not arguments.plot:
         return
@@ -44,14 +47,34 @@ def main() -> None:
     write_plot([results[name] for name in WORKLOADS if name in results], ROOT / "docs" / "throughput.svg")
 
 
-def one_run(system: str, workload: str, rows: Path, model: Path) -> Run:
+def one_run(system: str, workload: str, rows: Path, model: Path, settings: ModelSettings = LLAVA) -> Run:
     folder = FOLDER / "run"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    command, environment = command_of(system, rows, model, folder)
-    run = measure(system, workload, WORKLOADS[workload].rows, command, environment, FOLDER / f"{system}.log")
+    command, environment = command_of(system, rows, model, folder, settings)
+    count, tokens = WORKLOADS[workload].rows, settings.max_tokens
+    run = measure(system, workload, count, command, environment, FOLDER / f"{system}.log", tokens)
     print(f"{workload} {system}: {run.wall_seconds:.1f} s, {run.steady_rows_per_second:.0f} rows/s", file=sys.stderr)
+    texts = FOLDER / f"{workload}-texts.json"
+    found = texts_of(system, folder)
+    if system == PRODUCT:
+        texts.write_text(json.dumps(found))
+    else:
+        ours = json.loads(texts.read_text())
+        equal = sum(ours[row] == text for row, text in found.items())
+        print(f"{workload} {system}: {equal} of {len(ours)} texts equal run-batch's", file=sys.stderr)
     return run
+
+
+def texts_of(system: str, folder: Path) -> dict[str, str]:
+    """The texts of a run by the rows' ids."""
+    results = {PRODUCT: folder / "out", "ray-data": folder / "results.ray"}.get(system, folder / "results")
+    if system == "vllm-run-batch":
+        answers = map(json.loads, results.read_text().splitlines())
+        return {line["custom_id"]: line["response"]["body"]["choices"][0]["message"]["content"] for line in answers}
+    ids = "row_id" if system == PRODUCT else "id"
+    table = pq.read_table(results, columns=[ids, "text"])
+    return dict(zip(table[ids].to_pylist(), table["text"].to_pylist(), strict=True))
 
 
 def write_results(workload: str, rounds: list[list[Run]]) -> dict[str, object]:

@@ -5,7 +5,8 @@ import os
 import sys
 from pathlib import Path
 
-from workloads import FOLDER, PROMPT
+from model_settings import LLAVA, ModelSettings
+from workloads import FOLDER
 
 HERE = Path(__file__).resolve().parent
 PEERS = HERE / "peers"
@@ -30,7 +31,9 @@ LABELS = {
 }
 
 
-def command_of(system: str, rows: Path, model: Path, folder: Path) -> tuple[list[str], dict[str, str]]:
+def command_of(
+    system: str, rows: Path, model: Path, folder: Path, settings: ModelSettings = LLAVA
+) -> tuple[list[str], dict[str, str]]:
     """Return the command that runs `system`, and its environment; it writes results to `folder`, which must be new."""
     environment = {
         "PYTHONPATH": os.pathsep.join((str(HERE), str(PEERS))),
@@ -38,47 +41,51 @@ def command_of(system: str, rows: Path, model: Path, folder: Path) -> tuple[list
         "HF_HUB_OFFLINE": "1",
     }
     if system == PRODUCT:
-        return [sys.executable, str(HERE / "product.py"), str(job_file(rows, model, folder))], environment
+        return [sys.executable, str(HERE / "product.py"), str(job_file(rows, model, folder, settings))], environment
     script, in_process = SCRIPTS[system]
-    environment["RUN_BATCH_PLUGINS"] = json.dumps({"modules": ["stock_llava", "engine_log"], "folder": str(PEERS)})
+    environment["RUN_BATCH_PLUGINS"] = json.dumps({"modules": settings.plugins, "folder": str(PEERS)})
+    environment["BENCH_SETTINGS"] = settings.for_peers()
     if in_process:
         environment["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
     output = folder / "results"
     python = str(RAY_PYTHON) if script == "ray_data.py" else sys.executable
-    return [python, str(PEERS / script), str(rows), str(model), str(output), PROMPT], environment
+    return [python, str(PEERS / script), str(rows), str(model), str(output)], environment
 
 
-def job_file(rows: Path, model: Path, folder: Path) -> Path:
-    """Write a job.toml with the same settings as peers/common.py; return its path."""
+def job_file(rows: Path, model: Path, folder: Path, settings: ModelSettings = LLAVA) -> Path:
+    """Write a job.toml with the settings that the peers have; return its path."""
     job = folder / "job.toml"
+    engine = "\n".join(f"{key} = {toml(value)}" for key, value in settings.engine.items())
     job.write_text(f"""
 [input]
 path = {json.dumps(str(rows))}
 id_column = "id"
 
 [prompt]
-template = {json.dumps(PROMPT)}
+template = {json.dumps(settings.prompt)}
 
 [model]
 path = {json.dumps(str(model))}
 plugins = ["engine_log"]
 
 [engine]
-dtype = "float32"
-max_model_len = 256
-max_num_seqs = 64
-enforce_eager = true
-kv_cache_memory_bytes = 134217728
+{engine}
 
 [sampling]
 temperature = 0.0
-max_tokens = 16
+max_tokens = {settings.max_tokens}
 ignore_eos = true
 
 [output]
 path = "out"
 """)
     return job
+
+
+def toml(value: object) -> str:
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{key} = {toml(item)}" for key, item in value.items()) + " }"
+    return json.dumps(value)
 
 
 def shipped_job_file(rows: Path, model: Path, folder: Path, template: str, mapper: str) -> Path:

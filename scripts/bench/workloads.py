@@ -27,6 +27,8 @@ class Workload:
     Attributes:
         repeats: number of consecutive rows that have the same image.
         large: every so many rows, the image has 12 megapixels; 0 for never.
+        model: name of the model in model_settings.py.
+        gpu: runs on a GPU only, so it is not among what runs by default.
     """
 
     name: str
@@ -36,6 +38,8 @@ class Workload:
     form: str = "JPEG"
     repeats: int = 1
     large: int = 0
+    model: str = "llava"
+    gpu: bool = False
 
     @property
     def path(self) -> Path:
@@ -50,6 +54,9 @@ WORKLOADS = {
         Workload("repeated-x8", 1000, 640, 480, repeats=8),
         Workload("224-png", 5000, 224, 224, form="PNG"),
         Workload("mixed", 1000, 640, 480, large=100),
+        Workload("qwen2.5-vl", 1000, 640, 480, model="qwen2.5-vl"),
+        Workload("qwen2.5-vl-3b", 4000, 640, 480, model="qwen2.5-vl-3b", gpu=True),
+        Workload("qwen2.5-vl-3b-small", 8000, 640, 480, model="qwen2.5-vl-3b-small", gpu=True),
     )
 }
 

@@ -1,11 +1,12 @@
 """A script tuned with vLLM's public API: AsyncLLM, images decoded in threads, two renderer workers."""
 
 import asyncio
+import os
 from concurrent.futures import ThreadPoolExecutor
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from common import ENGINE, MAX_NUM_SEQS, OUTPUT, SAMPLING, Times, decode, rows
+from common import ENGINE, OUTPUT, SAMPLING, Times, decode, rows
 from vllm import SamplingParams
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.sampling_params import RequestOutputKind
@@ -19,8 +20,8 @@ async def main() -> None:
     )
     times.note("ready")
     params = SamplingParams(**SAMPLING, output_kind=RequestOutputKind.FINAL_ONLY)
-    pool = ThreadPoolExecutor(2)
-    seats = asyncio.Semaphore(2 * MAX_NUM_SEQS)
+    pool = ThreadPoolExecutor(len(os.sched_getaffinity(0)))
+    seats = asyncio.Semaphore(2 * ENGINE["max_num_seqs"])
     texts: dict[str, str] = {}
 
     async def generate(row_id: str, image: bytes, prompt: str) -> None:

@@ -11,17 +11,11 @@ from typing import Any
 import pyarrow.parquet as pq
 from PIL import Image
 
-INPUT, MODEL, OUTPUT, PROMPT = sys.argv[1:5]
-MAX_TOKENS, MAX_NUM_SEQS = 16, 64
-ENGINE: dict[str, Any] = dict(
-    model=MODEL,
-    dtype="float32",
-    max_model_len=256,
-    max_num_seqs=MAX_NUM_SEQS,
-    enforce_eager=True,
-    kv_cache_memory_bytes=1 << 27,
-    hf_overrides={"architectures": ["StockLlava"]},
-)
+INPUT, MODEL, OUTPUT = sys.argv[1:4]
+SETTINGS: dict[str, Any] = json.loads(os.environ["BENCH_SETTINGS"])
+PROMPT: str = SETTINGS["prompt"]
+MAX_TOKENS: int = SETTINGS["max_tokens"]
+ENGINE: dict[str, Any] = {"model": MODEL, **SETTINGS["engine"]}
 SAMPLING: dict[str, Any] = dict(temperature=0.0, max_tokens=MAX_TOKENS, ignore_eos=True)
 
 
@@ -29,7 +23,7 @@ def rows() -> Iterator[tuple[str, bytes, str]]:
     """Yield (id, encoded image, prompt text) of each row."""
     for batch in pq.ParquetFile(INPUT).iter_batches(256):
         for row in batch.to_pylist():
-            yield row["id"], row["image"], PROMPT.replace("\\n", "\n").replace("{prompt}", row["prompt"])
+            yield row["id"], row["image"], PROMPT.replace("{prompt}", row["prompt"])
 
 
 def decode(encoded: bytes) -> Image.Image:

@@ -10,7 +10,7 @@ from ray.data.llm import build_processor, vLLMEngineProcessorConfig
 def prepare(row: dict[str, Any]) -> dict[str, Any]:
     return {
         "id": row["id"],
-        "prompt": PROMPT.replace("\\n", "\n").replace("{prompt}", row["prompt"]),
+        "prompt": PROMPT.replace("{prompt}", row["prompt"]),
         "multimodal_data": {"image": decode(row["image"])},
         "sampling_params": SAMPLING,
     }

@@ -7,16 +7,14 @@ import json
 import runpy
 import sys
 
-from common import ENGINE, INPUT, MAX_TOKENS, MODEL, OUTPUT, SAMPLING, Times, rows
-
-# vLLM puts the placeholder and a line break before the text.
-TEMPLATE = "{{ bos_token }}USER: {{ messages[0].content }} ASSISTANT:"
+from common import ENGINE, INPUT, MAX_TOKENS, MODEL, OUTPUT, PROMPT, SAMPLING, SETTINGS, Times, rows
 
 
 def write_requests(path: str) -> None:
+    before, after = PROMPT.split("{prompt}")
     with open(path, "w") as file:
         for row_id, image, prompt in rows():
-            text = prompt.removeprefix("USER: <image>\n").removesuffix(" ASSISTANT:")
+            text = prompt.removeprefix(before).removesuffix(after)
             url = f"data:image/jpeg;base64,{base64.b64encode(image).decode()}"
             content = [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": text}]
             body = {
@@ -28,6 +26,14 @@ def write_requests(path: str) -> None:
             }
             line = {"custom_id": row_id, "method": "POST", "url": "/v1/chat/completions", "body": body}
             file.write(json.dumps(line) + "\n")
+
+
+def option(key: str, value: object) -> str:
+    """A field of EngineArgs as an option of the command."""
+    name = "--" + key.replace("_", "-")
+    if value is True:
+        return name
+    return f"{name}={json.dumps(value) if isinstance(value, dict) else value}"
 
 
 def pretend_to_be_a_cpu_build() -> None:
@@ -49,19 +55,10 @@ if __name__ == "__main__":
     requests = INPUT + ".jsonl"
     write_requests(requests)
     pretend_to_be_a_cpu_build()
-    options = {
-        "input-file": requests,
-        "output-file": OUTPUT,
-        "model": MODEL,
-        "dtype": ENGINE["dtype"],
-        "max-model-len": ENGINE["max_model_len"],
-        "max-num-seqs": ENGINE["max_num_seqs"],
-        "kv-cache-memory-bytes": ENGINE["kv_cache_memory_bytes"],
-        "hf-overrides": json.dumps(ENGINE["hf_overrides"]),
-        "chat-template": TEMPLATE,
-        "chat-template-content-format": "string",
-    }
-    sys.argv = ["vllm", "run-batch", "--enforce-eager", *(f"--{key}={value}" for key, value in options.items())]
+    options = ["--input-file", requests, "--output-file", OUTPUT, *map(option, ENGINE, ENGINE.values())]
+    if template := SETTINGS["chat_template"]:
+        options += ["--chat-template", template, "--chat-template-content-format", "string"]
+    sys.argv = ["vllm", "run-batch", *options]
     with contextlib.suppress(SystemExit):
         runpy.run_module("vllm.entrypoints.cli.main", run_name="__main__")
     with open(OUTPUT) as file:
