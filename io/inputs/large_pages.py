@@ -96,6 +96,8 @@ def _may_be_large(chunk: pq.ColumnChunkMetaData) -> bool:
 
 
 def _has_large_page(file: Any, chunk: pq.ColumnChunkMetaData) -> bool:
+    if min(_start(chunk), chunk.data_page_offset) < 0:
+        return False  # a damaged footer
     file.seek(_start(chunk))
     try:
         return read_header(io.BytesIO(file.read(_HEADER_BYTES))).size > LARGE_PAGE
@@ -141,6 +143,8 @@ class LeafValues:
         file = self._open_at(position, _start(self._chunk) + self._chunk.total_compressed_size)
         while missing > 0:
             header = self._header(file, DATA_PAGE)
+            if header.num_values > missing:
+                raise PageError("more values than the footer counts")
             position = file.tell() + header.compressed_size
             yield from self._page(header, page_content(file, header.compressed_size, self._chunk.compression))
             missing -= header.num_values

@@ -47,11 +47,10 @@ def read_header(file: IO[bytes]) -> PageHeader:
     """
     fields = _read_struct(file)
     inner = fields.get(_DATA_HEADER) or fields.get(_DICTIONARY_HEADER) or {}
-    try:
-        sizes = fields[_TYPE], fields[_UNCOMPRESSED_SIZE], fields[_COMPRESSED_SIZE]
-    except KeyError as error:
-        raise PageError("no page header") from error
-    return PageHeader(*sizes, inner.get(_NUM_VALUES, 0), inner.get(_ENCODING, -1), _CRC in fields)
+    kind, size, compressed = (fields.get(number, -1) for number in (_TYPE, _UNCOMPRESSED_SIZE, _COMPRESSED_SIZE))
+    if min(kind, size, compressed) < 0:
+        raise PageError("no page header")
+    return PageHeader(kind, size, compressed, inner.get(_NUM_VALUES, 0), inner.get(_ENCODING, -1), _CRC in fields)
 
 
 def _read_struct(file: IO[bytes]) -> dict[int, Any]:

@@ -86,7 +86,9 @@ class TarFormat:
                     if len(found.names) > _MOST_COLUMNS:
                         raise TarError(f"more than {_MOST_COLUMNS} different extensions")
             except TarError as error:
-                raise DamagedInputError(f"input.path: {path} cannot be read as a tar shard: {error}") from None
+                raise DamagedInputError(
+                    f"input.path: {path} cannot be read as a tar shard: {error}; put a good copy in its place"
+                ) from None
             groups, offsets = index.ended(end)
             digest.update(sample_open_file(_rewound(file), size, _SAMPLES))
             schema = found.columns().schema
