@@ -229,14 +229,12 @@ class ShardStore:
         compression: str = "zstd",
         before: Callable[[], None] = lambda: None,
     ) -> None:
-        """Write a shard and rename it into place, over an earlier attempt; it survives a power cut from then on.
-
-        Written anew, from its first byte, where the storage fails in a way that may pass.
+        """Write a shard and rename it into place, over an earlier attempt; it survives a power cut from then on. It
+        is written anew where the storage fails in a way that may pass.
 
         Args:
             tables: gives the rows of the shard, in order; asked again where it is written anew.
-            metadata: gives entries to add to the footer of the file, once all rows are written; their keys begin with
-                `run_batch.`.
+            metadata: gives entries for the footer, once all rows are written; their keys begin with `run_batch.`.
             compression: see `write_shard`.
             before: called when the shard is written, before it appears.
 
