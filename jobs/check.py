@@ -13,6 +13,7 @@ from run_batch.jobs.job.prepare import PreparedJob
 from run_batch.jobs.job.prompt_column import is_message
 from run_batch.jobs.job.row_reader import RowReader
 from run_batch.jobs.job.rows import MappedRow, MappedRows, RowFailure
+from run_batch.jobs.machine.memory import as_key, memory_there
 from run_batch.jobs.mapping.mapping_faults import mapping_faults
 from run_batch.jobs.mapping.row_mapper import RowMapper
 from run_batch.jobs.mapping.row_watch import rows_watched
@@ -52,6 +53,7 @@ def check_job(job: PreparedJob) -> tuple[str, int]:
         f"{missing} to do",
         *_describe_growth(job),
         *_describe_row_groups(job),
+        *_describe_memory(job),
         *_describe_prompts(job),
         *([f"images: {mapper.image_mapping}"] if mapper.image_mapping else []),
         *([] if is_pooling(job.config) else _describe_sampling(sampling)),
@@ -82,6 +84,17 @@ def _describe_row_groups(job: PreparedJob) -> list[str]:
     return [
         f"note: row groups hold up to {job.plan.largest_group} rows, more than a shard; a share that begins inside "
         "one reads in vain what lies before"
+    ]
+
+
+def _describe_memory(job: PreparedJob) -> list[str]:
+    """A note where a run would be refused on this machine, which need not be the one that the job is for."""
+    memory, there = job.config.row_memory, memory_there()
+    if memory is None or memory <= there:
+        return []
+    return [
+        f"note: preprocess.memory, {as_key(memory)}, is more than this machine has, {as_key(there)}, or its cgroup or "
+        "Slurm allow; a run is refused where that is so"
     ]
 
 

@@ -196,7 +196,7 @@ def _type_words(schema: Mapping[str, Any]) -> str:
         return f"list of {_type_words(schema.get('items', {}))}".replace("text", "texts")
     words = _WORDS.get(schema.get("type", ""), "text or list")
     low, high = schema.get("minimum"), schema.get("maximum")
-    bounds = [f" from {low:g}" if low is not None else "", f" to {high:g}" if high is not None else ""]
+    bounds = [f" from {low:,.15g}" if low is not None else "", f" to {high:,.15g}" if high is not None else ""]
     return words + "".join(bounds)
 
 

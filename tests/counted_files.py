@@ -52,7 +52,7 @@ def bytes_read_locally() -> int:
 
 
 def write_images(path: Any, rows: int, nbytes: int, row_group: int, **named: Any) -> int:
-    """Rows with an id and a prompt around an image of random bytes, in small pages; the size of the file."""
+    """Rows with an id and a prompt around an image of random bytes, in small pages by default; the size of the file."""
     table = pa.table(
         {
             "uid": [f"u{i}" for i in range(rows)],
@@ -60,5 +60,6 @@ def write_images(path: Any, rows: int, nbytes: int, row_group: int, **named: Any
             "prompt": [f"question {i}" for i in range(rows)],
         }
     )
-    pq.write_table(table, path, row_group_size=row_group, write_batch_size=16, use_dictionary=["prompt"], **named)
+    pages = {"write_batch_size": 16, "use_dictionary": ["prompt"]}
+    pq.write_table(table, path, row_group_size=row_group, **pages | named)
     return os.path.getsize(path)

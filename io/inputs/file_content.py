@@ -124,6 +124,8 @@ def _text(head: bytes) -> Content | None:
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
     if text.startswith(b"["):
         return _JSON_LIST
+    if text.startswith(b"version https://git-lfs.github.com/"):
+        return Content("a pointer of Git LFS in the place of the file, which `git lfs pull` fetches")
     if text.startswith((b"<!DOCTYPE", b"<!doctype", b"<html")):
         return Content("a page in HTML, as a server sends in the place of a file that is not there")
     return None

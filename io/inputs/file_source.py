@@ -15,7 +15,7 @@ from run_batch.io.inputs.file_format import FileFacts, FileFormat, OpenFile, Row
 from run_batch.io.inputs.input_files import InputFiles
 from run_batch.io.inputs.input_parts import InputPart
 from run_batch.io.inputs.read_errors import reading
-from run_batch.io.inputs.source import DamagedInputError, RowBatch
+from run_batch.io.inputs.source import LostInputError, RowBatch
 from run_batch.io.inputs.splits import asked_rows, choose_files
 
 # Rows of one file: index of the file, first row, last row + 1.
@@ -185,7 +185,7 @@ class FileCursor:
         if found is not None and found.digest == file.digest:
             self._facts[index] = found
         else:
-            raise DamagedInputError(
+            raise LostInputError(
                 f"{file.path} has changed since the job started; put the old file back and run the same command "
                 "again, or start a new job"
             )

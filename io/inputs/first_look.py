@@ -8,9 +8,8 @@ import pyarrow as pa
 
 from run_batch.io.inputs.file_format import FileFacts
 from run_batch.io.inputs.input_files import InputFiles
-from run_batch.io.inputs.read_errors import unreachable
-from run_batch.io.inputs.source import DamagedInputError, InputError
-from run_batch.io.transient import describe, may_pass
+from run_batch.io.inputs.read_errors import unread_file
+from run_batch.io.inputs.source import InputError, LostInputError
 
 # To look at a remote file is to wait.
 _REMOTE_LOOKS = 16
@@ -30,18 +29,16 @@ def looking_at(files: InputFiles, path: str) -> Iterator[tuple[int, int]]:
 
     Raises:
         InputError: there is no such file, or it may not be read.
-        DamagedInputError: it is truncated or damaged, or has changed meanwhile.
+        DamagedInputError: it is truncated or damaged.
+        LostInputError: it has changed meanwhile, or its storage fails.
         UnreachableInputError: storage or network fail in a way that may pass.
     """
     try:
         state = files.state(path)
         yield state
         if files.state(path) != state:
-            raise DamagedInputError(f"input.path: {path} has changed while it was read; run the same command again")
+            raise LostInputError(f"input.path: {path} has changed while it was read; run the same command again")
     except FileNotFoundError:
         raise InputError(f"input.path: {path}: no such file") from None
     except (OSError, pa.ArrowException) as error:
-        if may_pass(error):
-            raise unreachable(f"input.path: {path}", error) from error
-        kind = InputError if isinstance(error, PermissionError) else DamagedInputError
-        raise kind(f"input.path: {path} cannot be read: {describe(error)}") from error
+        raise unread_file(path, error) from error

@@ -10,7 +10,7 @@ import pyarrow as pa
 from run_batch.io.inputs.dataset_card import no_configurations
 from run_batch.io.inputs.input_parts import InputPart
 from run_batch.io.inputs.read_errors import reading, unreachable
-from run_batch.io.inputs.source import DamagedInputError, InputError, RowBatch
+from run_batch.io.inputs.source import InputError, LostInputError, RowBatch
 from run_batch.io.inputs.splits import asked_rows, asked_splits, no_splits
 from run_batch.io.transient import may_pass, retry
 
@@ -104,7 +104,7 @@ class HfCursor:
             with reading(name):
                 changed = _state(name) != state
             if changed:
-                raise DamagedInputError(
+                raise LostInputError(
                     f"{name} has changed since the job started; put the old file back and run the same command "
                     "again, or start a new job"
                 )

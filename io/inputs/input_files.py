@@ -14,7 +14,7 @@ from run_batch.io import transient
 from run_batch.io.inputs.local_files import distinct, find_matches, glob_root, is_data_name
 from run_batch.io.inputs.read_ahead import without_read_ahead
 from run_batch.io.inputs.read_errors import unreachable
-from run_batch.io.inputs.remote_file import RemoteFile
+from run_batch.io.inputs.remote_file import RemoteFile, buffered
 from run_batch.io.inputs.source import InputError
 from run_batch.io.transient import describe, may_pass, refusal, retry
 
@@ -74,6 +74,11 @@ class InputFiles:
         if filesystem is None:
             return retry(lambda: open(path, "rb"))
         return RemoteFile(lambda: without_read_ahead(filesystem.open(path, "rb")), path)
+
+    def open_buffered(self, path: str) -> Any:
+        """Open a file whose bytes are read in small steps, in binary; raises the errors of `open`."""
+        file = self.open(path)
+        return file if self.filesystem is None else buffered(file)
 
     def state(self, path: str) -> tuple[int, int]:
         """Size in bytes and time of the last change in nanoseconds; the time is 0 on remote file systems.

@@ -40,7 +40,7 @@ class ParquetFormat:
         names = [name for name in schema.names if name not in constants]
 
         def read(group: int) -> Iterator[pa.RecordBatch]:
-            batches = read_group(parquet, group, names, batch_rows)
+            batches = read_group(parquet, group, names, batch_rows, lambda: files.open(facts.path))
             if len(names) < len(schema):
                 batches = (with_constants(batch, constants) for batch in batches)
             return cast_batches(batches, schema, facts.path)

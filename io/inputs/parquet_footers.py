@@ -9,9 +9,9 @@ import pyarrow.parquet as pq
 from run_batch.io.inputs.file_content import check_is, read_head
 from run_batch.io.inputs.file_format import FileFacts
 from run_batch.io.inputs.input_files import InputFiles
-from run_batch.io.inputs.read_errors import unreachable
+from run_batch.io.inputs.read_errors import unread_file
 from run_batch.io.inputs.source import DamagedInputError, InputError
-from run_batch.io.transient import describe, may_pass, retry
+from run_batch.io.transient import may_pass, retry
 
 # What is read at once of each column: a request to a remote file system costs the time of megabytes.
 _LOCAL_BUFFER_BYTES = 1 << 20
@@ -67,8 +67,9 @@ def read_footers(files: InputFiles) -> list[FileFacts]:
     """Read the footers of all files, in the order of `files.paths`.
 
     Raises:
-        InputError: a file does not exist, or is no Parquet file.
-        DamagedInputError: a file begins as a Parquet file and is truncated or damaged.
+        InputError: a file does not exist, or is of another format.
+        DamagedInputError: a file is empty, truncated or damaged.
+        LostInputError: the storage of a file fails.
         UnreachableInputError: storage or network fail in a way that may pass.
     """
     with ThreadPoolExecutor(max_workers=16) as pool:
@@ -94,12 +95,11 @@ def read_footer(files: InputFiles, path: str) -> FileFacts:
 
 
 def _footer_error(files: InputFiles, path: str, error: Exception) -> InputError:
-    if may_pass(error):
-        return unreachable(f"input.path: {path}", error)
-    if isinstance(error, PermissionError):
-        return InputError(f"input.path: {path} cannot be read: {describe(error)}")
+    if may_pass(error) or (isinstance(error, OSError) and error.errno is not None):
+        return unread_file(path, error)
     head = read_head(files, path)
-    if head[:4] == b"PAR1":
-        return DamagedInputError(f"input.path: {path} cannot be read as Parquet: {error}")
-    check_is("parquet", "a Parquet file", path, head)
-    return InputError(f"input.path: {path} cannot be read as Parquet: {error}")
+    if head[:4] != b"PAR1":
+        check_is("parquet", "a Parquet file", path, head)
+    return DamagedInputError(
+        f"input.path: {path} cannot be read as Parquet: {' '.join(str(error).split())}; put a good copy in its place"
+    )

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pyarrow as pa
 
-from run_batch.io.inputs.source import DamagedInputError, InputError, UnreachableInputError
+from run_batch.io.inputs.source import DamagedInputError, InputError, LostInputError, UnreachableInputError
 from run_batch.io.transient import describe, may_pass, passing_cause
 
 
@@ -14,7 +14,8 @@ def reading(path: str) -> Iterator[None]:
     """Around the reading of rows of a file that was there when the input was opened.
 
     Raises:
-        DamagedInputError: the file has gone, or is damaged, or its storage fails.
+        DamagedInputError: the file is damaged.
+        LostInputError: the file has gone, or its storage fails.
         UnreachableInputError: storage or network fail in a way that may pass.
         InputError: the file may not be read.
     """
@@ -29,13 +30,25 @@ def read_error(path: str, error: Exception) -> InputError:
     if may_pass(error):
         return unreachable(path, error)
     if isinstance(error, FileNotFoundError):
-        return DamagedInputError(f"{path} no longer exists; put it back and run the same command again")
+        return LostInputError(f"{path} no longer exists; put it back and run the same command again")
     if isinstance(error, OSError) and error.errno is not None:
-        return DamagedInputError(
+        return LostInputError(
             f"{path} cannot be read: {describe(error)}; repair the storage, or the file's permissions, and run the "
             "same command again"
         )
     return DamagedInputError(f"{path} is damaged: {error}; put a good copy in its place and run the same command again")
+
+
+def unread_file(path: str, error: Exception) -> InputError:
+    """The error of a file that cannot be read at its first look."""
+    if may_pass(error):
+        return unreachable(f"input.path: {path}", error)
+    said = f"input.path: {path} cannot be read: {describe(error)}"
+    if isinstance(error, PermissionError):
+        return InputError(said)
+    if isinstance(error, OSError) and error.errno is not None:
+        return LostInputError(f"{said}; repair the storage and run the same command again")
+    return DamagedInputError(f"{said}; put a good copy in its place")
 
 
 def unreachable(path: str, error: BaseException) -> UnreachableInputError:

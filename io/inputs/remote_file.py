@@ -14,6 +14,9 @@ from run_batch.io.transient import describe, may_pass, refusal, retry
 
 T = TypeVar("T")
 
+# Of small reads: a request costs the time of megabytes.
+_BUFFER_BYTES = 8 << 20
+
 
 class RemoteFile:
     """A file that is open for reading. After a failure that may pass it is opened anew and read from the same position.
@@ -110,3 +113,41 @@ class RemoteFile:
         if file is not None:
             with contextlib.suppress(Exception):
                 file.close()
+
+
+def buffered(file: RemoteFile, stop: int | None = None) -> io.BufferedReader:
+    """A file whose small reads are one request.
+
+    Args:
+        stop: the file seems to end here: what lies behind it is not fetched ahead.
+    """
+    return io.BufferedReader(_RawFile(file, stop), _BUFFER_BYTES)
+
+
+class _RawFile(io.RawIOBase):
+    """A remote file as Python's buffers take it."""
+
+    def __init__(self, file: RemoteFile, stop: int | None) -> None:
+        self._file, self._stop = file, stop
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def readinto(self, buffer: Any) -> int:
+        left = len(buffer) if self._stop is None else max(self._stop - self._file.tell(), 0)
+        content = self._file.read(min(len(buffer), left))
+        buffer[: len(content)] = content
+        return len(content)
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()

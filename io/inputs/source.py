@@ -23,7 +23,11 @@ class InputError(Exception):
 
 
 class DamagedInputError(InputError):
-    """A file of the input is truncated or damaged, or was removed or changed after it was opened."""
+    """A file of the input is empty, truncated or damaged: it stays so until there is another one."""
+
+
+class LostInputError(InputError):
+    """A file of the input was removed or changed after it was opened, or its storage fails."""
 
 
 class UnreachableInputError(InputError):
@@ -69,7 +73,8 @@ class Cursor(Protocol):
         batch that it took.
 
         Raises:
-            DamagedInputError: a file is damaged, or was removed or changed since the source was opened.
+            DamagedInputError: a file is damaged.
+            LostInputError: a file was removed or changed since the source was opened, or its storage fails.
             UnreachableInputError: storage or network fail in a way that may pass, and failed again when tried again.
             InputError: a value does not fit the type that its column has in the source's schema.
         """

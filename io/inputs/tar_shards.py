@@ -5,7 +5,6 @@ Shards are read in place. Headers are read once, which gives an index of offsets
 
 import contextlib
 import hashlib
-import io
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -34,7 +33,6 @@ _BLOCK_BYTES = 16 << 20
 _BATCH_BYTES = 64 << 20
 _LARGEST_MEMBER = 512 << 20
 _SAMPLES = 16
-_REMOTE_BUFFER = 8 << 20
 _MOST_COLUMNS = 256
 
 
@@ -70,7 +68,7 @@ class TarFormat:
 
     def look_at(self, files: InputFiles, path: str) -> FileFacts:
         """Read the headers of a shard, and its files in JSON."""
-        with looking_at(files, path) as (size, changed), contextlib.closing(_open(files, path)) as file:
+        with looking_at(files, path) as (size, changed), contextlib.closing(files.open_buffered(path)) as file:
             head = read_head(files, path)
             if any(head):  # an archive without files is zeros alone
                 check_is("webdataset", "a tar archive", path, head)
@@ -88,7 +86,9 @@ class TarFormat:
                     if len(found.names) > _MOST_COLUMNS:
                         raise TarError(f"more than {_MOST_COLUMNS} different extensions")
             except TarError as error:
-                raise DamagedInputError(f"input.path: {path} cannot be read as a tar shard: {error}") from None
+                raise DamagedInputError(
+                    f"input.path: {path} cannot be read as a tar shard: {error}; put a good copy in its place"
+                ) from None
             groups, offsets = index.ended(end)
             digest.update(sample_open_file(_rewound(file), size, _SAMPLES))
             schema = found.columns().schema
@@ -112,7 +112,7 @@ class TarFormat:
 
     def open(self, files: InputFiles, facts: FileFacts, schema: pa.Schema, batch_rows: int) -> OpenFile:
         """Open a shard; of files that no column needs, the headers are read alone."""
-        file = _open(files, facts.path)
+        file = files.open_buffered(facts.path)
 
         def read(group: int) -> Iterator[pa.RecordBatch]:
             rows, nbytes = list[Mapping[str, Any]](), 0
@@ -203,33 +203,3 @@ def _is_text(extension: str) -> bool:
 def _rewound(file: Any) -> Any:
     file.seek(0)
     return file
-
-
-class _RawFile(io.RawIOBase):
-    """A remote file as Python's buffers take it."""
-
-    def __init__(self, file: Any) -> None:
-        self._file = file
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        return int(self._file.seek(offset, whence))
-
-    def tell(self) -> int:
-        return int(self._file.tell())
-
-    def readinto(self, buffer: Any) -> int:
-        content = self._file.read(len(buffer))
-        buffer[: len(content)] = content
-        return len(content)
-
-
-def _open(files: InputFiles, path: str) -> Any:
-    """The file; of a remote one, headers are not fetched one by one."""
-    file = files.open(path)
-    return file if files.filesystem is None else io.BufferedReader(_RawFile(file), _REMOTE_BUFFER)

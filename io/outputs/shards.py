@@ -9,7 +9,7 @@ import os
 import re
 import socket
 import tempfile
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -218,23 +218,42 @@ class ShardStore:
         sync_folder(self.folder)
 
     def commit(self, index: int, table: pa.Table, metadata: Mapping[str, str], compression: str = "zstd") -> None:
-        """Write a shard and rename it into place, over an earlier attempt; it survives a power cut from then on.
+        """Write a shard whose rows are at hand; see `commit_tables`."""
+        self.commit_tables(index, lambda: [table], lambda: metadata, compression)
 
-        Written anew, from its first byte, where the storage fails in a way that may pass.
+    def commit_tables(
+        self,
+        index: int,
+        tables: Callable[[], Iterable[pa.Table]],
+        metadata: Callable[[], Mapping[str, str]],
+        compression: str = "zstd",
+        before: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Write a shard and rename it into place, over an earlier attempt; it survives a power cut from then on. It
+        is written anew where the storage fails in a way that may pass.
 
         Args:
-            table: the rows of the shard, in order.
-            metadata: entries to add to the footer of the file; their keys begin with `run_batch.`.
+            tables: gives the rows of the shard, in order; asked again where it is written anew.
+            metadata: gives entries for the footer, once all rows are written; their keys begin with `run_batch.`.
             compression: see `write_shard`.
+            before: called when the shard is written, before it appears.
 
         Raises:
             OSError: the disk is full, or the folder is gone or read-only.
         """
-        keys = {key.encode(): value.encode() for key, value in metadata.items()}
-        table = table.replace_schema_metadata({**(table.schema.metadata or {}), **keys})
-        temporary = self.own_folder / f"{self.path(index).name}.{socket.gethostname()}-{os.getpid()}.tmp"
+        path = self.path(index)
+        temporary = self.own_folder / f"{path.name}.{socket.gethostname()}-{os.getpid()}.tmp"
+
+        def replace() -> None:
+            with open(temporary, "wb") as file:
+                write_shard(tables(), file, compression, metadata)
+                file.flush()
+                os.fsync(file.fileno())
+            before()
+            os.replace(temporary, path)
+
         try:
-            retry(lambda: _replace_shard(table, compression, temporary, self.path(index)))
+            retry(replace)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
@@ -266,14 +285,6 @@ class ShardStore:
     def is_complete(self) -> bool:
         """Whether `_SUCCESS` is there."""
         return retry((self.folder / SUCCESS).exists)
-
-
-def _replace_shard(table: pa.Table, compression: str, temporary: Path, path: Path) -> None:
-    with open(temporary, "wb") as file:
-        write_shard(table, file, compression)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
 
 
 @contextmanager

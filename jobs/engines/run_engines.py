@@ -25,7 +25,7 @@ from run_batch.jobs.job.shares import SHARES_FOLDER, Share
 from run_batch.jobs.machine.cores import divide, divide_cores, usable_cores
 from run_batch.jobs.machine.early_signals import INTERRUPTED_LINE
 from run_batch.jobs.machine.gpus import Place
-from run_batch.jobs.machine.memory import default_row_memory
+from run_batch.jobs.machine.memory import check_row_memory, default_row_memory
 from run_batch.jobs.machine.stop_signals import SAVE_SECONDS, StopRequest
 from run_batch.jobs.results.shard_commits import CommittedShards, complete_shards
 from run_batch.jobs.runner.damaged_shards import damaged_shards, tell_missing
@@ -79,6 +79,7 @@ def run_on_machine(
         JobError: the model, engine or sampling settings are invalid; no results were written.
         RunError: the run failed; the same command resumes it.
     """
+    check_row_memory(job.config.row_memory, len(places))
     if len(places) > 1:
         try:
             if job.is_replanned and not options.retry_failed:

@@ -5,7 +5,7 @@ import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
@@ -198,8 +198,8 @@ def _accepted(error: Mapping[str, Any], field: FieldInfo) -> str:
     """What a key takes, in words, where pydantic refused its value."""
     kind, reason = error["type"], error.get("ctx", {})
     if kind in ("greater_than_equal", "less_than_equal"):
-        bounds = reason | {name: getattr(m, name) for m in field.metadata for name in ("ge", "le") if hasattr(m, name)}
-        return f"a number from {bounds['ge']:g} " + (f"to {bounds['le']:g}" if "le" in bounds else "on")
+        bounds = reason | _bounds(field)
+        return f"a number from {bounds['ge']:,.15g} " + (f"to {bounds['le']:,.15g}" if "le" in bounds else "on")
     if kind == "literal_error":
         return reason["expected"]
     if kind == "value_error":
@@ -208,6 +208,13 @@ def _accepted(error: Mapping[str, Any], field: FieldInfo) -> str:
         return "a number below 1.8e308"
     is_list_item = len(error["loc"]) > 2
     return _ACCEPTED["list_type" if is_list_item else kind]
+
+
+def _bounds(field: FieldInfo) -> dict[str, float]:
+    """The least and the greatest value of a number, also of one that may be left out."""
+    optional = [marker for kind in get_args(field.annotation) for marker in getattr(kind, "__metadata__", ())]
+    declared = [*field.metadata, *(bound for marker in optional for bound in getattr(marker, "metadata", ()))]
+    return {name: getattr(bound, name) for bound in declared for name in ("ge", "le") if hasattr(bound, name)}
 
 
 def _check_contradictions(config: JobConfig) -> None:

@@ -21,8 +21,10 @@ from run_batch.jobs.job.config_values import (
     NonEmpty,
     OutputPath,
     PathTexts,
+    ShardRows,
     Tools,
     UploadUrl,
+    Workers,
 )
 from run_batch.jobs.job.errors_table import ErrorsTable
 
@@ -185,7 +187,7 @@ class ModelTable(Table):
 class PreprocessTable(Table):
     """The worker processes that decode images and map rows to model inputs."""
 
-    workers: Count | None = key(
+    workers: Workers | None = key(
         "worker processes, of all engines of a machine; from the cores that may be used",
         Effect.FREE,
         example=8,
@@ -209,7 +211,7 @@ class OutputTable(Table):
     """The folder of results, and what is in its shards."""
 
     path: OutputPath = key("folder for this job's results", Effect.FREE, example="results")
-    rows_per_shard: Count = key("rows of one output shard", Effect.ANOTHER_JOB, example=5000, default=1000)
+    rows_per_shard: ShardRows = key("rows of one output shard", Effect.ANOTHER_JOB, example=5000, default=1000)
     columns: CarriedNames = key(
         'input columns to carry over: their names, ["*"] for all, or a table that renames, { column = "new name" }, '
         'with "*" = "*" for all others',

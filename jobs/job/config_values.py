@@ -95,7 +95,11 @@ def _check_examples(value: Any) -> Any:
 
 
 # Less would not hold a single row: its encoded images take up to 128 MiB, and are at its worker besides.
-_LEAST_MEMORY = 256_000_000
+LEAST_MEMORY = 256_000_000
+# More than any machine has; how much the one has that a run is on, it looks at when it starts.
+_MOST_MEMORY = 64 << 40
+# Within less, nothing is done on a busy machine; for longer than a month, 0 says it.
+_LEAST_SECONDS, _MOST_SECONDS = 0.1, 30 * 24 * 3600.0
 
 
 def bytes_of(value: int | str) -> int | None:
@@ -110,12 +114,20 @@ def bytes_of(value: int | str) -> int | None:
 
 
 def _check_memory(value: Any) -> Any:
-    accepted = f'bytes, {_LEAST_MEMORY} or more, as a whole number or as text such as "16 GiB" or "500 MB"'
+    accepted = (
+        f'bytes, from {LEAST_MEMORY} to {_MOST_MEMORY}, as a whole number or as text such as "16 GiB" or "500 MB"'
+    )
     number = bytes_of(value)
-    if number is None:
+    if number is None or number > _MOST_MEMORY:
         raise ValueError(accepted)
-    if number < _LEAST_MEMORY:
+    if number < LEAST_MEMORY:
         raise ValueError(f"{accepted}; the images of a single row may take half of the least")
+    return value
+
+
+def _check_seconds(value: float) -> float:
+    if 0 < value < _LEAST_SECONDS:
+        raise ValueError(f"0 for no limit, or a number from {_LEAST_SECONDS} to {_MOST_SECONDS:,.0f}")
     return value
 
 
@@ -162,8 +174,12 @@ Tools = Annotated[Any, AfterValidator(_check_tools)]
 Examples = Annotated[Any, AfterValidator(_check_examples)]
 UploadUrl = Annotated[str, AfterValidator(_check_upload)]
 NonEmpty = Annotated[str, AfterValidator(_check_non_empty)]
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, le=10**12)]
+Workers = Annotated[int, Field(ge=1, le=1024)]
+# The finished rows of a shard are in memory until it is whole, and the failed ones until they are judged.
+ShardRows = Annotated[int, Field(ge=1, le=10_000_000)]
+JudgedRows = Annotated[int, Field(ge=1, le=1_000_000)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
-Seconds = Annotated[float, Field(ge=0)]
+Seconds = Annotated[float, Field(ge=0, le=_MOST_SECONDS), AfterValidator(_check_seconds)]
 Memory = Annotated[int | str, BeforeValidator(_check_memory)]
 CarriedNames = Annotated[list[str] | dict[str, str], BeforeValidator(_check_carried_names)]

@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Iterator
 from typing import ClassVar
 
-from run_batch.io.inputs.source import DamagedInputError, InputError, UnreachableInputError
+from run_batch.io.inputs.source import DamagedInputError, InputError, LostInputError, UnreachableInputError
 from run_batch.io.secrets import hide_secrets
 from run_batch.io.transient import may_pass
 
@@ -71,7 +71,10 @@ def input_failed(error: InputError, where: str = "") -> JobError | RunError:
     """
     if isinstance(error, UnreachableInputError):
         return MayPassError(str(error))
-    return RunError(str(error)) if isinstance(error, DamagedInputError) else JobError(f"{where}{error}")
+    if isinstance(error, LostInputError):
+        return RunError(str(error))
+    # The same command cannot work before there is another file: as with a job that is configured badly.
+    return JobError(str(error) if isinstance(error, DamagedInputError) else f"{where}{error}")
 
 
 def storage_failed(what: str, error: OSError) -> RunError:

@@ -1,7 +1,7 @@
 """The table `errors` of job.toml: see `config_tables.py`."""
 
 from run_batch.jobs.job.config_keys import Effect, Table, key
-from run_batch.jobs.job.config_values import Count, Fraction, Seconds
+from run_batch.jobs.job.config_values import Fraction, JudgedRows, Seconds
 
 # Of errors.mapping_seconds, where job.toml does not set it: on a busy machine, any row may take a second.
 _ROW_SECONDS, _LEAST_ROW_SECONDS = 60.0, 2.0
@@ -17,7 +17,7 @@ class ErrorsTable(Table):
         example=0.01,
         default=0.1,
     )
-    min_rows: Count = key(
+    min_rows: JudgedRows = key(
         "so many first rows that all fail alike stop the run: the job is at fault; so many rows are also judged at a "
         "time for failures that the machine can cause",
         Effect.FREE,

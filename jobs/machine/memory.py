@@ -1,12 +1,16 @@
 """How much memory is left on this machine for a process, by the kernel, all cgroups above it, and Slurm."""
 
+import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from run_batch.jobs.job.config_values import LEAST_MEMORY
+from run_batch.jobs.job.errors import JobError
 from run_batch.jobs.machine.cgroups import CGROUPS, limit_folders, own_cgroups
 from run_batch.jobs.machine.slurm_environment import tasks_on_node
 
+_log = logging.getLogger(__name__)
 # Of the memory that is left: the rest is for the engine, its weights on a CPU, and the caches of the file system.
 _SHARE = 4
 
@@ -18,6 +22,59 @@ def default_row_memory(processes: int = 1) -> int:
         processes: of this run on this machine, which divide the memory.
     """
     return memory_left() // _SHARE // max(1, processes)
+
+
+def check_row_memory(nbytes: int | None, processes: int = 1) -> None:
+    """Check `preprocess.memory` against this machine; warn where it has that much, but not now.
+
+    Args:
+        nbytes: None where the job does not say.
+        processes: of this run on this machine, which divide it.
+
+    Raises:
+        JobError: the machine never has that much, or a process gets less than a row may take.
+    """
+    if nbytes is None:
+        return
+    there = memory_there()
+    if nbytes > there:
+        raise JobError(
+            f"preprocess.memory: {as_key(nbytes)} is more than the {as_key(there)} that this process may have at all, "
+            "by the machine, its cgroup and Slurm; leave the key out for a quarter of what is left there"
+        )
+    if nbytes // processes < LEAST_MEMORY:
+        raise JobError(
+            f"preprocess.memory: {as_key(nbytes)} is for {processes} engines of this machine together, each of which "
+            f"needs {as_key(LEAST_MEMORY)} for the rows of its own; set {as_key(LEAST_MEMORY * processes)} or more"
+        )
+    if nbytes > (left := memory_left()):
+        _log.warning(
+            "preprocess.memory: %s is more than the %s that is left here now; rows that take it all may have the run "
+            "killed",
+            as_key(nbytes),
+            as_key(left),
+        )
+
+
+def memory_there() -> int:
+    """Bytes that this process may allocate at all, whatever is in use: the machine's, or what a cgroup or Slurm allows.
+
+    Tasks of one Slurm step that share a node divide it.
+    """
+    folders = limit_folders(own_cgroups(), CGROUPS, "memory")
+    limits = [_limit_v2(folder) if version == 2 else _limit_v1(folder) for version, folder in folders]
+    there = [*(limit for limit in limits if limit is not None), *_slurm_memory(os.environ)]
+    machine = _numbers(Path("/proc/meminfo")).get("MemTotal:")
+    return min([*there, *([machine] if machine is not None else [])]) // tasks_on_node(os.environ)
+
+
+def as_key(nbytes: int) -> str:
+    """Bytes as `preprocess.memory` takes them, rounded up."""
+    for unit, size in (("GB", 10**9), ("MB", 10**6)):
+        if nbytes >= size:
+            tenths = -(-nbytes * 10 // size)
+            return f"{tenths / 10:g} {unit}" if tenths < 100 else f"{-(-nbytes // size)} {unit}"
+    return f"{nbytes} B"
 
 
 def memory_left() -> int:
@@ -48,20 +105,28 @@ def cgroup_memory_left(cgroups: str, mount: Path) -> list[int]:
 
 def _left_v2(folder: Path) -> int | None:
     """What `memory.max` and `memory.high` leave; None where neither is set."""
-    limits = [limit for name in ("max", "high") if (limit := _number(folder / f"memory.{name}")) is not None]
-    used = _number(folder / "memory.current")
-    if not limits or used is None:
+    limit, used = _limit_v2(folder), _number(folder / "memory.current")
+    if limit is None or used is None:
         return None
     stat = _numbers(folder / "memory.stat")
-    return max(0, min(limits) - used + stat.get("inactive_file", 0) + stat.get("active_file", 0))
+    return max(0, limit - used + stat.get("inactive_file", 0) + stat.get("active_file", 0))
 
 
 def _left_v1(folder: Path) -> int | None:
-    limit, used = (_number(folder / f"memory.{name}_in_bytes") for name in ("limit", "usage"))
+    limit, used = _limit_v1(folder), _number(folder / "memory.usage_in_bytes")
     if limit is None or used is None:
         return None
     stat = _numbers(folder / "memory.stat")
     return max(0, limit - used + stat.get("total_inactive_file", 0) + stat.get("total_active_file", 0))
+
+
+def _limit_v2(folder: Path) -> int | None:
+    limits = [limit for name in ("max", "high") if (limit := _number(folder / f"memory.{name}")) is not None]
+    return min(limits, default=None)
+
+
+def _limit_v1(folder: Path) -> int | None:
+    return _number(folder / "memory.limit_in_bytes")
 
 
 def _number(file: Path) -> int | None:

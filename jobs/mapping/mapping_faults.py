@@ -17,7 +17,7 @@ def mapping_faults() -> Iterator[None]:
 
     Raises:
         JobError: the job's settings, plugin, model or input cannot map rows.
-        RunError: the input is damaged.
+        RunError: the input has gone, or its storage fails.
     """
     try:
         yield

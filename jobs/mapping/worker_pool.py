@@ -12,7 +12,7 @@ from dataclasses import replace
 from multiprocessing.connection import Pipe, wait
 
 from run_batch.io.inputs.source import InputError, RowBatch
-from run_batch.jobs.job.errors import JobError, MayPassError, RunError, run_failed
+from run_batch.jobs.job.errors import JobError, MayPassError, RunError, input_failed
 from run_batch.jobs.job.pool_counts import PoolCounts
 from run_batch.jobs.job.rows import MappedRows
 from run_batch.jobs.mapping.backpressure import MappedQueue
@@ -138,7 +138,7 @@ class WorkerPool:
         try:
             self._loop()
         except InputError as error:
-            self._mapped.end(run_failed(str(error), error))
+            self._mapped.end(input_failed(error))
         except Exception as error:
             self._mapped.end(error)
 

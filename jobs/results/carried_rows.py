@@ -1,10 +1,11 @@
 """Ids, carried columns and expected texts of shards, read once in whatever order the shards become whole."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import pyarrow as pa
 
 from run_batch.io.inputs.source import Source
+from run_batch.io.outputs.shard_file import ROW_GROUP_BYTES
 from run_batch.jobs.job.plan import Plan
 
 # Rows of the input that are read at once.
@@ -17,7 +18,8 @@ _KEPT_BYTES = 128 << 20
 class CarriedRows:
     """Columns of shards, read by a cursor of its own.
 
-    To go back costs the front of a row group. A shard that is passed over is kept instead, up to 128 MiB of them.
+    To go back costs the front of a row group. A shard that is passed over is kept instead, up to 128 MiB of them. Of a
+    shard that is read, as much is held as is in one table.
     """
 
     def __init__(
@@ -34,31 +36,43 @@ class CarriedRows:
         self._kept: dict[int, pa.Table] = {}
         self._kept_bytes = 0
 
-    def read(self, shard: int) -> pa.Table:
-        """The columns of a shard.
+    def read(self, shard: int) -> Iterator[pa.Table]:
+        """The columns of a shard: one table, or several, each as large as a row group or of one batch that is larger.
 
         Raises:
             InputError: the input cannot be read.
         """
         if shard in self._kept:
-            return self._take(shard)
+            yield self._take(shard)
+            return
         behind = range(self._next, shard)
         if self._plan.rows_in(behind) <= _ROWS_BEHIND:
             for passed in behind:
                 if passed not in self._kept and self._is_wanted(passed):
-                    self._keep(passed, self._read(passed))
+                    self._keep(passed)
         self._next = shard + 1
-        return self._read(shard)
+        yield from self._read(shard)
 
     def close(self) -> None:
         """Close the file that is open."""
         self._cursor.close()
 
-    def _read(self, shard: int) -> pa.Table:
+    def _read(self, shard: int) -> Iterator[pa.Table]:
         rows = self._plan.rows(shard)
-        return pa.Table.from_batches([batch.records for batch in self._cursor.read(rows.start, rows.stop)])
+        batches: list[pa.RecordBatch] = []
+        size = 0
+        for batch in self._cursor.read(rows.start, rows.stop):
+            if batches and size + batch.records.nbytes > ROW_GROUP_BYTES:
+                yield _taken(batches)
+                size = 0
+            batches.append(batch.records)
+            size += batch.records.nbytes
+        yield _taken(batches)
 
-    def _keep(self, shard: int, table: pa.Table) -> None:
+    def _keep(self, shard: int) -> None:
+        table = next(tables := self._read(shard))
+        if next(tables, None) is not None:
+            return  # more than may be kept
         # A copy: a slice would keep all rows that were read with it.
         self._kept[shard] = _copy(table)
         self._kept_bytes += self._kept[shard].nbytes
@@ -69,6 +83,13 @@ class CarriedRows:
         table = self._kept.pop(shard)
         self._kept_bytes -= table.nbytes
         return table
+
+
+def _taken(batches: list[pa.RecordBatch]) -> pa.Table:
+    """The batches of a list as a table; nothing else holds them then."""
+    table = pa.Table.from_batches(batches)
+    batches.clear()
+    return table
 
 
 def _copy(table: pa.Table) -> pa.Table:

@@ -1,6 +1,6 @@
 """Row results as the columns of a shard, and back."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -16,6 +16,8 @@ from run_batch.jobs.results.carried_rows import CarriedRows
 from run_batch.jobs.results.generated_columns import generated_columns, generation_of
 from run_batch.jobs.results.pooled_columns import pooled_columns, pooled_of
 from run_batch.jobs.results.result_column import ResultColumn
+
+_MATCHES = "matches_expected"
 
 class ShardTables:
     """Makes the tables of a job's shards. What they have of the input is read again for each: to hold it costs memory.
@@ -51,33 +53,49 @@ class ShardTables:
         self._classes = classes_at(features, config.errors.expected_column or "", ())
         self._metadata = features_metadata({new: features[old] for old, new in self._names.items() if old in features})
 
-    def build(self, shard: int, results: Sequence[RowResult]) -> tuple[pa.Table, list[bool | None] | None]:
-        """The table of a whole shard, and whether the text of each row is the one of `errors.expected_column`.
+    def build(self, shard: int, results: Sequence[RowResult]) -> Iterator[pa.Table]:
+        """The rows of a whole shard: one table, or several where carried columns are large, each read when it is made.
 
         Args:
             results: one for each row, in their order.
 
         Returns:
-            Row ids, carried columns with their Hugging Face features, and result columns; and, with that key, for each
-            row whether its text is as expected: None where it failed, and where the column is null, because that row
-            expects nothing.
+            Row ids, carried columns with their Hugging Face features, result columns; and, with
+            `errors.expected_column`, `matches_expected`: whether a row's text is as expected, None where it failed, and
+            where that column is null, because the row expects nothing.
 
         Raises:
             InputError: the input cannot be read.
         """
-        rows, id_column = self._plan.rows(shard), self._config.input.id_column
-        read = self._carried.read(shard) if self._carried is not None else pa.table({})
-        if id_column:
+        read = self._carried.read(shard) if self._carried is not None else iter([None])
+        left, first = list(results), self._plan.rows(shard).start
+
+        def part(columns: pa.Table | None) -> pa.Table:
+            count = len(left) if columns is None else len(columns)
+            taken = left[:count]
+            del left[:count]
+            return self._part(first + len(results) - len(left) - count, taken, columns)
+
+        return map(part, read)
+
+    def _part(self, first: int, results: Sequence[RowResult], read: pa.Table | None) -> pa.Table:
+        """Consecutive rows of a shard.
+
+        Args:
+            read: what they have of the input; None if nothing is needed of it.
+        """
+        id_column = self._config.input.id_column
+        if id_column and read is not None:
             row_ids = read[id_column].cast(pa.string())
         else:
-            row_ids = pa.array(self._source.row_names(rows.start, rows.stop), pa.string())
-        own = {new: _readable(read[old]) for old, new in self._names.items()}
+            row_ids = pa.array(self._source.row_names(first, first + len(results)), pa.string())
+        own = {new: _readable(read[old]) for old, new in self._names.items()} if read is not None else {}
         table = pa.table({"row_id": row_ids, **own, **_result_columns(self._columns, results)})
         table = table.replace_schema_metadata(self._metadata)
-        if self._config.errors.expected_column is None:
-            return table, None
+        if self._config.errors.expected_column is None or read is None:
+            return table
         matches = _matches(results, _expected(read[self._config.errors.expected_column], self._classes))
-        return table.append_column("matches_expected", pa.array(matches, pa.bool_())), matches
+        return table.append_column(_MATCHES, pa.array(matches, pa.bool_()))
 
     def results(self, table: pa.Table, first: int) -> dict[int, RowResult]:
         """The rows of a shard, by row, as `build` took them.
@@ -102,6 +120,12 @@ class ShardTables:
         """Close the file of the input that is open."""
         if self._carried is not None:
             self._carried.close()
+
+
+def matches_of(table: pa.Table) -> list[bool | None]:
+    """Of each row, whether its text is the expected one; empty without `errors.expected_column`."""
+    matches: list[bool | None] = table[_MATCHES].to_pylist() if _MATCHES in table.column_names else []
+    return matches
 
 
 def _readable(column: pa.ChunkedArray) -> pa.ChunkedArray:

@@ -1,11 +1,13 @@
 """Finished rows to shards: collects rows in any order and commits each shard once it is whole, in input order."""
 
+import functools
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
 import msgspec
+import pyarrow as pa
 
 from run_batch.io.inputs.source import InputError
 from run_batch.io.outputs.shards import ShardError, ShardStore
@@ -14,7 +16,7 @@ from run_batch.jobs.job.rows import RowFailure, RowResult, is_truncated
 from run_batch.jobs.job.work import Work
 from run_batch.jobs.results.shard_commits import Commit, count_results, footer_of, record_commit
 from run_batch.jobs.machine.thread_activity import activity_of_this_thread
-from run_batch.jobs.results.result_table import ShardTables
+from run_batch.jobs.results.result_table import ShardTables, matches_of
 
 # A wait without a limit would look like one for storage that hangs.
 _LOOK_SECONDS = 1.0
@@ -140,10 +142,38 @@ class ShardWriter:
         if attempt > 0:
             results = {**self._tables.results(self._store.read(shard, self._tables.result_columns), rows.start), **results}
         ordered = [results[row] for row in rows]
-        table, matches = self._tables.build(shard, ordered)
-        commit = count_results(shard, attempt, ordered, matches)
-        record_commit(self._store, commit if attempt == 0 else msgspec.structs.replace(commit, is_there=False))
-        self._store.commit(shard, table, {**self._metadata, **footer_of(commit)}, self._compression)
+        written = _ShardRows(self._tables, shard, attempt, ordered)
+
+        def record() -> None:
+            commit = written.commit
+            record_commit(self._store, commit if attempt == 0 else msgspec.structs.replace(commit, is_there=False))
+
+        def footer() -> dict[str, str]:
+            return {**self._metadata, **footer_of(written.commit)}
+
+        self._store.commit_tables(shard, written.tables, footer, self._compression, before=record)
         if attempt > 0:
-            record_commit(self._store, commit)
-        return commit
+            record_commit(self._store, written.commit)
+        return written.commit
+
+
+class _ShardRows:
+    """The rows of a shard while it is written, and their counts, which are known once all are."""
+
+    def __init__(self, tables: ShardTables, shard: int, attempt: int, results: Sequence[RowResult]) -> None:
+        self._tables, self._shard, self._attempt, self._results = tables, shard, attempt, results
+        self._matches: list[bool | None] = []
+
+    def tables(self) -> Iterator[pa.Table]:
+        """The tables of the shard, each made when it is asked for, and held by nobody after that."""
+        self._matches.clear()
+        return map(self._seen, self._tables.build(self._shard, self._results))
+
+    def _seen(self, table: pa.Table) -> pa.Table:
+        self._matches += matches_of(table)
+        return table
+
+    @functools.cached_property
+    def commit(self) -> Commit:
+        """The counts of the shard; asked for when all tables were."""
+        return count_results(self._shard, self._attempt, self._results, self._matches)

@@ -2,6 +2,7 @@
 
 import sys
 
+from run_batch.jobs.machine.memory import as_key
 from run_batch.jobs.mapping.row_memory import RowMemory
 
 
@@ -34,17 +35,8 @@ class MemoryNotice:
         self._is_told = True
         needed = memory.shares.budget_for((most + self._workers) * memory.row_bytes, self._workers)
         print(
-            f"preprocess.memory: {_size(memory.shares.budget)} hold {fit} rows of {_size(memory.row_bytes)} (with the "
-            f"engine's copy), and the engine could run {most} rows at once (engine.max_num_seqs); that takes "
-            f'preprocess.memory = "{_size(needed)}"',
+            f"preprocess.memory: {as_key(memory.shares.budget)} hold {fit} rows of {as_key(memory.row_bytes)} (with "
+            f"the engine's copy), and the engine could run {most} rows at once (engine.max_num_seqs); that takes "
+            f'preprocess.memory = "{as_key(needed)}"',
             file=sys.stderr,
         )
-
-
-def _size(nbytes: int) -> str:
-    """Bytes as `preprocess.memory` takes them, rounded up."""
-    for unit, size in (("GB", 10**9), ("MB", 10**6)):
-        if nbytes >= size:
-            tenths = -(-nbytes * 10 // size)
-            return f"{tenths / 10:g} {unit}" if tenths < 100 else f"{-(-nbytes // size)} {unit}"
-    return f"{nbytes} B"

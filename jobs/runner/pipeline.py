@@ -77,7 +77,9 @@ class Pipeline:
         self._storage = storage
         self._resumed = resume(job, work, claims)
         self.rows_recovered = len(self._resumed.results)
-        self._assignment = ShardAssignment(work, job.share, job.store, claims)
+        self._assignment = ShardAssignment(
+            work, job.share, job.store, claims, {job.plan.shard_of(row) for row in self._resumed.results}
+        )
         self._recovery = ShardRecovery(job, work, self._resumed.results)
         self._work = work
         self._reader = RowReader(job.config, job.source, BATCH_ROWS)

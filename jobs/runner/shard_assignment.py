@@ -4,7 +4,7 @@ A shard is claimed when its turn comes, so the process that gets to it first has
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from run_batch.io.coordination.claims import Claims
 from run_batch.io.outputs.shards import ShardStore
@@ -26,7 +26,16 @@ class ShardAssignment:
         rows_stolen: those of them that are of other shares.
     """
 
-    def __init__(self, work: Work, share: Share, store: ShardStore, claims: Claims) -> None:
+    def __init__(
+        self, work: Work, share: Share, store: ShardStore, claims: Claims, begun: Collection[int] = ()
+    ) -> None:
+        """Claim nothing yet.
+
+        Args:
+            begun: shards that are claimed already, because some of their rows are recovered. Where all are, the shard
+                may be committed before its turn comes.
+        """
+        self._begun = begun
         self._work, self._share, self._store, self._claims = work, share, store, claims
         self._own = share.shards(work.plan)
         self.rows_assigned = self.rows_stolen = 0
@@ -39,7 +48,10 @@ class ShardAssignment:
             ShardError: a shard cannot be read.
         """
         for shard in self._work.shards:
-            if self._claim(shard):
+            if shard in self._begun:
+                self.rows_assigned += len(self._work.rows(shard))
+                yield shard
+            elif self._claim(shard):
                 yield shard
 
     def stolen(self) -> Iterator[int]:

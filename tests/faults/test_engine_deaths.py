@@ -181,7 +181,7 @@ def test_what_is_known_of_suspects_survives_the_process(tmp_path: Path) -> None:
 def test_the_engines_messages_name_the_option(tmp_path: Path) -> None:
     job = make_job(tmp_path, prompts(), errors={"step_seconds": -1})
     code, said = job.run()
-    assert code == 2 and re.search(r"errors\.step_seconds = -1: expected a number from 0 on", said)
+    assert code == 2 and re.search(r"errors\.step_seconds = -1: expected a number from 0 to", said)
 
 
 @pytest.mark.parametrize("retry", [False, True])

@@ -188,7 +188,7 @@ def test_an_input_that_is_cut_off_is_named(job: StandingJob) -> None:
     before = file.read_bytes()
     file.write_bytes(before[: len(before) // 2])
     code, said = job.run()
-    assert code == 1 and "rows.parquet cannot be read as Parquet" in said and "Traceback" not in said, said
+    assert code == 2 and "rows.parquet cannot be read as Parquet" in said and "Traceback" not in said, said
     file.write_bytes(before)
     finishes(job, {})
 

@@ -9,7 +9,7 @@ import pyarrow.ipc as ipc
 import pytest
 
 from run_batch.io.inputs.open_files import open_files
-from run_batch.io.inputs.source import DamagedInputError, InputError, Source
+from run_batch.io.inputs.source import InputError, LostInputError, Source
 
 TABLE = pa.table(
     {
@@ -85,7 +85,7 @@ def test_other_data_of_the_same_size_is_another_input(tmp_path: Path) -> None:
     content = path.read_bytes()
     path.write_bytes(content.replace(b"word 1", b"WORD 1"))
     assert open_files([str(path)], None).parts != source.parts
-    with pytest.raises(DamagedInputError, match="has changed"):
+    with pytest.raises(LostInputError, match="has changed"):
         read(source, ["word"], 0, 3)
 
 

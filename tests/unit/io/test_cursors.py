@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from run_batch.io.inputs.huggingface import HfSource
 from run_batch.io.inputs.parquet import ParquetSource
-from run_batch.io.inputs.source import Cursor, DamagedInputError, Source
+from run_batch.io.inputs.source import Cursor, LostInputError, Source
 
 ROWS = 60
 
@@ -163,5 +163,5 @@ def test_a_file_that_goes_or_changes_while_it_is_open_is_told(tmp_path: Path) ->
         cursor = ParquetSource(str(path)).cursor(["n"], 2)
         list(cursor.read(0, 4))
         change()
-        with pytest.raises(DamagedInputError, match=said):
+        with pytest.raises(LostInputError, match=said):
             list(cursor.read(4, 8))

@@ -12,7 +12,7 @@ import pytest
 from run_batch.io.inputs.huggingface import HfSource, is_saved_dataset
 from run_batch.io.inputs.input_files import find_files
 from run_batch.io.inputs.parquet import ParquetSource
-from run_batch.io.inputs.source import DamagedInputError, InputError, Source
+from run_batch.io.inputs.source import InputError, LostInputError, Source
 
 
 def write(path: Path, start: int, stop: int, row_group: int = 7) -> None:
@@ -241,7 +241,7 @@ def test_files_that_are_known_already_are_looked_at_when_they_are_read(
     os.utime(tmp_path / "a.parquet", (1, 1))  # the same data, copied anew
     assert [batch.records["n"].to_pylist() for batch in again.cursor(["n"], 8).read(0, 3)] == [[1, 2, 3]]
     pq.write_table(pa.table({"n": [4, 5, 6]}), tmp_path / "b.parquet")
-    with pytest.raises(DamagedInputError, match=r"b\.parquet has changed since the job started"):
+    with pytest.raises(LostInputError, match=r"b\.parquet has changed since the job started"):
         list(again.cursor(["n"], 8).read(3, 6))
     pq.write_table(pa.table({"n": [7]}), tmp_path / "c.parquet")
     assert ParquetSource(str(tmp_path), before.index).num_rows == 7, "the index is of other files"

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pytest
 
 from run_batch.io.inputs import tar_shards
+from run_batch.io.inputs.input_files import InputFiles
 from run_batch.io.inputs.open_files import open_files
 from run_batch.io.inputs.source import InputError, Source
 
@@ -109,7 +110,7 @@ def test_of_files_that_no_column_needs_headers_alone_are_read(tmp_path: Path) ->
             add(archive, f"{n}.txt", b"word")
     source = open_files([str(tmp_path / "0.tar")], None)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tar_shards, "_open", lambda _, path: io.BufferedReader(Counted(path)))
+        patch.setattr(InputFiles, "open_buffered", lambda _, path: io.BufferedReader(Counted(path)))
         assert read(source, 0, 20, ["txt"]) == [{"txt": "word"}] * 20
     assert Counted.total < 2_000_000
 

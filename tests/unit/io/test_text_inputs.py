@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from run_batch.io.inputs import line_blocks, text_stream
 from run_batch.io.inputs.open_files import open_files
-from run_batch.io.inputs.source import DamagedInputError, InputError, Source
+from run_batch.io.inputs.source import InputError, LostInputError, Source
 
 
 def opened(path: Path, format_name: str | None = None, index: bytes = b"") -> Source:
@@ -208,7 +208,7 @@ def test_a_file_that_changes_after_it_was_looked_at_is_refused(tmp_path: Path) -
     index = source.index
     write_lines(path, [{"n": n} for n in range(11)])
     for changed in (source, opened(path, index=index)):
-        with pytest.raises(DamagedInputError, match="has changed since the job started"):
+        with pytest.raises(LostInputError, match="has changed since the job started"):
             read(changed)
 
 

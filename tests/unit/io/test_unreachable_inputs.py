@@ -18,7 +18,7 @@ from run_batch.io.inputs.huggingface import HfSource
 from run_batch.io.inputs.input_files import find_files
 from run_batch.io.inputs.parquet import ParquetSource
 from run_batch.io.inputs.remote_file import RemoteFile
-from run_batch.io.inputs.source import DamagedInputError, InputError, UnreachableInputError
+from run_batch.io.inputs.source import DamagedInputError, InputError, LostInputError, UnreachableInputError
 
 ROWS = 4000
 
@@ -152,7 +152,7 @@ def test_what_does_not_pass_is_said_as_it_is(remote: str) -> None:
     with pytest.raises(DamagedInputError, match=r"(?s)1.parquet is damaged: .* put a good copy"):
         list(source.cursor(["n"], 100).read(0, source.num_rows))
     Stumbling().rm("/in/1.parquet")
-    with pytest.raises(DamagedInputError, match="no longer exists"):
+    with pytest.raises(LostInputError, match="no longer exists"):
         list(source.cursor(["n"], 100).read(0, source.num_rows))
 
 

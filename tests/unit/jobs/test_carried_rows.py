@@ -38,12 +38,16 @@ def carried(source: Any, first: int = 0, wanted: range = range(10)) -> CarriedRo
     return CarriedRows(source, PLAN, ["n", "text"], first, wanted.__contains__)
 
 
+def numbers(tables: Iterator[pa.Table]) -> list[int]:
+    return [n for table in tables for n in table["n"].to_pylist()]
+
+
 @pytest.mark.parametrize("order", [[0, 1, 2], [2, 0, 1, 9, 4, 3, 8], [9, 8, 7, 6, 5, 4, 3, 2, 1, 0]])
 def test_shards_in_any_order_have_their_own_rows_and_each_row_is_read_once(tmp_path: Path, order: list[int]) -> None:
     source = Spy(tmp_path)
     rows = carried(source)
     for shard in order:
-        assert rows.read(shard)["n"].to_pylist() == list(PLAN.rows(shard))
+        assert numbers(rows.read(shard)) == list(PLAN.rows(shard))
     assert source.reads == sorted(set(source.reads)), "rows were read twice, or backwards"
 
 
@@ -51,7 +55,7 @@ def test_shards_that_nobody_wants_are_passed_over(tmp_path: Path) -> None:
     source = Spy(tmp_path)
     rows = carried(source, first=2, wanted=range(4, 7))
     for shard in (6, 4):
-        assert rows.read(shard)["n"].to_pylist() == list(PLAN.rows(shard))
+        assert numbers(rows.read(shard)) == list(PLAN.rows(shard))
     assert source.reads == list(range(40, 70))
 
 
@@ -63,10 +67,10 @@ def test_what_is_kept_of_passed_shards_is_limited_in_rows_and_bytes(
     left = set(range(10))
     rows = CarriedRows(source, PLAN, ["n", "text"], 0, left.__contains__)
     for shard in (5, 4, 3, 0, 6):
-        assert rows.read(shard)["n"].to_pylist() == list(PLAN.rows(shard))
+        assert numbers(rows.read(shard)) == list(PLAN.rows(shard))
         left.remove(shard)
     assert [source.reads.count(row) for row in (5, 35, 45, 55, 65)] == [2, 1, 1, 1, 1]
     monkeypatch.setattr(carried_rows, "_ROWS_BEHIND", 25)
     source.reads.clear()
-    carried(source).read(3)
+    list(carried(source).read(3))
     assert source.reads == list(range(30, 40))

@@ -55,11 +55,11 @@ def test_an_unknown_table_is_refused_with_the_nearest_known_table() -> None:
     [
         ("output", "rows_per_shard", "many", "a whole number"),
         ("output", "rows_per_shard", True, "a whole number"),
-        ("output", "rows_per_shard", 0, "from 1 on"),
+        ("output", "rows_per_shard", 0, "from 1 to 10,000,000"),
         ("output", "rows_per_shard", 5.0, "a whole number"),
         ("output", "rows_per_shard", "5", "a whole number"),
-        ("output", "rows_per_shard", -(10**400), "from 1 on"),
-        ("input", "limit", -1, "from 1 on"),
+        ("output", "rows_per_shard", -(10**400), "from 1 to"),
+        ("input", "limit", -1, "from 1 to"),
         ("input", "format", "xlsx", "'parquet', 'jsonl'"),
         ("input", "path", ["a", 1], "a path, or a list of paths"),
         ("input", "path", [], "a path, or a list of paths"),
@@ -70,8 +70,17 @@ def test_an_unknown_table_is_refused_with_the_nearest_known_table() -> None:
         ("errors", "max_fraction", -0.5, "from 0 to 1"),
         ("errors", "max_fraction", True, "a number"),
         ("errors", "max_fraction", float("nan"), "from 0 to 1"),
-        ("errors", "step_seconds", float("nan"), "from 0 on"),
+        ("errors", "step_seconds", float("nan"), "from 0 to 2,592,000"),
         ("errors", "step_seconds", 10**400, "below 1.8e308"),
+        ("errors", "mapping_seconds", 1e-9, "0 for no limit, or a number from 0.1 to 2,592,000"),
+        ("errors", "storage_seconds", float("inf"), "from 0 to 2,592,000"),
+        ("errors", "start_seconds", 1e300, "from 0 to 2,592,000"),
+        ("errors", "min_rows", 10**9, "from 1 to 1,000,000"),
+        ("output", "rows_per_shard", 10**12, "from 1 to 10,000,000"),
+        ("preprocess", "workers", 10**6, "from 1 to 1,024"),
+        ("input", "limit", 10**23, "from 1 to 1,000,000,000,000"),
+        ("preprocess", "memory", "900 TB", "from 256000000 to 70368744177664"),
+        ("preprocess", "memory", "99999999999999999999 TiB", "from 256000000 to"),
         ("input", "split", 5, "a string"),
         ("input", "path", "", "neither empty"),
         ("input", "media_root", "a\0b", "NUL"),
@@ -118,8 +127,8 @@ def test_a_date_is_not_taken_for_text_and_shown_as_in_the_file() -> None:
 
 
 def test_a_whole_number_is_taken_where_a_number_is_asked_for() -> None:
-    errors = parse_config({**MINIMAL, "errors": {"max_fraction": 1, "step_seconds": 2**64}}, Path("/job")).errors
-    assert (errors.max_fraction, errors.step_seconds) == (1.0, 2.0**64)
+    errors = parse_config({**MINIMAL, "errors": {"max_fraction": 1, "step_seconds": 600}}, Path("/job")).errors
+    assert (errors.max_fraction, errors.step_seconds) == (1.0, 600.0)
 
 
 def test_a_missing_required_key_is_named_also_where_its_table_is_missing() -> None:

@@ -34,7 +34,7 @@ def test_every_key_is_shown_with_its_type_default_meaning_and_example() -> None:
         assert tomllib.loads(f"value = {key.example}")["value"] is not None
         if key.default not in ("required", ""):
             assert tomllib.loads(f"value = {key.default}")["value"] is not None
-    assert "output.rows_per_shard  (whole number from 1, default 1000)" in shown
+    assert "output.rows_per_shard  (whole number from 1 to 10,000,000, default 1000)" in shown
 
 
 def test_one_table_and_one_key_can_be_asked_for() -> None:

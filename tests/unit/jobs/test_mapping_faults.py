@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 import jobs
-from run_batch.io.inputs.source import DamagedInputError, InputError
+from run_batch.io.inputs.source import DamagedInputError, InputError, LostInputError
 from run_batch.jobs.check import check_job
 from run_batch.jobs.job.config import load_config
 from run_batch.jobs.job.errors import JobError, RunError
@@ -18,7 +18,8 @@ from run_batch.model.declaration import DeclarationError, JobFault
 @pytest.mark.parametrize(
     ("raised", "told_as"),
     [
-        (DamagedInputError("a.parquet is damaged"), RunError),
+        (DamagedInputError("a.parquet is damaged"), JobError),
+        (LostInputError("a.parquet no longer exists"), RunError),
         (InputError("a.parquet"), JobError),
         (DeclarationError("two mappers"), JobError),
         (JobFault("no memory"), JobError),
@@ -47,7 +48,7 @@ def test_a_damaged_file_is_named_by_check_and_try(tmp_path: Path) -> None:
     content = bytearray((tmp_path / "rows.parquet").read_bytes())
     content[4:2000] = bytes(1996)
     (tmp_path / "rows.parquet").write_bytes(content)
-    with pytest.raises(RunError, match=r"rows\.parquet is damaged"):
+    with pytest.raises(JobError, match=r"rows\.parquet is damaged"):
         check_job(prepare(config))
-    with pytest.raises(RunError, match=r"rows\.parquet is damaged"):
+    with pytest.raises(JobError, match=r"rows\.parquet is damaged"):
         try_job(prepare(config, writes=False), Trial(2))

@@ -11,7 +11,7 @@ import pytest
 
 import jobs
 from run_batch.io import transient
-from run_batch.io.inputs.source import DamagedInputError, UnreachableInputError
+from run_batch.io.inputs.source import DamagedInputError, LostInputError, UnreachableInputError
 from run_batch.io.outputs.shards import ShardStore
 from run_batch.jobs.command import run_command
 from run_batch.jobs.job.config import load_config
@@ -64,8 +64,9 @@ def test_a_command_ends_with_the_code_of_what_is_behind_its_failure(
 
 def test_an_error_of_the_input_tells_damage_from_what_may_pass() -> None:
     assert isinstance(input_failed(UnreachableInputError("x")), MayPassError)
-    damaged = input_failed(DamagedInputError("x"))
-    assert isinstance(damaged, RunError) and not isinstance(damaged, MayPassError)
+    lost = input_failed(LostInputError("x"))
+    assert isinstance(lost, RunError) and not isinstance(lost, MayPassError)
+    assert isinstance(input_failed(DamagedInputError("x")), JobError), "no other run of the same command helps"
 
 
 @pytest.mark.parametrize("number", [errno.ESTALE, errno.ENOTCONN, errno.EIO, errno.ENOSPC])

@@ -8,7 +8,13 @@ from slurm_environments import step
 from run_batch.jobs.job.config import parse_config
 from run_batch.jobs.job.errors import JobError
 from run_batch.jobs.machine import memory
-from run_batch.jobs.machine.memory import cgroup_memory_left, default_row_memory, memory_left
+from run_batch.jobs.machine.memory import (
+    cgroup_memory_left,
+    check_row_memory,
+    default_row_memory,
+    memory_left,
+    memory_there,
+)
 
 GIB = 1 << 30
 
@@ -67,5 +73,32 @@ def test_preprocess_memory_takes_bytes_as_a_number_or_as_text() -> None:
     assert configured(500_000_000) == configured("500 MB") == configured("500MB") == configured("0.5 GB") == 500_000_000
     assert configured("8 GiB") == configured("8GiB") == configured("8192 MiB") == 8 * GIB
     for value in (0, -1, 12, "100 MB", "8 GB of it", "", "GiB", "1e9", True, 1.5e9, ["8 GiB"]):
-        with pytest.raises(JobError, match=r"^preprocess.memory = .*256000000 or more.*\"16 GiB\""):
+        with pytest.raises(JobError, match=r"^preprocess.memory = .*from 256000000 to.*\"16 GiB\""):
             configured(value)
+
+
+def test_what_a_process_may_have_at_all_is_the_least_of_all_limits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_v2(tmp_path / "job", {"max": str(8 * GIB), "high": "max"}, used=7 * GIB)
+    monkeypatch.setattr(memory, "CGROUPS", tmp_path)
+    monkeypatch.setattr(memory, "own_cgroups", lambda: "0::/job\n")
+    assert memory_there() == min(8 * GIB, memory._numbers(Path("/proc/meminfo"))["MemTotal:"])
+    monkeypatch.setenv("SLURM_MEM_PER_NODE", "2048")
+    assert memory_there() == 2 * GIB
+
+
+def test_memory_that_the_machine_never_has_is_refused_and_what_it_lacks_now_is_told(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(memory, "memory_there", lambda: 64 * 10**9)
+    monkeypatch.setattr(memory, "memory_left", lambda: 20 * 10**9)
+    check_row_memory(None)
+    check_row_memory(16 * 10**9, processes=8)
+    assert not caplog.records
+    check_row_memory(32 * 10**9)
+    assert "preprocess.memory: 32 GB is more than the 20 GB that is left here now" in caplog.text
+    with pytest.raises(JobError, match="100 GB is more than the 64 GB that this process may have at all"):
+        check_row_memory(100 * 10**9)
+    with pytest.raises(JobError, match=r"for 8 engines of this machine together, .* set 2.1 GB or more"):
+        check_row_memory(10**9, processes=8)

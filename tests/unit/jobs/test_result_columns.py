@@ -1,5 +1,6 @@
 """The columns of results: which a job has, what they hold, and that all shards of a job have the same."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -35,6 +36,11 @@ def tables(config: JobConfig, pooled: PooledForm | None = None) -> ShardTables:
     return ShardTables(config, source, Work(plan, list(range(plan.num_shards))), lambda shard: False, pooled)
 
 
+def build(made: ShardTables, rows: Sequence[RowResult]) -> pa.Table:
+    """The first shard."""
+    return pa.concat_tables(made.build(0, rows))
+
+
 def generation(row: int, sequences: int) -> Generation:
     position = (TokenLogprob(7, "a", -0.5, 1), TokenLogprob(3, "é", -1.5, 2))
     ends: tuple[str, ...] = ("stop", "length", "stop")[:sequences]
@@ -59,7 +65,7 @@ def test_all_that_was_generated_comes_back_from_a_shard_as_it_was(tmp_path: Path
     # A row of its own settings may have fewer sequences, and nothing of what the job asks for.
     plain = Generation(2, ("text",), "stop", 3, 1, token_ids=((1,),), stop_reasons=(None,))
     rows: list[RowResult] = [generation(0, n), RowFailure(1, "kind", "a: b"), plain, generation(3, 1)]
-    table, _ = made.build(0, rows)
+    table = build(made, rows)
     pq.write_table(table, tmp_path / "shard.parquet")
     assert list(made.results(pq.read_table(tmp_path / "shard.parquet"), 0).values()) == rows
 
@@ -67,16 +73,16 @@ def test_all_that_was_generated_comes_back_from_a_shard_as_it_was(tmp_path: Path
 @pytest.mark.parametrize("n", [1, 2])
 def test_all_shards_have_the_same_columns_even_where_no_row_has_a_value(tmp_path: Path, n: int) -> None:
     made = tables(config(make_inputs(tmp_path), n))
-    good, _ = made.build(0, [generation(row, n) for row in range(4)])
-    failed, _ = made.build(0, [RowFailure(row, "kind", "why") for row in range(4)])
-    empty, _ = made.build(0, [Generation(row, ("",), "stop", 1, 0) for row in range(4)])
+    good = build(made, [generation(row, n) for row in range(4)])
+    failed = build(made, [RowFailure(row, "kind", "why") for row in range(4)])
+    empty = build(made, [Generation(row, ("",), "stop", 1, 0) for row in range(4)])
     assert good.schema.equals(failed.schema) and good.schema.equals(empty.schema)
     assert not any(pa.types.is_null(field.type) for field in good.schema)
 
 
 def test_what_several_sequences_have_are_lists_of_what_one_has(tmp_path: Path) -> None:
     folder = make_inputs(tmp_path)
-    one, several = (tables(config(folder, n)).build(0, [generation(0, n)] * 4)[0] for n in (1, 3))
+    one, several = (build(tables(config(folder, n)), [generation(0, n)] * 4) for n in (1, 3))
     for name in ("logprobs", "token_ids", "stop_reason"):
         assert several.schema.field(name).type == pa.list_(one.schema.field(name).type)
         assert several[name][0].as_py()[0] == one[name][0].as_py()
@@ -88,7 +94,7 @@ def test_what_several_sequences_have_are_lists_of_what_one_has(tmp_path: Path) -
 
 
 def test_columns_that_no_one_asked_for_are_not_there(tmp_path: Path) -> None:
-    names = tables(job(make_inputs(tmp_path))).build(0, [generation(row, 1) for row in range(4)])[0].column_names
+    names = build(tables(job(make_inputs(tmp_path))), [generation(row, 1) for row in range(4)]).column_names
     expected = ["row_id", "text", "finish_reason", "prompt_tokens", "generated_tokens", "error"]
     assert names == expected
 
@@ -136,10 +142,10 @@ def test_numbers_of_pooling_models_come_back_from_a_shard_and_all_shards_have_th
     values = np.array([0.1, -1e-30, 3e38], np.float32)[: form.width].tobytes()
     rows: list[RowResult] = [Pooled(0, values, 5), RowFailure(1, "kind", "a: b"), Pooled(2, values, 1)]
     made = tables(pooling, form)
-    table, _ = made.build(0, [*rows, Pooled(3, values, 2)])
+    table = build(made, [*rows, Pooled(3, values, 2)])
     pq.write_table(table, tmp_path / "shard.parquet")
     assert list(made.results(pq.read_table(tmp_path / "shard.parquet"), 0).values())[:3] == rows
-    failed, _ = made.build(0, [RowFailure(row, "kind", "why") for row in range(4)])
+    failed = build(made, [RowFailure(row, "kind", "why") for row in range(4)])
     assert failed.schema.equals(table.schema)
     assert table.column_names == ["row_id", form.column, "prompt_tokens", "generated_tokens", "error"]
 

@@ -79,6 +79,17 @@ def test_a_share_does_its_own_shards_and_then_half_of_what_another_has_not_begun
     assert (assignment.rows_assigned, assignment.rows_stolen) == (10 * len(given), 10 * len(given[4:]))
 
 
+def test_a_recovered_shard_that_is_committed_before_its_turn_counts_as_assigned(halves: list[Process]) -> None:
+    first, _ = halves
+    work = first.next_work()
+    assert work is not None and first.claims.take(2)
+    assignment = ShardAssignment(work, first.share, first.store, first.claims, {2})
+    own = assignment.own()
+    assert next(own) == 0
+    first.commit(2)  # all of its rows were in a journal
+    assert list(own) == [1, 2, 3] and assignment.rows_assigned == 40
+
+
 def test_a_helper_takes_half_of_the_longest_run_from_where_a_row_group_begins(tmp_path: Path) -> None:
     ours, others = (Process(tmp_path / "out", Share(index, 2)) for index in range(2))
     assert others.claims.take(50)

@@ -204,7 +204,7 @@ def test_an_input_that_cannot_be_read_ends_the_run() -> None:
         yield batch(0)
         raise InputError("rows.parquet is damaged")
 
-    with pool_of(LightSpec(), damaged()) as pool, pytest.raises(RunError, match=r"^rows.parquet is damaged$"):
+    with pool_of(LightSpec(), damaged()) as pool, pytest.raises(JobError, match=r"^rows.parquet is damaged$"):
         all_rows(pool)
 
 
