@@ -7,12 +7,10 @@ import numpy as np
 import torch
 
 from run_batch.model.declaration import PIXELS, Declaration, TensorLayout, TokenizedPrompt, array_mapper
-from run_batch.model.mappers.patches import Normalization, require_bicubic
+from run_batch.model.mappers.normalization import normalization_of
+from run_batch.model.mappers.patches import require_bicubic
 from run_batch.model.mappers.processor_facts import ProcessorFacts, UnknownSettings
 from run_batch.model.mappers.tiles import Tiling, cut_tiles
-
-# Of the same width as the model's dtypes: OpenCV has no bfloat16, and looks values up without reading them.
-_BITS = {torch.float32: torch.int32, torch.bfloat16: torch.int16, torch.float16: torch.int16}
 
 
 def declare_internvl(model_cls: type, facts: ProcessorFacts) -> Declaration:
@@ -23,13 +21,13 @@ def declare_internvl(model_cls: type, facts: ProcessorFacts) -> Declaration:
     """
     if facts.around_image is None:
         raise UnknownSettings("its processor names no tokens that stand around an image")
-    tiling, tables, (start, end) = _tiling(facts.settings), _tables(facts), facts.around_image
+    tiling, (start, end) = _tiling(facts.settings), facts.around_image
 
     @array_mapper
     def map_tiles(context: Any, items: list[np.ndarray]) -> dict[str, torch.Tensor | list[torch.Tensor]]:
-        tiles = [torch.from_numpy(cut_tiles(np.ascontiguousarray(item), tiling, tables)) for item in items]
+        tiles = [torch.from_numpy(cut_tiles(np.ascontiguousarray(item), tiling)) for item in items]
         return {
-            "pixel_values": [its.view(facts.dtype) for its in tiles],
+            "pixel_values": tiles,
             "image_num_patches": torch.tensor([len(its) for its in tiles]),
             "image_token_id": torch.full((len(items),), facts.image_token_id),
         }
@@ -49,6 +47,7 @@ def declare_internvl(model_cls: type, facts: ProcessorFacts) -> Declaration:
         flat=frozenset({"pixel_values"}),
         on_cpu=frozenset({"image_num_patches", "image_token_id"}),
         shared=frozenset({"image_token_id"}),
+        normalization=normalization_of(facts.settings, facts.dtype),
     )
     return Declaration(model_cls, {PIXELS: map_tiles}, expand, layouts={PIXELS: layout})
 
@@ -59,11 +58,3 @@ def _tiling(settings: Mapping[str, Any]) -> Tiling:
     if not settings["crop_to_patches"]:
         return Tiling(size, 1, 1)
     return Tiling(size, settings["min_patches"], settings["max_patches"])
-
-
-def _tables(facts: ProcessorFacts) -> np.ndarray:
-    normalization = Normalization.of(facts.settings)
-    if normalization is None or facts.dtype not in _BITS:
-        raise UnknownSettings(f"do_normalize is false, or the model's dtype is {facts.dtype}")
-    values = torch.arange(256, dtype=torch.uint8).expand(3, 256).reshape(1, -1)
-    return normalization(values).view(3, 256).to(facts.dtype).view(_BITS[facts.dtype]).numpy()

@@ -44,38 +44,6 @@ class PatchGrid:
         return self.patch_size * self.merge_size
 
 
-@dataclass(frozen=True, slots=True)
-class Normalization:
-    """Rescales and normalizes pixels, as transformers does it in one step: (v - mean) / std in float32.
-
-    Attributes:
-        mean, std: per channel, float32 (3, 1), in the unit of the pixels, 0 to 255.
-    """
-
-    mean: torch.Tensor
-    std: torch.Tensor
-
-    @classmethod
-    def of(cls, settings: Mapping[str, Any]) -> "Normalization | None":
-        """From an image processor's settings, whose means are in the unit of rescaled pixels; None without it.
-
-        Raises:
-            UnknownSettings: pixels are rescaled and not normalized, or the other way round.
-        """
-        if settings["do_rescale"] != settings["do_normalize"]:
-            raise UnknownSettings("only one of do_rescale and do_normalize is true")
-        if not settings["do_normalize"]:
-            return None
-        factor = 1.0 / settings["rescale_factor"]
-        mean, std = (torch.tensor(settings[name])[:, None] * factor for name in ("image_mean", "image_std"))
-        return cls(mean, std)
-
-    def __call__(self, patches: torch.Tensor) -> torch.Tensor:
-        """Normalize patches, uint8 (patches, 3 * values), to float32 of the same shape."""
-        values = patches.view(len(patches), 3, -1).to(torch.float32)
-        return values.sub_(self.mean).div_(self.std).view(patches.shape)
-
-
 def require_bicubic(settings: Mapping[str, Any]) -> None:
     """Refuse an image processor's settings where it does not resize as `resize` does.
 
