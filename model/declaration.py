@@ -186,6 +186,8 @@ class TensorLayout:
         shared: tensors that are the same for all images, which the model takes once.
         frames: how often the model takes each channel of the pixels in `flat` tensors, which hold it once.
         normalization: of the bytes in `flat` tensors, on the model's device.
+        whole: masks without padding, (items, 0, height, width) without a value, int64 (items, height, width) of ones
+            for the model.
     """
 
     flat: frozenset[str] = frozenset()
@@ -193,6 +195,7 @@ class TensorLayout:
     shared: frozenset[str] = frozenset()
     frames: int = 1
     normalization: Normalization | None = None
+    whole: frozenset[str] = frozenset()
 
 
 InputMapper = Callable[["InputProcessingContext", list[Any]], Mapping[str, "torch.Tensor | list[torch.Tensor]"]]
@@ -239,6 +242,7 @@ class Declaration:
             frozenset().union(*(layout.shared for layout in layouts)),
             max((layout.frames for layout in layouts), default=1),
             next((layout.normalization for layout in layouts if layout.normalization is not None), None),
+            frozenset().union(*(layout.whole for layout in layouts)),
         )
 
     def mapper_for(self, kind: str) -> tuple[str, InputMapper]:

@@ -1,5 +1,6 @@
 """What bulk mappers give, compared with what vLLM's own processors give, to the last bit."""
 
+import functools
 import json
 import shutil
 from collections.abc import Callable, Sequence
@@ -9,6 +10,7 @@ from typing import Any
 import torch
 from built_in_families import family_folders
 from engines import plain_values
+from internvl_chat import save_internvl_chat
 from pictures import encoded, picture
 from PIL import Image
 
@@ -19,6 +21,7 @@ from run_batch.model.prompts.tokenizer import Piece
 from run_batch.model.rendering.renderer import Prompt, Renderer
 
 PLACEHOLDERS = {"glm4v": "<|begin_of_image|><|image|><|end_of_image|>", "internvl": "<IMG_CONTEXT>\n"}
+PLACEHOLDERS |= {"gemma3": "<start_of_image>", "idefics3": "<image>", "internvl_chat": "<image>\n"}
 QWEN_PLACEHOLDER = "<|vision_start|><|image_pad|><|vision_end|>"
 
 transparent = picture(5, (90, 130)).convert("RGBA")
@@ -50,7 +53,15 @@ def changed_folders(make_folder: Callable[[str], Path]) -> Folder:
     """
     of = family_folders(make_folder)
 
+    @functools.cache
+    def chat_folder() -> Path:
+        path = make_folder("internvl_chat")
+        save_internvl_chat(path)
+        return path
+
     def changed(family: str, vision: dict[str, Any] | None = None, **image_processor: Any) -> Path:
+        if family == "internvl_chat":
+            return chat_folder()
         if not vision and not image_processor:
             return of(family)
         path = make_folder("changed") / family
@@ -69,9 +80,8 @@ def _edit(file: Path, table: str, changes: dict[str, Any]) -> None:
 
 
 def renderer(model: Path, mapper: str = "auto", **engine: Any) -> Renderer:
-    return Renderer(
-        ModelSettings(str(model), engine={"dtype": "float32", "max_model_len": 8192, **engine}, mapper=mapper)
-    )
+    engine = {"dtype": "float32", "max_model_len": 8192, **engine}
+    return Renderer(ModelSettings(str(model), engine=engine, mapper=mapper, trust_remote_code=True))
 
 
 def prompts(family: str, rows: Sequence[list[bytes]]) -> list[Prompt]:

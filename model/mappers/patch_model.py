@@ -13,7 +13,7 @@ import torch
 from run_batch.model.declaration import PIXELS, Declaration, Normalization, TensorLayout, TokenizedPrompt, array_mapper
 from run_batch.model.images.decode import Size
 from run_batch.model.mappers.normalization import normalization_of
-from run_batch.model.mappers.patches import PatchGrid, cut_patches, require_bicubic, resize
+from run_batch.model.mappers.patches import PatchGrid, cut_patches, filter_of, resize
 from run_batch.model.mappers.processor_facts import ProcessorFacts
 
 
@@ -24,12 +24,14 @@ class PatchSettings:
     Attributes:
         grid: how images are cut.
         min_pixels, max_pixels: limits of an image's height times width.
+        filter: see `resize`.
         normalization: None where the model does it itself.
     """
 
     grid: PatchGrid
     min_pixels: int
     max_pixels: int
+    filter: str
     normalization: Normalization | None
 
     @classmethod
@@ -40,11 +42,11 @@ class PatchSettings:
             UnknownSettings: it does something else with some of them than these mappers do.
         """
         settings = facts.settings
-        require_bicubic(settings)
         return cls(
             PatchGrid(settings["patch_size"], settings["merge_size"], settings["temporal_patch_size"]),
             settings["size"]["shortest_edge"],
             settings["size"]["longest_edge"],
+            filter_of(settings),
             normalization_of(settings, facts.dtype),
         )
 
@@ -63,7 +65,7 @@ def declare_patches(
     def map_patches(context: Any, items: list[np.ndarray]) -> dict[str, list[torch.Tensor]]:
         values, grids = [], []
         for item in items:
-            image = resize(np.ascontiguousarray(item), fitted(item.shape[:2]))  # type: ignore[arg-type]
+            image = resize(np.ascontiguousarray(item), fitted(item.shape[:2]), settings.filter)  # type: ignore[arg-type]
             values.append(cut_patches(image, grid))
             grids.append(torch.tensor([1, image.shape[0] // grid.patch_size, image.shape[1] // grid.patch_size]))
         return {"pixel_values": values, "image_grid_thw": grids}

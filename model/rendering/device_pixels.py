@@ -16,7 +16,7 @@ from vllm.v1 import serial_utils
 from run_batch.model.declaration import TensorLayout
 
 _CHANNELS = 3
-_NAME = "run_batch_device_pixels"
+_PIXELS, _MASK = "run_batch_device_pixels", "run_batch_whole_mask"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +59,25 @@ class DevicePixelsField(BaseMultiModalField):
         return table.index_select(0, places.view(-1)).view(pixels.shape)
 
 
+@dataclass(frozen=True, kw_only=True)
+class WholeMaskField(BaseMultiModalField):
+    """Masks of tiles that are pixels all over: of (tiles, 0, height, width), ones, int64 (tiles, height, width)."""
+
+    def build_elems(self, modality: str, key: str, data: Any) -> Any:
+        raise NotImplementedError("engine inputs are built of elements")
+
+    def _reduce_data(self, batch: list[Any], *, pin_memory: bool) -> Any:
+        return torch.cat(batch)
+
+    def reduce_data(
+        self, elems: list[MultiModalFieldElem], *, device: torch.types.Device = None, pin_memory: bool = False
+    ) -> torch.Tensor:
+        """The masks of the tiles of several images, on their device."""
+        shapes: Any = super().reduce_data(elems, device=device)
+        tiles, _, height, width = shapes.shape
+        return torch.ones((tiles, height, width), dtype=torch.int64, device=shapes.device)
+
+
 @functools.lru_cache(maxsize=8)
 def _table(
     mean: tuple[float, ...], std: tuple[float, ...], divisor: float, dtype: str, device: torch.device
@@ -89,7 +108,12 @@ def _config(modality: str, mean: Any, std: Any, **fields: Any) -> MultiModalFiel
     return MultiModalFieldConfig(DevicePixelsField(mean=tuple(mean), std=tuple(std), **fields), modality)
 
 
+def _mask_config(modality: str, **fields: Any) -> MultiModalFieldConfig:
+    return MultiModalFieldConfig(WholeMaskField(**fields), modality)
+
+
 def install_device_pixels() -> None:
     """Have vLLM send such fields between its processes; to be called in each of them."""
-    serial_utils.MMF_CLASS_TO_FACTORY[DevicePixelsField] = _NAME
-    setattr(MultiModalFieldConfig, _NAME, staticmethod(_config))
+    serial_utils.MMF_CLASS_TO_FACTORY.update({DevicePixelsField: _PIXELS, WholeMaskField: _MASK})
+    setattr(MultiModalFieldConfig, _PIXELS, staticmethod(_config))
+    setattr(MultiModalFieldConfig, _MASK, staticmethod(_mask_config))

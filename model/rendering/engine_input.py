@@ -17,7 +17,7 @@ from vllm.multimodal.inputs import (
 from vllm.multimodal.inputs import PlaceholderRange as VllmPlaceholderRange
 
 from run_batch.model.declaration import MappedItem, PlaceholderRange, TensorLayout, TokenizedPrompt
-from run_batch.model.rendering.device_pixels import device_pixels_field
+from run_batch.model.rendering.device_pixels import WholeMaskField, device_pixels_field
 from run_batch.model.rendering.feature_counts import FEATURE_COUNTS
 
 EngineInput: TypeAlias = MultiModalInput | TokensInput
@@ -90,6 +90,8 @@ def _field(name: str, tensor: torch.Tensor, layout: TensorLayout, images: int) -
     on_cpu = name in layout.on_cpu
     if name in layout.shared:
         return MultiModalSharedField(batch_size=images, keep_on_cpu=on_cpu)
+    if name in layout.whole:
+        return WholeMaskField(keep_on_cpu=on_cpu)
     if name in layout.flat:
         pixels = device_pixels_field(layout, on_cpu) if tensor.dtype == torch.uint8 else None
         return pixels or MultiModalFlatField(slices=[slice(0, len(tensor))], keep_on_cpu=on_cpu)

@@ -64,7 +64,7 @@ def test_a_bulk_mapper_follows_the_checkpoints_patches(
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"resample": 2}, "Qwen2VLImageProcessor: resample is"),
+        ({"resample": 0}, "Qwen2VLImageProcessor: resample is"),
         ({"do_resize": False}, "Qwen2VLImageProcessor: do_resize is false"),
     ],
 )
@@ -76,8 +76,8 @@ def test_settings_that_the_bulk_mapper_does_not_know_are_left_to_vllm(
 
 
 def test_a_model_on_another_image_processor_is_left_to_vllm(folder: Folder) -> None:
-    mapping = renderer(folder("gemma3")).image_mapping
-    assert mapping == "vLLM's own processor: there is no bulk mapper for Gemma3ImageProcessor in Gemma3Processor"
+    mapping = renderer(folder("mistral3")).image_mapping
+    assert mapping == "vLLM's own processor: there is no bulk mapper for PixtralImageProcessor in PixtralProcessor"
 
 
 def test_a_bulk_mapper_that_fails_where_it_is_tried_is_not_used(

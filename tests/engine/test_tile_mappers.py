@@ -11,7 +11,7 @@ from vllm.v1.serial_utils import MsgpackDecoder, MsgpackEncoder
 
 from run_batch.model.declaration import RowError
 
-TILE_FAMILIES = ("internvl",)
+TILE_FAMILIES = ("internvl", "internvl_chat", "gemma3", "idefics3")
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +36,46 @@ def test_a_bulk_mapper_gives_the_tensors_and_tokens_of_vllms_processor(family: s
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_a_bulk_mapper_of_tiles_follows_mm_processor_kwargs(kwargs: dict[str, Any], dtype: str, folder: Folder) -> None:
     assert_equal("internvl", folder("internvl"), ROWS[:6], dtype=dtype, mm_processor_kwargs=kwargs)
+
+
+@pytest.mark.parametrize(
+    ("family", "kwargs"),
+    [
+        ("gemma3", {"size": {"height": 56, "width": 84}}),
+        ("idefics3", {"size": {"longest_edge": 256}, "max_image_size": {"longest_edge": 64}}),
+        ("internvl_chat", {"max_dynamic_patch": 4, "min_dynamic_patch": 2}),
+        ("internvl_chat", {"dynamic_image_size": False}),
+    ],
+)
+def test_other_families_of_tiles_follow_mm_processor_kwargs(
+    family: str, kwargs: dict[str, Any], folder: Folder
+) -> None:
+    assert_equal(family, folder(family), ROWS[:4], dtype="bfloat16", mm_processor_kwargs=kwargs)
+
+
+@pytest.mark.parametrize("resample", [1, 2])
+def test_a_bulk_mapper_of_tiles_resizes_by_the_checkpoints_filter(resample: int, folder: Folder) -> None:
+    assert_equal("internvl", folder("internvl", resample=resample), ROWS[:6])
+
+
+@pytest.mark.parametrize(
+    ("family", "kwargs", "reason"),
+    [
+        ("gemma3", {"do_pan_and_scan": True}, "do_pan_and_scan is true"),
+        ("idefics3", {"do_image_splitting": False}, "do_pad or do_image_splitting is false"),
+        ("idefics3", {"size": {"longest_edge": 300}}, "in tiles of 128"),
+    ],
+)
+def test_tiles_that_a_bulk_mapper_does_not_know_are_left_to_vllm(
+    family: str, kwargs: dict[str, Any], reason: str, folder: Folder
+) -> None:
+    if family == "gemma3":
+        kwargs |= {
+            "pan_and_scan_min_crop_size": 64,
+            "pan_and_scan_max_num_crops": 2,
+            "pan_and_scan_min_ratio_to_activate": 1.2,
+        }
+    assert reason in assert_equal(family, folder(family), [[]], is_bulk=False, mm_processor_kwargs=kwargs)
 
 
 @pytest.mark.parametrize(
