@@ -121,7 +121,7 @@ class TokenizedPrompt:
                 token_ids.append(token_id)
                 continue
             run = next(remaining)
-            is_embed = None if embed_token_id is None else tuple(t == embed_token_id for t in run)
+            is_embed = None if embed_token_id is None else tuple(map(embed_token_id.__eq__, run))
             ranges.append(PlaceholderRange(len(token_ids), len(run), is_embed))
             token_ids.extend(run)
         return replace(self, prompt_token_ids=token_ids, placeholders=tuple(ranges))
@@ -161,6 +161,22 @@ def place_of(function: Callable[..., Any]) -> str:
 
 
 @dataclass(frozen=True, slots=True)
+class Normalization:
+    """How pixels are normalized: (v / divisor - mean) / std in float32, then in the model's dtype.
+
+    Attributes:
+        mean, std: per channel; float32 holds them exactly.
+        divisor: of the bytes, 0 to 255.
+        dtype: of the values that the model takes.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    divisor: float
+    dtype: "torch.dtype"
+
+
+@dataclass(frozen=True, slots=True)
 class TensorLayout:
     """How vLLM puts the tensors of several images together before it passes them to the model.
 
@@ -168,13 +184,18 @@ class TensorLayout:
         flat: tensors that are concatenated along their first dimension; all others are stacked.
         on_cpu: tensors that stay in the CPU's memory; all others are copied to the model's device.
         shared: tensors that are the same for all images, which the model takes once.
-        frames: how often the model takes each channel of the patches in `flat` tensors, which hold it once.
+        frames: how often the model takes each channel of the pixels in `flat` tensors, which hold it once.
+        normalization: of the bytes in `flat` tensors, on the model's device.
+        whole: masks without padding, (items, 0, height, width) without a value, int64 (items, height, width) of ones
+            for the model.
     """
 
     flat: frozenset[str] = frozenset()
     on_cpu: frozenset[str] = frozenset()
     shared: frozenset[str] = frozenset()
     frames: int = 1
+    normalization: Normalization | None = None
+    whole: frozenset[str] = frozenset()
 
 
 InputMapper = Callable[["InputProcessingContext", list[Any]], Mapping[str, "torch.Tensor | list[torch.Tensor]"]]
@@ -220,6 +241,8 @@ class Declaration:
             frozenset().union(*(layout.on_cpu for layout in layouts)),
             frozenset().union(*(layout.shared for layout in layouts)),
             max((layout.frames for layout in layouts), default=1),
+            next((layout.normalization for layout in layouts if layout.normalization is not None), None),
+            frozenset().union(*(layout.whole for layout in layouts)),
         )
 
     def mapper_for(self, kind: str) -> tuple[str, InputMapper]:

@@ -52,9 +52,9 @@ def register() -> None:
     if plugins["folder"] not in sys.path:
         sys.path.append(plugins["folder"])
     name_plugins(plugins["modules"])
-    from run_batch.model.rendering.frames_field import install_frames_field
+    from run_batch.model.rendering.device_pixels import install_device_pixels
 
-    install_frames_field()
+    install_device_pixels()
     for module in OWN_MODELS:
         importlib.import_module(module)
     for module in plugins["modules"]:

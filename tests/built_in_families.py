@@ -7,7 +7,7 @@ letters and digits, which differ from image to image.
 
 import functools
 import string
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +28,18 @@ CHAT_TEMPLATE = """{{ bos_token if bos_token is defined and bos_token else '' }}
 Family = tuple[Any, Any, str]
 
 
-def _tokenizer(special: list[str], plain: tuple[str, ...] = (), bos: str | None = None, **named: Any) -> Any:
-    """Tokenizes bytes, except for the special tokens, and for the `plain` ones, which a text may hold, too."""
-    vocab = {token: i for i, token in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
-    tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=[]))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+def make_tokenizer(
+    special: list[str],
+    plain: tuple[str, ...] = (),
+    bos: str | None = None,
+    merges: Sequence[tuple[str, str]] = (),
+    **named: Any,
+) -> Any:
+    """Tokenizes bytes, except for the special tokens, the `plain` ones, which a text may hold, too, and pairs."""
+    tokens = [*sorted(pre_tokenizers.ByteLevel.alphabet()), *map("".join, merges)]
+    vocab = {token: i for i, token in enumerate(tokens)}
+    tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=list(merges)))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=not merges)
     tokenizer.decoder = decoders.ByteLevel()
     names = [*TURNS, *([bos] if bos else []), *special]
     tokenizer.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in names])
@@ -46,7 +53,7 @@ def _tokenizer(special: list[str], plain: tuple[str, ...] = (), bos: str | None 
     )
 
 
-def _text(tokenizer: Any, **fields: Any) -> dict[str, Any]:
+def text_config(tokenizer: Any, **fields: Any) -> dict[str, Any]:
     return dict(
         vocab_size=len(tokenizer),
         hidden_size=64,
@@ -77,11 +84,13 @@ QWEN_IMAGE = "<|vision_start|><|image_pad|><|vision_end|>"
 
 
 def _qwen(kind: str, text: Mapping[str, Any], vision: Mapping[str, Any], image_processor: Any) -> Family:
-    tokenizer = _tokenizer(QWEN_TOKENS)
+    tokenizer = make_tokenizer(QWEN_TOKENS)
     names = ("vision_start", "vision_end", "image", "video")
     ids = {f"{name}_token_id": tokenizer.convert_tokens_to_ids(t) for name, t in zip(names, QWEN_TOKENS, strict=True)}
     config = getattr(transformers, f"{kind}Config")(
-        text_config=_text(tokenizer, **text), vision_config=dict(depth=2, hidden_size=64, num_heads=2, **vision), **ids
+        text_config=text_config(tokenizer, **text),
+        vision_config=dict(depth=2, hidden_size=64, num_heads=2, **vision),
+        **ids,
     )
     video = {"Qwen2_5_VL": "Qwen2VL"}.get(kind, kind)
     video_processor = getattr(transformers, f"{video}VideoProcessor")()
@@ -112,9 +121,9 @@ def qwen3_vl() -> Family:
 
 def internvl() -> Family:
     named = dict(start_image_token="<img>", end_image_token="</img>", context_image_token="<IMG_CONTEXT>")
-    tokenizer = _tokenizer([*named.values(), "<video>"], **named, video_token="<video>")
+    tokenizer = make_tokenizer([*named.values(), "<video>"], **named, video_token="<video>")
     config = transformers.InternVLConfig(
-        text_config=dict(model_type="qwen2", **_text(tokenizer)),
+        text_config=dict(model_type="qwen2", **text_config(tokenizer)),
         vision_config=_vision(0, image_size=[112, 112], patch_size=[14, 14]),
         image_token_id=tokenizer.convert_tokens_to_ids("<IMG_CONTEXT>"),
         image_seq_length=16,
@@ -130,9 +139,9 @@ def internvl() -> Family:
 
 def gemma3() -> Family:
     named = dict(boi_token="<start_of_image>", eoi_token="<end_of_image>", image_token="<image_soft_token>")
-    tokenizer = _tokenizer([*named.values()], plain=("\n", "\n\n", "\n\n\n", "\n\n\n\n"), bos="<bos>", **named)
+    tokenizer = make_tokenizer([*named.values()], plain=("\n", "\n\n", "\n\n\n", "\n\n\n\n"), bos="<bos>", **named)
     config = transformers.Gemma3Config(
-        text_config=_text(tokenizer, head_dim=32, query_pre_attn_scalar=32, sliding_window=512),
+        text_config=text_config(tokenizer, head_dim=32, query_pre_attn_scalar=32, sliding_window=512),
         vision_config=_vision(112, vision_use_head=False),
         mm_tokens_per_image=16,
         boi_token_index=tokenizer.convert_tokens_to_ids("<start_of_image>"),
@@ -146,9 +155,9 @@ def gemma3() -> Family:
 
 def idefics3() -> Family:
     tiles = [f"<row_{row}_col_{column}>" for row in range(1, 7) for column in range(1, 7)]
-    tokenizer = _tokenizer(["<end_of_utterance>", "<fake_token_around_image>", "<image>", "<global-img>", *tiles])
+    tokenizer = make_tokenizer(["<end_of_utterance>", "<fake_token_around_image>", "<image>", "<global-img>", *tiles])
     config = transformers.Idefics3Config(
-        text_config=dict(model_type="llama", **_text(tokenizer)),
+        text_config=dict(model_type="llama", **text_config(tokenizer)),
         vision_config=_vision(128, patch_size=16),
         image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
         scale_factor=2,
@@ -163,11 +172,11 @@ def idefics3() -> Family:
 
 
 def llava_onevision() -> Family:
-    tokenizer = _tokenizer(["<image>", "<video>"])
+    tokenizer = make_tokenizer(["<image>", "<video>"])
     pinpoints = [[112 * rows, 112 * columns] for rows in range(1, 4) for columns in range(1, 4)]
     settings = dict(vision_feature_select_strategy="full", vision_aspect_ratio="anyres_max_9")
     config = transformers.LlavaOnevisionConfig(
-        text_config=dict(model_type="qwen2", **_text(tokenizer)),
+        text_config=dict(model_type="qwen2", **text_config(tokenizer)),
         vision_config=_vision(112, model_type="siglip_vision_model", vision_use_head=False),
         image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
         video_token_index=tokenizer.convert_tokens_to_ids("<video>"),
@@ -188,9 +197,9 @@ def llava_onevision() -> Family:
 
 
 def mistral3() -> Family:
-    tokenizer = _tokenizer(["[IMG]", "[IMG_BREAK]", "[IMG_END]"], bos="<s>")
+    tokenizer = make_tokenizer(["[IMG]", "[IMG_BREAK]", "[IMG_END]"], bos="<s>")
     config = transformers.Mistral3Config(
-        text_config=dict(model_type="mistral", **_text(tokenizer, head_dim=32)),
+        text_config=dict(model_type="mistral", **text_config(tokenizer, head_dim=32)),
         vision_config=_vision(448, model_type="pixtral", head_dim=32),
         image_token_index=tokenizer.convert_tokens_to_ids("[IMG]"),
         spatial_merge_size=2,
@@ -205,12 +214,12 @@ def mistral3() -> Family:
 
 
 def paligemma() -> Family:
-    tokenizer = _tokenizer(["<image>"], plain=("\n",), bos="<bos>")
+    tokenizer = make_tokenizer(["<image>"], plain=("\n",), bos="<bos>")
     image_processor = transformers.SiglipImageProcessor(size=dict(height=112, width=112))
     image_processor.image_seq_length = 64
     processor = transformers.PaliGemmaProcessor(image_processor, tokenizer)  # which adds tokens to the tokenizer
     config = transformers.PaliGemmaConfig(
-        text_config=dict(model_type="gemma", **_text(tokenizer, head_dim=32)),
+        text_config=dict(model_type="gemma", **text_config(tokenizer, head_dim=32)),
         vision_config=_vision(112, model_type="siglip_vision_model", vision_use_head=False, projection_dim=64),
         image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
         projection_dim=64,
@@ -221,7 +230,7 @@ def paligemma() -> Family:
 
 def glm4v() -> Family:
     tokens = [f"<|{edge}_{kind}|>" for kind in ("image", "video") for edge in ("begin_of", "end_of")]
-    tokenizer = _tokenizer([*tokens, "<|image|>", "<|video|>"])
+    tokenizer = make_tokenizer([*tokens, "<|image|>", "<|video|>"])
     ids = dict(
         zip(
             ("image_start", "image_end", "video_start", "video_end", "image", "video"),
@@ -230,7 +239,7 @@ def glm4v() -> Family:
         )
     )
     config = transformers.Glm4vConfig(
-        text_config=_text(tokenizer, **_positions(2, 3, 3, partial_rotary_factor=0.5)),
+        text_config=text_config(tokenizer, **_positions(2, 3, 3, partial_rotary_factor=0.5)),
         vision_config=dict(depth=2, hidden_size=64, num_heads=2, out_hidden_size=64, intermediate_size=128),
         **{f"{name}_token_id": token for name, token in ids.items()},
     )
@@ -261,7 +270,7 @@ FAMILIES: Mapping[str, Callable[[], Family]] = {
 def save_family(folder: Path, name: str, seed: int = 0) -> None:
     """Write a checkpoint of a family into `folder`."""
     model, processor, image = FAMILIES[name]()
-    _randomize(model, processor.tokenizer, seed)
+    randomize(model, processor.tokenizer, seed)
     tokenizer = processor.tokenizer
     model.generation_config = transformers.GenerationConfig(
         eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id
@@ -274,7 +283,7 @@ def save_family(folder: Path, name: str, seed: int = 0) -> None:
 
 
 @torch.no_grad()
-def _randomize(model: Any, tokenizer: Any, seed: int) -> None:
+def randomize(model: Any, tokenizer: Any, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     # Gemma's language models keep the scales of their norms as differences from one.
     differences = "gemma" in type(model).__name__.lower()

@@ -13,7 +13,7 @@ def declare_glm4v(model_cls: type, facts: ProcessorFacts) -> Declaration:
     Raises:
         UnknownSettings: see PatchSettings.of.
     """
-    settings = PatchSettings.of(facts.settings)
+    settings = PatchSettings.of(facts)
     return declare_patches(model_cls, facts, settings, lambda size: fitted_size(size, settings))
 
 

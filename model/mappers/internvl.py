@@ -3,16 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-import torch
-
-from run_batch.model.declaration import PIXELS, Declaration, TensorLayout, TokenizedPrompt, array_mapper
-from run_batch.model.mappers.patches import Normalization, require_bicubic
-from run_batch.model.mappers.processor_facts import ProcessorFacts, UnknownSettings
+from run_batch.model.declaration import Declaration
+from run_batch.model.mappers.normalization import normalization_of
+from run_batch.model.mappers.patches import filter_of
+from run_batch.model.mappers.processor_facts import ProcessorFacts
+from run_batch.model.mappers.tile_model import declare_tiles
 from run_batch.model.mappers.tiles import Tiling, cut_tiles
-
-# Of the same width as the model's dtypes: OpenCV has no bfloat16, and looks values up without reading them.
-_BITS = {torch.float32: torch.int32, torch.bfloat16: torch.int16, torch.float16: torch.int16}
 
 
 def declare_internvl(model_cls: type, facts: ProcessorFacts) -> Declaration:
@@ -21,49 +17,20 @@ def declare_internvl(model_cls: type, facts: ProcessorFacts) -> Declaration:
     Raises:
         UnknownSettings: the image processor does something else with its settings than this mapper does.
     """
-    if facts.around_image is None:
-        raise UnknownSettings("its processor names no tokens that stand around an image")
-    tiling, tables, (start, end) = _tiling(facts.settings), _tables(facts), facts.around_image
-
-    @array_mapper
-    def map_tiles(context: Any, items: list[np.ndarray]) -> dict[str, torch.Tensor | list[torch.Tensor]]:
-        tiles = [torch.from_numpy(cut_tiles(np.ascontiguousarray(item), tiling, tables)) for item in items]
-        return {
-            "pixel_values": [its.view(facts.dtype) for its in tiles],
-            "image_num_patches": torch.tensor([len(its) for its in tiles]),
-            "image_token_id": torch.full((len(items),), facts.image_token_id),
-        }
-
-    def expand(context: Any, prompts: list[TokenizedPrompt]) -> list[TokenizedPrompt]:
-        image = facts.image_token_id
-
-        def run(tiles: int) -> list[int]:
-            return [start, *[image] * (tiles * facts.features_per_tile), end]
-
-        return [
-            prompt.expand(image, [run(len(item.tensors["pixel_values"])) for item in prompt.items], image)
-            for prompt in prompts
-        ]
-
-    layout = TensorLayout(
-        flat=frozenset({"pixel_values"}),
-        on_cpu=frozenset({"image_num_patches", "image_token_id"}),
-        shared=frozenset({"image_token_id"}),
+    tiling = _tiling(facts.settings)
+    normalization = normalization_of(facts.settings, facts.dtype)
+    return declare_tiles(
+        model_cls,
+        facts,
+        lambda image: cut_tiles(image, tiling),
+        normalization,
+        count="image_num_patches",
+        token="image_token_id",
     )
-    return Declaration(model_cls, {PIXELS: map_tiles}, expand, layouts={PIXELS: layout})
 
 
 def _tiling(settings: Mapping[str, Any]) -> Tiling:
-    require_bicubic(settings)
     size = (settings["size"]["height"], settings["size"]["width"])
     if not settings["crop_to_patches"]:
-        return Tiling(size, 1, 1)
-    return Tiling(size, settings["min_patches"], settings["max_patches"])
-
-
-def _tables(facts: ProcessorFacts) -> np.ndarray:
-    normalization = Normalization.of(facts.settings)
-    if normalization is None or facts.dtype not in _BITS:
-        raise UnknownSettings(f"do_normalize is false, or the model's dtype is {facts.dtype}")
-    values = torch.arange(256, dtype=torch.uint8).expand(3, 256).reshape(1, -1)
-    return normalization(values).view(3, 256).to(facts.dtype).view(_BITS[facts.dtype]).numpy()
+        return Tiling(size, 1, 1, filter_of(settings))
+    return Tiling(size, settings["min_patches"], settings["max_patches"], filter_of(settings))

@@ -3,16 +3,17 @@
 Families differ in the size that they give an image; `qwen_vl.py` and `glm4v.py` say how.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
-from run_batch.model.declaration import PIXELS, Declaration, TensorLayout, TokenizedPrompt, array_mapper
+from run_batch.model.declaration import PIXELS, Declaration, Normalization, TensorLayout, TokenizedPrompt, array_mapper
 from run_batch.model.images.decode import Size
-from run_batch.model.mappers.patches import Normalization, PatchGrid, cut_patches, require_bicubic, resize
+from run_batch.model.mappers.normalization import normalization_of
+from run_batch.model.mappers.patches import PatchGrid, cut_patches, filter_of, resize
 from run_batch.model.mappers.processor_facts import ProcessorFacts
 
 
@@ -23,27 +24,30 @@ class PatchSettings:
     Attributes:
         grid: how images are cut.
         min_pixels, max_pixels: limits of an image's height times width.
-        normalization: None where the model normalizes bytes on its device.
+        filter: see `resize`.
+        normalization: None where the model does it itself.
     """
 
     grid: PatchGrid
     min_pixels: int
     max_pixels: int
+    filter: str
     normalization: Normalization | None
 
     @classmethod
-    def of(cls, settings: Mapping[str, Any]) -> "PatchSettings":
+    def of(cls, facts: ProcessorFacts) -> "PatchSettings":
         """From the settings with which transformers calls its image processor.
 
         Raises:
             UnknownSettings: it does something else with some of them than these mappers do.
         """
-        require_bicubic(settings)
+        settings = facts.settings
         return cls(
             PatchGrid(settings["patch_size"], settings["merge_size"], settings["temporal_patch_size"]),
             settings["size"]["shortest_edge"],
             settings["size"]["longest_edge"],
-            Normalization.of(settings),
+            filter_of(settings),
+            normalization_of(settings, facts.dtype),
         )
 
 
@@ -55,15 +59,14 @@ def declare_patches(
     Args:
         fitted: the (height, width) that an image of (height, width) is resized to.
     """
-    grid, normalize = settings.grid, settings.normalization
+    grid = settings.grid
 
     @array_mapper
     def map_patches(context: Any, items: list[np.ndarray]) -> dict[str, list[torch.Tensor]]:
         values, grids = [], []
         for item in items:
-            image = resize(np.ascontiguousarray(item), fitted(item.shape[:2]))  # type: ignore[arg-type]
-            patches = cut_patches(image, grid)
-            values.append(patches if normalize is None else normalize(patches).to(facts.dtype))
+            image = resize(np.ascontiguousarray(item), fitted(item.shape[:2]), settings.filter)  # type: ignore[arg-type]
+            values.append(cut_patches(image, grid))
             grids.append(torch.tensor([1, image.shape[0] // grid.patch_size, image.shape[1] // grid.patch_size]))
         return {"pixel_values": values, "image_grid_thw": grids}
 
@@ -74,5 +77,10 @@ def declare_patches(
             for prompt in prompts
         ]
 
-    layout = TensorLayout(flat=frozenset({"pixel_values"}), on_cpu=frozenset({"image_grid_thw"}), frames=grid.frames)
+    layout = TensorLayout(
+        flat=frozenset({"pixel_values"}),
+        on_cpu=frozenset({"image_grid_thw"}),
+        frames=grid.frames,
+        normalization=settings.normalization,
+    )
     return Declaration(model_cls, {PIXELS: map_patches}, expand, layouts={PIXELS: layout})

@@ -18,8 +18,8 @@ from run_batch.model.declaration import RowError
 from run_batch.model.images.decode import MAX_PIXELS, Size
 from run_batch.model.mappers.processor_facts import UnknownSettings
 
-# In Pillow, and in torchvision.
-_BICUBIC = (3, "bicubic")
+# As Pillow numbers them, and as torchvision and torch name them.
+_FILTERS = {1: "lanczos", 2: "bilinear", 3: "bicubic"}
 # Of the longer to the shorter side; transformers refuses more.
 _MAX_ASPECT_RATIO = 200
 
@@ -44,48 +44,19 @@ class PatchGrid:
         return self.patch_size * self.merge_size
 
 
-@dataclass(frozen=True, slots=True)
-class Normalization:
-    """Rescales and normalizes pixels, as transformers does it in one step: (v - mean) / std in float32.
-
-    Attributes:
-        mean, std: per channel, float32 (3, 1), in the unit of the pixels, 0 to 255.
-    """
-
-    mean: torch.Tensor
-    std: torch.Tensor
-
-    @classmethod
-    def of(cls, settings: Mapping[str, Any]) -> "Normalization | None":
-        """From an image processor's settings, whose means are in the unit of rescaled pixels; None without it.
-
-        Raises:
-            UnknownSettings: pixels are rescaled and not normalized, or the other way round.
-        """
-        if settings["do_rescale"] != settings["do_normalize"]:
-            raise UnknownSettings("only one of do_rescale and do_normalize is true")
-        if not settings["do_normalize"]:
-            return None
-        factor = 1.0 / settings["rescale_factor"]
-        mean, std = (torch.tensor(settings[name])[:, None] * factor for name in ("image_mean", "image_std"))
-        return cls(mean, std)
-
-    def __call__(self, patches: torch.Tensor) -> torch.Tensor:
-        """Normalize patches, uint8 (patches, 3 * values), to float32 of the same shape."""
-        values = patches.view(len(patches), 3, -1).to(torch.float32)
-        return values.sub_(self.mean).div_(self.std).view(patches.shape)
-
-
-def require_bicubic(settings: Mapping[str, Any]) -> None:
-    """Refuse an image processor's settings where it does not resize as `resize` does.
+def filter_of(settings: Mapping[str, Any]) -> str:
+    """The filter by which an image processor resizes, as `resize` takes it.
 
     Raises:
-        UnknownSettings: it does not resize at all, or by another filter.
+        UnknownSettings: it does not resize at all, or by a filter that `resize` does not know.
     """
     if not settings["do_resize"]:
         raise UnknownSettings("do_resize is false")
-    if getattr(settings["resample"], "value", settings["resample"]) not in _BICUBIC:
-        raise UnknownSettings(f"resample is {settings['resample']}, not bicubic")
+    resample = getattr(settings["resample"], "value", settings["resample"])
+    name = _FILTERS.get(resample, resample)
+    if name not in _FILTERS.values():
+        raise UnknownSettings(f"resample is {settings['resample']}; known are {', '.join(_FILTERS.values())}")
+    return str(name)
 
 
 def smart_resize(size: Size, unit: int, min_pixels: int, max_pixels: int, frames: int = 1) -> Size:
@@ -124,12 +95,13 @@ def check_aspect_ratio(height: int, width: int) -> None:
         raise RowError("image_processing", message)
 
 
-def resize(image: np.ndarray, size: Size) -> np.ndarray:
-    """Resize an image by torch's antialiased bicubic kernel for bytes.
+def resize(image: np.ndarray, size: Size, filter: str) -> np.ndarray:
+    """Resize an image by torch's antialiased kernel for bytes.
 
     Args:
         image: uint8 (height, width, 3), contiguous.
         size: the new (height, width).
+        filter: `bilinear`, `bicubic` or `lanczos`.
 
     Returns:
         uint8 (height, width, 3), contiguous; `image` itself where it has that size.
@@ -149,7 +121,7 @@ def resize(image: np.ndarray, size: Size) -> np.ndarray:
     # With these strides torch sees that channels come last, and takes the kernel that leaves them there: twice as fast.
     strides = (image.size, 1, width * channels, channels)
     pixels = torch.from_numpy(image).as_strided((1, channels, height, width), strides)
-    resized = functional.interpolate(pixels, size, mode="bicubic", antialias=True, align_corners=False)
+    resized = functional.interpolate(pixels, size, mode=filter, antialias=True, align_corners=False)
     return np.ascontiguousarray(resized[0].permute(1, 2, 0).numpy())
 
 

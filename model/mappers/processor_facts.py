@@ -6,6 +6,8 @@ from typing import Any
 
 import torch
 
+from run_batch.model.declaration import InputProcessor
+
 
 class UnknownSettings(Exception):
     """A setting of an image processor that the bulk mapper of its family does not know; the message names it."""
@@ -21,13 +23,11 @@ class ProcessorFacts:
             `engine.mm_processor_kwargs` and what vLLM sets itself over them.
         image_token_id: the token that stands for an image in a prompt, and for each of its features.
         dtype: of the floating point tensors that the model takes.
-        around_image: tokens that stand before and after an image's features in a prompt, in models that have such.
-        features_per_tile: how many features a tile gives, in models of tiles; else 0.
+        expand: the input processor that puts into a prompt what vLLM's own processor puts there.
     """
 
     image_processor: str
     settings: Mapping[str, Any]
     image_token_id: int
     dtype: torch.dtype
-    around_image: tuple[int, int] | None = None
-    features_per_tile: int = 0
+    expand: InputProcessor

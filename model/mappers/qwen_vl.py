@@ -14,7 +14,7 @@ def declare_qwen_vl(model_cls: type, facts: ProcessorFacts) -> Declaration:
     Raises:
         UnknownSettings: see PatchSettings.of.
     """
-    settings = PatchSettings.of(facts.settings)
+    settings = PatchSettings.of(facts)
     fitted = partial(
         smart_resize, unit=settings.grid.unit, min_pixels=settings.min_pixels, max_pixels=settings.max_pixels
     )

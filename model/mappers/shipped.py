@@ -1,22 +1,29 @@
-"""Which bulk mapper a model that vLLM ships has: by the image processor that it has in transformers."""
+"""Which bulk mapper a model that vLLM ships has: by its image processor, of transformers or of vLLM."""
 
 from collections.abc import Callable, Mapping
 
 from run_batch.model.declaration import Declaration
+from run_batch.model.mappers.gemma3 import declare_gemma3
 from run_batch.model.mappers.glm4v import declare_glm4v
+from run_batch.model.mappers.idefics3 import declare_idefics3
 from run_batch.model.mappers.internvl import declare_internvl
+from run_batch.model.mappers.internvl_chat import declare_internvl_chat
 from run_batch.model.mappers.processor_facts import ProcessorFacts, UnknownSettings
 from run_batch.model.mappers.qwen_vl import declare_qwen_vl
 
 _FAMILIES: Mapping[str, Callable[[type, ProcessorFacts], Declaration]] = {
     "transformers.models.qwen2_vl.image_processing_qwen2_vl.Qwen2VLImageProcessor": declare_qwen_vl,
     "transformers.models.got_ocr2.image_processing_got_ocr2.GotOcr2ImageProcessor": declare_internvl,
+    "transformers.models.gemma3.image_processing_gemma3.Gemma3ImageProcessor": declare_gemma3,
+    "transformers.models.idefics3.image_processing_idefics3.Idefics3ImageProcessor": declare_idefics3,
+    "transformers.models.smolvlm.image_processing_smolvlm.SmolVLMImageProcessor": declare_idefics3,
+    "vllm.transformers_utils.processors.internvl.InternVLImageProcessor": declare_internvl_chat,
     "transformers.models.glm4v.image_processing_glm4v.Glm4vImageProcessor": declare_glm4v,
 }
 
 
 def has_bulk_mapper(image_processor: type) -> bool:
-    """Whether models on this image processor of transformers, and on no class derived from it, have a bulk mapper."""
+    """Whether models on this image processor, and on no class derived from it, have a bulk mapper."""
     return class_name(image_processor) in _FAMILIES
 
 

@@ -20,6 +20,7 @@ from run_batch.model.mappers.shipped import class_name, declare_shipped, has_bul
 from run_batch.model.rendering.declared_renderer import DeclaredRenderer
 from run_batch.model.rendering.engine_input import EngineInput
 from run_batch.model.rendering.job_faults import describe, root_of
+from run_batch.model.rendering.vllm_expansion import VllmExpansion
 from run_batch.model.rendering.vllm_renderer import VllmRenderer
 
 # (width, height): one that most models enlarge, and one that they make smaller, or fit to their patches.
@@ -31,33 +32,36 @@ class NoBulkMapper(Exception):
 
 
 def bulk_renderer(
-    context: InputProcessingContext, processor: Any, model_cls: type, reference: VllmRenderer
+    context: InputProcessingContext, processor: Any, model_cls: type, reference: VllmRenderer, placeholder: str | None
 ) -> DeclaredRenderer:
     """The renderer of a model's bulk mapper.
 
     Args:
         processor: a BaseMultiModalProcessor of vLLM.
         reference: the renderer with that processor.
+        placeholder: the text that stands for an image in a prompt.
 
     Raises:
         NoBulkMapper: there is none, or it does not give what `reference` gives.
     """
     hf_processor = _hf_processor(processor)
     image_processor = getattr(hf_processor, "image_processor", None)
-    token = getattr(hf_processor, "image_token_id", None)
-    if token is None or not has_bulk_mapper(type(image_processor)):
+    token = getattr(hf_processor, "image_token_id", getattr(hf_processor, "ctx_image_token_id", None))
+    if token is None or placeholder is None or not has_bulk_mapper(type(image_processor)):
         raise NoBulkMapper(
             f"there is no bulk mapper for {_described(image_processor)} in {type(hf_processor).__name__}"
         )
-    images = list(_test_images())
+    prompt, images = _test_prompt(processor, placeholder), list(_test_images())
     with _recorded_settings(image_processor) as settings, _failures_told("vLLM's processor fails on a test image"):
-        expected = _render(reference, token, images)
+        expected = _render(reference, prompt, images)
     if not settings:
         raise NoBulkMapper(f"vLLM does not call {_described(image_processor)} as its bulk mapper expects")
-    facts = _facts(hf_processor, token, settings, context.model_config.dtype)
+    facts = ProcessorFacts(
+        class_name(type(image_processor)), settings, token, context.model_config.dtype, VllmExpansion(processor)
+    )
     with _failures_told("the bulk mapper fails on a test image"):
         bulk = DeclaredRenderer(context, _declared(model_cls, facts))
-        given = _render(bulk, token, images)
+        given = _render(bulk, prompt, images)
     for wanted, found in zip(expected, given, strict=True):
         if isinstance(wanted, RowError):
             raise NoBulkMapper(f"vLLM's processor does not map a test image: {wanted}")
@@ -92,18 +96,6 @@ def _described(image_processor: Any) -> str:
     return "a model without an image processor" if image_processor is None else type(image_processor).__name__
 
 
-def _facts(hf_processor: Any, token: int, settings: Mapping[str, Any], dtype: torch.dtype) -> ProcessorFacts:
-    start, end = (getattr(hf_processor, f"{edge}_image_token_id", None) for edge in ("start", "end"))
-    return ProcessorFacts(
-        class_name(type(hf_processor.image_processor)),
-        settings,
-        token,
-        dtype,
-        None if start is None or end is None else (start, end),
-        getattr(hf_processor, "image_seq_length", 0),
-    )
-
-
 def _declared(model_cls: type, facts: ProcessorFacts) -> Declaration:
     try:
         return declare_shipped(model_cls, facts)
@@ -113,9 +105,15 @@ def _declared(model_cls: type, facts: ProcessorFacts) -> Declaration:
 
 @contextlib.contextmanager
 def _recorded_settings(image_processor: Any) -> Iterator[dict[str, Any]]:
-    """The settings that transformers resolves for its image processor, once it has been called inside this context."""
+    """The settings that transformers resolves for its image processor, once it has been called inside this context.
+
+    An image processor of vLLM's has them as attributes.
+    """
     settings: dict[str, Any] = {}
-    preprocess = image_processor._preprocess
+    preprocess = getattr(image_processor, "_preprocess", None)
+    if preprocess is None:
+        yield dict(vars(image_processor))
+        return
 
     def record(images: Any, *args: Any, **kwargs: Any) -> Any:
         settings.update(kwargs)
@@ -128,6 +126,12 @@ def _recorded_settings(image_processor: Any) -> Iterator[dict[str, Any]]:
         del image_processor._preprocess
 
 
+def _test_prompt(processor: Any, placeholder: str) -> list[int]:
+    """A prompt with an image between text."""
+    tokens: list[int] = processor.info.get_tokenizer().encode(f"Look: {placeholder} what?", add_special_tokens=False)
+    return tokens
+
+
 def _test_images() -> Iterator[Image.Image]:
     """Noise, in which each pixel counts; the same each time."""
     random = np.random.default_rng(0)
@@ -136,10 +140,10 @@ def _test_images() -> Iterator[Image.Image]:
 
 
 def _render(
-    renderer: VllmRenderer | DeclaredRenderer, token: int, images: Sequence[Image.Image]
+    renderer: VllmRenderer | DeclaredRenderer, prompt: list[int], images: Sequence[Image.Image]
 ) -> list[EngineInput | RowError]:
-    """Render each image alone, in a prompt of nothing else."""
-    return renderer.render([[token] for _ in images], [[image] for image in images])
+    """Render each image alone."""
+    return renderer.render([list(prompt) for _ in images], [[image] for image in images])
 
 
 def _are_equal(one: EngineInput, other: EngineInput) -> bool:

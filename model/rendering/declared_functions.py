@@ -22,6 +22,7 @@ from run_batch.model.images.decode import DecodedImage
 from run_batch.model.mappers.shipped import is_bulk_mapper
 from run_batch.model.rendering.finite_values import FiniteCheck
 from run_batch.model.rendering.kept_text import first_change
+from run_batch.model.rendering.vllm_expansion import VllmExpansion
 
 Tensors = Mapping[str, torch.Tensor | Sequence[torch.Tensor]]
 
@@ -72,6 +73,8 @@ class DeclaredFunctions:
         """
         processor = self._declaration.input_processor
         expanded = list(prompts) if processor is None else self._call("input processor", processor, list(prompts))
+        if isinstance(processor, VllmExpansion):  # whose ranges may share a token: vLLM merges lines between images
+            return list(expanded)
         where = self._where("input processor", processor)
         _check_expanded(where, prompts, expanded)
         if processor is not None and not self._declaration.changes_text:
@@ -107,9 +110,14 @@ class DeclaredFunctions:
         except (RowError, DeclarationError):
             raise
         except Exception as error:
-            if self._declaration.model_cls.__module__.startswith("run_batch.") or is_bulk_mapper(function):
+            if self._declaration.model_cls.__module__.startswith("run_batch.") or _is_shipped(function):
                 raise
             raise failure(f"{self._declaration.model_cls.__name__}'s {what}", function, error) from error
+
+
+def _is_shipped(function: Callable[..., Any]) -> bool:
+    """Whether a bug in a function is no plugin's."""
+    return is_bulk_mapper(function) or isinstance(function, VllmExpansion)
 
 
 def failure(where: str, function: Callable[..., Any], error: Exception) -> DeclarationError:

@@ -2,6 +2,7 @@
 
 from typing import Any, TypeAlias
 
+import numpy as np
 import torch
 from vllm.inputs.engine import MultiModalInput, TokensInput, mm_input, tokens_input
 from vllm.multimodal.inputs import (
@@ -16,8 +17,8 @@ from vllm.multimodal.inputs import (
 from vllm.multimodal.inputs import PlaceholderRange as VllmPlaceholderRange
 
 from run_batch.model.declaration import MappedItem, PlaceholderRange, TensorLayout, TokenizedPrompt
+from run_batch.model.rendering.device_pixels import WholeMaskField, device_pixels_field
 from run_batch.model.rendering.feature_counts import FEATURE_COUNTS
-from run_batch.model.rendering.frames_field import SameFramesField
 
 EngineInput: TypeAlias = MultiModalInput | TokensInput
 
@@ -47,7 +48,7 @@ def engine_input(prompt: TokenizedPrompt, layout: TensorLayout = _STACKED, count
                 VllmPlaceholderRange(
                     offset=r.offset,
                     length=r.length,
-                    is_embed=None if r.is_embed is None else torch.tensor(r.is_embed, dtype=torch.bool),
+                    is_embed=None if r.is_embed is None else torch.from_numpy(np.array(r.is_embed, dtype=bool)),
                 )
                 for r in prompt.placeholders
             ]
@@ -89,10 +90,11 @@ def _field(name: str, tensor: torch.Tensor, layout: TensorLayout, images: int) -
     on_cpu = name in layout.on_cpu
     if name in layout.shared:
         return MultiModalSharedField(batch_size=images, keep_on_cpu=on_cpu)
-    if name in layout.flat and layout.frames > 1:
-        return SameFramesField(frames=layout.frames, keep_on_cpu=on_cpu)
+    if name in layout.whole:
+        return WholeMaskField(keep_on_cpu=on_cpu)
     if name in layout.flat:
-        return MultiModalFlatField(slices=[slice(0, len(tensor))], keep_on_cpu=on_cpu)
+        pixels = device_pixels_field(layout, on_cpu) if tensor.dtype == torch.uint8 else None
+        return pixels or MultiModalFlatField(slices=[slice(0, len(tensor))], keep_on_cpu=on_cpu)
     return _FIELD_ON_CPU if on_cpu else _FIELD
 
 

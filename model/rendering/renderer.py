@@ -256,7 +256,7 @@ def _shipped_path(
     if settings.mapper == "vllm":
         return _Path(by_vllm, placeholders.text, 'vLLM\'s own processor: model.mapper = "vllm"')
     try:
-        bulk = bulk_renderer(context, processor, model_cls, by_vllm)
+        bulk = bulk_renderer(context, processor, model_cls, by_vllm, placeholders.text(1))
     except NoBulkMapper as reason:
         return _Path(by_vllm, placeholders.text, f"vLLM's own processor: {reason}")
     most = processor.info.allowed_mm_limits["image"]

@@ -1,7 +1,5 @@
 """Models that vLLM ships, on its own processors: the inputs and the texts are those of vLLM's own `LLM.chat`."""
 
-import base64
-import gc
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ from vllm.multimodal.processing import BaseProcessingInfo
 from vllm.renderers.params import ChatParams
 from vllm.renderers.registry import renderer_from_config
 from vllm.usage.usage_lib import UsageContext
+from vllm_chat import chat, messages
 
 import jobs
 from run_batch.io.inputs.source import RowBatch
@@ -67,12 +66,6 @@ def mapped(folder: Path, model: Path, rows: Sequence[tuple[list[bytes], str]], *
     columns = table(rows)
     mapper = RowMapper(load_config(write_job(folder, model, rows, **prompt)), columns.schema, None)
     return list(mapper.map(RowBatch(0, columns.combine_chunks().to_batches()[0], None)))
-
-
-def messages(images: Sequence[bytes], prompt: str) -> list[dict[str, Any]]:
-    urls = [f"data:image/png;base64,{base64.b64encode(image).decode()}" for image in images]
-    parts: list[dict[str, Any]] = [{"type": "image_url", "image_url": {"url": url}} for url in urls]
-    return [{"role": "user", "content": [*parts, {"type": "text", "text": prompt}]}]
 
 
 def vllms_renderer(model: Path) -> Any:
@@ -178,22 +171,6 @@ def test_texts_are_those_of_vllms_own_chat(family: str, tmp_path: Path, folder: 
     rows = rows_of(family)
     results = jobs.succeed(write_job(tmp_path, folder(family), rows, chat=True))
     assert results["error"].null_count == len(rows)
-    expected = chat(folder(family), [messages(*row) for row in rows])
+    expected = chat(folder(family), [messages(*row) for row in rows], **ENGINE)
     assert results["text"].to_pylist() == expected
     assert len(set(expected)) > len(rows) // 2, "the texts hardly depend on the images"
-
-
-def chat(model: Path, conversations: list[Any]) -> list[str]:
-    """What vLLM's own offline interface generates."""
-    from vllm import LLM, SamplingParams
-    from vllm.distributed import cleanup_dist_env_and_memory
-
-    llm = LLM(str(model), kv_cache_memory_bytes=1 << 27, **ENGINE)
-    try:
-        outputs = llm.chat(conversations, SamplingParams(temperature=0.0, max_tokens=8), use_tqdm=False)
-    finally:
-        llm.llm_engine.engine_core.shutdown()
-        del llm
-        cleanup_dist_env_and_memory()
-        gc.collect()
-    return [output.outputs[0].text for output in outputs]

@@ -1,0 +1,64 @@
+"""Idefics3, SmolVLM and other models on their image processors in transformers."""
+
+import math
+
+import numpy as np
+
+from run_batch.model.declaration import Declaration
+from run_batch.model.images.decode import Size
+from run_batch.model.mappers.normalization import normalization_of
+from run_batch.model.mappers.patches import filter_of, resize
+from run_batch.model.mappers.processor_facts import ProcessorFacts, UnknownSettings
+from run_batch.model.mappers.tile_model import declare_tiles
+from run_batch.model.mappers.tiles import planes, tile_planes
+
+# Of the longer side of an image; transformers makes larger ones smaller again.
+_LONGEST = 4096
+
+
+def declare_idefics3(model_cls: type, facts: ProcessorFacts) -> Declaration:
+    """Declare the inputs of a model of this family: tiles in rows, then the whole image.
+
+    Raises:
+        UnknownSettings: the image processor does something else with its settings than this mapper does.
+    """
+    settings, filter = facts.settings, filter_of(facts.settings)
+    longest, side = settings["size"]["longest_edge"], settings["max_image_size"]["longest_edge"]
+    if not settings["do_pad"] or not settings["do_image_splitting"]:
+        raise UnknownSettings("do_pad or do_image_splitting is false")
+    if not longest or longest % side or longest > _LONGEST:
+        raise UnknownSettings(f"size is {settings['size']}, in tiles of {side}")
+
+    def cut(image: np.ndarray) -> np.ndarray:
+        image = resize(image, _fitted(image.shape[:2], longest), filter)  # type: ignore[arg-type]
+        rows, columns = _tiles(image.shape[:2], side)  # type: ignore[arg-type]
+        canvas = resize(image, (rows * side, columns * side), filter)
+        if rows * columns == 1:
+            return planes(canvas)[None]
+        tiles = np.empty((rows * columns + 1, 3, side, side), np.uint8)
+        tile_planes(canvas, (side, side), tiles)
+        planes(resize(canvas, (side, side), filter), tiles[-1])
+        return tiles
+
+    normalization = normalization_of(settings, facts.dtype)
+    return declare_tiles(model_cls, facts, cut, normalization, mask="pixel_attention_mask")
+
+
+def _fitted(size: Size, longest: int) -> Size:
+    """The (height, width) of which the longer one is `longest`, and the other one even."""
+    height, width = size
+    if width >= height:
+        shorter = int(longest / (width / height))
+        return max(shorter + shorter % 2, 1), longest
+    shorter = int(longest * (width / height))
+    return longest, max(shorter + shorter % 2, 1)
+
+
+def _tiles(size: Size, side: int) -> Size:
+    """(rows, columns) of tiles that hold an image of (height, width)."""
+    (height, width), ratio = size, size[1] / size[0]
+    if width >= height:
+        columns = math.ceil(width / side)
+        return math.ceil(int(columns * side / ratio) / side), columns
+    rows = math.ceil(height / side)
+    return rows, math.ceil(int(rows * side * ratio) / side)

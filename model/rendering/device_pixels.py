@@ -1,0 +1,119 @@
+"""Pixels that become what the model takes only on its device, where vLLM puts the images of a batch together.
+
+A worker process sends bytes, one for each value, and one frame of each patch: a model of videos takes patches of two
+frames, and for an image the same frame twice. The field below makes of them the floating point values, and the frames,
+that vLLM's own processor sends.
+"""
+
+import functools
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from vllm.multimodal.inputs import BaseMultiModalField, MultiModalFieldConfig, MultiModalFieldElem, MultiModalFlatField
+from vllm.v1 import serial_utils
+
+from run_batch.model.declaration import TensorLayout
+
+_CHANNELS = 3
+_PIXELS, _MASK = "run_batch_device_pixels", "run_batch_whole_mask"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DevicePixelsField(BaseMultiModalField):
+    """Concatenates pixels, uint8 (items, channels, ...) or (items, channels * values), and finishes them.
+
+    Attributes:
+        frames: how often each channel of an item is repeated: the model gets (items, channels * frames * values).
+        mean, std, divisor, dtype: see Normalization; a dtype of None leaves bytes as they are.
+    """
+
+    frames: int = 1
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+    divisor: float = 1.0
+    dtype: str | None = None
+
+    def build_elems(self, modality: str, key: str, data: Any) -> Any:
+        raise NotImplementedError("engine inputs are built of elements")
+
+    def _reduce_data(self, batch: list[Any], *, pin_memory: bool) -> Any:
+        return MultiModalFlatField(slices=[])._reduce_data(batch, pin_memory=pin_memory)
+
+    def reduce_data(
+        self, elems: list[MultiModalFieldElem], *, device: torch.types.Device = None, pin_memory: bool = False
+    ) -> torch.Tensor:
+        """The pixels of several images, on their device."""
+        pixels: Any = super().reduce_data(elems, device=device, pin_memory=pin_memory)
+        values = pixels if self.dtype is None else self._normalized(pixels)
+        if self.frames == 1:
+            return values
+        count = len(values)
+        return values.view(count, _CHANNELS, 1, -1).expand(-1, -1, self.frames, -1).reshape(count, -1)
+
+    def _normalized(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Looked up, not computed: devices may differ in the last bit of a division."""
+        assert self.dtype is not None
+        table, starts = _table(self.mean, self.std, self.divisor, self.dtype, pixels.device)
+        places = pixels.view(len(pixels), _CHANNELS, -1) + starts
+        return table.index_select(0, places.view(-1)).view(pixels.shape)
+
+
+@dataclass(frozen=True, kw_only=True)
+class WholeMaskField(BaseMultiModalField):
+    """Masks of tiles that are pixels all over: of (tiles, 0, height, width), ones, int64 (tiles, height, width)."""
+
+    def build_elems(self, modality: str, key: str, data: Any) -> Any:
+        raise NotImplementedError("engine inputs are built of elements")
+
+    def _reduce_data(self, batch: list[Any], *, pin_memory: bool) -> Any:
+        return torch.cat(batch)
+
+    def reduce_data(
+        self, elems: list[MultiModalFieldElem], *, device: torch.types.Device = None, pin_memory: bool = False
+    ) -> torch.Tensor:
+        """The masks of the tiles of several images, on their device."""
+        shapes: Any = super().reduce_data(elems, device=device)
+        tiles, _, height, width = shapes.shape
+        return torch.ones((tiles, height, width), dtype=torch.int64, device=shapes.device)
+
+
+@functools.lru_cache(maxsize=8)
+def _table(
+    mean: tuple[float, ...], std: tuple[float, ...], divisor: float, dtype: str, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The values of all bytes of all channels, one channel after the other, and where each channel starts, int32."""
+    values = torch.arange(256, dtype=torch.float32).div(divisor).repeat(len(mean), 1)
+    table = values.sub_(torch.tensor(mean)[:, None]).div_(torch.tensor(std)[:, None]).to(getattr(torch, dtype))
+    starts = torch.arange(len(mean), dtype=torch.int32)[:, None] * 256
+    return table.view(-1).to(device), starts.to(device)
+
+
+def device_pixels_field(layout: TensorLayout, on_cpu: bool) -> DevicePixelsField | None:
+    """The field of pixels of a layout that leaves something to the device; None for any other layout."""
+    normalization = layout.normalization
+    if normalization is None:
+        return DevicePixelsField(frames=layout.frames, keep_on_cpu=on_cpu) if layout.frames > 1 else None
+    return DevicePixelsField(
+        frames=layout.frames,
+        mean=normalization.mean,
+        std=normalization.std,
+        divisor=normalization.divisor,
+        dtype=str(normalization.dtype).removeprefix("torch."),
+        keep_on_cpu=on_cpu,
+    )
+
+
+def _config(modality: str, mean: Any, std: Any, **fields: Any) -> MultiModalFieldConfig:
+    return MultiModalFieldConfig(DevicePixelsField(mean=tuple(mean), std=tuple(std), **fields), modality)
+
+
+def _mask_config(modality: str, **fields: Any) -> MultiModalFieldConfig:
+    return MultiModalFieldConfig(WholeMaskField(**fields), modality)
+
+
+def install_device_pixels() -> None:
+    """Have vLLM send such fields between its processes; to be called in each of them."""
+    serial_utils.MMF_CLASS_TO_FACTORY.update({DevicePixelsField: _PIXELS, WholeMaskField: _MASK})
+    setattr(MultiModalFieldConfig, _PIXELS, staticmethod(_config))
+    setattr(MultiModalFieldConfig, _MASK, staticmethod(_mask_config))
