@@ -34,6 +34,7 @@ _PASSING_CLASSES = frozenset(
         *("requests.ConnectionError", "requests.Timeout", "requests.ChunkedEncodingError"),
         *("urllib3.ProtocolError", "urllib3.TimeoutError", "urllib3.NewConnectionError"),
         *("httpx.TransportError", "httpcore.NetworkError", "httpcore.TimeoutException", "httpcore.RemoteProtocolError"),
+        "httpx2.TransportError",
         *("botocore.HTTPClientError", "botocore.ConnectionError", "botocore.IncompleteReadError"),
         *("azure.ServiceRequestError", "azure.ServiceResponseError", "google.TransportError"),
     }

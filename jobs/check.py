@@ -5,6 +5,7 @@ from contextlib import suppress
 
 import pyarrow as pa
 
+from run_batch.io.inputs.hub_commits import recorded_commits
 from run_batch.io.inputs.source import RowBatch
 from run_batch.io.media.image_column import image_cells, images_in
 from run_batch.jobs.job.errors import EXIT_COMPLETE, EXIT_TOO_MANY_FAILURES, are_too_many, storage_errors
@@ -48,6 +49,7 @@ def check_job(job: PreparedJob) -> tuple[str, int]:
     shards = job.plan.num_shards
     lines = [
         f"input: {job.plan.num_rows} rows; columns {', '.join(job.source.schema.names)}",
+        *_describe_commits(job),
         f"output: {shards} shards of {job.plan.rows_per_shard} rows in {job.store.folder}, {shards - missing} done, "
         f"{missing} to do",
         *_describe_growth(job),
@@ -65,6 +67,13 @@ def check_job(job: PreparedJob) -> tuple[str, int]:
         return "\n".join(lines), EXIT_COMPLETE
     lines.append(f"more of the first rows fail than errors.max_fraction = {most} allows")
     return "\n".join(lines), EXIT_TOO_MANY_FAILURES
+
+
+def _describe_commits(job: PreparedJob) -> list[str]:
+    """The commits at which repositories on the Hub are read."""
+    if not any(path.startswith("hf://") for path in job.config.input_paths):
+        return []
+    return [f"input: {url} is read as {pinned}" for url, pinned in recorded_commits(job.source.index).items()]
 
 
 def _describe_growth(job: PreparedJob) -> list[str]:

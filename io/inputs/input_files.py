@@ -4,8 +4,8 @@ import contextlib
 import difflib
 import os
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ class InputFiles:
         filesystem: the fsspec file system that the paths belong to; None for local paths.
         is_folder: whether they are all files of `root`, and not those that a glob or a path chose.
         is_list: whether several paths chose them.
+        commits: see hub_commits.py; empty where none of them is on the Hub.
     """
 
     paths: list[str]
@@ -36,6 +37,7 @@ class InputFiles:
     filesystem: Any = None
     is_folder: bool = False
     is_list: bool = False
+    commits: Mapping[str, str] = field(default_factory=dict)
 
     def name(self, path: str) -> str:
         """The path of a file relative to `root`."""
