@@ -19,6 +19,7 @@ from run_batch.io.inputs.first_look import look_at_each
 from run_batch.io.inputs.input_files import InputFiles
 from run_batch.io.inputs.json_seen import Seen
 from run_batch.io.inputs.line_blocks import BlockIndex, look_at_lines, read_block
+from run_batch.io.inputs.partitions import constants_of, partitions_of
 from run_batch.io.inputs.source import InputError
 from run_batch.io.inputs.text_stream import BOM, TextStream
 
@@ -73,21 +74,27 @@ class JsonLinesFormat:
         return Seen.load(dumped)
 
     def columns(self, facts: Sequence[FileFacts]) -> Columns:
-        """The columns of all files, in types that hold the values of each."""
+        """The columns of all files, in types that hold the values of each, and those that names of folders make."""
         seen = Seen()
         for one in facts:
             seen.merge(one.content)
+            seen.add(constants_of(one.name, one.content.kinds), f"the folders of {one.name}")
         return seen.columns()
 
     def open(self, files: InputFiles, facts: FileFacts, schema: pa.Schema, batch_rows: int) -> OpenFile:
         """Open a file to read it block by block."""
         stream = TextStream(files, facts.path)
+        # For keys that a row lacks; where a column is no text, all files have the key themselves.
+        folders = {name: value for name, value in partitions_of(facts.name).items() if _is_text(schema, name)}
 
         def read(group: int) -> Iterator[pa.RecordBatch]:
             lines = read_block(stream, facts, group).removeprefix(BOM).split(b"\n")
             rows = (self._row_again(line) for line in lines if line.strip())
             while some := list(islice(rows, batch_rows)):
-                arrays = [array_of([row.get(column.name) for row in some], column.type) for column in schema]
+                arrays = [
+                    array_of([row.get(column.name, folders.get(column.name)) for row in some], column.type)
+                    for column in schema
+                ]
                 yield pa.RecordBatch.from_arrays(arrays, schema=schema)
 
         return OpenFile(FileRows(facts.row_groups, read), stream.close)
@@ -107,6 +114,10 @@ class JsonLinesFormat:
             return self._row_of(parse_line(line))
         except ValueError as error:
             raise InputError(f"input.path: {path}, line {number:,}: {error}") from None
+
+
+def _is_text(schema: pa.Schema, name: str) -> bool:
+    return name in schema.names and pa.types.is_string(schema.field(name).type)
 
 
 def parse_line(line: bytes) -> dict[str, Any]:
