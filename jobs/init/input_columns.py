@@ -7,6 +7,7 @@ from typing import Any
 import pyarrow as pa
 
 from run_batch.io.arrow_types import is_bytes, is_list, is_text
+from run_batch.io.inputs.sample_images import whole_column
 from run_batch.io.inputs.source import Source
 from run_batch.io.media.image_column import can_hold_images
 from run_batch.jobs.job.carried_columns import check_carried
@@ -74,6 +75,7 @@ def find_columns(config: JobConfig, source: Source, can_chat: bool) -> Columns:
         prompt = _first(schema, is_text) or _first(schema, can_be_written)
     wanted = [name for name in (prompt, _named(schema, _ANSWERS, lambda _: True)) if name and name != conversation]
     carried = _carried(list(dict.fromkeys(wanted)), schema, result_columns(config))
+    image = None if image is None else whole_column(source.schema, image)
     return Columns(image, prompt, conversation is not None, _unique_ids(config, source, schema), carried)
 
 

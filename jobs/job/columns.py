@@ -6,6 +6,7 @@ import pyarrow as pa
 
 from run_batch.io.arrow_types import describe_values
 from run_batch.io.features import classes_at, features_of
+from run_batch.io.inputs.sample_images import missed_sample, whole_column
 from run_batch.io.inputs.source import Source
 from run_batch.io.media import image_column
 from run_batch.jobs.job.carried_columns import carried_columns, carried_identity, check_carried
@@ -123,4 +124,10 @@ def _check_images(column: str, schema: pa.Schema) -> None:
     if not image_column.can_hold_images(kind):
         raise JobError(
             f"input.image_column: column {column} is {kind}, which cannot hold images; expected {image_column.ACCEPTED}"
+        )
+    missed = missed_sample(schema, column)
+    if missed is not None:
+        raise JobError(
+            f'input.image_column = "{column}": sample {missed[0]} has its image in another file; set it to '
+            f'"{whole_column(schema, column)}", which takes the first of these that a sample has'
         )
