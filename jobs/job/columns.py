@@ -11,6 +11,7 @@ from run_batch.io.inputs.source import Source
 from run_batch.io.media import image_column
 from run_batch.jobs.job.carried_columns import carried_columns, carried_identity, check_carried
 from run_batch.jobs.job.config import JobConfig
+from run_batch.jobs.job.config_tables import InputTable
 from run_batch.jobs.job.errors import JobError
 from run_batch.jobs.job.prompt_column import is_message
 from run_batch.jobs.job.prompt_template import Field, parse_template, require_column
@@ -20,7 +21,7 @@ from run_batch.jobs.job.result_columns import result_columns
 def needed_columns(config: JobConfig, schema: pa.Schema) -> list[str]:
     """The input columns that mapping reads."""
     table = config.input
-    columns = [table.image_column, table.id_column, table.sampling_column, table.lora_column]
+    columns = [table.image_column, table.id_column, table.sampling_column, table.lora_column, table.priority_column]
     columns += prompt_columns(config, schema)
     return list(dict.fromkeys(column for column in columns if column))
 
@@ -75,6 +76,7 @@ def check_columns(config: JobConfig, source: Source) -> None:
         "input.id_column": table.id_column,
         "input.sampling_column": table.sampling_column,
         "input.lora_column": table.lora_column,
+        "input.priority_column": table.priority_column,
         "errors.expected_column": config.errors.expected_column,
         "input.prompt_column": table.prompt_column if is_message(config) else None,
     }
@@ -105,9 +107,18 @@ def check_columns(config: JobConfig, source: Source) -> None:
             raise JobError(f"input.path: column {column} {source.unusable[column]}{hint}")
     if table.image_column:
         _check_images(table.image_column, schema)
+    _check_settings(table, schema)
+
+
+def _check_settings(table: InputTable, schema: pa.Schema) -> None:
+    """Refuse columns of single rows' settings whose type holds none in any row."""
     if table.lora_column is not None and describe_values(schema.field(table.lora_column).type) not in ("text", "null"):
         kind = schema.field(table.lora_column).type
         raise JobError(f"input.lora_column: column {table.lora_column} is {kind}; expected text, the names of adapters")
+    if table.priority_column is not None:
+        kind = schema.field(table.priority_column).type
+        if not (pa.types.is_integer(kind) or pa.types.is_null(kind)):
+            raise JobError(f"input.priority_column: column {table.priority_column} is {kind}; expected whole numbers")
 
 
 def _check_used(config: JobConfig, schema: pa.Schema) -> None:
