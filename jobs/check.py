@@ -56,7 +56,7 @@ def check_job(job: PreparedJob) -> tuple[str, int]:
         *_describe_row_groups(job),
         *_describe_prompts(job),
         *([f"images: {mapper.image_mapping}"] if mapper.image_mapping else []),
-        *([] if is_pooling(job.config) else _describe_sampling(sampling)),
+        *([] if is_pooling(job.config) else _describe_sampling(sampling, mapper.max_model_len)),
         *_describe(results),
         *_describe_placeholders(job, mapper.image_placeholder, batches),
         *_describe_imageless(job, batches),
@@ -103,7 +103,7 @@ def _describe_prompts(job: PreparedJob) -> list[str]:
     return [f"prompts: column {job.config.input.prompt_column} holds {job.prompt_column.value}, for the chat template"]
 
 
-def _describe_sampling(sampling: ResolvedSampling) -> list[str]:
+def _describe_sampling(sampling: ResolvedSampling, max_model_len: int) -> list[str]:
     """The sampling settings that result, and where each comes from."""
     shown = {
         name: "what the context leaves to the row" if value is None else repr(value)
@@ -112,7 +112,14 @@ def _describe_sampling(sampling: ResolvedSampling) -> list[str]:
     lines = [f"sampling.{name} = {value} ({sampling.sources[name]})" for name, value in sorted(shown.items())]
     if sampling.eos_token_ids:
         lines.append(f"tokens that end a text: {', '.join(map(str, sampling.eos_token_ids))} (generation config)")
-    return [*lines, "other sampling settings: vLLM's defaults"]
+    lines.append("other sampling settings: vLLM's defaults")
+    most = sampling.values.get("max_tokens")
+    if most is not None and most >= max_model_len:
+        lines.append(
+            f"note: sampling.max_tokens = {most} is more than the context holds, {max_model_len} tokens with the "
+            "prompt (engine.max_model_len): a text that does not end before ends there, by length"
+        )
+    return lines
 
 
 def _first_rows(job: PreparedJob) -> Iterator[RowBatch]:

@@ -85,6 +85,11 @@ class RowMapper:
         """The model's tokenizer."""
         return self._model.tokenizer
 
+    @property
+    def max_model_len(self) -> int:
+        """Tokens of a prompt and its text together."""
+        return self._model.max_model_len
+
     def _check_takes_images(self) -> None:
         column = self._config.input.image_column
         if column and not self._model.takes_images:
