@@ -12,7 +12,7 @@ import blake3
 import pyarrow as pa
 
 from run_batch.io.inputs.columns import Columns
-from run_batch.io.inputs.file_content import check_is
+from run_batch.io.inputs.file_content import as_utf8, check_is
 from run_batch.io.inputs.file_format import FileFacts, OpenFile
 from run_batch.io.inputs.file_rows import FileRows
 from run_batch.io.inputs.first_look import look_at_each
@@ -124,7 +124,7 @@ class _Records:
             except UnicodeDecodeError as error:
                 raise InputError(
                     f"input.path: {self._path}, line {self._line:,}: text that is not UTF-8 (byte {error.start}); "
-                    'convert the file: open(new, "w").write(open(old, encoding="latin-1").read())'
+                    f"{as_utf8(self._path)}"
                 ) from None
             yield text
 
@@ -136,7 +136,7 @@ class _Records:
         if self._path.lower().rsplit(".tsv", 1)[-1] in _PACKED and ".tsv" in self._path.lower():
             self.delimiter = "\t"
         else:
-            self.delimiter = next((sign for sign in ",\t;" if sign in first), ",")
+            self.delimiter = next((sign for sign in ",\t;|" if sign in first), ",")
         self._lines = chain([first], self._lines)
         return next(self._parsed())
 

@@ -136,6 +136,16 @@ def read_head(files: InputFiles, path: str) -> bytes:
     return b""
 
 
+def as_utf8(path: str) -> str:
+    """The lines of Python that convert a text file, for the end of a message."""
+    place = PurePosixPath(path)
+    return (
+        "if it is Latin-1 (Windows: cp1252), these lines of Python convert it:\n"
+        f'    text = open("{place.name}", encoding="latin-1", newline="").read()\n'
+        f'    open("{place.stem}.utf8{place.suffix}", "w", encoding="utf-8", newline="").write(text)'
+    )
+
+
 def check_is(kind: str, expected: str, path: str, head: bytes) -> None:
     """Refuse a file that is of another format than its job or its name says.
 

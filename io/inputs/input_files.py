@@ -16,6 +16,7 @@ from run_batch.io.inputs.read_ahead import without_read_ahead
 from run_batch.io.inputs.read_errors import unreachable
 from run_batch.io.inputs.remote_file import RemoteFile
 from run_batch.io.inputs.source import InputError
+from run_batch.io.object_stores import MissingStoreError, file_system
 from run_batch.io.transient import describe, may_pass, refusal, retry
 
 
@@ -184,10 +185,12 @@ def _unread(path: str, error: BaseException) -> InputError:
 
 
 def _find_by_url(url: str, leave_out: Callable[[str], bool], wanted: Wanted) -> InputFiles:
-    import fsspec
     from fsspec.implementations.local import LocalFileSystem
 
-    filesystem, path = fsspec.core.url_to_fs(url)
+    try:
+        filesystem, path = file_system(url)
+    except MissingStoreError as error:
+        raise InputError(f"input.path {url} {error}") from None
     local = isinstance(filesystem, LocalFileSystem)
     return _find_local(path, leave_out, wanted) if local else _find_remote(filesystem, path, wanted)
 

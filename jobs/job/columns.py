@@ -14,7 +14,7 @@ from run_batch.jobs.job.config import JobConfig
 from run_batch.jobs.job.config_tables import InputTable
 from run_batch.jobs.job.errors import JobError
 from run_batch.jobs.job.prompt_column import is_message
-from run_batch.jobs.job.prompt_template import Field, parse_template, require_column
+from run_batch.jobs.job.prompt_template import Field, parse_template, require_column, shown_name
 from run_batch.jobs.job.result_columns import result_columns
 
 
@@ -83,7 +83,7 @@ def check_columns(config: JobConfig, source: Source) -> None:
     if not schema.names:
         raise JobError(f"input.path {table.path}: the input has no rows and no columns")
     if table.image_column not in schema.names and "image_column" not in table.model_fields_set:
-        names = ", ".join(name if name == name.strip() else repr(name) for name in schema.names)
+        names = ", ".join(map(shown_name, schema.names))
         raise JobError(
             f"input.image_column: the input has no column {table.image_column!r}, but {names}; name "
             'the column of images, or set input.image_column = "" if there is none beside the prompts'

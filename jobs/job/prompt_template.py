@@ -1,5 +1,6 @@
 """prompt.template: literal text written by the job's author, and fields that a row's columns fill."""
 
+import re
 import string
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -204,4 +205,16 @@ def require_column(key: str, column: str, schema: pa.Schema) -> None:
     """
     if column not in schema.names:
         hint = did_you_mean(column, schema.names)
-        raise JobError(f"{key} names column {column!r}; the input has: {', '.join(schema.names)}{hint}")
+        spaced = [name for name in schema.names if name != column and name.strip() == column.strip()]
+        if spaced:
+            hint = f"; write {spaced[0]!r}, with its spaces, or take them out of the file"
+        if len(schema.names) == 1 and re.search(r"\W", schema.names[0]):
+            hint += '; if it is CSV, its first line is split at commas, tabs, semicolons or "|", and has none of them'
+        raise JobError(
+            f"{key} names column {column!r}; the input has: {', '.join(map(shown_name, schema.names))}{hint}"
+        )
+
+
+def shown_name(column: str) -> str:
+    """The name of a column for people, in quotes where it begins or ends with a space."""
+    return column if column == column.strip() else repr(column)
