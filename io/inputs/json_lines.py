@@ -98,15 +98,13 @@ class JsonLinesFormat:
         stream = TextStream(files, facts.path)
         # For keys that a row lacks; where a column is no text, all files have the key themselves.
         folders = {name: value for name, value in partitions_of(facts.name).items() if _is_text(schema, name)}
+        columns = [(column.name, column.type, folders.get(column.name)) for column in schema]
 
         def read(group: int) -> Iterator[pa.RecordBatch]:
             lines = read_block(stream, facts, group).removeprefix(BOM).split(b"\n")
             rows = (self._row_again(line) for line in lines if line.strip())
             while some := list(islice(rows, batch_rows)):
-                arrays = [
-                    array_of([row.get(column.name, folders.get(column.name)) for row in some], column.type)
-                    for column in schema
-                ]
+                arrays = [array_of([row.get(name, missing) for row in some], kind) for name, kind, missing in columns]
                 yield pa.RecordBatch.from_arrays(arrays, schema=schema)
 
         return OpenFile(FileRows(facts.row_groups, read), stream.close)

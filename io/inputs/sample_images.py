@@ -4,6 +4,7 @@ A shard's schema tells which extensions of images samples have together, so that
 image because its image has another extension than that of most.
 """
 
+import functools
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -20,7 +21,8 @@ _JOINED = b"joined_column"
 _SEPARATOR = ";"
 
 
-def images_in_sample(extensions: Sequence[str]) -> str:
+@functools.lru_cache(maxsize=4096)
+def images_in_sample(extensions: tuple[str, ...]) -> str:
     """Those of a sample's extensions that are images, sorted and joined; empty without any."""
     return _SEPARATOR.join(sorted(name for name in extensions if is_image_name(f".{name}")))
 

@@ -55,7 +55,7 @@ class _Extensions:
     json: Seen = field(default_factory=Seen)
     images: dict[str, str] = field(default_factory=dict)
 
-    def add(self, key: str, extensions: Sequence[str]) -> None:
+    def add(self, key: str, extensions: tuple[str, ...]) -> None:
         """Add what a sample has."""
         self.names |= dict.fromkeys(extensions)
         images = images_in_sample(extensions)
@@ -99,7 +99,7 @@ class TarFormat:
             try:
                 for key, members in _samples(read_members(file, size)):
                     index.add(min(member.header for member in members.values()))
-                    found.add(f"{key} of {name}", list(members))
+                    found.add(f"{key} of {name}", tuple(members))
                     for extension, member in members.items():
                         digest.update(f"{member.name}\0{member.size}\0{member.changed}\n".encode())
                         if _is_json(extension):

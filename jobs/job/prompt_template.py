@@ -204,15 +204,21 @@ def require_column(key: str, column: str, schema: pa.Schema) -> None:
         JobError: it has not; the message lists the columns that it has.
     """
     if column not in schema.names:
-        hint = did_you_mean(column, schema.names)
-        spaced = [name for name in schema.names if name != column and name.strip() == column.strip()]
-        if spaced:
-            hint = f"; write {spaced[0]!r}, with its spaces, or take them out of the file"
-        if len(schema.names) == 1 and re.search(r"\W", schema.names[0]):
-            hint += '; if it is CSV, its first line is split at commas, tabs, semicolons or "|", and has none of them'
-        raise JobError(
-            f"{key} names column {column!r}; the input has: {', '.join(map(shown_name, schema.names))}{hint}"
-        )
+        names = ", ".join(map(shown_name, schema.names))
+        raise JobError(f"{key} names column {column!r}; the input has: {names}{_hint(column, schema)}")
+
+
+def _hint(column: str, schema: pa.Schema) -> str:
+    """What may be meant by the name of a column that is not there."""
+    spaced = next((name for name in schema.names if name.strip() == column.strip()), None)
+    outer = column.partition(".")[0]
+    if spaced is not None:
+        return f"; write {spaced!r}, with its spaces, or take them out of the file"
+    if outer in schema.names and pa.types.is_struct(schema.field(outer).type):
+        return f"; a field in column {outer} is no column of its own: write the input anew with it as one"
+    if len(schema.names) == 1 and re.search(r"\W", schema.names[0]):
+        return '; if it is CSV, its first line is split at commas, tabs, semicolons or "|", and has none of them'
+    return did_you_mean(column, schema.names)
 
 
 def shown_name(column: str) -> str:
