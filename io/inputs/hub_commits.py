@@ -52,7 +52,7 @@ def recorded_commits(index: bytes) -> dict[str, str]:
 
 
 def _resolve(url: str) -> tuple[str, str]:
-    """What a URL begins with, up to its revision; and the same with the commit in the place of the revision."""
+    """What a URL begins with, up to its revision, and the same with the commit; or the whole URL, likewise."""
     from huggingface_hub import HfFileSystem
 
     url = url.rstrip("/")
@@ -62,8 +62,11 @@ def _resolve(url: str) -> tuple[str, str]:
         commit = retry(lambda: _commit(files, found), transient.REMOTE_PAUSES)
     except Exception as error:  # the Hub's client has errors of its own, and those of its client of http
         raise _unresolved(url, error) from error
-    begin = url.removesuffix(found.path_in_repo).rstrip("/")
-    return begin, f"{_HUB}{'' if found.repo_type == 'model' else f'{found.repo_type}s/'}{found.repo_id}@{commit}"
+    root = f"{_HUB}{'' if found.repo_type == 'model' else f'{found.repo_type}s/'}{found.repo_id}@{commit}"
+    inside = found.path_in_repo
+    if not url.endswith(f"/{inside}"):  # the library reads its path in another way than it is written
+        return url, f"{root}/{inside}".rstrip("/")
+    return url.removesuffix(f"/{inside}"), root
 
 
 def _commit(files: Any, found: Any) -> str:

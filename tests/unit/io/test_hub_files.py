@@ -75,6 +75,19 @@ def test_a_job_reads_the_commit_that_it_began_with(hub: Hub, tmp_path: Path) -> 
         assert named.row_names(0, 1) == ["train-00000-of-00002.parquet:0"]
 
 
+def test_a_path_in_a_repository_is_kept_however_it_is_written(hub: Hub, tmp_path: Path) -> None:
+    hub.push(commit(tmp_path / "first"))
+    write(tmp_path / "first" / "a b" / "x.parquet", 70_000)
+    for path in ("/data/test-00000-of-00001.parquet", "/a b", "/a b/", "/a b/x.parquet", "/a b/*.parquet"):
+        source = open_files([f"{URL}{path}"], None)
+        assert source.num_rows == ROWS and numbers(source)[0] == (70_000 if "a b" in path else 0), path
+    both = open_files([f"{URL}/a b/x.parquet", f"{URL}/data/test-00000-of-00001.parquet"], None)
+    assert both.row_names(0, 1) + both.row_names(ROWS, ROWS + 1) == [
+        "a b/x.parquet:0",
+        "data/test-00000-of-00001.parquet:0",
+    ]
+
+
 def test_what_the_hub_does_not_have_is_said(hub: Hub, tmp_path: Path) -> None:
     hub.push(commit(tmp_path / "first"))
     for path in ("hf://datasets/org/other", f"{URL}@v2", "hf://datasets/org/other/a.parquet"):

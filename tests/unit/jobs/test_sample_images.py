@@ -81,6 +81,16 @@ def test_a_column_that_misses_the_image_of_a_sample_is_refused(folder: Path, col
     check_columns(job(folder, "mask.png"), open_source(job(folder, "mask.png")))  # whose stem no other image has
 
 
+def test_extensions_that_shards_lack_do_not_matter(folder: Path) -> None:
+    (folder / "in" / "1.tar").unlink()
+    write(folder / "in" / "0.tar", 0, [("jpg",), ()])
+    config = job(folder, "jpg;webp")
+    source = open_source(config)
+    check_columns(config, source)
+    (batch,) = source.cursor(["jpg;webp"], 9).read(0, 2)
+    assert batch.records.to_pylist() == [{"jpg;webp": b"0.jpg"}, {"jpg;webp": None}]
+
+
 def test_extensions_that_no_sample_has_are_refused(folder: Path) -> None:
     with pytest.raises(JobError, match=r"names 'webp;gif'; the samples have: __key__, jpg, txt, png, mask.png"):
         open_source(job(folder, "webp;gif"))
