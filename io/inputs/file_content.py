@@ -91,6 +91,19 @@ _JSON_LIST = Content(
     'open("{stem}.jsonl", "w").writelines(json.dumps(row) + "\\n" for row in rows)',
 )
 
+_JSON_LISTS = Content(
+    "a list in JSON in each line",
+    None,
+    'import json\n    rows = [dict(zip(("NAME", "NAME"), json.loads(line))) for line in open("{file}")]\n    '
+    'open("{stem}.jsonl", "w").writelines(json.dumps(row) + "\\n" for row in rows)',
+)
+_PLAIN_TEXT = Content(
+    "plain text",
+    None,
+    'import json\n    rows = [{"prompt": line.rstrip("\\n")} for line in open("{file}")]  # a row for each line\n    '
+    'open("{stem}.jsonl", "w").writelines(json.dumps(row) + "\\n" for row in rows)',
+)
+
 
 def content_of(head: bytes) -> Content | None:
     """What a file is by its first 512 bytes; None for text of lines, or where they do not tell."""
@@ -123,10 +136,16 @@ def _is_text(head: bytes) -> bool:
 def _text(head: bytes) -> Content | None:
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
     if text.startswith(b"["):
-        return _JSON_LIST
+        first, _, rest = text.partition(b"\n")
+        return _JSON_LISTS if first.rstrip().endswith(b"]") and rest.startswith(b"[") else _JSON_LIST
     if text.startswith((b"<!DOCTYPE", b"<!doctype", b"<html")):
         return Content("a page in HTML, as a server sends in the place of a file that is not there")
     return None
+
+
+def plain_text(path: str, head: bytes) -> Content | None:
+    """What a file is that is called one of text, and begins with some; None for others."""
+    return _PLAIN_TEXT if path.lower().endswith(".txt") and _is_text(head) else None
 
 
 def read_head(files: InputFiles, path: str) -> bytes:
@@ -158,7 +177,7 @@ def check_is(kind: str, expected: str, path: str, head: bytes) -> None:
         InputError: names what it is, and the two lines that convert it.
     """
     found = content_of(head)
-    if found is not None and found.format != kind and not (kind == "csv" and found is _JSON_LIST):
+    if found is not None and found.format != kind and not (kind == "csv" and found in (_JSON_LIST, _JSON_LISTS)):
         raise other_content(path, expected, found)
 
 

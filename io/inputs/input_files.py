@@ -19,6 +19,8 @@ from run_batch.io.inputs.source import InputError
 from run_batch.io.object_stores import MissingStoreError, file_system
 from run_batch.io.transient import describe, may_pass, refusal, retry
 
+_NAMED = 3
+
 
 @dataclass(frozen=True, slots=True)
 class InputFiles:
@@ -209,7 +211,7 @@ def _find_local(path: str, leave_out: Callable[[str], bool], wanted: Wanted) -> 
     else:
         raise InputError(f"input.path {path}: no such file or folder{_similar(place)}")
     if not found:
-        raise InputError(f"input.path {path}: no {wanted.name} there")
+        raise InputError(f"input.path {path}: no {wanted.name} there{_what_is_there(place)}")
     paths = distinct(found, leave_out)
     if not paths:
         raise InputError(f"input.path {path}: no {wanted.name} there but the results of this job")
@@ -248,6 +250,13 @@ def _is_folder(filesystem: Any, path: str) -> bool:
 def _without_query(path: str) -> str:
     """Cut the query off an http URL; leave other paths as they are, where `?` is part of a glob."""
     return path.partition("?")[0] if path.startswith(("http://", "https://")) else path
+
+
+def _what_is_there(place: Path) -> str:
+    """The names of some files in a folder without any that is wanted."""
+    names = sorted(entry.name for entry in os.scandir(place) if entry.is_file()) if place.is_dir() else []
+    more = ", …" if len(names) > _NAMED else ""
+    return f", but {', '.join(names[:_NAMED])}{more}" if names else ""
 
 
 def _similar(place: Path) -> str:

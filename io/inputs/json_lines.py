@@ -168,6 +168,8 @@ def _parse_by_python(line: bytes) -> Any:
         raise ValueError("nested too deeply") from None
     except json.JSONDecodeError as error:
         hint = "; a row is one line" if line.strip() in (b"{", b"[") else ""
+        if line.lstrip().startswith(b"{'"):
+            hint = "; this is how Python shows a dict: json.dumps writes it as JSON"
         cut = "; the file may be cut off here" if not line.endswith(b"\n") else ""
         raise ValueError(f"not JSON: {error.msg} at column {error.colno}{hint}{cut}") from None
     return found

@@ -63,7 +63,30 @@ def test_a_folder_may_hold_a_file_for_each_row(tmp_path: Path) -> None:
     assert rows_of(open_files([str(tmp_path)], None), *row) == [row, row]
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("prompts.txt", "a?\nb {c}?\n", "is plain text, not rows"),
+        ("lists.jsonl", '["a?", "1"]\n["b {c}?", "2"]\n', "is a list in JSON in each line, not JSON Lines"),
+    ],
+)
+def test_lines_of_something_else_are_refused_with_lines_that_convert_them(
+    tmp_path: Path, name: str, text: str, said: str
+) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(InputError, match=said) as caught:
+        open_files([str(tmp_path / name)], None)
+    lines = [line[4:] for line in str(caught.value).splitlines() if line.startswith("    ")]
+    with contextlib.chdir(tmp_path):
+        exec("\n".join(lines).replace('"NAME", "NAME"', '"prompt", "n"'), {})
+    (made,) = (path for path in tmp_path.iterdir() if path.name != name)
+    assert rows_of(open_files([str(made)], None), "prompt") == [{"prompt": "a?"}, {"prompt": "b {c}?"}]
+
+
 def test_lines_that_are_no_rows_are_still_named(tmp_path: Path) -> None:
+    (tmp_path / "python.jsonl").write_text("{'q': 'a'}\n")
+    with pytest.raises(InputError, match=r"this is how Python shows a dict: json\.dumps writes it"):
+        open_files([str(tmp_path / "python.jsonl")], None)
     for text, said in (
         ('{"q": "a"\n{"q": "b"}\n', "line 1: not JSON"),
         ('{\n "q": "a"\n}', "line 1: not JSON.*a row is one line"),
