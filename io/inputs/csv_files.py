@@ -4,6 +4,7 @@ No cell is taken for a number or a date: `007` stays what it is.
 """
 
 import csv
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain, islice
 from typing import Any
@@ -24,6 +25,7 @@ from run_batch.io.inputs.text_stream import BOM, TextStream
 
 # A quote that is never closed would make one cell of all that follows.
 _LARGEST_CELL = 256 << 20
+_QUOTED = re.compile(r'"[^"]*"')
 _PACKED = ("", ".gz", ".zst", ".bz2")
 
 
@@ -136,7 +138,8 @@ class _Records:
         if self._path.lower().rsplit(".tsv", 1)[-1] in _PACKED and ".tsv" in self._path.lower():
             self.delimiter = "\t"
         else:
-            self.delimiter = next((sign for sign in ",\t;|" if sign in first), ",")
+            unquoted = _QUOTED.sub("", first)
+            self.delimiter = next((sign for sign in ",\t;|" if sign in unquoted), ",")
         self._lines = chain([first], self._lines)
         return next(self._parsed())
 

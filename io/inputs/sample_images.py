@@ -19,12 +19,32 @@ from run_batch.io.inputs.source import Cursor, InputError, RowBatch, Source
 _SETS = b"images_of_samples"
 _JOINED = b"joined_column"
 _SEPARATOR = ";"
+# Some 60 bytes each. Shards are seldom of more than some ten thousand samples.
+_MOST_KEYS = 2_000_000
 
 
 @functools.lru_cache(maxsize=4096)
 def images_in_sample(extensions: tuple[str, ...]) -> str:
     """Those of a sample's extensions that are images, sorted and joined; empty without any."""
     return _SEPARATOR.join(sorted(name for name in extensions if is_image_name(f".{name}")))
+
+
+class ScatteredSamples:
+    """Finds samples of a shard whose image does not lie beside its other files: two rows would be made of each."""
+
+    def __init__(self) -> None:
+        """Without any sample."""
+        # Hashes of the keys of samples that are an image alone, and of those without any.
+        self._images, self._others = set[int](), set[int]()
+
+    def is_part(self, key: str, extensions: tuple[str, ...]) -> bool:
+        """Add a sample; whether another one is a part of it, too."""
+        images = images_in_sample(extensions).count(_SEPARATOR) + 1 if images_in_sample(extensions) else 0
+        if 0 < images < len(extensions) or len(self._images) + len(self._others) > _MOST_KEYS:
+            return False
+        own, other = (self._images, self._others) if images else (self._others, self._images)
+        own.add(hash(key))
+        return hash(key) in other
 
 
 def with_image_sets(schema: pa.Schema, sets: Mapping[str, str]) -> pa.Schema:

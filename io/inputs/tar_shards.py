@@ -23,7 +23,7 @@ from run_batch.io.inputs.input_files import InputFiles
 from run_batch.io.inputs.json_lines import array_of, parse_value
 from run_batch.io.inputs.json_seen import Seen
 from run_batch.io.inputs.line_blocks import BlockIndex
-from run_batch.io.inputs.sample_images import images_in_sample, with_image_sets
+from run_batch.io.inputs.sample_images import ScatteredSamples, images_in_sample, with_image_sets
 from run_batch.io.inputs.source import DamagedInputError
 from run_batch.io.inputs.tar_members import Member, TarError, read_members
 
@@ -95,9 +95,13 @@ class TarFormat:
             if any(head):  # an archive without files is zeros alone
                 check_is("webdataset", "a tar archive", path, head)
             name, found, index, digest = files.name(path), _Extensions(), BlockIndex(_BLOCK_BYTES), hashlib.sha256()
-            end = 0
+            end, scattered = 0, ScatteredSamples()
             try:
                 for key, members in _samples(read_members(file, size)):
+                    if scattered.is_part(key, tuple(members)):
+                        raise TarError(
+                            f"the files of {key!a} do not lie beside each other; pack them sorted (--sort=name)"
+                        )
                     index.add(min(member.header for member in members.values()))
                     found.add(f"{key} of {name}", tuple(members))
                     for extension, member in members.items():

@@ -13,7 +13,7 @@ from run_batch.jobs.init.init_job import init_job
 from run_batch.jobs.job.carried_columns import carried_columns
 from run_batch.jobs.job.columns import check_columns
 from run_batch.jobs.job.config import JobConfig, load_config, parse_config
-from run_batch.jobs.job.errors import JobError
+from run_batch.jobs.job.errors import JobError, RunError
 from run_batch.jobs.job.open_input import open_source
 from run_batch.jobs.job.prepare import prepare
 
@@ -79,6 +79,22 @@ def test_a_column_that_misses_the_image_of_a_sample_is_refused(folder: Path, col
         with pytest.raises(JobError, match=rf'sample {sample} has its image in another file; set it to "{whole}"'):
             check_columns(config, again)
     check_columns(job(folder, "mask.png"), open_source(job(folder, "mask.png")))  # whose stem no other image has
+
+
+def test_a_sample_whose_image_lies_apart_from_its_text_is_refused(folder: Path) -> None:
+    (folder / "in" / "1.tar").unlink()
+    for order in ("0.jpg 1.jpg 0.txt 1.txt", "0.txt 1.txt 0.jpg", "0.json 1.jpg 1.txt 0.jpg"):
+        with tarfile.open(folder / "in" / "0.tar", "w") as archive:
+            for name in order.split():
+                archive.addfile(tarfile.TarInfo(name) if "json" not in name else _json(name), io.BytesIO(b"{}"))
+        with pytest.raises(RunError, match=r"the files of '[01]' do not lie beside each other; pack them sorted"):
+            open_source(job(folder, "jpg"))
+
+
+def _json(name: str) -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    info.size = 2
+    return info
 
 
 def test_extensions_that_shards_lack_do_not_matter(folder: Path) -> None:
