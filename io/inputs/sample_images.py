@@ -81,6 +81,12 @@ def whole_column(schema: pa.Schema, column: str) -> str:
     return column
 
 
+def likely_column(schema: pa.Schema) -> str | None:
+    """An image column that takes an image of each sample that has any; None where no sample has, or of other inputs."""
+    sets = json.loads((schema.metadata or {}).get(_SETS, b"{}"))
+    return next((whole_column(schema, joined.split(_SEPARATOR)[0]) for joined in sets), None)
+
+
 def joined_column(schema: pa.Schema) -> str | None:
     """The column of a source that others of it make."""
     name = (schema.metadata or {}).get(_JOINED)

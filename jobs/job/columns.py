@@ -6,7 +6,7 @@ import pyarrow as pa
 
 from run_batch.io.arrow_types import describe_values
 from run_batch.io.features import classes_at, features_of
-from run_batch.io.inputs.sample_images import missed_sample, whole_column
+from run_batch.io.inputs.sample_images import likely_column, missed_sample, whole_column
 from run_batch.io.inputs.source import Source
 from run_batch.io.media import image_column
 from run_batch.jobs.job.carried_columns import carried_columns, carried_identity, check_carried
@@ -83,10 +83,11 @@ def check_columns(config: JobConfig, source: Source) -> None:
     if not schema.names:
         raise JobError(f"input.path {table.path}: the input has no rows and no columns")
     if table.image_column not in schema.names and "image_column" not in table.model_fields_set:
-        names = ", ".join(map(shown_name, schema.names))
+        names, likely = ", ".join(map(shown_name, schema.names)), likely_column(schema)
+        such = f', such as "{likely}",' if likely is not None else ""
         raise JobError(
             f"input.image_column: the input has no column {table.image_column!r}, but {names}; name "
-            'the column of images, or set input.image_column = "" if there is none beside the prompts'
+            f'the column of images{such or ","} or set input.image_column = "" if there is none beside the prompts'
         )
     for key, column in named.items():
         if column is not None:

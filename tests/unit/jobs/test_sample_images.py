@@ -120,6 +120,15 @@ def test_all_columns_are_carried_without_the_joined_one_unless_it_is_named(folde
     check_columns(named, open_source(named))
 
 
+def test_a_job_that_names_no_image_column_is_told_which(folder: Path) -> None:
+    tables = {"input": {"path": "in"}, "model": {"path": "model"}, "output": {"path": "out"}}
+    config = parse_config({**tables, "prompt": {"template": "{txt}"}}, folder)
+    with pytest.raises(
+        JobError, match=r'name the column of images, such as "jpg;png", or set input\.image_column = ""'
+    ):
+        check_columns(config, open_source(config))
+
+
 def test_init_names_all_extensions_of_the_images(folder: Path) -> None:
     assert init_job(str(folder / "in"), str(folder / "model"), None, None, folder / "job.toml").image == "jpg;png"
     assert prepare(load_config(folder / "job.toml")).plan.num_rows == 6
