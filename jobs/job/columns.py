@@ -71,27 +71,9 @@ def check_columns(config: JobConfig, source: Source) -> None:
             'input.path holds requests of OpenAI\'s API: set input.format = "openai" to run them, or "jsonl" to read '
             "them as they are"
         )
-    named = {
-        "input.image_column": table.image_column or None,
-        "input.id_column": table.id_column,
-        "input.sampling_column": table.sampling_column,
-        "input.lora_column": table.lora_column,
-        "input.priority_column": table.priority_column,
-        "errors.expected_column": config.errors.expected_column,
-        "input.prompt_column": table.prompt_column if is_message(config) else None,
-    }
     if not schema.names:
         raise JobError(f"input.path {table.path}: the input has no rows and no columns")
-    if table.image_column not in schema.names and "image_column" not in table.model_fields_set:
-        names, likely = ", ".join(map(shown_name, schema.names)), likely_column(schema)
-        such = f', such as "{likely}",' if likely is not None else ""
-        raise JobError(
-            f"input.image_column: the input has no column {table.image_column!r}, but {names}; name "
-            f'the column of images{such or ","} or set input.image_column = "" if there is none beside the prompts'
-        )
-    for key, column in named.items():
-        if column is not None:
-            require_column(key, column, schema)
+    _require_named(config, schema)
     _check_used(config, schema)
     if not needed_columns(config, schema):
         raise JobError(
@@ -109,6 +91,30 @@ def check_columns(config: JobConfig, source: Source) -> None:
     if table.image_column:
         _check_images(table.image_column, schema)
     _check_settings(table, schema)
+
+
+def _require_named(config: JobConfig, schema: pa.Schema) -> None:
+    """Refuse names of columns that the input does not have."""
+    table = config.input
+    named = {
+        "input.image_column": table.image_column or None,
+        "input.id_column": table.id_column,
+        "input.sampling_column": table.sampling_column,
+        "input.lora_column": table.lora_column,
+        "input.priority_column": table.priority_column,
+        "errors.expected_column": config.errors.expected_column,
+        "input.prompt_column": table.prompt_column if is_message(config) else None,
+    }
+    if table.image_column not in schema.names and "image_column" not in table.model_fields_set:
+        names, likely = ", ".join(map(shown_name, schema.names)), likely_column(schema)
+        such = f', such as "{likely}",' if likely is not None else ""
+        raise JobError(
+            f"input.image_column: the input has no column {table.image_column!r}, but {names}; name "
+            f'the column of images{such or ","} or set input.image_column = "" if there is none beside the prompts'
+        )
+    for key, column in named.items():
+        if column is not None:
+            require_column(key, column, schema)
 
 
 def _check_settings(table: InputTable, schema: pa.Schema) -> None:
