@@ -14,13 +14,14 @@ PACKAGES: Mapping[str, str] = {
 }
 # Those whose URLs rows may name: none of them leads to a file or a process of this machine.
 _OF_ROWS = frozenset(PACKAGES) - {"hf"}
+_KNOWN = "there are s3://, gs://, az://, hf://datasets/, https:// and others of fsspec; a path begins without them"
 # Of S3: requests are repeated here, not by each of the two libraries below; parts in memory are 50 MiB each.
 _S3_REQUESTS: Mapping[str, Any] = {"connect_timeout": 10, "read_timeout": 60, "retries": {"total_max_attempts": 1}}
 _S3_PARTS_AT_ONCE = 4
 
 
 class MissingStoreError(Exception):
-    """The package of a URL's file system is not installed; the message says how to install it."""
+    """There is no file system for a URL, or its package is not installed; the message says how to install it."""
 
 
 def is_object_url(url: str) -> bool:
@@ -35,22 +36,40 @@ def open_store(url: str) -> tuple[Any, str]:
         MissingStoreError: its package is not installed.
         Exception: of any type, from the file system.
     """
-    import fsspec
-
     scheme = url.partition("://")[0].lower()
     options: dict[str, Any] = {"skip_instance_cache": True, "use_listings_cache": False}
     if scheme in ("s3", "s3a"):
+        import fsspec
+
         own = fsspec.config.conf.get("s3", {}).get("config_kwargs", {})
         options |= {"config_kwargs": {**_S3_REQUESTS, **own}, "max_concurrency": _S3_PARTS_AT_ONCE}
+    files, path = file_system(url, **options)
+    if scheme in ("s3", "s3a"):
+        files.retries = 1
+    return files, path
+
+
+def file_system(url: str, **options: Any) -> tuple[Any, str]:
+    """fsspec's file system for a URL, and the URL's path in it.
+
+    Raises:
+        MissingStoreError: there is none, or its package is not installed.
+        Exception: of any type, from the file system.
+    """
+    import fsspec
+
+    scheme = url.partition("://")[0]
     try:
-        files, path = fsspec.core.url_to_fs(url, **options)
+        found: tuple[Any, str] = fsspec.core.url_to_fs(url, **options)
     except ImportError as error:
         package = PACKAGES.get(scheme)
         install = f"pip install {package}" if package else str(error)
         raise MissingStoreError(f"needs {package or 'a package'} for {scheme}:// : {install}") from None
-    if scheme in ("s3", "s3a"):
-        files.retries = 1
-    return files, path
+    except ValueError as error:
+        if not str(error).startswith("Protocol not known"):
+            raise
+        raise MissingStoreError(f"begins with {scheme}://, which is no file system; {_KNOWN}") from None
+    return found
 
 
 def store_of_process(bucket: str) -> Any:

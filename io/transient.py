@@ -34,12 +34,16 @@ _PASSING_CLASSES = frozenset(
         *("requests.ConnectionError", "requests.Timeout", "requests.ChunkedEncodingError"),
         *("urllib3.ProtocolError", "urllib3.TimeoutError", "urllib3.NewConnectionError"),
         *("httpx.TransportError", "httpcore.NetworkError", "httpcore.TimeoutException", "httpcore.RemoteProtocolError"),
+        "httpx2.TransportError",
         *("botocore.HTTPClientError", "botocore.ConnectionError", "botocore.IncompleteReadError"),
         *("azure.ServiceRequestError", "azure.ServiceResponseError", "google.TransportError"),
     }
 )
 # Connection errors by their base class that stay as they are: the Hub was not even asked.
 _LASTING_CLASSES = frozenset({"OfflineModeIsEnabled"})
+
+# Of botocore.
+_NO_CREDENTIALS = frozenset({"NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError"})
 
 T = TypeVar("T")
 
@@ -127,6 +131,11 @@ def retry(action: Callable[[], T], pauses: Sequence[float] | None = None) -> T:
 
 def describe(error: BaseException) -> str:
     """What happened, on one line: the system's words where it has some, else the exception's."""
+    if type(error).__name__ in _NO_CREDENTIALS:
+        return (
+            "no credentials for S3 were found; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, on "
+            "every machine of the job"
+        )
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     text = " ".join(str(error).split())

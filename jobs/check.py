@@ -5,6 +5,7 @@ from contextlib import suppress
 
 import pyarrow as pa
 
+from run_batch.io.inputs.hub_commits import recorded_commits
 from run_batch.io.inputs.source import RowBatch
 from run_batch.io.media.image_column import image_cells, images_in
 from run_batch.jobs.job.errors import EXIT_COMPLETE, EXIT_TOO_MANY_FAILURES, are_too_many, storage_errors
@@ -49,6 +50,7 @@ def check_job(job: PreparedJob) -> tuple[str, int]:
     shards = job.plan.num_shards
     lines = [
         f"input: {job.plan.num_rows} rows; columns {', '.join(job.source.schema.names)}",
+        *_describe_commits(job),
         f"output: {shards} shards of {job.plan.rows_per_shard} rows in {job.store.folder}, {shards - missing} done, "
         f"{missing} to do",
         *_describe_growth(job),
@@ -56,7 +58,7 @@ def check_job(job: PreparedJob) -> tuple[str, int]:
         *_describe_memory(job),
         *_describe_prompts(job),
         *([f"images: {mapper.image_mapping}"] if mapper.image_mapping else []),
-        *([] if is_pooling(job.config) else _describe_sampling(sampling)),
+        *([] if is_pooling(job.config) else _describe_sampling(sampling, mapper.max_model_len)),
         *_describe(results),
         *_describe_placeholders(job, mapper.image_placeholder, batches),
         *_describe_imageless(job, batches),
@@ -67,6 +69,13 @@ def check_job(job: PreparedJob) -> tuple[str, int]:
         return "\n".join(lines), EXIT_COMPLETE
     lines.append(f"more of the first rows fail than errors.max_fraction = {most} allows")
     return "\n".join(lines), EXIT_TOO_MANY_FAILURES
+
+
+def _describe_commits(job: PreparedJob) -> list[str]:
+    """The commits at which repositories on the Hub are read."""
+    if not any(path.startswith("hf://") for path in job.config.input_paths):
+        return []
+    return [f"input: {url} is read as {pinned}" for url, pinned in recorded_commits(job.source.index).items()]
 
 
 def _describe_growth(job: PreparedJob) -> list[str]:
@@ -107,7 +116,7 @@ def _describe_prompts(job: PreparedJob) -> list[str]:
     return [f"prompts: column {job.config.input.prompt_column} holds {job.prompt_column.value}, for the chat template"]
 
 
-def _describe_sampling(sampling: ResolvedSampling) -> list[str]:
+def _describe_sampling(sampling: ResolvedSampling, max_model_len: int) -> list[str]:
     """The sampling settings that result, and where each comes from."""
     shown = {
         name: "what the context leaves to the row" if value is None else repr(value)
@@ -116,7 +125,14 @@ def _describe_sampling(sampling: ResolvedSampling) -> list[str]:
     lines = [f"sampling.{name} = {value} ({sampling.sources[name]})" for name, value in sorted(shown.items())]
     if sampling.eos_token_ids:
         lines.append(f"tokens that end a text: {', '.join(map(str, sampling.eos_token_ids))} (generation config)")
-    return [*lines, "other sampling settings: vLLM's defaults"]
+    lines.append("other sampling settings: vLLM's defaults")
+    most = sampling.values.get("max_tokens")
+    if most is not None and most >= max_model_len:
+        lines.append(
+            f"note: sampling.max_tokens = {most} is more than the context holds, {max_model_len} tokens with the "
+            "prompt (engine.max_model_len): a text that does not end before ends there, by length"
+        )
+    return lines
 
 
 def _first_rows(job: PreparedJob) -> Iterator[RowBatch]:

@@ -8,12 +8,13 @@ import pyarrow as pa
 import pyarrow.ipc as ipc
 
 from run_batch.io.files import sample_open_file
-from run_batch.io.inputs.columns import Columns, cast_batches, unify_columns
+from run_batch.io.inputs.columns import Columns, cast_batches
 from run_batch.io.inputs.file_content import check_is, read_head
 from run_batch.io.inputs.file_format import FileFacts, OpenFile
 from run_batch.io.inputs.file_rows import FileRows
 from run_batch.io.inputs.first_look import look_at_each, looking_at
 from run_batch.io.inputs.input_files import InputFiles
+from run_batch.io.inputs.partitions import columns_of_files, constants_of, with_constants
 from run_batch.io.inputs.source import DamagedInputError
 from run_batch.io.transient import retry
 
@@ -50,16 +51,18 @@ class ArrowFormat:
             return FileFacts(path, files.name(path), size, changed, schema, rows, digest, is_seekable=is_seekable)
 
     def columns(self, facts: Sequence[FileFacts]) -> Columns:
-        """The columns of all files, in types that hold the values of each."""
-        return unify_columns([(one.path, one.schema) for one in facts])
+        """The columns of all files, in types that hold the values of each, and those that names of folders make."""
+        return columns_of_files(facts)
 
     def open(self, files: InputFiles, facts: FileFacts, schema: pa.Schema, batch_rows: int) -> OpenFile:
         """Open a file to read some columns of it; what else it holds is not touched."""
         file, head = _open(files, facts.path), read_head(files, facts.path)
-        batches = _Batches(file, head, _places(file, head, schema.names))
+        constants = constants_of(facts.name, _reader(file, head, None).schema.names)
+        batches = _Batches(file, head, _places(file, head, [name for name in schema.names if name not in constants]))
 
         def read(group: int) -> Iterator[pa.RecordBatch]:
-            return cast_batches(_cut(batches.read(group), batch_rows), schema, facts.path)
+            cut = (with_constants(batch, constants) for batch in _cut(batches.read(group), batch_rows))
+            return cast_batches(cut, schema, facts.path)
 
         return OpenFile(FileRows(facts.row_groups, read), file.close)
 

@@ -4,25 +4,28 @@ No cell is taken for a number or a date: `007` stays what it is.
 """
 
 import csv
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain, islice
 from typing import Any
 
 import blake3
 import pyarrow as pa
 
-from run_batch.io.inputs.columns import Columns, unify_columns
-from run_batch.io.inputs.file_content import check_is
+from run_batch.io.inputs.columns import Columns
+from run_batch.io.inputs.file_content import as_utf8, check_is
 from run_batch.io.inputs.file_format import FileFacts, OpenFile
 from run_batch.io.inputs.file_rows import FileRows
 from run_batch.io.inputs.first_look import look_at_each
 from run_batch.io.inputs.input_files import InputFiles
 from run_batch.io.inputs.line_blocks import BlockIndex, look_at_lines, read_block
+from run_batch.io.inputs.partitions import columns_of_files, constants_of, repeated
 from run_batch.io.inputs.source import InputError
 from run_batch.io.inputs.text_stream import BOM, TextStream
 
 # A quote that is never closed would make one cell of all that follows.
 _LARGEST_CELL = 256 << 20
+_QUOTED = re.compile(r'"[^"]*"')
 _PACKED = ("", ".gz", ".zst", ".bz2")
 
 
@@ -60,33 +63,44 @@ class CsvFormat:
         return None
 
     def columns(self, facts: Sequence[FileFacts]) -> Columns:
-        """The columns of all files."""
-        return unify_columns([(one.path, one.schema) for one in facts])
+        """The columns of all files, and those that names of folders make."""
+        return columns_of_files(facts)
 
     def open(self, files: InputFiles, facts: FileFacts, schema: pa.Schema, batch_rows: int) -> OpenFile:
         """Open a file to read it block by block."""
         stream = TextStream(files, facts.path)
         records = _Records(stream, facts.path)
         header = records.header()
-        if any(header.count(name) != 1 for name in schema.names):
-            raise pa.ArrowInvalid(f"its first line names other columns than {', '.join(schema.names)}")
-        places, delimiter = [header.index(name) for name in schema.names], records.delimiter
+        constants = constants_of(facts.name, header)
+        own = [name for name in schema.names if name not in constants]
+        if any(header.count(name) != 1 for name in own):
+            raise pa.ArrowInvalid(f"its first line names other columns than {', '.join(own)}")
+        places, delimiter = {name: header.index(name) for name in own}, records.delimiter
 
         def read(group: int) -> Iterator[pa.RecordBatch]:
             try:
                 lines = read_block(stream, facts, group).decode().split("\n")
                 rows = filter(None, csv.reader((f"{line}\n" for line in lines), delimiter=delimiter, strict=True))
                 while some := list(islice(rows, batch_rows)):
-                    yield _batch(some, places, schema)
+                    yield _batch(some, places, constants, schema)
             except (UnicodeDecodeError, csv.Error, IndexError) as error:  # it was CSV when it was looked at
                 raise pa.ArrowInvalid(str(error)) from None
 
         return OpenFile(FileRows(facts.row_groups, read), stream.close)
 
 
-def _batch(rows: Sequence[Sequence[str]], places: Sequence[int], schema: pa.Schema) -> pa.RecordBatch:
-    arrays = [pa.array([row[place] or None for row in rows], pa.string()) for place in places]
-    return pa.RecordBatch.from_arrays(arrays, schema=schema)
+def _batch(
+    rows: Sequence[Sequence[str]], places: Mapping[str, int], constants: Mapping[str, str | None], schema: pa.Schema
+) -> pa.RecordBatch:
+    """Rows as columns: some of their cells, and values that are the same in all of them."""
+
+    def column(name: str) -> pa.Array:
+        if name in constants:
+            return repeated(constants[name], len(rows))
+        place = places[name]
+        return pa.array([row[place] or None for row in rows], pa.string())
+
+    return pa.RecordBatch.from_arrays([column(name) for name in schema.names], schema=schema)
 
 
 class _Records:
@@ -112,7 +126,7 @@ class _Records:
             except UnicodeDecodeError as error:
                 raise InputError(
                     f"input.path: {self._path}, line {self._line:,}: text that is not UTF-8 (byte {error.start}); "
-                    'convert the file: open(new, "w").write(open(old, encoding="latin-1").read())'
+                    f"{as_utf8(self._path)}"
                 ) from None
             yield text
 
@@ -124,7 +138,8 @@ class _Records:
         if self._path.lower().rsplit(".tsv", 1)[-1] in _PACKED and ".tsv" in self._path.lower():
             self.delimiter = "\t"
         else:
-            self.delimiter = next((sign for sign in ",\t;" if sign in first), ",")
+            unquoted = _QUOTED.sub("", first)
+            self.delimiter = next((sign for sign in ",\t;|" if sign in unquoted), ",")
         self._lines = chain([first], self._lines)
         return next(self._parsed())
 

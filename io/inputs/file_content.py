@@ -91,6 +91,19 @@ _JSON_LIST = Content(
     'open("{stem}.jsonl", "w").writelines(json.dumps(row) + "\\n" for row in rows)',
 )
 
+_JSON_LISTS = Content(
+    "a list in JSON in each line",
+    None,
+    'import json\n    rows = [dict(zip(("NAME", "NAME"), json.loads(line))) for line in open("{file}")]\n    '
+    'open("{stem}.jsonl", "w").writelines(json.dumps(row) + "\\n" for row in rows)',
+)
+_PLAIN_TEXT = Content(
+    "plain text",
+    None,
+    'import json\n    rows = [{"prompt": line.rstrip("\\n")} for line in open("{file}")]  # a row for each line\n    '
+    'open("{stem}.jsonl", "w").writelines(json.dumps(row) + "\\n" for row in rows)',
+)
+
 
 def content_of(head: bytes) -> Content | None:
     """What a file is by its first 512 bytes; None for text of lines, or where they do not tell."""
@@ -123,7 +136,8 @@ def _is_text(head: bytes) -> bool:
 def _text(head: bytes) -> Content | None:
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
     if text.startswith(b"["):
-        return _JSON_LIST
+        first, _, rest = text.partition(b"\n")
+        return _JSON_LISTS if first.rstrip().endswith(b"]") and rest.startswith(b"[") else _JSON_LIST
     if text.startswith(b"version https://git-lfs.github.com/"):
         return Content("a pointer of Git LFS in the place of the file, which `git lfs pull` fetches")
     if text.startswith((b"<!DOCTYPE", b"<!doctype", b"<html")):
@@ -131,11 +145,26 @@ def _text(head: bytes) -> Content | None:
     return None
 
 
+def plain_text(path: str, head: bytes) -> Content | None:
+    """What a file is that is called one of text, and begins with some; None for others."""
+    return _PLAIN_TEXT if path.lower().endswith(".txt") and _is_text(head) else None
+
+
 def read_head(files: InputFiles, path: str) -> bytes:
     """The first bytes of a file; empty where it cannot be read, which its format reports."""
     with contextlib.suppress(OSError), contextlib.closing(files.open(path)) as file:
         return bytes(file.read(_HEAD_BYTES))
     return b""
+
+
+def as_utf8(path: str) -> str:
+    """The lines of Python that convert a text file, for the end of a message."""
+    place = PurePosixPath(path)
+    return (
+        "if it is Latin-1 (Windows: cp1252), these lines of Python convert it:\n"
+        f'    text = open("{place.name}", encoding="latin-1", newline="").read()\n'
+        f'    open("{place.stem}.utf8{place.suffix}", "w", encoding="utf-8", newline="").write(text)'
+    )
 
 
 def check_is(kind: str, expected: str, path: str, head: bytes) -> None:
@@ -150,7 +179,7 @@ def check_is(kind: str, expected: str, path: str, head: bytes) -> None:
         InputError: names what it is, and the two lines that convert it.
     """
     found = content_of(head)
-    if found is not None and found.format != kind and not (kind == "csv" and found is _JSON_LIST):
+    if found is not None and found.format != kind and not (kind == "csv" and found in (_JSON_LIST, _JSON_LISTS)):
         raise other_content(path, expected, found)
 
 

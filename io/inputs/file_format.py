@@ -113,11 +113,16 @@ class FileFormat(Protocol):
         ...
 
 
-def dump_index(kind: FileFormat, facts: Sequence[FileFacts], columns: Columns) -> bytes:
+def dump_index(kind: FileFormat, files: InputFiles, facts: Sequence[FileFacts], columns: Columns) -> bytes:
     """Record what is known of files, and the columns of all of them, as an index that `load_index` reads; JSON."""
-    files = [[f.name, f.size, f.changed, f.row_groups, f.digest, f.offsets, f.is_seekable] for f in facts]
     schema = base64.b64encode(columns.schema.serialize().to_pybytes()).decode()
-    content = {"format": kind.name, "schema": schema, "unusable": dict(columns.unusable), "files": files}
+    content = {
+        "format": kind.name,
+        "schema": schema,
+        "unusable": dict(columns.unusable),
+        "files": [[f.name, f.size, f.changed, f.row_groups, f.digest, f.offsets, f.is_seekable] for f in facts],
+        **({"commits": dict(files.commits)} if files.commits else {}),
+    }
     return json.dumps(content, separators=(",", ":")).encode()
 
 

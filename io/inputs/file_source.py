@@ -114,7 +114,7 @@ class FileSource:
     @property
     def index(self) -> bytes:
         """What is known of the files as JSON; see Source.index."""
-        return dump_index(self._kind, self._facts, self._columns)
+        return dump_index(self._kind, self._files, self._facts, self._columns)
 
     def cursor(self, columns: Sequence[str], batch_rows: int) -> "FileCursor":
         """Make a cursor; see Source.cursor."""

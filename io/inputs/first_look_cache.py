@@ -25,7 +25,7 @@ from run_batch.io.inputs.input_files import InputFiles
 
 _LOG = logging.getLogger(__name__)
 # Changes when what is kept does.
-_VERSION = 1
+_VERSION = 2
 # Smaller files are looked at in a second.
 _LEAST_BYTES = 32 << 20
 # Whose first look takes so long that people want to know.

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from run_batch.io.inputs.arrow_files import ArrowFormat
 from run_batch.io.inputs.csv_files import CsvFormat
-from run_batch.io.inputs.file_content import ACCEPTED, content_of, other_content, read_head
+from run_batch.io.inputs.file_content import ACCEPTED, content_of, other_content, plain_text, read_head
 from run_batch.io.inputs.file_format import FileFormat
 from run_batch.io.inputs.first_look_cache import CachedFormat
 from run_batch.io.inputs.input_files import InputFiles
@@ -115,6 +115,9 @@ def _format_by_content(files: InputFiles, path: str) -> str:
         return "jsonl"
     if not head:
         return "parquet"  # missing, empty or not to be read: the error tells which
+    text = plain_text(path, head)
+    if text is not None:
+        raise other_content(path, "rows", text)
     raise InputError(
         f"input.path: {path}: neither its name nor its first bytes tell its format; input.path takes {ACCEPTED}. Set "
         "input.format if it is one of these"

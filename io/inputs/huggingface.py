@@ -1,5 +1,6 @@
 """Reads the rows of Hugging Face datasets: a folder written by `save_to_disk`, or a dataset on the Hub."""
 
+import errno
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,6 +19,9 @@ _BATCH_BYTES = 64 << 20
 
 # Unlike file names, a data set says itself what its splits are: where one of several is called so, it is meant.
 _DEFAULT_SPLIT = "train"
+_IN_PLACE = (
+    'It is copied into the cache of datasets (HF_HOME); input.path = "hf://datasets/{path}" reads its files in place'
+)
 
 
 def is_saved_dataset(folder: Path) -> bool:
@@ -50,7 +54,8 @@ class HfSource:
         except Exception as error:  # the library raises whatever its readers and the Hub's client raise
             if may_pass(error):
                 raise unreachable(f"input.path {path}", error) from error
-            raise InputError(f"input.path {path}: the data set cannot be opened: {_one_line(error)}") from None
+            hint = f". {_IN_PLACE.format(path=path)}" if self.folder is None and _is_disk_full(error) else ""
+            raise InputError(f"input.path {path}: the data set cannot be opened: {_one_line(error)}{hint}") from None
         self._dataset = loaded.with_format("arrow")
         self.schema = loaded.features.arrow_schema
         self.unusable: Mapping[str, str] = {}
@@ -155,6 +160,12 @@ def _take(splits: Mapping[str, Any], split: str | None) -> tuple[Any, str]:
 def _state(path: str) -> tuple[int, int]:
     status = retry(lambda: os.stat(path))
     return status.st_size, status.st_mtime_ns
+
+
+def _is_disk_full(error: Exception) -> bool:
+    """Whether a data set does not fit on the disk, as the library sees before it downloads, or the system after."""
+    is_full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return is_full or "Not enough disk space" in str(error)
 
 
 def _one_line(error: Exception) -> str:

@@ -4,8 +4,8 @@ import contextlib
 import difflib
 import os
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,10 @@ from run_batch.io.inputs.read_ahead import without_read_ahead
 from run_batch.io.inputs.read_errors import unreachable
 from run_batch.io.inputs.remote_file import RemoteFile, buffered
 from run_batch.io.inputs.source import InputError
+from run_batch.io.object_stores import MissingStoreError, file_system
 from run_batch.io.transient import describe, may_pass, refusal, retry
+
+_NAMED = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +32,7 @@ class InputFiles:
         filesystem: the fsspec file system that the paths belong to; None for local paths.
         is_folder: whether they are all files of `root`, and not those that a glob or a path chose.
         is_list: whether several paths chose them.
+        commits: see hub_commits.py; empty where none of them is on the Hub.
     """
 
     paths: list[str]
@@ -36,6 +40,7 @@ class InputFiles:
     filesystem: Any = None
     is_folder: bool = False
     is_list: bool = False
+    commits: Mapping[str, str] = field(default_factory=dict)
 
     def name(self, path: str) -> str:
         """The path of a file relative to `root`."""
@@ -187,10 +192,12 @@ def _unread(path: str, error: BaseException) -> InputError:
 
 
 def _find_by_url(url: str, leave_out: Callable[[str], bool], wanted: Wanted) -> InputFiles:
-    import fsspec
     from fsspec.implementations.local import LocalFileSystem
 
-    filesystem, path = fsspec.core.url_to_fs(url)
+    try:
+        filesystem, path = file_system(url)
+    except MissingStoreError as error:
+        raise InputError(f"input.path {url} {error}") from None
     local = isinstance(filesystem, LocalFileSystem)
     return _find_local(path, leave_out, wanted) if local else _find_remote(filesystem, path, wanted)
 
@@ -209,7 +216,7 @@ def _find_local(path: str, leave_out: Callable[[str], bool], wanted: Wanted) -> 
     else:
         raise InputError(f"input.path {path}: no such file or folder{_similar(place)}")
     if not found:
-        raise InputError(f"input.path {path}: no {wanted.name} there")
+        raise InputError(f"input.path {path}: no {wanted.name} there{_what_is_there(place)}")
     paths = distinct(found, leave_out)
     if not paths:
         raise InputError(f"input.path {path}: no {wanted.name} there but the results of this job")
@@ -248,6 +255,13 @@ def _is_folder(filesystem: Any, path: str) -> bool:
 def _without_query(path: str) -> str:
     """Cut the query off an http URL; leave other paths as they are, where `?` is part of a glob."""
     return path.partition("?")[0] if path.startswith(("http://", "https://")) else path
+
+
+def _what_is_there(place: Path) -> str:
+    """The names of some files in a folder without any that is wanted."""
+    names = sorted(entry.name for entry in os.scandir(place) if entry.is_file()) if place.is_dir() else []
+    more = ", …" if len(names) > _NAMED else ""
+    return f", but {', '.join(names[:_NAMED])}{more}" if names else ""
 
 
 def _similar(place: Path) -> str:

@@ -3,6 +3,7 @@ index of offsets; from then on, any row is a seek away.
 """
 
 import json
+import re
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import Any
@@ -12,17 +13,21 @@ import msgspec
 import pyarrow as pa
 
 from run_batch.io.inputs.columns import Columns
-from run_batch.io.inputs.file_content import check_is
+from run_batch.io.inputs.file_content import as_utf8, check_is
 from run_batch.io.inputs.file_format import FileFacts, OpenFile
 from run_batch.io.inputs.file_rows import FileRows
 from run_batch.io.inputs.first_look import look_at_each
 from run_batch.io.inputs.input_files import InputFiles
+from run_batch.io.inputs.json_objects import refuse_object
 from run_batch.io.inputs.json_seen import Seen
 from run_batch.io.inputs.line_blocks import BlockIndex, look_at_lines, read_block
+from run_batch.io.inputs.partitions import constants_of, partitions_of
 from run_batch.io.inputs.source import InputError
 from run_batch.io.inputs.text_stream import BOM, TextStream
 
 _MOST_COLUMNS = 2048
+# Of names that files of one object have more often than those of lines.
+_JSON = re.compile(r"\.json(\.\w+)?$", re.IGNORECASE)
 # Makes of the object in a line the row that it stands for.
 RowOf = Callable[[dict[str, Any]], dict[str, Any]]
 
@@ -49,7 +54,12 @@ class JsonLinesFormat:
             index, seen, digest, name, end = BlockIndex(), Seen(), blake3.blake3(), files.name(path), 0
             for number, (offset, line) in enumerate(stream.lines(0), 1):
                 digest.update(line)
-                row = self._row(line if number > 1 else line.removeprefix(BOM), path, number)
+                try:
+                    row = self._row(line if number > 1 else line.removeprefix(BOM), path, number)
+                except InputError:
+                    if number == 1:
+                        refuse_object(files, path, is_one_line=False)
+                    raise
                 if row is not None:
                     index.add(offset)
                     seen.add(row, f"line {number:,} of {name}")
@@ -59,6 +69,9 @@ class JsonLinesFormat:
                         )
                 end = offset + len(line)
             groups, offsets = index.ended(end)
+            # A folder may hold a file for each row.
+            if sum(groups) == 1 == len(files.paths) and _JSON.search(path):
+                refuse_object(files, path, is_one_line=True)
             schema = seen.columns().schema
             return FileFacts(
                 path, name, size, changed, schema, groups, digest.hexdigest(), offsets, stream.is_seekable, content=seen
@@ -73,21 +86,25 @@ class JsonLinesFormat:
         return Seen.load(dumped)
 
     def columns(self, facts: Sequence[FileFacts]) -> Columns:
-        """The columns of all files, in types that hold the values of each."""
+        """The columns of all files, in types that hold the values of each, and those that names of folders make."""
         seen = Seen()
         for one in facts:
             seen.merge(one.content)
+            seen.add(constants_of(one.name, one.content.kinds), f"the folders of {one.name}")
         return seen.columns()
 
     def open(self, files: InputFiles, facts: FileFacts, schema: pa.Schema, batch_rows: int) -> OpenFile:
         """Open a file to read it block by block."""
         stream = TextStream(files, facts.path)
+        # For keys that a row lacks; where a column is no text, all files have the key themselves.
+        folders = {name: value for name, value in partitions_of(facts.name).items() if _is_text(schema, name)}
+        columns = [(column.name, column.type, folders.get(column.name)) for column in schema]
 
         def read(group: int) -> Iterator[pa.RecordBatch]:
             lines = read_block(stream, facts, group).removeprefix(BOM).split(b"\n")
             rows = (self._row_again(line) for line in lines if line.strip())
             while some := list(islice(rows, batch_rows)):
-                arrays = [array_of([row.get(column.name) for row in some], column.type) for column in schema]
+                arrays = [array_of([row.get(name, missing) for row in some], kind) for name, kind, missing in columns]
                 yield pa.RecordBatch.from_arrays(arrays, schema=schema)
 
         return OpenFile(FileRows(facts.row_groups, read), stream.close)
@@ -106,7 +123,16 @@ class JsonLinesFormat:
         try:
             return self._row_of(parse_line(line))
         except ValueError as error:
-            raise InputError(f"input.path: {path}, line {number:,}: {error}") from None
+            hint = f"; {as_utf8(path)}" if isinstance(error, NotUtf8Error) else ""
+            raise InputError(f"input.path: {path}, line {number:,}: {error}{hint}") from None
+
+
+def _is_text(schema: pa.Schema, name: str) -> bool:
+    return name in schema.names and pa.types.is_string(schema.field(name).type)
+
+
+class NotUtf8Error(ValueError):
+    """A text is not UTF-8."""
 
 
 def parse_line(line: bytes) -> dict[str, Any]:
@@ -134,14 +160,16 @@ def _parse_by_python(line: bytes) -> Any:
     try:
         found = json.loads(line.decode().rstrip())  # of bytes, Python would guess the encoding
         json.dumps(found, ensure_ascii=False).encode()
-    except UnicodeDecodeError:
-        raise ValueError("text that is not UTF-8") from None
+    except UnicodeDecodeError as error:
+        raise NotUtf8Error(f"text that is not UTF-8 (byte {error.start})") from None
     except UnicodeEncodeError:
         raise ValueError("text with half of a surrogate pair, which is not UTF-8") from None
     except RecursionError:
         raise ValueError("nested too deeply") from None
     except json.JSONDecodeError as error:
         hint = "; a row is one line" if line.strip() in (b"{", b"[") else ""
+        if line.lstrip().startswith(b"{'"):
+            hint = "; this is how Python shows a dict: json.dumps writes it as JSON"
         cut = "; the file may be cut off here" if not line.endswith(b"\n") else ""
         raise ValueError(f"not JSON: {error.msg} at column {error.colno}{hint}{cut}") from None
     return found

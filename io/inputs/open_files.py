@@ -2,10 +2,11 @@
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from run_batch.io.inputs.file_source import FileSource
 from run_batch.io.inputs.formats import FORMATS, IMAGES, check_same, format_by_name, has_suffix_of, one_format
+from run_batch.io.inputs.hub_commits import at_commits, recorded_commits
 from run_batch.io.inputs.image_folder import ImageFolderSource
 from run_batch.io.inputs.image_names import is_image_name
 from run_batch.io.inputs.image_table import ImageTableFormat, check_images_exist, is_image_table_name
@@ -38,13 +39,14 @@ def open_files(
     """
     known = b"" if looks_again else index
     is_image_table = False
+    paths, commits = at_commits(paths, recorded_commits(index))
     if format_name is None:
         format_name, files, is_image_table = _tell_format(paths, leave_out)
     else:
         files = find_files(paths, leave_out, _wanted(format_name))
     if format_name == IMAGES:
         return _open_images(files, index, split, name)
-    kind = FORMATS[format_name]
+    files, kind = replace(files, commits=commits), FORMATS[format_name]
     if not is_image_table:
         return FileSource(files, kind, known, split, name)
     source = FileSource(files, ImageTableFormat(kind), known, split, name)

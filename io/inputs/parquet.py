@@ -4,14 +4,14 @@ from collections.abc import Callable, Iterator, Sequence
 
 import pyarrow as pa
 
-from run_batch.io.inputs.columns import Columns, cast_batches, unify_columns
+from run_batch.io.inputs.columns import Columns, cast_batches
 from run_batch.io.inputs.file_format import FileFacts, OpenFile
 from run_batch.io.inputs.file_rows import FileRows
 from run_batch.io.inputs.file_source import FileSource
 from run_batch.io.inputs.input_files import InputFiles, find_files
 from run_batch.io.inputs.parquet_batches import read_group
 from run_batch.io.inputs.parquet_footers import open_rows, read_footer, read_footers
-from run_batch.io.inputs.partitions import partitions_of, with_constants, with_partitions
+from run_batch.io.inputs.partitions import columns_of_files, constants_of, with_constants
 
 
 class ParquetFormat:
@@ -30,13 +30,12 @@ class ParquetFormat:
 
     def columns(self, facts: Sequence[FileFacts]) -> Columns:
         """The columns of all files, in types that hold the values of each, and those that names of folders make."""
-        return unify_columns([(one.path, with_partitions(one.schema, one.name)) for one in facts])
+        return columns_of_files(facts)
 
     def open(self, files: InputFiles, facts: FileFacts, schema: pa.Schema, batch_rows: int) -> OpenFile:
         """Open a file to read it page by page."""
         parquet = open_rows(files, facts.path)
-        own = set(parquet.schema_arrow.names)
-        constants = {name: value for name, value in partitions_of(facts.name).items() if name not in own}
+        constants = constants_of(facts.name, parquet.schema_arrow.names)
         names = [name for name in schema.names if name not in constants]
 
         def read(group: int) -> Iterator[pa.RecordBatch]:

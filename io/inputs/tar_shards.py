@@ -22,6 +22,7 @@ from run_batch.io.inputs.input_files import InputFiles
 from run_batch.io.inputs.json_lines import array_of, parse_value
 from run_batch.io.inputs.json_seen import Seen
 from run_batch.io.inputs.line_blocks import BlockIndex
+from run_batch.io.inputs.sample_images import ScatteredSamples, images_in_sample, with_image_sets
 from run_batch.io.inputs.source import DamagedInputError
 from run_batch.io.inputs.tar_members import Member, TarError, read_members
 
@@ -34,6 +35,8 @@ _BATCH_BYTES = 64 << 20
 _LARGEST_MEMBER = 512 << 20
 _SAMPLES = 16
 _MOST_COLUMNS = 256
+# Of samples whose images differ in their extensions; those of more kinds are not told apart.
+_MOST_IMAGE_SETS = 1024
 
 
 @dataclass(slots=True)
@@ -43,17 +46,34 @@ class _Extensions:
     Attributes:
         names: of all of them, in the order in which they came.
         json: what those in JSON hold.
+        images: of each set of extensions of images that samples have, the first sample; see sample_images.py.
     """
 
     names: dict[str, None] = field(default_factory=dict)
     json: Seen = field(default_factory=Seen)
+    images: dict[str, str] = field(default_factory=dict)
+
+    def add(self, key: str, extensions: tuple[str, ...]) -> None:
+        """Add what a sample has."""
+        self.names |= dict.fromkeys(extensions)
+        images = images_in_sample(extensions)
+        if images and len(self.images) < _MOST_IMAGE_SETS:
+            self.images.setdefault(images, key)
+
+    def merge(self, other: "_Extensions") -> None:
+        """Add what the samples of another shard have."""
+        self.names |= other.names
+        self.json.merge(other.json)
+        for images, key in other.images.items():
+            self.images.setdefault(images, key)
 
     def columns(self) -> Columns:
         """Their columns, after the key's."""
         found = self.json.columns()
         of_json = {one.name: one.type for one in found.schema}
         fields = [(name, of_json.get(name) or (pa.string() if _is_text(name) else pa.binary())) for name in self.names]
-        return Columns(pa.schema([(KEY, pa.string()), *fields]), found.unusable)
+        schema = pa.schema([(KEY, pa.string()), *fields])
+        return Columns(with_image_sets(schema, self.images), found.unusable)
 
 
 class TarFormat:
@@ -73,13 +93,17 @@ class TarFormat:
             if any(head):  # an archive without files is zeros alone
                 check_is("webdataset", "a tar archive", path, head)
             name, found, index, digest = files.name(path), _Extensions(), BlockIndex(_BLOCK_BYTES), hashlib.sha256()
-            end = 0
+            end, scattered = 0, ScatteredSamples()
             try:
                 for key, members in _samples(read_members(file, size)):
+                    if scattered.is_part(key, tuple(members)):
+                        raise TarError(
+                            f"the files of {key!a} do not lie beside each other; pack them sorted (--sort=name)"
+                        )
                     index.add(min(member.header for member in members.values()))
+                    found.add(f"{key} of {name}", tuple(members))
                     for extension, member in members.items():
                         digest.update(f"{member.name}\0{member.size}\0{member.changed}\n".encode())
-                        found.names[extension] = None
                         if _is_json(extension):
                             found.json.add({extension: _json(file, member)}, f"{key}.{extension} of {name}")
                         end = member.start + member.size
@@ -96,18 +120,17 @@ class TarFormat:
 
     def dump_content(self, content: Any) -> Any:
         """See LookedAtOnce.dump_content."""
-        return [list(content.names), content.json.dump()]
+        return [list(content.names), content.json.dump(), content.images]
 
     def load_content(self, dumped: Any) -> Any:
         """See LookedAtOnce.load_content."""
-        return _Extensions(dict.fromkeys(dumped[0]), Seen.load(dumped[1]))
+        return _Extensions(dict.fromkeys(dumped[0]), Seen.load(dumped[1]), dict(dumped[2]))
 
     def columns(self, facts: Sequence[FileFacts]) -> Columns:
         """The columns of all shards: the key, and one for each extension; null in samples that lack it."""
         every = _Extensions()
         for one in facts:
-            every.names |= one.content.names
-            every.json.merge(one.content.json)
+            every.merge(one.content)
         return every.columns()
 
     def open(self, files: InputFiles, facts: FileFacts, schema: pa.Schema, batch_rows: int) -> OpenFile:

@@ -1,6 +1,5 @@
 """Rows through a pooling model: what it gives of one, found out when its engine starts, and the results of rows."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -8,8 +7,8 @@ import numpy as np
 from run_batch.jobs.job.errors import JobError
 from run_batch.jobs.job.rows import Pooled, PooledForm, RowFailure, RowResult
 
-# The tasks of vLLM whose result is one vector for a prompt, and the column that it goes to.
-_COLUMNS: Mapping[str, str] = {"embed": "embedding", "classify": "score"}
+# The tasks of vLLM whose result is one vector for a prompt.
+_EMBED, _CLASSIFY = "embed", "classify"
 _PROBE = "probe"
 
 
@@ -22,19 +21,15 @@ def find_form(engine: Any) -> tuple[Any, PooledForm]:
     from vllm import PoolingParams
 
     task = engine.model_config.get_pooling_task(engine.get_supported_tasks())
-    if task not in _COLUMNS:
+    if task not in (_EMBED, _CLASSIFY):
         raise JobError(
             f"engine.runner = 'pooling': the model's task is {task}, of which there is no column; expected an "
             "embedding or a score of the whole prompt (engine.convert, engine.pooler_config.task)"
         )
     params = PoolingParams(task=task)
-    form = PooledForm(_COLUMNS[task], _width(engine, params))
-    if form.column == "score" and form.width != 1:
-        raise JobError(
-            f"engine.runner = 'pooling': the model gives {form.width} numbers for a row, one for each of its classes, "
-            "and the column score holds one"
-        )
-    return params, form
+    width = _width(engine, params)
+    column = "embedding" if task == _EMBED else "score" if width == 1 else "probs"
+    return params, PooledForm(column, width)
 
 
 def _width(engine: Any, params: Any) -> int:

@@ -129,7 +129,8 @@ class Engine:
             if mapped.sampling:
                 params = build_sampling_params({**self._sampling, **mapped.sampling}, output_kind=self._output_kind)
             adapter = self._adapters[mapped.adapter] if mapped.adapter is not None else None
-            self._engine.add_request(str(mapped.row), mapped.engine_input, params, lora_request=adapter)
+            row, priority = str(mapped.row), mapped.priority
+            self._engine.add_request(row, mapped.engine_input, params, lora_request=adapter, priority=priority)
         except (VLLMClientError, ValueError, SettingsError) as error:
             return RowFailure.of(mapped.row, "refused", first_cause(error))
         except EngineDeadError as error:

@@ -49,7 +49,8 @@ class EnginesProgress:
         self._before = {share: read_progress(file) for share, file in self._files.items()}
         self._records: dict[Share, ProgressRecord] = {}
         # By process: an engine that is started again counts from 0.
-        self._generated: dict[str, tuple[int, int]] = {}
+        # Rows and tokens that each process has generated, and its rows without an image.
+        self._generated: dict[str, tuple[int, int, int]] = {}
         self._stolen = 0
         self.have_committed: set[Share] = set()
         self._line: ProgressLine | None = None
@@ -58,7 +59,7 @@ class EnginesProgress:
     @property
     def has_generated(self) -> bool:
         """Whether any engine has generated a row since the run began."""
-        return any(rows for rows, _ in self._generated.values())
+        return any(rows for rows, _, _ in self._generated.values())
 
     def _set_left(self, left: dict[int, OpenRows]) -> None:
         """Set the rows to do of each shard, and how many of them count as failed until they are done."""
@@ -74,7 +75,7 @@ class EnginesProgress:
         record = read_progress(self._files[share])
         if record is not None and record != self._before[share]:
             self._records[share] = record
-            self._generated[record.writer] = (record.generated_rows, record.generated_tokens)
+            self._generated[record.writer] = (record.generated_rows, record.generated_tokens, record.imageless_rows)
 
     def _count(self, commit: Commit) -> None:
         self._committed.damaged.discard(commit.shard)
@@ -108,8 +109,8 @@ class EnginesProgress:
             self._line = ProgressLine(rows, counts.rows, counts.failed, counts.truncated, self._quiet)
         line = self._line
         line.total, line.done, line.failed, line.truncated = rows, counts.rows, counts.failed, counts.truncated
-        line.generated_rows = sum(rows for rows, _ in self._generated.values())
-        line.generated_tokens = sum(tokens for _, tokens in self._generated.values())
+        sums = [sum(counts) for counts in zip(*self._generated.values(), strict=True)] or [0, 0, 0]
+        line.generated_rows, line.generated_tokens, line.imageless_rows = sums
         slowest = [record.bottleneck for record in self._records.values() if record.bottleneck]
         line.bottleneck = max(slowest, key=slowest.count, default="")
         if line.generated_rows:
@@ -151,7 +152,7 @@ class EnginesProgress:
         line = self._update()
         line.close()
         folder = self._job.store.folder
-        self._messages.end(self._committed.with_failures(), line.truncated, folder)
+        self._messages.end(self._committed.with_failures(), line.truncated, line.imageless_rows, folder)
         return line.summary(folder) + accuracy(self._committed)
 
     def close(self) -> None:

@@ -6,6 +6,7 @@ import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
+from run_batch.io.inputs.sample_images import with_image_column
 from run_batch.io.inputs.source import InputError, Source
 from run_batch.io.media.allowed_hosts import is_host_entry
 from run_batch.io.media.image_column import can_hold_paths, content_of, image_cells, images_in
@@ -57,6 +58,7 @@ def init_job(path: str, model: str | None, name: str | None, split: str | None, 
     make_plan(config, source)
     # Requests are conversations, whatever the model says of itself: `check` tells where it has no chat template.
     columns = find_columns(config, source, config.prompt.chat or _has_chat_template(config))
+    source = with_image_column(source, columns.image or "")
     text = "\n".join(_lines(config, source, columns, model is not None)) + "\n"
     _check(text, source, folder)
     try:

@@ -7,8 +7,11 @@ from typing import Any
 import pyarrow as pa
 
 from run_batch.io.arrow_types import is_bytes, is_list, is_text
+from run_batch.io.inputs.image_names import is_image_name
+from run_batch.io.inputs.sample_images import whole_column
 from run_batch.io.inputs.source import Source
 from run_batch.io.media.image_column import can_hold_images
+from run_batch.io.media.inline_images import is_data_url
 from run_batch.jobs.job.carried_columns import check_carried
 from run_batch.jobs.job.config import JobConfig
 from run_batch.jobs.job.config_tables import OutputTable
@@ -38,6 +41,8 @@ _IMAGES = (
 _CONVERSATIONS = ("messages", "conversations", "conversation")
 _PROMPTS = ("prompt", "question", "instruction", "query", "input", "text", "problem")
 _IDS = ("id", "uid", "uuid", "row_id", "image_id", "question_id", "custom_id", "key", "__key__", "index")
+# Whose texts are looked at.
+_FIRST_ROWS = 16
 _ANSWERS = ("answer", "caption", "label", "answers")
 
 
@@ -66,15 +71,19 @@ def find_columns(config: JobConfig, source: Source, can_chat: bool) -> Columns:
     """
     schema = pa.schema([field for field in source.schema if field.name and field.name not in source.unusable])
     image = _named(schema, _IMAGES, can_hold_images) or _first(schema, _holds_encoded_images)
-    conversation = _named(schema, _CONVERSATIONS, lambda kind: is_list(kind) or is_text(kind))
+    image = image or _names_images(source, schema)
+    unique = _unique_ids(config, source, schema)
+    conversation = _named(schema, _CONVERSATIONS, lambda kind: is_list(kind) or _holds_text(kind))
     if conversation is not None and not (can_chat and _holds_conversations(config, source, conversation)):
         conversation = None
-    prompt = conversation or _named(schema, _PROMPTS, is_text)
+    prompt = conversation or _named(schema, _PROMPTS, _holds_text)
     if prompt is None and image is None:
-        prompt = _first(schema, is_text) or _first(schema, can_be_written)
+        others = pa.schema([field for field in schema if field.name != unique]) if len(schema) > 1 else schema
+        prompt = _first(others, _holds_text) or _first(others, can_be_written)
     wanted = [name for name in (prompt, _named(schema, _ANSWERS, lambda _: True)) if name and name != conversation]
     carried = _carried(list(dict.fromkeys(wanted)), schema, result_columns(config))
-    return Columns(image, prompt, conversation is not None, _unique_ids(config, source, schema), carried)
+    image = None if image is None else whole_column(source.schema, image)
+    return Columns(image, prompt, conversation is not None, unique, carried)
 
 
 def _holds_conversations(config: JobConfig, source: Source, column: str) -> bool:
@@ -118,6 +127,28 @@ def _first(schema: pa.Schema, fits: Callable[[pa.DataType], bool]) -> str | None
     return next((field.name for field in schema if fits(field.type)), None)
 
 
+def _holds_text(kind: pa.DataType) -> bool:
+    return is_text(kind.value_type if pa.types.is_dictionary(kind) else kind)
+
+
+def _names_images(source: Source, schema: pa.Schema) -> str | None:
+    """The first column of text whose first values are names of image files, or hold images themselves."""
+    columns = [field.name for field in schema if _holds_text(field.type)]
+    rows = range(min(_FIRST_ROWS, source.num_rows))
+    cursor = source.cursor(columns, _FIRST_ROWS)
+    batches = [batch.records for batch in cursor.read(rows.start, rows.stop)] if columns else []
+    cursor.close()
+    return next((name for name in columns if _are_images([batch.column(name) for batch in batches])), None)
+
+
+def _are_images(cells: Sequence[pa.Array]) -> bool:
+    try:
+        values = [value for array in cells for value in array.to_pylist() if value]
+    except UnicodeDecodeError:
+        return False
+    return bool(values) and all(is_image_name(value.partition("?")[0]) or is_data_url(value) for value in values)
+
+
 def _holds_encoded_images(kind: pa.DataType) -> bool:
     """Whether a column is one of images whatever its name: bytes, or a struct of bytes, as `datasets` writes them."""
     if isinstance(kind, pa.BaseExtensionType):
@@ -128,7 +159,7 @@ def _holds_encoded_images(kind: pa.DataType) -> bool:
 
 def _unique_ids(config: JobConfig, source: Source, schema: pa.Schema) -> str | None:
     """A column of ids by its name, if every row has one of its own."""
-    name = _named(schema, _IDS, lambda kind: is_text(kind) or pa.types.is_integer(kind))
+    name = _named(schema, _IDS, lambda kind: _holds_text(kind) or pa.types.is_integer(kind))
     if name is None:
         return None
     with_ids = config.model_copy(update={"input": config.input.model_copy(update={"id_column": name})})

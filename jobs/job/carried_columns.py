@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from run_batch.io.features import class_names, features_of
+from run_batch.io.inputs.sample_images import joined_column
 from run_batch.io.outputs.readable_types import readable_type
 from run_batch.jobs.job.config_tables import OutputTable
 from run_batch.jobs.job.config_values import ALL_COLUMNS
@@ -18,7 +19,8 @@ from run_batch.jobs.job.prompt_template import require_column
 def carried_columns(output: OutputTable, schema: pa.Schema) -> dict[str, str]:
     """The columns of the input that are carried, each with its name in the results, in their order there."""
     named = output.columns if isinstance(output.columns, Mapping) else {name: name for name in output.columns}
-    others = {name: name for name in schema.names if name not in named} if ALL_COLUMNS in named else {}
+    taken = {*named, joined_column(schema)}
+    others = {name: name for name in schema.names if name not in taken} if ALL_COLUMNS in named else {}
     return {**{name: new for name, new in named.items() if name != ALL_COLUMNS}, **others}
 
 

@@ -6,20 +6,22 @@ import pyarrow as pa
 
 from run_batch.io.arrow_types import describe_values
 from run_batch.io.features import classes_at, features_of
+from run_batch.io.inputs.sample_images import likely_column, missed_sample, whole_column
 from run_batch.io.inputs.source import Source
 from run_batch.io.media import image_column
 from run_batch.jobs.job.carried_columns import carried_columns, carried_identity, check_carried
 from run_batch.jobs.job.config import JobConfig
+from run_batch.jobs.job.config_tables import InputTable
 from run_batch.jobs.job.errors import JobError
 from run_batch.jobs.job.prompt_column import is_message
-from run_batch.jobs.job.prompt_template import Field, parse_template, require_column
+from run_batch.jobs.job.prompt_template import Field, parse_template, require_column, shown_name
 from run_batch.jobs.job.result_columns import result_columns
 
 
 def needed_columns(config: JobConfig, schema: pa.Schema) -> list[str]:
     """The input columns that mapping reads."""
     table = config.input
-    columns = [table.image_column, table.id_column, table.sampling_column, table.lora_column]
+    columns = [table.image_column, table.id_column, table.sampling_column, table.lora_column, table.priority_column]
     columns += prompt_columns(config, schema)
     return list(dict.fromkeys(column for column in columns if column))
 
@@ -69,25 +71,9 @@ def check_columns(config: JobConfig, source: Source) -> None:
             'input.path holds requests of OpenAI\'s API: set input.format = "openai" to run them, or "jsonl" to read '
             "them as they are"
         )
-    named = {
-        "input.image_column": table.image_column or None,
-        "input.id_column": table.id_column,
-        "input.sampling_column": table.sampling_column,
-        "input.lora_column": table.lora_column,
-        "errors.expected_column": config.errors.expected_column,
-        "input.prompt_column": table.prompt_column if is_message(config) else None,
-    }
     if not schema.names:
         raise JobError(f"input.path {table.path}: the input has no rows and no columns")
-    if table.image_column not in schema.names and "image_column" not in table.model_fields_set:
-        names = ", ".join(name if name == name.strip() else repr(name) for name in schema.names)
-        raise JobError(
-            f"input.image_column: the input has no column {table.image_column!r}, but {names}; name "
-            'the column of images, or set input.image_column = "" if there is none beside the prompts'
-        )
-    for key, column in named.items():
-        if column is not None:
-            require_column(key, column, schema)
+    _require_named(config, schema)
     _check_used(config, schema)
     if not needed_columns(config, schema):
         raise JobError(
@@ -104,9 +90,42 @@ def check_columns(config: JobConfig, source: Source) -> None:
             raise JobError(f"input.path: column {column} {source.unusable[column]}{hint}")
     if table.image_column:
         _check_images(table.image_column, schema)
+    _check_settings(table, schema)
+
+
+def _require_named(config: JobConfig, schema: pa.Schema) -> None:
+    """Refuse names of columns that the input does not have."""
+    table = config.input
+    named = {
+        "input.image_column": table.image_column or None,
+        "input.id_column": table.id_column,
+        "input.sampling_column": table.sampling_column,
+        "input.lora_column": table.lora_column,
+        "input.priority_column": table.priority_column,
+        "errors.expected_column": config.errors.expected_column,
+        "input.prompt_column": table.prompt_column if is_message(config) else None,
+    }
+    if table.image_column not in schema.names and "image_column" not in table.model_fields_set:
+        names, likely = ", ".join(map(shown_name, schema.names)), likely_column(schema)
+        such = f', such as "{likely}",' if likely is not None else ""
+        raise JobError(
+            f"input.image_column: the input has no column {table.image_column!r}, but {names}; name "
+            f'the column of images{such or ","} or set input.image_column = "" if there is none beside the prompts'
+        )
+    for key, column in named.items():
+        if column is not None:
+            require_column(key, column, schema)
+
+
+def _check_settings(table: InputTable, schema: pa.Schema) -> None:
+    """Refuse columns of single rows' settings whose type holds none in any row."""
     if table.lora_column is not None and describe_values(schema.field(table.lora_column).type) not in ("text", "null"):
         kind = schema.field(table.lora_column).type
         raise JobError(f"input.lora_column: column {table.lora_column} is {kind}; expected text, the names of adapters")
+    if table.priority_column is not None:
+        kind = schema.field(table.priority_column).type
+        if not (pa.types.is_integer(kind) or pa.types.is_null(kind)):
+            raise JobError(f"input.priority_column: column {table.priority_column} is {kind}; expected whole numbers")
 
 
 def _check_used(config: JobConfig, schema: pa.Schema) -> None:
@@ -123,4 +142,10 @@ def _check_images(column: str, schema: pa.Schema) -> None:
     if not image_column.can_hold_images(kind):
         raise JobError(
             f"input.image_column: column {column} is {kind}, which cannot hold images; expected {image_column.ACCEPTED}"
+        )
+    missed = missed_sample(schema, column)
+    if missed is not None:
+        raise JobError(
+            f'input.image_column = "{column}": sample {missed[0]} has its image in another file; set it to '
+            f'"{whole_column(schema, column)}", which takes the first of these that a sample has'
         )

@@ -67,6 +67,7 @@ class JobConfig(JobTables):
             trust_remote_code=self.model.trust_remote_code,
             adapters={adapter_key(name): self.resolve(path) for name, path in adapter_paths(self).items()},
             mapper=self.model.mapper,
+            by_priority=self.input.priority_column is not None,
         )
 
     @property
@@ -232,6 +233,8 @@ def _check_contradictions(config: JobConfig) -> None:
         raise JobError(
             f"engine.data_parallel_size = {engines!r}: expected a whole number from 1 on (engines of this machine)"
         )
+    if config.input.priority_column is not None and config.engine.get("scheduling_policy") is not None:
+        raise JobError("engine.scheduling_policy: input.priority_column sets it; remove one of them")
     if (engines or 1) > 1 and config.engine.get("device_ids") is not None:
         raise JobError(
             "engine.device_ids and engine.data_parallel_size exclude each other: engines take the visible GPUs one "

@@ -101,6 +101,12 @@ class InputTable(Table):
         example="adapter",
         default=None,
     )
+    priority_column: str | None = key(
+        "column of whole numbers: of the rows that wait in the engine, those with lower ones run first; null is 0",
+        Effect.FREE,
+        example="priority",
+        default=None,
+    )
 
 
 class PromptTable(Table):

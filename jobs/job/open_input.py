@@ -6,6 +6,7 @@ from pathlib import Path
 
 from run_batch.io.inputs.huggingface import HfSource, is_saved_dataset
 from run_batch.io.inputs.open_files import open_files
+from run_batch.io.inputs.sample_images import with_image_column
 from run_batch.io.inputs.source import InputError, Source
 from run_batch.io.outputs.shards import is_shard_name
 from run_batch.jobs.job.config import JobConfig
@@ -28,7 +29,8 @@ def open_source(config: JobConfig, index: bytes = b"", looks_again: bool = False
     try:
         if table.format == "hf" or (table.format is None and any(map(_is_data_set, paths))):
             return _open_data_set(config, paths, is_result)
-        return open_files(paths, table.format, index, table.split, table.name, is_result, looks_again)
+        found = open_files(paths, table.format, index, table.split, table.name, is_result, looks_again)
+        return with_image_column(found, table.image_column)
     except InputError as error:
         raise input_failed(error) from error
 

@@ -1,5 +1,6 @@
 """prompt.template: literal text written by the job's author, and fields that a row's columns fill."""
 
+import re
 import string
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -203,5 +204,23 @@ def require_column(key: str, column: str, schema: pa.Schema) -> None:
         JobError: it has not; the message lists the columns that it has.
     """
     if column not in schema.names:
-        hint = did_you_mean(column, schema.names)
-        raise JobError(f"{key} names column {column!r}; the input has: {', '.join(schema.names)}{hint}")
+        names = ", ".join(map(shown_name, schema.names))
+        raise JobError(f"{key} names column {column!r}; the input has: {names}{_hint(column, schema)}")
+
+
+def _hint(column: str, schema: pa.Schema) -> str:
+    """What may be meant by the name of a column that is not there."""
+    spaced = next((name for name in schema.names if name.strip() == column.strip()), None)
+    outer = column.partition(".")[0]
+    if spaced is not None:
+        return f"; write {spaced!r}, with its spaces, or take them out of the file"
+    if outer in schema.names and pa.types.is_struct(schema.field(outer).type):
+        return f"; a field in column {outer} is no column of its own: write the input anew with it as one"
+    if len(schema.names) == 1 and re.search(r"\W", schema.names[0]):
+        return '; if it is CSV, its first line is split at commas, tabs, semicolons or "|", and has none of them'
+    return did_you_mean(column, schema.names)
+
+
+def shown_name(column: str) -> str:
+    """The name of a column for people, in quotes where it begins or ends with a space."""
+    return column if column == column.strip() else repr(column)

@@ -24,7 +24,7 @@ _RESERVED = (
 
 def result_columns(config: JobTables) -> tuple[str, ...]:
     """The names that result columns of a job take, or may take: a carried column has another one."""
-    pooled = ("embedding", "score") if is_pooling(config) else ()
+    pooled = ("embedding", "score", "probs") if is_pooling(config) else ()
     return (*_RESERVED, *(name for name in EXTRA_COLUMNS if name in config.output.extra), *pooled)
 
 

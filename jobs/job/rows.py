@@ -26,6 +26,7 @@ class MappedRow:
         nbytes: of its tensors, which other rows of the same images may have in common with it.
         memory: kept as long as the row is, so that its memory counts.
         adapter: the key of job.toml that names its LoRA adapter, as ModelSettings has it; None for none.
+        priority: of those in the engine, rows with lower numbers run first.
     """
 
     row: int
@@ -34,6 +35,7 @@ class MappedRow:
     nbytes: int = 0
     memory: Any = field(default=None, compare=False, repr=False)
     adapter: str | None = None
+    priority: int = 0
 
 
 class TokenLogprob(msgspec.Struct, frozen=True, array_like=True):
@@ -127,7 +129,7 @@ class PooledForm(NamedTuple):
     """What a pooling model gives of each row.
 
     Attributes:
-        column: of the results: `embedding` or `score`.
+        column: of the results: `embedding`, `score`, or `probs` of several classes.
         width: numbers of a row.
     """
 

@@ -22,11 +22,10 @@ from run_batch.jobs.job.prompt_column import PromptColumn
 from run_batch.jobs.job.rows import MappedRow, MappedRows, RowFailure
 from run_batch.jobs.mapping.chat_prompts import ChatPrompts
 from run_batch.jobs.mapping.prompt_draft import PromptDraft
-from run_batch.jobs.mapping.row_adapter import row_adapter
 from run_batch.jobs.mapping.row_clock import MAPPING_ROW, clock
 from run_batch.jobs.mapping.row_groups import RowGroups
 from run_batch.jobs.mapping.row_images import RowImages
-from run_batch.jobs.mapping.row_sampling import row_sampling
+from run_batch.jobs.mapping.row_settings import RowSettings, row_settings
 from run_batch.jobs.mapping.template_prompts import TemplatePrompts
 from run_batch.jobs.mapping.worker_memory import PLENTY, WorkerMemory
 from run_batch.model.checkpoint.settings import SettingsError
@@ -37,8 +36,8 @@ from run_batch.model.rendering.engine_input import tensor_bytes
 from run_batch.model.rendering.job_faults import raise_if_no_rows_fault
 from run_batch.model.rendering.renderer import Prompt, Renderer
 
-# A row that has been read: its index, its prompt, its sampling settings, its adapter.
-_Ready: TypeAlias = tuple[int, Prompt, Mapping[str, Any], str | None]
+# A row that has been read: its index, its prompt, its settings.
+_Ready: TypeAlias = tuple[int, Prompt, RowSettings]
 
 
 class RowMapper:
@@ -85,6 +84,11 @@ class RowMapper:
     def tokenizer(self) -> Any:
         """The model's tokenizer."""
         return self._model.tokenizer
+
+    @property
+    def max_model_len(self) -> int:
+        """Tokens of a prompt and its text together."""
+        return self._model.max_model_len
 
     def _check_takes_images(self) -> None:
         column = self._config.input.image_column
@@ -140,8 +144,7 @@ class RowMapper:
                     raise draft
                 assert not isinstance(row, RowError), "its draft is its error"
                 row_id = batch.row_ids[offset] if batch.row_ids else str(row[str(self._config.input.id_column)])
-                sampling = row_sampling(self._job_sampling, row_id, row.get(self._config.input.sampling_column or ""))
-                adapter = row_adapter(row, self._config)
+                settings = row_settings(row, row_id, self._job_sampling, self._config)
                 prompt = self._prompt(row, draft)
             except (RowError, MediaError) as error:
                 raise_if_no_rows_fault(error)
@@ -150,7 +153,7 @@ class RowMapper:
             if self._groups.ends_before(prompt.images):
                 yield self._take_ready(results, ready)
             self._groups.add(prompt.images)
-            ready.append((index, prompt, sampling, adapter))
+            ready.append((index, prompt, settings))
         yield self._take_ready(results, ready)
 
     def _take_ready(self, results: MappedRows, ready: list[_Ready]) -> Iterator[MappedRow | RowFailure]:
@@ -187,7 +190,7 @@ class RowMapper:
             return error
 
     def _map_ready(self, ready: Sequence[_Ready]) -> MappedRows:
-        prompts = [prompt for _, prompt, _, _ in ready]
+        prompts = [prompt for _, prompt, _ in ready]
         if ready:
             has_images = any(prompt.images for prompt in prompts)
             what = "decoding and mapping its images" if has_images else "tokenizing its prompt"
@@ -201,8 +204,8 @@ class RowMapper:
         return [
             RowFailure.of(index, result.kind, result.message + self._hint(prompt, result))
             if isinstance(result, RowError)
-            else MappedRow(index, result, sampling, nbytes, adapter=adapter)
-            for (index, prompt, sampling, adapter), result, nbytes in zip(ready, mapped, sizes, strict=True)
+            else MappedRow(index, result, own.sampling, nbytes, adapter=own.adapter, priority=own.priority)
+            for (index, prompt, own), result, nbytes in zip(ready, mapped, sizes, strict=True)
         ]
 
     def _hint(self, prompt: Prompt, error: RowError) -> str:

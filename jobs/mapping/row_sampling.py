@@ -65,13 +65,13 @@ def check_own_sampling(own: Mapping[str, Any], job: Mapping[str, Any]) -> None:
             raise RowError("sampling", "a setting is a number of more than 64 bits")
     n, most = own.get("n"), job.get("n") or 1
     if isinstance(n, int) and n > most:
-        raise RowError("sampling", f"n = {n}; a row may ask for {most} sequences at most, the job's sampling.n")
+        raise RowError("sampling", f"n = {n}; a row may ask for {most} at most, the job's sampling.n: set that to {n}")
     for name in ("logprobs", "logprob_token_ids"):
         if own.get(name) is not None and job.get("logprobs") is None:
-            raise RowError("sampling", f"{name}: the results have no column for it, the job sets no sampling.logprobs")
+            raise RowError("sampling", f"{name}: the results have no column for it; set sampling.logprobs for the job")
     if own.get("prompt_logprobs") is not None and job.get("prompt_logprobs") is None:
         raise RowError(
-            "sampling", "prompt_logprobs: the results have no column for it, the job sets no sampling.prompt_logprobs"
+            "sampling", "prompt_logprobs: the results have no column for it; set sampling.prompt_logprobs for the job"
         )
 
 

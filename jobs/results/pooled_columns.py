@@ -12,7 +12,7 @@ from run_batch.jobs.results.result_column import ResultColumn
 
 def pooled_columns(form: PooledForm) -> list[ResultColumn]:
     """The columns of a job, in their order, without `error`."""
-    is_vector = form.column == "embedding"
+    is_vector = form.column != "score"
     return [
         ResultColumn(
             form.column,

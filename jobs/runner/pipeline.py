@@ -20,7 +20,7 @@ from run_batch.jobs.engine.vllm_engine import Engine
 from run_batch.jobs.job.errors import Interrupted, JobError, RunError, storage_errors
 from run_batch.jobs.job.prepare import PreparedJob
 from run_batch.jobs.job.row_reader import RowReader
-from run_batch.jobs.job.rows import MappedRows
+from run_batch.jobs.job.rows import MappedRow, MappedRows
 from run_batch.jobs.job.work import Work
 from run_batch.jobs.machine.cores import usable_cores
 from run_batch.jobs.machine.memory import default_row_memory
@@ -234,6 +234,8 @@ class Pipeline:
         if rows is None:
             self._end_input(engine, finished)
             return
+        if self._job.config.input.image_column:
+            finished.progress.imageless_rows += sum(isinstance(row, MappedRow) and not row.nbytes for row in rows)
         for row in rows:
             for failure in self._place_failures.pass_on(engine.add(row)):
                 finished.add(failure)

@@ -260,7 +260,8 @@ class _Run:
         with _reading(job):
             self._committed.refresh()  # other processes may have committed some of the share's shards
         print(finished.conclude(self._committed, job.store.folder), file=self._summary, flush=True)
-        self._messages.end(self._committed.with_failures(), finished.progress.truncated, job.store.folder)
+        truncated, imageless = finished.progress.truncated, finished.progress.imageless_rows
+        self._messages.end(self._committed.with_failures(), truncated, imageless, job.store.folder)
         if left and not self.stop.requested:
             raise RunError(
                 f"the input gave {left} rows less than when the job was planned; restore it and run the same command "

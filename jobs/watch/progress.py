@@ -46,6 +46,7 @@ class ProgressRecord:
         bottleneck: the slowest stage: `engine`, `mapping`, `input` or `output`; empty while it is not known.
         updated: seconds since the epoch by the clock of its host, for people to read.
         generated_rows, generated_tokens: by this process.
+        imageless_rows: rows without an image that it has given to the engine, in a job with images.
     """
 
     writer: str
@@ -61,6 +62,7 @@ class ProgressRecord:
     updated: float
     generated_rows: int
     generated_tokens: int
+    imageless_rows: int = 0
 
 
 class ProgressLine:
@@ -68,14 +70,14 @@ class ProgressLine:
 
     Attributes:
         total, done, failed, truncated: rows of ProgressRecord's rows_total, rows_done, rows_failed, rows_truncated.
-        generated_rows, generated_tokens: of this run.
+        generated_rows, generated_tokens, imageless_rows: of this run.
         bottleneck: the slowest stage; empty while it is not known.
         messages: tells of the first row; set by who begins the run.
     """
 
     def __init__(self, total: int, done: int, failed: int, truncated: int, quiet: bool) -> None:
         self.total, self.done, self.failed, self.truncated = total, done, failed, truncated
-        self.generated_rows = self.generated_tokens = 0
+        self.generated_rows = self.generated_tokens = self.imageless_rows = 0
         self.bottleneck = ""
         self.messages = RunMessages(quiet=True)
         self._started = time.monotonic()
@@ -188,6 +190,7 @@ class Progress(ProgressLine):
             updated=time.time(),
             generated_rows=self.generated_rows,
             generated_tokens=self.generated_tokens,
+            imageless_rows=self.imageless_rows,
         )
         # Progress is for people: a full disk fails the run where results are written, not here.
         with contextlib.suppress(OSError):

@@ -92,16 +92,19 @@ class RunMessages:
             self._is_first = False
             self._say(f"first row after {_seconds_of_process():.1f} s")
 
-    def end(self, failed: Iterable[Commit], truncated: int, folder: Path) -> None:
+    def end(self, failed: Iterable[Commit], truncated: int, imageless: int, folder: Path) -> None:
         """Say what became of the rows, and where to look.
 
         Args:
             failed: the committed shards with rows that failed.
             truncated: rows that ended by length.
+            imageless: rows of this run without an image, in a job with images.
         """
         kinds: Counter[str] = Counter()
         for commit in failed:
             kinds.update(commit.errors)
+        if imageless:
+            self._say(f"asked without an image: {imageless} rows of this run, which have none in input.image_column")
         if kinds:
             self._say("failed: " + ", ".join(f"{count} {kind}" for kind, count in kinds.most_common()))
         if truncated:

@@ -31,7 +31,7 @@ _ENGINE = {
     "interleave_mm_strings": "write the placeholder where the image belongs, in prompt.template or in a message",
     "media_io_kwargs": "run-batch reads the images itself",
     "enable_prompt_embeds": "prompts are text",
-    "scheduling_policy": "all rows have the same priority",
+    "scheduling_policy": "set input.priority_column instead, or else all rows have the same priority",
     "profiler_config": "run-batch starts no profile",
     "max_parallel_loading_workers": "vLLM does not use it any more",
     "disable_cascade_attn": "vLLM does not use it any more",

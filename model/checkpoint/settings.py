@@ -41,6 +41,7 @@ class ModelSettings:
         trust_remote_code: run Python code that comes with the checkpoint.
         adapters: LoRA adapters, by the key of job.toml that names each: folders, or ids on the Hub.
         mapper: `auto`, or `vllm` for vLLM's own processor where there is a bulk mapper, too.
+        by_priority: schedule rows by their priorities.
     """
 
     path: str
@@ -49,6 +50,7 @@ class ModelSettings:
     trust_remote_code: bool = False
     adapters: Mapping[str, str] = dataclasses.field(default_factory=dict)
     mapper: str = "auto"
+    by_priority: bool = False
 
     @property
     def runner(self) -> str:
@@ -75,6 +77,8 @@ def build_engine_args(settings: ModelSettings) -> Any:
     for key, value in settings.engine.items():
         _check_type(f"engine.{key}", value, hints.get(key))
     overrides = {**_adapter_settings(settings), **settings.engine}
+    if settings.by_priority:
+        overrides["scheduling_policy"] = "priority"
     if _lacks_dummy_data(_check_architecture(settings)):
         # Memory profiling needs dummy images, and the model declares none.
         overrides.setdefault("skip_mm_profiling", True)

@@ -9,18 +9,23 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
+from adapters import save_adapter, save_merged
 from built_in_families import QWEN_IMAGE, save_family
 from PIL import Image
 from pooling_models import save_text_model
+from transformers import Qwen2ForSequenceClassification
+from vllm.inputs.engine import tokens_input
 
 import jobs
-from run_batch.jobs.job.errors import JobError
+from run_batch.jobs.job.rows import MappedRow, PooledForm
 from run_batch.model.checkpoint.settings import ModelSettings
 
 pytestmark = pytest.mark.engine
 
 TEXT_ONLY = {"image_column": "", "id_column": None}
 ROWS = {"prompt": [*(f"text {i}" * (i + 1) for i in range(7)), "x" * 300]}
+TOKENS = [[5, 6, 7], [5, 6, 7], [9, 8, 12, 14], [15]]
 # vLLM's sampling settings mean nothing here.
 NO_SAMPLING = {"temperature": None, "max_tokens": None}
 
@@ -94,8 +99,25 @@ def test_a_vision_model_gives_embeddings_of_images_and_texts(tmp_path: Path) -> 
     assert not same(found[:1], found[3:]), "the same question about other images has the same embedding"
 
 
-def test_a_model_of_several_classes_is_refused_when_the_engine_starts(tmp_path: Path) -> None:
+def test_a_model_of_several_classes_gives_their_probabilities_with_and_without_an_adapter(tmp_path: Path) -> None:
     model = save_text_model(tmp_path / "model", labels=3)
-    settings = ModelSettings(str(model), engine={**engines.ENGINE, "runner": "pooling", "convert": "classify"})
-    with pytest.raises(JobError, match="the model gives 3 numbers for a row"), engines.running_engine(settings, {}):
-        pass
+    adapter = save_adapter(tmp_path / "adapter", model)
+    merged = save_merged(tmp_path / "merged", model, adapter)
+    engine = {**engines.ENGINE, "runner": "pooling", "convert": "classify"}
+    rows = [MappedRow(row, tokens_input(TOKENS[row]), {}, adapter="lora.a" if row % 2 else None) for row in range(4)]
+    with engines.running_engine(ModelSettings(str(model), engine=engine, adapters={"lora.a": str(adapter)}), {}) as one:
+        assert one.pooled == PooledForm("probs", 3)
+        assert [one.add(row) for row in rows] == [None] * 4
+        found: dict[int, list[float]] = {}
+        while one.unfinished:
+            found |= {result.row: np.frombuffer(result.values, np.float32).tolist() for result in one.step()}
+    expected = [class_probabilities(merged if row % 2 else model, TOKENS[row]) for row in range(4)]
+    assert same([found[row] for row in range(4)], expected) and np.allclose(np.sum(expected, axis=1), 1)
+    assert not same([found[1]], [class_probabilities(model, TOKENS[1])]), "the adapter hardly matters"
+
+
+def class_probabilities(model: Path, tokens: list[int]) -> list[float]:
+    """What transformers says of a prompt."""
+    with torch.no_grad():
+        logits = Qwen2ForSequenceClassification.from_pretrained(model)(torch.tensor([tokens])).logits
+    return [float(value) for value in logits.softmax(-1)[0]]

@@ -6,10 +6,14 @@ import signal
 from dataclasses import replace
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from running_engines import TWO
 from stand_ins import Setting
 from standing import StandingJob, make_job, wait_for_rows
+
+import jobs
 
 ROWS = 120
 BAD = 5
@@ -67,6 +71,18 @@ def test_several_engines_say_it_once(job: StandingJob) -> None:
     assert code == 0
     for once in ("loading the model ", "model loaded in ", "first row after ", "run-batch report ", "2 engines"):
         assert said.count(once) == 1, said
+
+
+@pytest.mark.parametrize("setting", [Setting(quiet=False), replace(TWO, quiet=False)], ids=["one", "two"])
+def test_rows_without_an_image_are_counted(job: StandingJob, setting: Setting) -> None:
+    assert "without an image" not in replace(job, setting=setting).run()[1], "a job without an image column"
+    folder = job.config.parent
+    rows = pq.read_table(folder / "rows.parquet")
+    pq.write_table(rows.append_column("image", pa.nulls(ROWS, pa.binary())), folder / "rows.parquet")
+    tables = {"input": {"image_column": "image"}, "prompt": {"template": "{prompt}"}, "output": {"path": "other"}}
+    jobs.write_job(folder, None, preprocess={"workers": 1}, errors={"max_fraction": 1.0}, **tables)
+    code, said = replace(job, setting=setting).run()
+    assert code == 0 and said.count(f"asked without an image: {ROWS - BAD} rows of this run") == 1, said
 
 
 def test_a_quiet_run_says_nothing_but_its_summary(job: StandingJob) -> None:

@@ -106,9 +106,16 @@ def test_the_first_bytes_tell_what_a_name_does_not(tmp_path: Path) -> None:
     (tmp_path / "lines.txt").write_text('{"n": "2"}\n')
     assert numbers(open_files([str(tmp_path / "parquet.bin")], None)) == [1]
     assert numbers(open_files([str(tmp_path / "lines.txt")], None)) == [2]
-    (tmp_path / "words.txt").write_text("some words\n")
+    (tmp_path / "words.yaml").write_text("some words\n")
     with pytest.raises(InputError, match=r"neither its name nor its first bytes tell its format"):
-        open_files([str(tmp_path / "words.txt")], None)
+        open_files([str(tmp_path / "words.yaml")], None)
+
+
+def test_a_folder_without_rows_says_what_is_there(tmp_path: Path) -> None:
+    for name in "dcba":
+        (tmp_path / f"{name}.md").write_text("x")
+    with pytest.raises(InputError, match=r"no file of rows there, but a\.md, b\.md, c\.md, …"):
+        open_files([str(tmp_path)], None)
 
 
 @pytest.mark.parametrize(

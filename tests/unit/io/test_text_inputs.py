@@ -187,7 +187,15 @@ def test_a_compressed_file_that_is_cut_off_is_damaged(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "first"), [("a.csv", "id,n"), ("a.tsv", "id\tn"), ("a.csv", "id;n"), ("A.TSV", "id\tn,m")]
+    ("name", "first"),
+    [
+        ("a.csv", "id,n"),
+        ("a.tsv", "id\tn"),
+        ("a.csv", "id;n"),
+        ("A.TSV", "id\tn,m"),
+        ("a.csv", "id|n"),
+        ("a.csv", 'id;"n, m"'),
+    ],
 )
 def test_cells_are_split_by_what_splits_the_first_line(tmp_path: Path, name: str, first: str) -> None:
     sign = first[2]

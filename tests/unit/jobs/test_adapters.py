@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from huggingface_hub import constants
 from job_configs import job, make_inputs
 from safetensors.torch import save_file
 
@@ -136,6 +137,30 @@ def test_the_content_of_an_adapter_is_part_of_what_a_job_is(tmp_path: Path) -> N
     rows = {"lora_column": "prompt"}
     own = identity(lora={"x": "a"}, input=rows)
     assert changes(own, identity(lora={"x": "b"}, input=rows)) == ["lora.x (its files): other content"]
+
+
+def test_an_adapter_in_the_cache_of_the_hub_is_read_without_the_hub(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    repository = tmp_path / "cache" / "models--org--style"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "snapshots").mkdir()
+
+    def cached(commit: str) -> dict[str, Any]:
+        save(repository / "snapshots" / commit)
+        (repository / "refs" / "main").write_text(commit)
+        adapter = read_adapter("model.lora", "org/style")
+        assert (adapter.folder, adapter.rank) == (repository / "snapshots" / commit, 4)
+        config = job(tmp_path, model={"lora": "org/style"})
+        return job_identity(config, open_source(config))
+
+    make_inputs(tmp_path)
+    first, second = cached("1" * 40), cached("2" * 40)
+    assert changes(first, second) == ["model.lora (its files): other content"], "the commit tells"
+    with pytest.raises(AdapterError, match=r"model\.lora org/other: not found on the Hub, or that is not reached"):
+        read_adapter("model.lora", "org/other")
 
 
 def test_a_row_without_a_name_has_no_adapter_and_an_unknown_name_fails_the_row(tmp_path: Path) -> None:

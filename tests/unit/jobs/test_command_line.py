@@ -21,6 +21,13 @@ from run_batch.jobs.cli import main
         (["report", "out", "--config", "job.toml"], "name either the results folder or a job.toml: run-batch report"),
         (["status", "out", "--set", "input.limit=2"], "--set changes a job.toml: it needs --config, not FOLDER"),
         (["--retry-failed", "status"], "--retry-failed stands before the command"),
+        (["check", "--retry-failed"], "option of a run, not of check: run-batch --config job.toml --retry-failed"),
+        (["try", "--config", "job.toml", "--task-index", "1"], "run-batch --config job.toml --task-index"),
+        (["check", "--retry"], "No such option"),
+        (["check", "a/job.toml"], "a job is named by: run-batch check --config a/job.toml"),
+        (["submit", "job.toml", "--tasks", "2"], "a job is named by: run-batch submit --config job.toml"),
+        (["check", "--config", "job.toml", "other.toml"], "unexpected extra argument"),
+        (["keys", "a", "b.toml"], "unexpected extra argument"),
     ],
 )
 def test_a_word_that_is_no_command_and_an_option_at_the_wrong_place_are_refused(words: list[str], said: str) -> None:

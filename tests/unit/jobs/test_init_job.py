@@ -50,6 +50,25 @@ def test_images_are_found_whatever_their_column_is_called_and_get_one_question(t
     assert config.prompt.template == "USER: <image>\nDescribe this image. ASSISTANT:" and not config.prompt.chat
 
 
+def test_names_of_images_tell_their_column_and_texts_may_be_encoded_as_a_dictionary(tmp_path: Path) -> None:
+    columns = {
+        "ID": ["a", "b", "c"],
+        "Bild": ["x/1.PNG", None, "https://example.org/2.jpg?size=3"],
+        "Question": pa.array(["a", "b", "c"]).dictionary_encode(),
+    }
+    config = init(tmp_path, columns, {"config.json": {"model_type": "llava"}})
+    assert (config.input.image_column, config.input.prompt_column, config.input.id_column) == (
+        "Bild",
+        "Question",
+        "ID",
+    )
+
+
+def test_ids_are_no_prompts(tmp_path: Path) -> None:
+    config = init(tmp_path, {"ID": ["a", "b", "c"], "Frage": ["x.png?", "y.png", "z"]}, {})
+    assert (config.input.image_column, config.input.prompt_column, config.input.id_column) == ("", "Frage", "ID")
+
+
 def test_conversations_are_taken_as_chat(tmp_path: Path) -> None:
     columns = {"messages": [CONVERSATION] * 3, "prompt": ["a", "b", "c"]}
     config = init(tmp_path, columns, {"tokenizer_config.json": {"chat_template": "{{ messages }}"}})

@@ -10,7 +10,7 @@ from run_batch.io.inputs.source import RowBatch
 from run_batch.jobs.job.columns import needed_columns
 from run_batch.jobs.job.config import load_config
 from run_batch.jobs.job.errors import JobError
-from run_batch.jobs.job.prompt_template import parse_template
+from run_batch.jobs.job.prompt_template import parse_template, require_column
 from run_batch.jobs.job.rows import MappedRow, RowFailure
 from run_batch.jobs.mapping.row_mapper import RowMapper
 from run_batch.model.plugin import announce_plugins, register
@@ -152,3 +152,20 @@ def test_a_job_reads_the_columns_of_its_fields_and_a_null_field_fails_its_row(tm
     assert isinstance(mapped, MappedRow) and isinstance(expected, MappedRow)
     assert mapped.engine_input["prompt_token_ids"] == expected.engine_input["prompt_token_ids"]
     assert failed == RowFailure(1, "prompt_null", "field size.width of column meta is null")
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (["id", " q"], "has: id, ' q'; write ' q', with its spaces, or take them out of the file"),
+        (["id:q"], "has: id:q; if it is CSV, its first line is split at commas, tabs, semicolons"),
+        (["id", "qs"], "has: id, qs; did you mean qs?"),
+    ],
+)
+def test_a_column_that_is_not_there_is_said_with_what_may_be_meant(names: list[str], said: str) -> None:
+    with pytest.raises(JobError) as refused:
+        require_column("input.id_column", "q", pa.schema([(name, pa.string()) for name in names]))
+    assert said in str(refused.value)
+    nested = pa.schema([("sample", pa.struct([("image", pa.binary())]))])
+    with pytest.raises(JobError, match=r"a field in column sample is no column of its own"):
+        require_column("input.image_column", "sample.image", nested)

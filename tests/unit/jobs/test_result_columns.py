@@ -134,7 +134,7 @@ def test_a_carried_column_has_another_name_than_a_result_column(tmp_path: Path, 
         check_columns(own, open_source(own))  # the results have no such column of their own
 
 
-@pytest.mark.parametrize("form", [PooledForm("embedding", 3), PooledForm("score", 1)])
+@pytest.mark.parametrize("form", [PooledForm("embedding", 3), PooledForm("score", 1), PooledForm("probs", 3)])
 def test_numbers_of_pooling_models_come_back_from_a_shard_and_all_shards_have_the_same_columns(
     tmp_path: Path, form: PooledForm
 ) -> None:

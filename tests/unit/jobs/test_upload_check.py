@@ -35,7 +35,7 @@ def test_a_store_that_can_be_written_to_is_left_as_it_was(tmp_path: Path, store:
         ("s3://BUCKET/x", DENIED, JobError, "cannot be written to: .*Access ?Denied"),
         ("s3://BUCKET/x", SLOW_DOWN, MayPassError, "cannot be written to"),
         ("gs://bucket/x", None, JobError, "pip install gcsfs"),
-        ("nope://bucket/x", None, JobError, "Protocol not known"),
+        ("nope://bucket/x", None, JobError, "begins with nope://, which is no file system"),
         ("results", None, JobError, "expected the URL of a folder"),
         ("file:///tmp/x", None, JobError, "expected the URL of a folder"),
         ("https://example.org/x", None, JobError, "expected the URL of a folder"),
