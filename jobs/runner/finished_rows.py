@@ -73,11 +73,12 @@ class FinishedRows:
             self._journal.append(shard, (self._work.attempt(shard), result))
         self._writer.add(result)
 
-    def tell(self, pool: WorkerPool, engine: Supervisor, rows_stolen: int) -> None:
+    def tell(self, pool: WorkerPool, engine: Supervisor, rows_stolen: int, stalled: str) -> None:
         """Write and show progress and metrics, now and then.
 
         Args:
             rows_stolen: rows of other shares that are done here.
+            stalled: what waits for the storage; empty while nothing does.
         """
         if self.metrics.is_due():
             running = engine.running
@@ -85,6 +86,8 @@ class FinishedRows:
             self.metrics.write(pool.counts(), waiting, running, self._writer.seconds, self._writer.queued)
         self.progress.open_rows = self._writer.open_rows()
         self.progress.total = self._rows + rows_stolen
+        # Rows that have been read before are generated meanwhile.
+        self.progress.waiting_for = stalled if not engine.unfinished else ""
         self.progress.tick(self.metrics.bottleneck)
 
     @property

@@ -205,7 +205,7 @@ class Pipeline:
                     self._place_failures.check()
                     break
                 with self._storage.call(f"the progress in {self._job.store.folder}"):
-                    finished.tell(pool, engine, self._assignment.rows_stolen)
+                    finished.tell(pool, engine, self._assignment.rows_stolen, self._storage.stalled)
                 lease.check()
         except JobError as error:  # found late, by a row that needs it: the rows before it are kept
             if not finished.has_texts:

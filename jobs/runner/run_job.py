@@ -41,6 +41,8 @@ from run_batch.jobs.runner.share_lease import output_folder, share_lease
 from run_batch.jobs.runner.uploads import Uploads, finish_uploads, start_uploads
 from run_batch.jobs.runner.work_planning import failed_work
 from run_batch.jobs.runner.work_stealing import can_steal
+from run_batch.jobs.watch.progress import Progress
+from run_batch.jobs.watch.run_end import note_end
 from run_batch.jobs.watch.run_messages import RunMessages
 
 EngineFactory = Callable[[JobConfig], Engine]
@@ -147,6 +149,7 @@ class _Run:
         max_fraction = 1.0 if retry_failed else job.config.errors.max_fraction
         self._place_failures = PlaceFailures(job.config.errors.min_rows, max_fraction)
         self._uploads: Uploads | None = None
+        self._progress: Progress | None = None
         self._not_uploaded: RunError | None = None
 
     def resume(self) -> None:
@@ -193,6 +196,7 @@ class _Run:
 
         def abandon() -> None:
             claims.release_all()
+            note_end(self._job.store.own_folder, EXIT_INTERRUPTED)
             lease.release()
 
         self.stop.abandon = abandon
@@ -227,6 +231,8 @@ class _Run:
         self._uploads = start_uploads(self._job)
         yield
         if self._uploads is not None:
+            if self._progress is not None:
+                self._progress.wait_for(f"copies to {self._job.config.output.upload}")
             self._not_uploaded = self._uploads.drain(self.stop)
 
     def finish_uploads(self) -> None:
@@ -257,6 +263,7 @@ class _Run:
             return finished
 
         finished, left = pipeline.run(self._start, open_own_output, lease)
+        self._progress = finished.progress
         with _reading(job):
             self._committed.refresh()  # other processes may have committed some of the share's shards
         print(finished.conclude(self._committed, job.store.folder), file=self._summary, flush=True)
