@@ -11,6 +11,7 @@ from typing import TextIO
 from run_batch.io.coordination.claims import Claims
 from run_batch.io.coordination.lease import Lease
 from run_batch.io.outputs.shards import ShardError
+from run_batch.jobs.engine.engine_folder import use_engine_folder
 from run_batch.jobs.engine.vllm_engine import Engine
 from run_batch.jobs.job.config import JobConfig
 from run_batch.jobs.job.errors import (
@@ -112,6 +113,7 @@ def start_vllm(config: JobConfig) -> Engine:
 
     # While vLLM is imported almost nothing becomes garbage, and the collector walks through all of it often.
     gc.disable()
+    use_engine_folder()
     try:
         register()
         return Engine(config.model_settings, config.resolve_sampling().values, config.output.extra)
