@@ -2,6 +2,7 @@
 
 import contextlib
 import gc
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -45,6 +46,8 @@ from run_batch.jobs.runner.work_stealing import can_steal
 from run_batch.jobs.watch.progress import Progress
 from run_batch.jobs.watch.run_end import note_end
 from run_batch.jobs.watch.run_messages import RunMessages
+
+_LONGEST_START = 30 * 86400
 
 EngineFactory = Callable[[JobConfig], Engine]
 
@@ -114,6 +117,8 @@ def start_vllm(config: JobConfig) -> Engine:
     # While vLLM is imported almost nothing becomes garbage, and the collector walks through all of it often.
     gc.disable()
     use_engine_folder()
+    # What a start may take is for errors.start_seconds to say; vLLM's own limit is of ten minutes.
+    os.environ.setdefault("VLLM_ENGINE_READY_TIMEOUT_S", str(_LONGEST_START))
     try:
         register()
         return Engine(config.model_settings, config.resolve_sampling().values, config.output.extra)
