@@ -25,7 +25,7 @@ def changed(folder: Path, **config: Any) -> Path:
 @pytest.mark.parametrize(
     ("config", "engine", "said"),
     [
-        ({}, {"max_model_len": 100_000}, "engine.max_model_len = 100000 is more than the context of the model, "),
+        ({}, {"max_model_len": 9999}, "engine.max_model_len = 9999 is more than the context of the model, 512 tokens"),
         ({"model_type": "unheard_of"}, {}, "does not know models of the type unheard_of"),
         (
             {"model_type": "unheard_of", "auto_map": {"AutoConfig": "configuration.Config"}},
@@ -66,7 +66,7 @@ def scheduler(**settings: Any) -> Callable[[], Any]:
 @pytest.mark.parametrize(
     ("check", "said"),
     [
-        (kv_cache(0), "no memory for the KV cache: raise engine.gpu_memory_utilization"),
+        (kv_cache(0), "no memory for the KV cache: raise engine.gpu_memory_utilization (or "),
         (kv_cache(2 << 30), "takes 8.0 GiB of KV cache, and there are 2.0 GiB: lower engine.max_model_len to 1024, or"),
         (
             scheduler(max_num_batched_tokens=8, max_num_seqs=16),
@@ -105,8 +105,8 @@ def test_settings_that_do_not_fit_the_machine_or_each_other_are_told_by_their_ke
             "an engine takes 4 GPUs (engine.tensor_parallel_size",
         ),
         (
-            "Available memory on node 0 (1.0/8.0 GiB) on startup is less than desired CPU memory utilization "
-            "(0.92, 7.4 GiB). On the CPU backend, the `--gpu-memory-utilization` flag",
+            "Available memory on node 0 (1.0/8.0 GiB) on startup is less than desired CPU memory utilization (0.92, "
+            "7.4 GiB). On the CPU backend, the `--gpu-memory-utilization` flag",
             "engine.gpu_memory_utilization = 0.92 asks for 7.4 GiB, which on a CPU is of its memory, and 1.0 GiB are "
             "free",
         ),
