@@ -43,6 +43,7 @@ from run_batch.jobs.runner.share_lease import output_folder, share_lease
 from run_batch.jobs.runner.uploads import Uploads, finish_uploads, start_uploads
 from run_batch.jobs.runner.work_planning import failed_work
 from run_batch.jobs.runner.work_stealing import can_steal
+from run_batch.jobs.watch.loading_line import loading_line
 from run_batch.jobs.watch.progress import Progress
 from run_batch.jobs.watch.run_end import note_end
 from run_batch.jobs.watch.run_messages import RunMessages
@@ -284,7 +285,8 @@ class _Run:
 
     def _start(self) -> Engine:
         then = time.monotonic()
-        engine = self._start_engine(self._job.config)
+        with loading_line(self._quiet):
+            engine = self._start_engine(self._job.config)
         self._messages.loaded(time.monotonic() - then, engine.max_num_seqs)
         if is_pooling(self._job.config):
             self._pooled = engine.pooled
