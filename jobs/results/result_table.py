@@ -1,6 +1,7 @@
 """Row results as the columns of a shard, and back."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -16,6 +17,20 @@ from run_batch.jobs.results.carried_rows import CarriedRows
 from run_batch.jobs.results.generated_columns import generated_columns, generation_of
 from run_batch.jobs.results.pooled_columns import pooled_columns, pooled_of
 from run_batch.jobs.results.result_column import ResultColumn
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """The texts of a shard's rows beside those that are expected.
+
+    Attributes:
+        expected: of each row; None where the column is null, because that row expects nothing.
+        matches: of each row, whether its text is that; None where it failed, or expects nothing.
+    """
+
+    expected: Sequence[str | None]
+    matches: Sequence[bool | None]
+
 
 class ShardTables:
     """Makes the tables of a job's shards. What they have of the input is read again for each: to hold it costs memory.
@@ -51,16 +66,15 @@ class ShardTables:
         self._classes = classes_at(features, config.errors.expected_column or "", ())
         self._metadata = features_metadata({new: features[old] for old, new in self._names.items() if old in features})
 
-    def build(self, shard: int, results: Sequence[RowResult]) -> tuple[pa.Table, list[bool | None] | None]:
-        """The table of a whole shard, and whether the text of each row is the one of `errors.expected_column`.
+    def build(self, shard: int, results: Sequence[RowResult]) -> tuple[pa.Table, Compared | None]:
+        """The table of a whole shard, and how the text of each row compares with that of `errors.expected_column`.
 
         Args:
             results: one for each row, in their order.
 
         Returns:
-            Row ids, carried columns with their Hugging Face features, and result columns; and, with that key, for each
-            row whether its text is as expected: None where it failed, and where the column is null, because that row
-            expects nothing.
+            Row ids, carried columns with their Hugging Face features, and result columns; and, with that key, the
+            comparison.
 
         Raises:
             InputError: the input cannot be read.
@@ -76,8 +90,9 @@ class ShardTables:
         table = table.replace_schema_metadata(self._metadata)
         if self._config.errors.expected_column is None:
             return table, None
-        matches = _matches(results, _expected(read[self._config.errors.expected_column], self._classes))
-        return table.append_column("matches_expected", pa.array(matches, pa.bool_())), matches
+        expected = _expected(read[self._config.errors.expected_column], self._classes)
+        matches = _matches(results, expected)
+        return table.append_column("matches_expected", pa.array(matches, pa.bool_())), Compared(expected, matches)
 
     def results(self, table: pa.Table, first: int) -> dict[int, RowResult]:
         """The rows of a shard, by row, as `build` took them.

@@ -1,5 +1,6 @@
 """Finished rows to shards: collects rows in any order and commits each shard once it is whole, in input order."""
 
+import heapq
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -12,6 +13,7 @@ from run_batch.io.outputs.shards import ShardError, ShardStore
 from run_batch.jobs.job.errors import run_failed, storage_failed
 from run_batch.jobs.job.rows import RowFailure, RowResult, is_truncated
 from run_batch.jobs.job.work import Work
+from run_batch.jobs.results.shard_sketch import STANDING_OUT, record_sketch, sketch_results
 from run_batch.jobs.results.shard_commits import Commit, count_results, footer_of, record_commit
 from run_batch.jobs.machine.thread_activity import activity_of_this_thread
 from run_batch.jobs.results.result_table import ShardTables
@@ -75,6 +77,7 @@ class ShardWriter:
         self.seconds = 0.0
         self.rows_committed = 0
         self._counts: dict[int, OpenRows] = {}
+        self._slowest: dict[int, list[tuple[float, int]]] = {}
 
     @property
     def queued(self) -> int:
@@ -90,8 +93,11 @@ class ShardWriter:
         """What is finished of each shard that is not committed yet."""
         return self._counts.copy()
 
-    def add(self, result: RowResult) -> None:
+    def add(self, result: RowResult, seconds: float = 0.0) -> None:
         """Take one finished row.
+
+        Args:
+            seconds: that it was in the engine; 0 where that is not known.
 
         Raises:
             RunError: a shard could not be written.
@@ -99,6 +105,9 @@ class ShardWriter:
         shard = self._work.plan.shard_of(result.row)
         rows = self._open.setdefault(shard, {})
         rows[result.row] = result
+        if seconds:
+            slowest = self._slowest.setdefault(shard, [])
+            slowest[:] = heapq.nlargest(STANDING_OUT, [*slowest, (round(seconds, 3), result.row)])
         self._counts.setdefault(shard, OpenRows(attempt=self._work.attempt(shard))).count(result)
         if len(rows) == len(self._work.rows(shard)):
             del self._open[shard]
@@ -140,8 +149,10 @@ class ShardWriter:
         if attempt > 0:
             results = {**self._tables.results(self._store.read(shard, self._tables.result_columns), rows.start), **results}
         ordered = [results[row] for row in rows]
-        table, matches = self._tables.build(shard, ordered)
-        commit = count_results(shard, attempt, ordered, matches)
+        table, compared = self._tables.build(shard, ordered)
+        commit = count_results(shard, attempt, ordered, compared.matches if compared else None)
+        expected, slowest = compared.expected if compared else None, self._slowest.pop(shard, ())
+        record_sketch(self._store, sketch_results((shard, attempt, commit.time), ordered, expected, slowest))
         record_commit(self._store, commit if attempt == 0 else msgspec.structs.replace(commit, is_there=False))
         self._store.commit(shard, table, {**self._metadata, **footer_of(commit)}, self._compression)
         if attempt > 0:

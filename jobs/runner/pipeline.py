@@ -233,6 +233,7 @@ class Pipeline:
             self._end_input(engine, finished)
             return
         for row in rows:
+            finished.begin(row.row)
             for failure in self._place_failures.pass_on(engine.add(row)):
                 finished.add(failure)
         self._rows_taken += len(rows)

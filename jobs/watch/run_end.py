@@ -20,6 +20,7 @@ from run_batch.jobs.job.errors import EXIT_COMPLETE, EXIT_INTERRUPTED, EXIT_MAY_
 from run_batch.jobs.job.recorded_job import JOB_FILE
 
 END_FILE = "end.json"
+RUNS_FILE = "runs.jsonl"
 # Of a message; the process itself says it whole.
 _CHARACTERS = 500
 
@@ -40,6 +41,37 @@ class RunEnd(msgspec.Struct, frozen=True):
     time: float
 
 
+class Run(msgspec.Struct, frozen=True):
+    """A line of `runs.jsonl`: that a process has begun, or, with an exit code, that it has ended.
+
+    Attributes:
+        host: where it runs.
+        began, ended: seconds since the epoch by the clock of its host.
+        exit_code: see RunEnd; None in the first line of a process, its only one if it is killed.
+    """
+
+    host: str
+    began: float
+    ended: float | None = None
+    exit_code: int | None = None
+
+
+def _append(folder: Path, run: Run) -> None:
+    with contextlib.suppress(OSError), open(folder / RUNS_FILE, "ab") as file:
+        file.write(msgspec.json.encode(run) + b"\n")
+
+
+def read_runs(file: Path) -> list[Run]:
+    """The processes that a share has had, in the order in which they began; of one that has ended, its end."""
+    runs: dict[tuple[str, float], Run] = {}
+    with contextlib.suppress(OSError):
+        for line in file.read_bytes().splitlines():
+            with contextlib.suppress(msgspec.MsgspecError):  # torn by a crash
+                run = msgspec.json.decode(line, type=Run)
+                runs[run.host, run.began] = run
+    return list(runs.values())
+
+
 def note_end(folder: Path, exit_code: int, why: str = "") -> None:
     """Write how a process of this host has ended; it is for people, so a failure to write it is none of the run's.
 
@@ -49,6 +81,9 @@ def note_end(folder: Path, exit_code: int, why: str = "") -> None:
     end = RunEnd(socket.gethostname(), exit_code, hide_secrets(why)[:_CHARACTERS], time.time())
     with contextlib.suppress(OSError):
         replace_file(folder / END_FILE, msgspec.json.encode(end), durable=False)
+    for run in read_runs(folder / RUNS_FILE)[-1:]:
+        if run.ended is None:
+            _append(folder, msgspec.structs.replace(run, ended=end.time, exit_code=exit_code))
 
 
 def forget_end(folder: Path) -> None:
@@ -64,6 +99,8 @@ def noting_end(store: ShardStore, lease: Lease) -> Iterator[None]:
     A job that has withdrawn its record leaves nothing, nor does a process whose share another one has taken over.
     """
     forget_end(store.own_folder)
+    if (store.run_folder / JOB_FILE).exists():
+        _append(store.own_folder, Run(socket.gethostname(), time.time()))
     code, why = EXIT_COMPLETE, ""
     try:
         yield
