@@ -33,8 +33,8 @@ _PASSING_CLASSES = frozenset(
         *("aiohttp.ClientConnectionError", "aiohttp.ClientPayloadError", "http.IncompleteRead"),
         *("requests.ConnectionError", "requests.Timeout", "requests.ChunkedEncodingError"),
         *("urllib3.ProtocolError", "urllib3.TimeoutError", "urllib3.NewConnectionError"),
-        *("httpx.TransportError", "httpcore.NetworkError", "httpcore.TimeoutException", "httpcore.RemoteProtocolError"),
-        "httpx2.TransportError",
+        *("httpx2.TransportError", "httpx.TransportError"),
+        *("httpcore.NetworkError", "httpcore.TimeoutException", "httpcore.RemoteProtocolError"),
         *("botocore.HTTPClientError", "botocore.ConnectionError", "botocore.IncompleteReadError"),
         *("azure.ServiceRequestError", "azure.ServiceResponseError", "google.TransportError"),
     }

@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 import click
 
 from run_batch.io.transient import may_pass
+from run_batch.jobs.engine.engine_folder import remove_engine_folder
 from run_batch.jobs.job.config import JobConfig, load_config
 from run_batch.jobs.job.errors import (
     EXIT_INTERRUPTED,
@@ -108,6 +109,7 @@ def run_process(
                 code = _complain_of_bug(error)
         summary.flush()
         sys.stderr.flush()
+    remove_engine_folder()
     # Everything is written; tearing down torch and vLLM would only take time.
     os._exit(code)
 

@@ -13,11 +13,14 @@ import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from uuid import uuid4
 
 from run_batch.model.declaration import DeclarationError, declared_classes
 from run_batch.model.failure_reports import name_plugins, report_deaths
 
 PLUGINS_VARIABLE = "RUN_BATCH_PLUGINS"
+# vLLM's own name for where its sockets are; its `vllm_dist_*` files go there, too.
+ENGINE_FOLDER_VARIABLE = "VLLM_RPC_BASE_PATH"
 OWN_MODELS = ("run_batch.model.families.llava", "run_batch.model.families.llava_next")
 
 
@@ -52,6 +55,7 @@ def register() -> None:
     if plugins["folder"] not in sys.path:
         sys.path.append(plugins["folder"])
     name_plugins(plugins["modules"])
+    _keep_files_together()
     from run_batch.model.rendering.device_pixels import install_device_pixels
 
     install_device_pixels()
@@ -64,6 +68,18 @@ def register() -> None:
 
     for model_cls in _by_name(declared_classes()).values():
         ModelRegistry.register_model(model_cls.__name__, model_cls)
+
+
+def _keep_files_together() -> None:
+    """Have vLLM make its `vllm_dist_*` files beside its sockets, not in the temporary folder, where they stay."""
+    folder = os.environ.get(ENGINE_FOLDER_VARIABLE)
+    if folder is None:
+        return
+    from vllm.utils import network_utils
+    from vllm.v1.executor import multiproc_executor, uniproc_executor
+
+    for module in (network_utils, multiproc_executor, uniproc_executor):
+        module.get_file_store_init_method = lambda: f"file://{folder}/vllm_dist_{uuid4().hex}"  # type: ignore[attr-defined]
 
 
 def _by_name(classes: Sequence[type]) -> dict[str, type]:

@@ -6,7 +6,7 @@ causes ends the run instead: an engine that does not start, or that dies of ever
 """
 
 import contextlib
-import sys
+import time
 from collections.abc import Callable, Sequence
 
 from run_batch.jobs.engine.engine_feed import ROWS_IN_ENGINE, EngineFeed
@@ -19,6 +19,7 @@ from run_batch.jobs.engine.vllm_engine import Engine, EngineDied
 from run_batch.jobs.job.errors import JobError, RunError, storage_errors
 from run_batch.jobs.job.rows import MappedRow, RowFailure, RowResult
 from run_batch.jobs.machine.stop_signals import StopRequest
+from run_batch.jobs.watch.run_messages import say
 
 # After this many blamed rows in succession, with no row finished in between, the rows are not the cause.
 _BLAMED_IN_SUCCESSION = 8
@@ -146,19 +147,21 @@ class Supervisor:
         if self._engine.is_stopped_by_signal():
             return
         rows = self._places.mapped_rows(Place.IN_ENGINE)
-        print(f"the engine died ({death}), {len(rows)} rows were in it", file=sys.stderr)
+        say(f"the engine died ({death}), {len(rows)} rows were in it")
         self._end_if_it_dies_of_every_row(death, rows)
         with storage_errors(_WHAT_FAILED):
             blamed = self._suspects.died([row.row for row in rows])
         self._engine.discard(row.row for row in rows)
         for row in rows:
             if row.row == blamed:
-                print(f"row {row.row} kills the engine each time, alone: it is set aside", file=sys.stderr)
+                say(f"row {row.row} kills the engine each time, alone: it is set aside")
                 self._blame(row.row, death)
             else:
                 self._places.put(row, Place.SUSPECT if self._suspects.is_suspect(row.row) else Place.WAITING)
         self._first_deaths.choose_probe([row.row for row in self._places.mapped_rows(Place.WAITING)])
+        then = time.monotonic()
         self._engine.restart()
+        say(f"the engine runs again, after {time.monotonic() - then:.1f} s")
 
     def _end_if_it_dies_of_every_row(self, death: EngineDied, rows: Sequence[MappedRow]) -> None:
         try:

@@ -25,6 +25,7 @@ from run_batch.model.checkpoint.settings import (
     build_sampling_params,
     first_cause,
 )
+from run_batch.model.checkpoint.vllm_messages import in_own_words
 from run_batch.model.declaration import DeclarationError
 from run_batch.model.failure_reports import Fault, Report, Reports, is_own_bug
 
@@ -272,11 +273,13 @@ def _start_errors(reports: Reports) -> Iterator[None]:
         if report is not None and report.fault is Fault.DECLARATION:
             raise JobError(report.text) from error
         # Whatever vLLM, torch and the model's own class raise: --verbose shows where.
-        text = report.text if report is not None else _cause(error)
+        text = in_own_words(report.text) if report is not None else _cause(error)
         raise RunError(f"the engine does not start: {text} (--verbose tells more)") from error
 
 
 def _cause(error: Exception) -> str:
     """An error on one line, with its place where that is in a plugin."""
-    report = Report.of(error)
-    return report.text if report.in_plugin else f"{type(error).__name__}: {first_cause(error)}"
+    report, raw, text = Report.of(error), " ".join(str(error).split()), first_cause(error)
+    if text not in (raw, type(error).__name__):
+        return text  # it is known what it means, whoever has raised it
+    return report.text if report.in_plugin else f"{type(error).__name__}: {text}"

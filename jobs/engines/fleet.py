@@ -25,6 +25,7 @@ from run_batch.jobs.job.errors import (
 from run_batch.jobs.job.prepare import PreparedJob
 from run_batch.jobs.job.shares import Share
 from run_batch.jobs.machine.stop_signals import SAVE_SECONDS, StopRequest
+from run_batch.jobs.watch.run_end import forget_end, note_end
 
 # Pauses before the next start, after each death in succession; after one death more, an engine is given up.
 _PAUSES = (1.0, 5.0)
@@ -121,6 +122,7 @@ class Fleet:
         for slot, (due, share) in list(self._due.items()):
             if time.monotonic() >= due:
                 del self._due[slot]
+                forget_end(self._job.store.run_folder / share.folder)
                 self._release(share)
                 self._running.append(self._start(slot, share))
 
@@ -151,6 +153,7 @@ class Fleet:
         self._deaths[slot] += 1
         self._end_if_none_starts(slot, ending)
         self._lend(share)
+        note_end(self._job.store.run_folder / share.folder, ending.code, ending.why)
         if self._deaths[slot] <= len(_PAUSES):
             pause = _PAUSES[self._deaths[slot] - 1]
             self._say(f"{slot.name} has died: {ending.why}. It is started again in {pause:g} s")

@@ -7,10 +7,11 @@ from pathlib import Path
 from run_batch.io.inputs.huggingface import HfSource, is_saved_dataset
 from run_batch.io.inputs.open_files import open_files
 from run_batch.io.inputs.sample_images import with_image_column
-from run_batch.io.inputs.source import InputError, Source
+from run_batch.io.inputs.source import InputError, Source, UnreachableInputError
 from run_batch.io.outputs.shards import is_shard_name
 from run_batch.jobs.job.config import JobConfig
 from run_batch.jobs.job.errors import input_failed
+from run_batch.model.checkpoint.hub_access import hub_trouble
 
 
 def open_source(config: JobConfig, index: bytes = b"", looks_again: bool = False) -> Source:
@@ -56,7 +57,16 @@ def _open_data_set(config: JobConfig, paths: Sequence[str], is_result: Callable[
         if not os.path.isdir(path):
             raise InputError(f"input.path {config.input_paths[0]}: no such folder")
         is_result(os.path.realpath(path))
-    return HfSource(path, table.split, table.name)
+    trouble = hub_trouble(f"datasets/{path}") if _is_hub_id(path) else ""
+    try:
+        return HfSource(path, table.split, table.name)
+    except InputError as error:
+        if not trouble:
+            raise
+        raise UnreachableInputError(
+            f"input.path {path}: {trouble}, and the data set is not in the cache on this machine (HF_HOME). Check "
+            "network, proxy and HF_ENDPOINT; or load it where the Hub is reached, and name the folder of save_to_disk"
+        ) from error
 
 
 def _result_check(config: JobConfig) -> Callable[[str], bool]:

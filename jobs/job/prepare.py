@@ -14,6 +14,7 @@ from run_batch.jobs.job.config import JobConfig, named_content
 from run_batch.jobs.job.content import versions
 from run_batch.jobs.job.errors import JobError, MayPassError, storage_errors
 from run_batch.jobs.job.find_record import find_record, is_planned
+from run_batch.jobs.job.hub_check import check_hub
 from run_batch.jobs.job.job_identity import as_recorded, job_identity
 from run_batch.jobs.job.job_record import record_job
 from run_batch.jobs.job.media_places import check_media, media_root_of
@@ -93,6 +94,7 @@ def prepare(config: JobConfig, share: Share = WHOLE_JOB, *, writes: bool = True)
         RunError: the input is damaged; or storage or network fail.
     """
     store = ShardStore(config.output_folder, share.folder)
+    check_hub(config)
     # A run of the whole job looks at every file of the input. A thousand shares would do that a thousand times: each
     # looks at the files that it reads.
     source = open_source(

@@ -123,8 +123,17 @@ def has_engines(run_folder: Path) -> bool:
     Raises:
         OSError: the folder cannot be read.
     """
-    leases = [path.name for path in run_folder.glob(f"lease-{_ENGINES}*.*")]
-    return any(is_held(run_folder, name.removeprefix("lease-").rpartition(".")[0]) for name in leases)
+    return any(is_held(run_folder, name) for name in engines_leases(run_folder))
+
+
+def engines_leases(run_folder: Path) -> set[str]:
+    """The names of the leases of processes that run several engines, whether they are held or stale.
+
+    Args:
+        run_folder: the job's `.run_batch` folder.
+    """
+    leases = (path.name for path in run_folder.glob(f"lease-{_ENGINES}*.*"))
+    return {name.removeprefix("lease-").rpartition(".")[0] for name in leases}
 
 
 def files_of_shares(run_folder: Path, name: str) -> Iterator[Path]:

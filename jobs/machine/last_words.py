@@ -18,7 +18,8 @@ SAVE_SECONDS = 10.0
 
 def say(message: str) -> None:
     """Print a line for people on standard error, unless that hangs."""
-    _try_for(_SECONDS, lambda: print(f"run-batch: {hide_secrets(message)}", file=sys.stderr, flush=True))
+    line = f"run-batch: {hide_secrets(message)}"
+    _try_for(_SECONDS, lambda: print(f"{_beginning()}{line}", file=sys.stderr, flush=True))
 
 
 def end_process(code: int, message: str, save: Callable[[], None] | None = None) -> NoReturn:
@@ -33,6 +34,11 @@ def end_process(code: int, message: str, save: Callable[[], None] | None = None)
         say(message)
     _try_for(_SECONDS, kill_children)
     os._exit(code)
+
+
+def _beginning() -> str:
+    """What begins a line on standard error: on a terminal, a bar may stand there."""
+    return "\r\x1b[K" if sys.stderr.isatty() else ""
 
 
 def _try_for(seconds: float, action: Callable[[], object]) -> None:

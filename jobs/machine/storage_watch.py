@@ -42,6 +42,11 @@ class StorageWatch:
         return any(self._stalled.values())
 
     @property
+    def stalled(self) -> str:
+        """What waits for the storage, for people; empty while nothing does."""
+        return next(iter(self._stalled.copy()), "")
+
+    @property
     def _stall_seconds(self) -> float:
         return min(STALL_SECONDS, self.seconds / 2) if self.seconds else STALL_SECONDS
 

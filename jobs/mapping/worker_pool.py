@@ -21,7 +21,7 @@ from run_batch.jobs.mapping.pending_batches import PendingBatches
 from run_batch.jobs.mapping.row_deadlines import RowDeadlines
 from run_batch.jobs.mapping.row_memory import MemoryShares, RowMemory
 from run_batch.jobs.mapping.worker_main import RowsGivenBack, WorkerProblem, WorkerReady, WorkerSpec
-from run_batch.jobs.mapping.worker_process import StartWorkers, WorkerProcess, lost_with, start_workers
+from run_batch.jobs.mapping.worker_process import StartWorkers, WorkerProcess, lost_with, start_workers, tell_death
 from run_batch.model.images.image_memory import DecodeTurns
 
 BATCH_ROWS = 16
@@ -65,7 +65,7 @@ class WorkerPool:
         self._turns = DecodeTurns()
         self._spec = replace(spec, memory=self.memory.shares.of_worker(self._turns.path))
         self._start = start
-        self._starts_failed = 0
+        self._starts_failed = self._deaths = 0
         self._pending = PendingBatches(batches, self.memory)
         self._mapped = MappedQueue()
         self._busy_time = BusyTime()
@@ -217,6 +217,9 @@ class WorkerPool:
             failure = self._pending.retry_suspect(dead.batches.popleft())
             if failure is not None:
                 self._mapped.put([failure], 0)
+        if dead.loaded:
+            self._deaths += 1
+            tell_death(dead, self._deaths)
         lost = lost_with(dead, self._workers)
         self._end(lost)
         original = dead.original or dead

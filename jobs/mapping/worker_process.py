@@ -17,6 +17,7 @@ from run_batch.io.inputs.source import RowBatch
 from run_batch.jobs.mapping.row_clock import SeenClock, open_page
 from run_batch.jobs.mapping.worker_main import WorkerSpec
 from run_batch.jobs.mapping.worker_memory import WorkerMemory
+from run_batch.jobs.watch.run_messages import say
 
 _ENVIRONMENT = {
     # One core per worker: the pool is what runs in parallel.
@@ -92,6 +93,19 @@ def lost_with(dead: WorkerProcess, workers: Sequence[WorkerProcess]) -> list[Wor
         return [dead]
     group = [worker for worker in workers if worker is original or worker.original is original]
     return [worker for worker in group if not worker.loaded]
+
+
+def tell_death(dead: WorkerProcess, deaths: int) -> None:
+    """Tell people that a worker has died, ever more rarely: rows that kill theirs may be many.
+
+    Args:
+        deaths: of all workers of the run so far.
+    """
+    if deaths & (deaths - 1):
+        return
+    rows = sum(batch.records.num_rows for batch in dead.batches)
+    times = f" ({deaths} have died so far)" if deaths > 1 else ""
+    say(f"a worker process has died{times}; another one maps the {rows} rows that it had")
 
 
 def worker_environment(memory: WorkerMemory) -> dict[str, str]:

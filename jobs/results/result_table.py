@@ -1,6 +1,7 @@
 """Row results as the columns of a shard, and back."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -17,7 +18,19 @@ from run_batch.jobs.results.generated_columns import generated_columns, generati
 from run_batch.jobs.results.pooled_columns import pooled_columns, pooled_of
 from run_batch.jobs.results.result_column import ResultColumn
 
-_MATCHES = "matches_expected"
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """The texts of a shard's rows beside those that are expected.
+
+    Attributes:
+        expected: of each row; None where the column is null, because that row expects nothing.
+        matches: of each row, whether its text is that; None where it failed, or expects nothing.
+    """
+
+    expected: Sequence[str | None]
+    matches: Sequence[bool | None]
+
 
 class ShardTables:
     """Makes the tables of a job's shards. What they have of the input is read again for each: to hold it costs memory.
@@ -53,16 +66,17 @@ class ShardTables:
         self._classes = classes_at(features, config.errors.expected_column or "", ())
         self._metadata = features_metadata({new: features[old] for old, new in self._names.items() if old in features})
 
-    def build(self, shard: int, results: Sequence[RowResult]) -> Iterator[pa.Table]:
-        """The rows of a whole shard: one table, or several where carried columns are large, each read when it is made.
+    def build(self, shard: int, results: Sequence[RowResult]) -> Iterator[tuple[pa.Table, Compared | None]]:
+        """The rows of a whole shard, and how the text of each compares with that of `errors.expected_column`.
+
+        One table, or several where carried columns are large, each read when it is made.
 
         Args:
             results: one for each row, in their order.
 
         Returns:
-            Row ids, carried columns with their Hugging Face features, result columns; and, with
-            `errors.expected_column`, `matches_expected`: whether a row's text is as expected, None where it failed, and
-            where that column is null, because the row expects nothing.
+            Row ids, carried columns with their Hugging Face features, result columns; and, with that key, the comparison,
+            which is column `matches_expected`, too.
 
         Raises:
             InputError: the input cannot be read.
@@ -70,7 +84,7 @@ class ShardTables:
         read = self._carried.read(shard) if self._carried is not None else iter([None])
         left, first = list(results), self._plan.rows(shard).start
 
-        def part(columns: pa.Table | None) -> pa.Table:
+        def part(columns: pa.Table | None) -> tuple[pa.Table, Compared | None]:
             count = len(left) if columns is None else len(columns)
             taken = left[:count]
             del left[:count]
@@ -78,7 +92,9 @@ class ShardTables:
 
         return map(part, read)
 
-    def _part(self, first: int, results: Sequence[RowResult], read: pa.Table | None) -> pa.Table:
+    def _part(
+        self, first: int, results: Sequence[RowResult], read: pa.Table | None
+    ) -> tuple[pa.Table, Compared | None]:
         """Consecutive rows of a shard.
 
         Args:
@@ -93,9 +109,10 @@ class ShardTables:
         table = pa.table({"row_id": row_ids, **own, **_result_columns(self._columns, results)})
         table = table.replace_schema_metadata(self._metadata)
         if self._config.errors.expected_column is None or read is None:
-            return table
-        matches = _matches(results, _expected(read[self._config.errors.expected_column], self._classes))
-        return table.append_column(_MATCHES, pa.array(matches, pa.bool_()))
+            return table, None
+        expected = _expected(read[self._config.errors.expected_column], self._classes)
+        matches = _matches(results, expected)
+        return table.append_column("matches_expected", pa.array(matches, pa.bool_())), Compared(expected, matches)
 
     def results(self, table: pa.Table, first: int) -> dict[int, RowResult]:
         """The rows of a shard, by row, as `build` took them.
@@ -120,12 +137,6 @@ class ShardTables:
         """Close the file of the input that is open."""
         if self._carried is not None:
             self._carried.close()
-
-
-def matches_of(table: pa.Table) -> list[bool | None]:
-    """Of each row, whether its text is the expected one; empty without `errors.expected_column`."""
-    matches: list[bool | None] = table[_MATCHES].to_pylist() if _MATCHES in table.column_names else []
-    return matches
 
 
 def _readable(column: pa.ChunkedArray) -> pa.ChunkedArray:

@@ -1,6 +1,7 @@
 """Finished rows to shards: collects rows in any order and commits each shard once it is whole, in input order."""
 
 import functools
+import heapq
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -14,9 +15,10 @@ from run_batch.io.outputs.shards import ShardError, ShardStore
 from run_batch.jobs.job.errors import run_failed, storage_failed
 from run_batch.jobs.job.rows import RowFailure, RowResult, is_truncated
 from run_batch.jobs.job.work import Work
+from run_batch.jobs.results.shard_sketch import STANDING_OUT, record_sketch, sketch_results
 from run_batch.jobs.results.shard_commits import Commit, count_results, footer_of, record_commit
 from run_batch.jobs.machine.thread_activity import activity_of_this_thread
-from run_batch.jobs.results.result_table import ShardTables, matches_of
+from run_batch.jobs.results.result_table import Compared, ShardTables
 
 # A wait without a limit would look like one for storage that hangs.
 _LOOK_SECONDS = 1.0
@@ -77,6 +79,7 @@ class ShardWriter:
         self.seconds = 0.0
         self.rows_committed = 0
         self._counts: dict[int, OpenRows] = {}
+        self._slowest: dict[int, list[tuple[float, int]]] = {}
 
     @property
     def queued(self) -> int:
@@ -92,8 +95,11 @@ class ShardWriter:
         """What is finished of each shard that is not committed yet."""
         return self._counts.copy()
 
-    def add(self, result: RowResult) -> None:
+    def add(self, result: RowResult, seconds: float = 0.0) -> None:
         """Take one finished row.
+
+        Args:
+            seconds: that it was in the engine; 0 where that is not known.
 
         Raises:
             RunError: a shard could not be written.
@@ -101,6 +107,9 @@ class ShardWriter:
         shard = self._work.plan.shard_of(result.row)
         rows = self._open.setdefault(shard, {})
         rows[result.row] = result
+        if seconds:
+            slowest = self._slowest.setdefault(shard, [])
+            slowest[:] = heapq.nlargest(STANDING_OUT, [*slowest, (round(seconds, 3), result.row)])
         self._counts.setdefault(shard, OpenRows(attempt=self._work.attempt(shard))).count(result)
         if len(rows) == len(self._work.rows(shard)):
             del self._open[shard]
@@ -143,9 +152,12 @@ class ShardWriter:
             results = {**self._tables.results(self._store.read(shard, self._tables.result_columns), rows.start), **results}
         ordered = [results[row] for row in rows]
         written = _ShardRows(self._tables, shard, attempt, ordered)
+        slowest = self._slowest.pop(shard, ())
 
         def record() -> None:
             commit = written.commit
+            place = (shard, attempt, commit.time)
+            record_sketch(self._store, sketch_results(place, ordered, written.expected, slowest))
             record_commit(self._store, commit if attempt == 0 else msgspec.structs.replace(commit, is_there=False))
 
         def footer() -> dict[str, str]:
@@ -163,15 +175,25 @@ class _ShardRows:
     def __init__(self, tables: ShardTables, shard: int, attempt: int, results: Sequence[RowResult]) -> None:
         self._tables, self._shard, self._attempt, self._results = tables, shard, attempt, results
         self._matches: list[bool | None] = []
+        self._expected: list[str | None] = []
 
     def tables(self) -> Iterator[pa.Table]:
         """The tables of the shard, each made when it is asked for, and held by nobody after that."""
         self._matches.clear()
+        self._expected.clear()
         return map(self._seen, self._tables.build(self._shard, self._results))
 
-    def _seen(self, table: pa.Table) -> pa.Table:
-        self._matches += matches_of(table)
+    def _seen(self, part: tuple[pa.Table, Compared | None]) -> pa.Table:
+        table, compared = part
+        if compared is not None:
+            self._matches += compared.matches
+            self._expected += compared.expected
         return table
+
+    @property
+    def expected(self) -> Sequence[str | None] | None:
+        """What is expected of each row; None if nothing is of any."""
+        return self._expected or None
 
     @functools.cached_property
     def commit(self) -> Commit:

@@ -1,6 +1,7 @@
 """Where finished rows go: into the journal at once, into their shard once it is whole, and into the counts."""
 
 import contextlib
+import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -29,6 +30,8 @@ class FinishedRows:
         self.progress, self.metrics = progress, metrics
         self._rows = progress.total
         self._first: FirstFailures | None = None
+        # When each row that is not finished came to the engine.
+        self._begun: dict[int, float] = {}
 
     def adopt(self, segments: Sequence[tuple[Path, Collection[int]]]) -> None:
         """Have journal files of earlier runs removed once these shards of theirs are committed."""
@@ -54,6 +57,10 @@ class FinishedRows:
         if self._first is not None:
             self._first.check()
 
+    def begin(self, row: int) -> None:
+        """Note that a row comes to the engine now."""
+        self._begun[row] = time.monotonic()
+
     def add(self, result: RowResult) -> None:
         """Take one row.
 
@@ -64,20 +71,21 @@ class FinishedRows:
             self._record(finished)
 
     def _record(self, result: RowResult) -> None:
-        failed = isinstance(result, RowFailure)
+        failed, begun = isinstance(result, RowFailure), self._begun.pop(result.row, None)
         tokens = (0, 0) if isinstance(result, RowFailure) else (result.prompt_tokens, result.generated_tokens)
         self.progress.add(tokens[1], failed, is_truncated(result))
         self.metrics.add(*tokens)
         shard = self._work.plan.shard_of(result.row)
         with storage_errors("the journal cannot be written"):
             self._journal.append(shard, (self._work.attempt(shard), result))
-        self._writer.add(result)
+        self._writer.add(result, time.monotonic() - begun if begun is not None else 0.0)
 
-    def tell(self, pool: WorkerPool, engine: Supervisor, rows_stolen: int) -> None:
+    def tell(self, pool: WorkerPool, engine: Supervisor, rows_stolen: int, stalled: str) -> None:
         """Write and show progress and metrics, now and then.
 
         Args:
             rows_stolen: rows of other shares that are done here.
+            stalled: what waits for the storage; empty while nothing does.
         """
         if self.metrics.is_due():
             running = engine.running
@@ -85,6 +93,8 @@ class FinishedRows:
             self.metrics.write(pool.counts(), waiting, running, self._writer.seconds, self._writer.queued)
         self.progress.open_rows = self._writer.open_rows()
         self.progress.total = self._rows + rows_stolen
+        # Rows that have been read before are generated meanwhile.
+        self.progress.waiting_for = stalled if not engine.unfinished else ""
         self.progress.tick(self.metrics.bottleneck)
 
     @property

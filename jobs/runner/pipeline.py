@@ -207,7 +207,7 @@ class Pipeline:
                     self._place_failures.check()
                     break
                 with self._storage.call(f"the progress in {self._job.store.folder}"):
-                    finished.tell(pool, engine, self._assignment.rows_stolen)
+                    finished.tell(pool, engine, self._assignment.rows_stolen, self._storage.stalled)
                 lease.check()
         except JobError as error:  # found late, by a row that needs it: the rows before it are kept
             if not finished.has_texts:
@@ -237,6 +237,7 @@ class Pipeline:
         if self._job.config.input.image_column:
             finished.progress.imageless_rows += sum(isinstance(row, MappedRow) and not row.nbytes for row in rows)
         for row in rows:
+            finished.begin(row.row)
             for failure in self._place_failures.pass_on(engine.add(row)):
                 finished.add(failure)
         self._rows_taken += len(rows)

@@ -2,6 +2,7 @@
 
 import contextlib
 import gc
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -11,6 +12,7 @@ from typing import TextIO
 from run_batch.io.coordination.claims import Claims
 from run_batch.io.coordination.lease import Lease
 from run_batch.io.outputs.shards import ShardError
+from run_batch.jobs.engine.engine_folder import use_engine_folder
 from run_batch.jobs.engine.vllm_engine import Engine
 from run_batch.jobs.job.config import JobConfig
 from run_batch.jobs.job.errors import (
@@ -41,7 +43,12 @@ from run_batch.jobs.runner.share_lease import output_folder, share_lease
 from run_batch.jobs.runner.uploads import Uploads, finish_uploads, start_uploads
 from run_batch.jobs.runner.work_planning import failed_work
 from run_batch.jobs.runner.work_stealing import can_steal
+from run_batch.jobs.watch.loading_line import loading_line
+from run_batch.jobs.watch.progress import Progress
+from run_batch.jobs.watch.run_end import note_end
 from run_batch.jobs.watch.run_messages import RunMessages
+
+_LONGEST_START = 30 * 86400
 
 EngineFactory = Callable[[JobConfig], Engine]
 
@@ -110,6 +117,9 @@ def start_vllm(config: JobConfig) -> Engine:
 
     # While vLLM is imported almost nothing becomes garbage, and the collector walks through all of it often.
     gc.disable()
+    use_engine_folder()
+    # What a start may take is for errors.start_seconds to say; vLLM's own limit is of ten minutes.
+    os.environ.setdefault("VLLM_ENGINE_READY_TIMEOUT_S", str(_LONGEST_START))
     try:
         register()
         return Engine(config.model_settings, config.resolve_sampling().values, config.output.extra)
@@ -147,6 +157,7 @@ class _Run:
         max_fraction = 1.0 if retry_failed else job.config.errors.max_fraction
         self._place_failures = PlaceFailures(job.config.errors.min_rows, max_fraction)
         self._uploads: Uploads | None = None
+        self._progress: Progress | None = None
         self._not_uploaded: RunError | None = None
 
     def resume(self) -> None:
@@ -193,6 +204,7 @@ class _Run:
 
         def abandon() -> None:
             claims.release_all()
+            note_end(self._job.store.own_folder, EXIT_INTERRUPTED)
             lease.release()
 
         self.stop.abandon = abandon
@@ -227,6 +239,8 @@ class _Run:
         self._uploads = start_uploads(self._job)
         yield
         if self._uploads is not None:
+            if self._progress is not None:
+                self._progress.wait_for(f"copies to {self._job.config.output.upload}")
             self._not_uploaded = self._uploads.drain(self.stop)
 
     def finish_uploads(self) -> None:
@@ -257,6 +271,7 @@ class _Run:
             return finished
 
         finished, left = pipeline.run(self._start, open_own_output, lease)
+        self._progress = finished.progress
         with _reading(job):
             self._committed.refresh()  # other processes may have committed some of the share's shards
         print(finished.conclude(self._committed, job.store.folder), file=self._summary, flush=True)
@@ -271,7 +286,8 @@ class _Run:
 
     def _start(self) -> Engine:
         then = time.monotonic()
-        engine = self._start_engine(self._job.config)
+        with loading_line(self._quiet):
+            engine = self._start_engine(self._job.config)
         self._messages.loaded(time.monotonic() - then, engine.max_num_seqs)
         if is_pooling(self._job.config):
             self._pooled = engine.pooled

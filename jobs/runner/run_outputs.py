@@ -23,6 +23,7 @@ from run_batch.jobs.runner.uploads import Uploads
 from run_batch.jobs.runner.work_planning import look_at
 from run_batch.jobs.watch.metrics import METRICS_FILE, Metrics
 from run_batch.jobs.watch.progress import PROGRESS_FILE, Progress
+from run_batch.jobs.watch.run_end import END_FILE, RUNS_FILE
 
 
 def open_output(
@@ -112,6 +113,6 @@ def withdraw(job: PreparedJob) -> None:
         if store.committed() or claimed(store.run_folder) or segments(store):
             return
         withdraw_record(store, job.record)
-        for name in (PROGRESS_FILE, METRICS_FILE):
+        for name in (PROGRESS_FILE, METRICS_FILE, END_FILE, RUNS_FILE):
             (store.own_folder / name).unlink(missing_ok=True)
         store.journal_folder.rmdir()

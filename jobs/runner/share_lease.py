@@ -11,6 +11,7 @@ from run_batch.io.coordination.lease import Lease, LeaseHeldError
 from run_batch.io.outputs.shards import ShardStore
 from run_batch.jobs.job.errors import RunError, storage_errors, storage_failed
 from run_batch.jobs.job.shares import LOOK_SECONDS, Share, engines_lease_name
+from run_batch.jobs.watch.run_end import noting_end
 
 
 @contextlib.contextmanager
@@ -41,7 +42,7 @@ def share_lease(store: ShardStore, share: Share) -> Iterator[Lease]:
         RunError: another run works on the share. Not a JobError: nothing is wrong with the job, and the same command
             goes on with it later.
     """
-    with _held(Lease(store.own_folder, share.label), store, share) as lease:
+    with _held(Lease(store.own_folder, share.label), store, share) as lease, noting_end(store, lease):
         yield lease
 
 

@@ -125,4 +125,4 @@ def _result_bytes(job: PreparedJob, results: Sequence[RowResult], pooled: Pooled
     """What the rows take in a shard, with their carried columns, before compression."""
     rows = [result.row for result in results]
     tables = ShardTables(job.config, job.source, Work(Plan(job.plan.num_rows, 1), rows), set(rows).__contains__, pooled)
-    return sum(table.nbytes for result in results for table in tables.build(result.row, [result]))
+    return sum(table.nbytes for result in results for table, _ in tables.build(result.row, [result]))

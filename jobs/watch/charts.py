@@ -29,8 +29,8 @@ def rate_chart(found: RunningRates) -> str:
     )
 
 
-def token_chart(bits: Mapping[int, int]) -> str:
-    """How many rows have generated how many tokens, in classes that double."""
+def token_chart(bits: Mapping[int, int], title: str = "How many rows have generated how many tokens") -> str:
+    """How many rows have how many tokens, in classes that double."""
     if not bits:
         return ""
     first, last = min(bits), max(bits)
@@ -43,7 +43,7 @@ def token_chart(bits: Mapping[int, int]) -> str:
         f"{_class(n)}</text>"
         for place, n in enumerate(range(first, last + 1))
     )
-    return _svg("How many rows have generated how many tokens", bars)
+    return _svg(title, bars)
 
 
 def duration(seconds: float) -> str:

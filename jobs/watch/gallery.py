@@ -45,6 +45,7 @@ def _article(row: SampledRow, found: InputCells, max_bytes: int) -> str:
         "error": cells.get("error"),
         "finish reason": None if cells.get("error") else cells.get("finish_reason"),
         "tokens": _tokens(row),
+        "time": f"{row.seconds:.2f} s in the engine, waiting included" if row.seconds is not None else None,
         "shown as": ", ".join(row.kinds),
         "images": found.note or None,
     }

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from run_batch.io.coordination.process_identity import this_process
 from run_batch.io.files import replace_file
+from run_batch.io.secrets import hide_secrets
 from run_batch.jobs.machine.storage_watch import printing
 from run_batch.jobs.results.shard_writer import OpenRows
 from run_batch.jobs.watch.progress_bar import Counts, bar_format, duration, plain_line
@@ -36,6 +37,7 @@ class ProgressRecord:
         writer: the name of its journal files.
         holder: its process, as in its lease.
         running: False once the run has ended in good order.
+        waiting_for: what keeps it from going on, such as storage that has stalled, or copies of shards; else empty.
         rows_total: rows of its share, and of the shards that it has stolen from others.
         rows_done: finished rows among them, also of earlier runs and of shards that are not committed yet.
         rows_failed: those of them with an error.
@@ -52,6 +54,7 @@ class ProgressRecord:
     writer: str
     holder: dict[str, Any]
     running: bool
+    waiting_for: str
     rows_total: int
     rows_done: int
     rows_failed: int
@@ -72,13 +75,14 @@ class ProgressLine:
         total, done, failed, truncated: rows of ProgressRecord's rows_total, rows_done, rows_failed, rows_truncated.
         generated_rows, generated_tokens, imageless_rows: of this run.
         bottleneck: the slowest stage; empty while it is not known.
+        waiting_for: see ProgressRecord.
         messages: tells of the first row; set by who begins the run.
     """
 
     def __init__(self, total: int, done: int, failed: int, truncated: int, quiet: bool) -> None:
         self.total, self.done, self.failed, self.truncated = total, done, failed, truncated
         self.generated_rows = self.generated_tokens = self.imageless_rows = 0
-        self.bottleneck = ""
+        self.bottleneck = self.waiting_for = ""
         self.messages = RunMessages(quiet=True)
         self._started = time.monotonic()
         self._samples: deque[tuple[float, int, int]] = deque([(self._started, 0, 0)])
@@ -174,12 +178,18 @@ class Progress(ProgressLine):
             self.show()
             self.write()
 
+    def wait_for(self, what: str) -> None:
+        """Tell that all rows are finished, and that the run waits for something else before it ends."""
+        self.waiting_for = hide_secrets(what)
+        self.write(running=False)
+
     def write(self, running: bool = True) -> None:
         """Write `progress.json`."""
         record = ProgressRecord(
             writer=self._writer,
             holder=self._holder,
             running=running,
+            waiting_for=self.waiting_for,
             rows_total=self.total,
             rows_done=self.done,
             rows_failed=self.failed,

@@ -7,6 +7,7 @@ sampled from few shards. See page.py for what data cannot do in it.
 
 import json
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,12 +18,15 @@ from run_batch.io.outputs.shards import ShardError, ShardStore
 from run_batch.jobs.job.errors import EXIT_COMPLETE, JobError, run_failed, storage_errors, storage_failed
 from run_batch.jobs.job.recorded_job import JobRecord, read_recorded_job
 from run_batch.jobs.results.shard_commits import Commit, errors_by_kind, read_commits
-from run_batch.jobs.watch.charts import duration, rate_chart, token_chart
+from run_batch.jobs.watch.charts import duration, rate_chart
 from run_batch.jobs.watch.gallery import gallery
 from run_batch.jobs.watch.job_folder import JobFolder
 from run_batch.jobs.watch.page import DOCTYPE, note, page, plain, section, table
+from run_batch.jobs.watch.report_answers import answers, expected_texts
 from run_batch.jobs.watch.report_input import InputRows
+from run_batch.jobs.watch.report_numbers import read_numbers
 from run_batch.jobs.watch.report_sample import Sample, sample_rows
+from run_batch.jobs.watch.report_times import clock, errors_over_time, processes, waits
 from run_batch.jobs.watch.running_rates import RunningRates, running_rates
 from run_batch.jobs.watch.share_processes import read_processes
 from run_batch.jobs.watch.status import JobStatus, folder_status
@@ -33,6 +37,7 @@ REPORT_FILE = "report.html"
 _PICTURE_BYTES, _ROW_PICTURE_BYTES = 3_600_000, 20_000
 # Kinds of errors, shares, hosts and versions that are listed.
 _LISTED = 64
+_LISTED_SIZES = 12
 _WATCH_SECONDS = 30.0
 
 
@@ -119,8 +124,10 @@ def make_report(folder: JobFolder, job: JobRecord, status: JobStatus, options: R
     """
     store = folder.store
     commits = read_commits(store, job.plan, [shard for shard in store.committed() if shard < job.plan.num_shards])
-    sample = sample_rows(store, job.plan, commits, options.rows, options.seed)
+    numbers = read_numbers(store, commits.keys())
+    sample = sample_rows(store, job.plan, commits, options.rows, options.seed, numbers)
     rates = running_rates(store.run_folder)
+    rows, sizes = _rows(folder, sample, len(commits), options)
     settings = {**job.named, **job.identity}
     title = f"run-batch: {store.folder.name}"
     return page(
@@ -128,11 +135,13 @@ def make_report(folder: JobFolder, job: JobRecord, status: JobStatus, options: R
         [
             f"<header><h1>{plain(title)}</h1>{note(time.strftime('%Y-%m-%d %H:%M:%S %Z'))}</header>",
             section("Rows", table(_counts(status, list(commits.values())))),
-            section("Rows per second", rate_chart(rates), *_gaps(rates)),
-            section("Errors", _errors(store, list(commits.values()))),
-            section("How generation ended", *_endings(sample, len(commits))),
-            _rows(folder, sample, len(commits), options),
-            section("Runs", table(_runs(store, job, rates))),
+            section("Rows per second", rate_chart(rates), *_gaps(rates), *waits(rates)),
+            section("Errors", _errors(store, list(commits.values()), rates)),
+            section("Expected and answered", *expected_texts(numbers)),
+            section("Answers", *answers(numbers, len(commits))),
+            section("Sizes of images", table(sizes, ("width and height", "images of the rows shown below"))),
+            rows,
+            section("Runs", table(_runs(folder, job, rates)), *processes(store.run_folder, rates, _LISTED)),
             section("Job", table([(name, _shown(value)) for name, value in settings.items() if value is not None])),
         ],
     )
@@ -148,6 +157,7 @@ def _counts(status: JobStatus, commits: Sequence[Commit]) -> list[tuple[str, str
         ("done", f"{status.done:,}"),
         ("failed", f"{status.failed:,} ({status.failed / max(status.done, 1):.2%} of those done)"),
         ("left", f"{status.left:,}"),
+        *([("projected end", clock(time.time() + status.seconds_left))] if status.seconds_left is not None else []),
         ("ended by length", f"{status.truncated:,}"),
         *_accuracy(commits),
         ("shards committed", f"{status.shards_done:,} of {status.shards:,}"),
@@ -180,14 +190,15 @@ def _gaps(rates: RunningRates) -> list[str]:
     return [note(f"{text} of {duration(longest)} at most.")]
 
 
-def _errors(store: ShardStore, commits: Sequence[Commit]) -> str:
+def _errors(store: ShardStore, commits: Sequence[Commit], rates: RunningRates) -> str:
     first_shards: dict[str, int] = {}
     for commit in sorted(commits, key=lambda commit: commit.shard):
         for kind in commit.errors:
             first_shards.setdefault(kind, commit.shard)
     counts = errors_by_kind(commits).most_common(_LISTED)
-    rows = [(kind, f"{count:,}", _example(store, first_shards[kind], kind)) for kind, count in counts]
-    return table(rows, ("kind", "rows", "such as"))
+    times = errors_over_time(rates, commits)
+    rows = [(kind, f"{count:,}", *times[kind], _example(store, first_shards[kind], kind)) for kind, count in counts]
+    return table(rows, ("kind", "rows", "when", "first", "last", "such as"))
 
 
 def _example(store: ShardStore, shard: int, kind: str) -> str:
@@ -202,47 +213,46 @@ def _example(store: ShardStore, shard: int, kind: str) -> str:
     return ""
 
 
-def _endings(sample: Sample, shards: int) -> list[str]:
-    if not sample.scanned:
-        return []
-    reasons = [
-        (reason, f"{count:,}", f"{count / sample.scanned:.2%}") for reason, count in sample.finish_reasons.most_common()
-    ]
-    return [
-        note(f"Of a sample: {sample.scanned:,} rows, in {sample.shards:,} of {shards:,} committed shards."),
-        table(reasons, ("finish reason", "rows", "part")),
-        note("Rows by generated tokens, of the same sample:") if sample.token_bits else "",
-        token_chart(sample.token_bits),
-    ]
-
-
-def _rows(folder: JobFolder, sample: Sample, shards: int, options: ReportOptions) -> str:
+def _rows(folder: JobFolder, sample: Sample, shards: int, options: ReportOptions) -> tuple[str, list[tuple[str, str]]]:
+    """The sampled rows, and the sizes of their images."""
     if not sample.rows:
-        return section("Sampled rows", *map(note, sample.unreadable))
+        return section("Sampled rows", *map(note, sample.unreadable)), []
     inputs = InputRows(folder, min(_ROW_PICTURE_BYTES, _PICTURE_BYTES // len(sample.rows)))
     found = inputs.read(sample.rows)
+    sizes = Counter(size for cells in found.values() for size in cells.sizes)
+    shown = [(f"{width} x {height}", f"{count:,}") for (width, height), count in sizes.most_common(_LISTED_SIZES)]
+    others = len(sizes) - len(shown)
     return section(
         "Sampled rows",
         note(
             f"{len(sample.rows):,} rows: random ones of {sample.shards:,} of {shards:,} committed shards (seed "
-            f"{options.seed}), and of these and a few others the longest, those that failed and those that are not as "
-            "expected."
+            f"{options.seed}); of these and a few others some that failed and that are not as expected; and of all "
+            "shards the longest and the slowest."
         ),
         note(inputs.problem),
         *(note(text, "bad") for text in sample.unreadable),
         gallery(sample.rows, found),
-    )
+    ), [*shown, *([("others", f"{others:,} sizes")] if others else [])]
 
 
-def _runs(store: ShardStore, job: JobRecord, rates: RunningRates) -> list[tuple[str, str]]:
+def _runs(folder: JobFolder, job: JobRecord, rates: RunningRates) -> list[tuple[str, str]]:
+    store = folder.store
     hosts = sorted({process.host for process in read_processes(store.run_folder).values() if process.host})
     versions = [", ".join(f"{name} {version}" for name, version in each.items()) for each in job.versions]
     return [
         ("ran for", duration(rates.seconds)),
+        *_engine_hours(folder, rates),
         ("breaks", f"{len(rates.gaps):,}"),
         *_first([("host", host) for host in hosts], "hosts"),
         *_first([("made by", version) for version in versions], "versions"),
     ]
+
+
+def _engine_hours(folder: JobFolder, rates: RunningRates) -> list[tuple[str, str]]:
+    hours = sum(total.seconds for total in rates.totals.values()) / 3600
+    engine = folder.config.engine if folder.config is not None else {}
+    gpus = int(engine.get("tensor_parallel_size") or 1) * int(engine.get("pipeline_parallel_size") or 1)
+    return [("hours of engines", f"{hours:,.2f} h, each on {gpus} GPU{'s' if gpus > 1 else ''} where it runs on GPUs")]
 
 
 def _shown(value: Any) -> str:

@@ -27,7 +27,7 @@ from run_batch.jobs.job.open_input import open_source
 from run_batch.jobs.job.recorded_job import read_recorded_job, recorded_index
 from run_batch.jobs.watch.job_folder import JobFolder
 from run_batch.jobs.watch.report_sample import SampledRow
-from run_batch.jobs.watch.thumbnails import NoThumbnailError, thumbnail
+from run_batch.jobs.watch.thumbnails import NoThumbnailError, image_size, thumbnail
 
 # Rows may lie in row groups of gigabytes, on storage that is slow.
 _SECONDS = 60.0
@@ -44,12 +44,14 @@ class InputCells:
         prompt: the columns that its prompt is made of, as text.
         expected: the text of `errors.expected_column`.
         images: small JPEG files.
+        sizes: width and height of the images that these are of.
         note: why images are not shown, or not all of them.
     """
 
     prompt: str = ""
     expected: str | None = None
     images: list[bytes] = field(default_factory=list)
+    sizes: list[tuple[int, int]] = field(default_factory=list)
     note: str = ""
 
 
@@ -164,7 +166,9 @@ class InputRows:
                 if self._media.is_downloaded(content_of(image)):
                     notes.append("an image behind a URL is not fetched")
                     continue
-                cells.images += [thumbnail(encoded, budget) for encoded in self._read(image)]
+                for encoded in self._read(image):
+                    cells.images.append(thumbnail(encoded, budget))
+                    cells.sizes += filter(None, [image_size(encoded)])
             except (MediaError, NoThumbnailError) as error:
                 notes.append(str(error))
         cells.note = "; ".join(dict.fromkeys(notes))

@@ -3,7 +3,6 @@
 import contextlib
 import heapq
 import random
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,14 +12,15 @@ import pyarrow as pa
 from run_batch.io.outputs.shards import ShardError, ShardStore
 from run_batch.jobs.job.plan import Plan
 from run_batch.jobs.results.shard_commits import Commit
+from run_batch.jobs.watch.report_numbers import Numbers
 
 # Shards that are read for random rows, unless they are small; and more of them, for rows that failed or mismatch.
 _SHARDS, _SHARDS_OF_A_KIND = 16, 4
 # Of the rows shown, those of each kind but random ones.
 _PART_OF_A_KIND = 4
 # In the order in which they are chosen.
-KINDS = ("failed", "mismatching", "longest", "random")
-_SCANNED = ("finish_reason", "generated_tokens", "error", "matches_expected")
+KINDS = ("failed", "mismatching", "longest", "slowest", "random")
+_SCANNED = ("generated_tokens", "error", "matches_expected")
 SHOWN = ("row_id", "text", "score", "finish_reason", "prompt_tokens", "generated_tokens", "error", "matches_expected")
 _BATCH_ROWS = 128
 # Of a text; the page shows less.
@@ -33,13 +33,15 @@ class SampledRow:
 
     Attributes:
         row: its index in the input.
-        kinds: why it is shown: `random`, `failed`, `mismatching`, `longest`.
+        kinds: why it is shown: `random`, `failed`, `mismatching`, `longest`, `slowest`.
         cells: its result columns, long texts cut.
+        seconds: that it was in the engine, where it is one of the slowest.
     """
 
     row: int
     kinds: list[str]
     cells: dict[str, Any] = field(default_factory=dict)
+    seconds: float | None = None
 
 
 @dataclass(slots=True)
@@ -48,18 +50,12 @@ class Sample:
 
     Attributes:
         rows: ascending.
-        shards: how many shards were read for random rows, and all that is counted here.
-        scanned: rows in them.
-        finish_reasons: of these rows; of a row that failed, `error`.
-        token_bits: how many of these rows have generated 0 tokens, 1, 2 to 3, 4 to 7, ...: by the bits of the number.
+        shards: how many shards were read for random rows.
         unreadable: what is wrong with shards that were to be read.
     """
 
     rows: list[SampledRow] = field(default_factory=list)
     shards: int = 0
-    scanned: int = 0
-    finish_reasons: Counter[str] = field(default_factory=Counter)
-    token_bits: Counter[int] = field(default_factory=Counter)
     unreadable: list[str] = field(default_factory=list)
 
 
@@ -80,13 +76,16 @@ class _Reservoir:
         return [row for _, row in sorted(self._kept, reverse=True)]
 
 
-def sample_rows(store: ShardStore, plan: Plan, commits: Mapping[int, Commit], rows: int, seed: int) -> Sample:
+def sample_rows(
+    store: ShardStore, plan: Plan, commits: Mapping[int, Commit], rows: int, seed: int, numbers: Numbers
+) -> Sample:
     """Choose rows of committed shards, and read them.
 
     Args:
         commits: of the shards that are committed.
         rows: most rows that are chosen.
         seed: of the random choice.
+        numbers: what is known of all rows.
     """
     chance, sample = random.Random(seed), Sample()
     shards = sorted(commits)
@@ -102,10 +101,15 @@ def sample_rows(store: ShardStore, plan: Plan, commits: Mapping[int, Commit], ro
             cells = (found for batch in store.batches(shard, _SCANNED) for found in _scanned(batch))
             for row, found in enumerate(cells, plan.rows(shard).start):
                 _keep(kept, row, found, chance.random(), is_random=shard in plain)
-                if shard in plain:
-                    _count(sample, found)
             sample.shards += shard in plain
+    for tokens, row in numbers.longest:
+        kept["longest"].add(tokens, row)
+    for seconds, row in numbers.slowest:
+        kept["slowest"].add(seconds, row)
     sample.rows = _chosen(kept, rows)
+    slowest = {row: seconds for seconds, row in numbers.slowest}
+    for chosen in sample.rows:
+        chosen.seconds = slowest.get(chosen.row)
     _fill(store, plan, sample)
     return sample
 
@@ -139,16 +143,6 @@ def _keep(kept: Mapping[str, _Reservoir], row: int, cells: Mapping[str, Any], ke
         kept["longest"].add(cells["generated_tokens"] + key, row)
 
 
-def _count(sample: Sample, cells: Mapping[str, Any]) -> None:
-    sample.scanned += 1
-    if cells["error"]:
-        sample.finish_reasons["error"] += 1
-        return
-    sample.finish_reasons[cells.get("finish_reason") or "none"] += 1
-    if cells.get("generated_tokens") is not None:
-        sample.token_bits[cells["generated_tokens"].bit_length()] += 1
-
-
 def _chosen(kept: Mapping[str, _Reservoir], rows: int) -> list[SampledRow]:
     """The rows of each kind, and random ones as many as there is room for; ascending."""
     chosen: dict[int, SampledRow] = {}
@@ -156,7 +150,7 @@ def _chosen(kept: Mapping[str, _Reservoir], rows: int) -> list[SampledRow]:
     for kind, reservoir in kept.items():
         for row in reservoir.rows()[: rows if kind == "random" else few]:
             if row in chosen:
-                chosen[row].kinds.append(kind)
+                chosen[row].kinds = list(dict.fromkeys([*chosen[row].kinds, kind]))
             elif len(chosen) < rows:
                 chosen[row] = SampledRow(row, [kind])
     return [chosen[row] for row in sorted(chosen)]

@@ -73,9 +73,8 @@ class RunMessages:
         self._say(f"{what}; results in {job.store.folder}")
         workers = config.preprocess.workers or usable_cores()
         several = "es" if workers > 1 else ""
-        self._say(
-            f"loading the model {config.model.path}{_settings(config.engine)} ..., {workers} worker process{several}"
-        )
+        begin, end = f"loading the model {config.model.path}", f" ..., {workers} worker process{several}"
+        self._say(f"{begin}{_settings(config.engine, _columns() - len(begin + end))}{end}")
 
     def loaded(self, seconds: float, max_num_seqs: int | None = None) -> None:
         """Say that the model is loaded.
@@ -107,16 +106,27 @@ class RunMessages:
             self._say(f"asked without an image: {imageless} rows of this run, which have none in input.image_column")
         if kinds:
             self._say("failed: " + ", ".join(f"{count} {kind}" for kind, count in kinds.most_common()))
-        if truncated:
-            self._say(f"ended by length: {truncated} rows (see sampling.max_tokens)")
-        self._say(f"results in {folder}; to look at them: run-batch report {shlex.quote(str(folder))}")
+        if truncated:  # the summary says how many
+            self._say("rows ended by length: sampling.max_tokens limits them, or the context (engine.max_model_len)")
+        self._say(f"to look at the results: run-batch report {shlex.quote(str(folder))}")
 
 
-def _settings(engine: Mapping[str, Any]) -> str:
-    """The engine settings that the job has, on one line."""
-    shown = [f"{name} = {_value(value)}" for name, value in engine.items() if name not in _SECRET_SETTINGS]
-    more = [f"{len(shown) - _SHOWN_SETTINGS} more"] if len(shown) > _SHOWN_SETTINGS else []
-    return f" ({', '.join([*shown[:_SHOWN_SETTINGS], *more])})" if shown else ""
+def _settings(engine: Mapping[str, Any], room: int) -> str:
+    """The engine settings that the job has, as many of the first ones as there is room for, in columns."""
+    settings = [f"{name} = {_value(value)}" for name, value in engine.items() if name not in _SECRET_SETTINGS]
+    for count in range(min(len(settings), _SHOWN_SETTINGS), 0, -1):
+        more = [f"{len(settings) - count} more"] if len(settings) > count else []
+        text = f" ({', '.join([*settings[:count], *more])})"
+        if len(text) < room:
+            return text
+    return ""
+
+
+def _columns() -> int:
+    """The width of the terminal; of a file, more than any line takes."""
+    if not sys.stderr.isatty():
+        return 1 << 16
+    return os.get_terminal_size(sys.stderr.fileno()).columns or 80
 
 
 def _value(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""Rows per second over the time that a job has run, from the lines of `metrics.jsonl` of all its processes.
+"""What a job did over the time that it has run, from the lines of `metrics.jsonl` of all its processes.
 
 Time in which no process ran is left out, and marked. The files are read line by line, twice: what that takes of memory
 does not grow with them.
@@ -6,14 +6,18 @@ does not grow with them.
 
 import math
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
 
 from run_batch.jobs.job.shares import files_of_shares
 from run_batch.jobs.watch.metrics import METRICS_FILE
+
+# In the order in which a row passes them.
+STAGES = ("input", "mapping", "engine", "output")
 
 # Between two lines of a process that runs there is a second, or a step of the engine.
 _GAP_SECONDS = 15.0
@@ -27,9 +31,29 @@ class _Line(msgspec.Struct):
     time: float
     seconds: float
     rows_finished: int
+    prompt_tokens: int = 0
+    generated_tokens: int = 0
+    bottleneck: str = ""
 
 
 _decoder = msgspec.json.Decoder(_Line)
+
+
+@dataclass(slots=True)
+class Totals:
+    """What one process, or all that had its share one after the other, has done."""
+
+    seconds: float = 0.0
+    rows: int = 0
+    prompt_tokens: int = 0
+    generated_tokens: int = 0
+
+    def add(self, line: _Line) -> None:
+        """Count a line."""
+        self.seconds += line.seconds
+        self.rows += line.rows_finished
+        self.prompt_tokens += line.prompt_tokens
+        self.generated_tokens += line.generated_tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,15 +64,22 @@ class RunningRates:
         seconds: that at least one process ran.
         rates: rows per second in equal parts of that time; empty where nothing is known.
         gaps: where time is left out: seconds of running before it, and seconds left out.
+        runs: when a process ran: start and stop, in seconds since the epoch, ascending.
+        stages: by the stage that a faster run would have needed: in how many seconds of each part of `rates`, of all
+            processes together.
+        totals: by share, `all` for a job that runs in none.
     """
 
     seconds: float
     rates: Sequence[float]
     gaps: Sequence[tuple[float, float]]
+    runs: Sequence[tuple[float, float]] = ()
+    stages: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    totals: Mapping[str, Totals] = field(default_factory=dict)
 
 
 def running_rates(run_folder: Path) -> RunningRates:
-    """The rate of all processes of a job together.
+    """What all processes of a job have done, together.
 
     Raises:
         OSError: a file cannot be read.
@@ -62,28 +93,34 @@ def running_rates(run_folder: Path) -> RunningRates:
     if not runs:
         return RunningRates(0.0, (), ())
     rows, width = [0.0] * points, seconds / points
-    for line in _lines(run_folder):
+    stages: dict[str, list[float]] = {}
+    totals: dict[str, Totals] = defaultdict(Totals)
+    for label, line in _lines(run_folder):
         start = line.time - line.seconds
         # A line that has come since the first look is in no run.
         place = bisect_right(runs, (start, math.inf)) - 1
         if place >= 0 and start <= runs[place][1]:
-            _spread(rows, width, begins[place] + start - runs[place][0], line)
+            at = begins[place] + start - runs[place][0]
+            _spread(rows, width, at, line, line.rows_finished)
+            totals[label].add(line)
+            if line.bottleneck in STAGES:
+                _spread(stages.setdefault(line.bottleneck, [0.0] * points), width, at, line, line.seconds)
     gaps = [(at, later[0] - run[1]) for at, run, later in zip(begins[1:], runs, runs[1:], strict=False)]
-    return RunningRates(seconds, [count / width for count in rows], gaps)
+    return RunningRates(seconds, [count / width for count in rows], gaps, runs, stages, totals)
 
 
-def _spread(rows: list[float], width: float, start: float, line: _Line) -> None:
-    """Add the rows of a line to the parts of time that its seconds, from `start` on, lie in."""
+def _spread(parts: list[float], width: float, start: float, line: _Line, amount: float) -> None:
+    """Add an amount to the parts of time that the seconds of a line, from `start` on, lie in."""
     stop = start + line.seconds
-    for part in range(min(int(start / width), len(rows) - 1), min(int(stop / width), len(rows) - 1) + 1):
+    for part in range(min(int(start / width), len(parts) - 1), min(int(stop / width), len(parts) - 1) + 1):
         shared = min(stop, (part + 1) * width) - max(start, part * width)
-        rows[part] += line.rows_finished * max(shared, 0.0) / line.seconds
+        parts[part] += amount * max(shared, 0.0) / line.seconds
 
 
 def _runs(run_folder: Path) -> list[tuple[float, float]]:
     """The times in which a process ran, without short breaks: start and stop, ascending."""
     found: list[tuple[float, float]] = []
-    for line in _lines(run_folder):
+    for _, line in _lines(run_folder):
         start = line.time - line.seconds
         if found and found[-1][0] <= start <= found[-1][1] + _GAP_SECONDS:
             found[-1] = (found[-1][0], max(found[-1][1], line.time))
@@ -102,15 +139,18 @@ def _joined(runs: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
     return joined
 
 
-def _lines(run_folder: Path) -> Iterator[_Line]:
-    """The lines of all processes, those of one file after those of another; not what a crash has torn."""
+def _lines(run_folder: Path) -> Iterator[tuple[str, _Line]]:
+    """The lines of all processes with the label of their share, those of one file after those of another; not what a
+    crash has torn.
+    """
     for file in [run_folder / METRICS_FILE, *sorted(files_of_shares(run_folder, METRICS_FILE))]:
+        label = "all" if file.parent == run_folder else file.parent.name
         try:
             with open(file, "rb") as lines:
                 for text in lines:
                     line = _decoded(text)
                     if line is not None:
-                        yield line
+                        yield label, line
         except FileNotFoundError:
             continue
 

@@ -1,7 +1,7 @@
 """The status of a job, read from the files of its output folder alone, while any number of processes work on it."""
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
 from run_batch.io.outputs.remote_folder import shown_url
@@ -10,13 +10,13 @@ from run_batch.jobs.job.config import JobConfig
 from run_batch.jobs.job.errors import run_failed
 from run_batch.jobs.job.plan import Plan
 from run_batch.jobs.job.recorded_job import read_recorded_job
-from run_batch.jobs.job.shares import WHOLE_JOB, Share
 from run_batch.jobs.results.shard_check import find_damaged
 from run_batch.jobs.results.shard_commits import read_commits
 from run_batch.jobs.results.upload_ledger import UploadLedger
 from run_batch.jobs.watch.job_folder import JobFolder
 from run_batch.jobs.watch.open_shards import OpenShards
-from run_batch.jobs.watch.share_processes import ShareProcess, read_processes
+from run_batch.jobs.watch.share_processes import ShareProcess, read_processes, read_starters
+from run_batch.jobs.watch.share_status import ShareStatus, State, share_statuses
 
 # Up to this many shares are shown one by one.
 _SHOWN_SHARES = 16
@@ -25,46 +25,11 @@ _SHOWN_SHARDS = 5
 
 
 @dataclass(frozen=True, slots=True)
-class ShareStatus:
-    """The status of one share, of a job that runs in shares.
-
-    Attributes:
-        share: `INDEX-of-COUNT`.
-        state: `not started`, `loading` (its engine loads), `running`, `stalled` (its process has given no sign of life
-            for a minute, and did not end), `unfinished` (it has ended) or `complete`.
-        rows, done, left: of the share's own shards; only those in committed shards are done.
-        rows_per_second: 0 unless it runs.
-        bottleneck: see JobStatus.
-        host: the host that it ran on last; empty if it has not been started.
-        silent_seconds: since the last sign of life of its process; None if it has not been started.
-    """
-
-    share: str
-    state: str
-    rows: int
-    done: int
-    left: int
-    rows_per_second: float
-    bottleneck: str
-    host: str
-    silent_seconds: float | None
-
-    def as_text(self) -> str:
-        """A line for people."""
-        line = f"share {self.share}: {self.state}, {self.done} of {self.rows} rows committed"
-        if self.state == "running":
-            line += f", {self.rows_per_second:.1f} rows/s on {self.host}"
-        elif self.state == "stalled":
-            line += f"; no sign of life from {self.host} for {self.silent_seconds:.0f} s"
-        return line
-
-
-@dataclass(frozen=True, slots=True)
 class JobStatus:
     """The status of a job.
 
     Attributes:
-        state: `not started`, `loading` (engines load, none runs yet), `running`, `unfinished` or `complete`.
+        state: see docs/status.md.
         rows: of the whole job.
         done: rows that are finished: committed, or in a journal.
         failed: those of them with an error.
@@ -78,6 +43,7 @@ class JobStatus:
         missing: names of shards that are gone although the job was complete.
         damaged: what is wrong with each shard that is truncated or damaged, by its name; only where all were read.
         uploaded: shards that are copied to output.upload as they are; None where the job has no such key.
+        host, last_seen, silent_seconds, why, exit_code: see State: of the last process that is in the job's state.
     """
 
     state: str
@@ -95,11 +61,17 @@ class JobStatus:
     missing: list[str] = field(default_factory=list)
     damaged: dict[str, str] = field(default_factory=dict)
     uploaded: int | None = None
+    host: str = ""
+    last_seen: float | None = None
+    silent_seconds: float | None = None
+    why: str = ""
+    exit_code: int | None = None
 
     def as_text(self) -> str:
         """Lines for people."""
+        state = State(self.state, self.host, self.last_seen, self.silent_seconds, self.why, self.exit_code)
         lines = [
-            f"{self.state}: {self.done} of {self.rows} rows done, {self.failed} failed, {self.left} left",
+            f"{state.as_text()}: {self.done} of {self.rows} rows done, {self.failed} failed, {self.left} left",
             f"shards: {self.shards_done} of {self.shards} committed",
             f"ended by length: {self.truncated} rows",
         ]
@@ -113,8 +85,11 @@ class JobStatus:
             states = [share.state for share in self.shares]
             counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
             lines.append(f"{len(self.shares)} shares: {counts}")
+        if self.state == "stopped" and self.why:
+            lines.append(f"it ended with: {self.why}")
         few = len(self.shares) <= _SHOWN_SHARES
-        lines += [share.as_text() for share in self.shares if few or share.state == "stalled"]
+        shown = [share for share in self.shares if few or share.state == "stalled"]
+        lines += [share.as_text() for share in shown]
         lines += [f"{name} is missing, although the job was complete" for name in self.missing[:_SHOWN_SHARDS]]
         lines += [f"{name} is damaged: {why}" for name, why in self.damaged.items()]
         if self.damaged:
@@ -165,8 +140,10 @@ def _read_status(
     # Progress is read before journals, and those before the shards: what one process writes meanwhile is seen in both
     # places, and counts once, in the later one.
     processes = read_processes(store.run_folder)
+    telling = [found.record for found in processes.values() if found.record is not None and found.tells]
     running = [found.record for found in processes.values() if found.record is not None and found.state == "running"]
-    finished = OpenShards(store, hashed, plan, running)
+    starters = read_starters(store.run_folder)
+    finished = OpenShards(store, hashed, plan, telling)
     there = [shard for shard in _planned(store, plan) if shard not in damaged]
     missing = sorted(set(range(plan.num_shards)).difference(there, damaged)) if store.is_complete() else []
     commits = read_commits(store, plan, there)
@@ -179,8 +156,9 @@ def _read_status(
     rate = sum(record.rows_per_second for record in running)
     left = plan.num_rows - done
     bottlenecks = [record.bottleneck for record in running]
+    state = _job_state(is_complete, list(processes.values()), bool(starters), bool(there or finished))
     return JobStatus(
-        state=_job_state(is_complete, {found.state for found in processes.values()}, bool(there or finished)),
+        state=state.name,
         rows=plan.num_rows,
         done=done,
         failed=sum(commit.failed for commit in commits.values()) + sum(rows.failed for rows in left_open),
@@ -191,48 +169,34 @@ def _read_status(
         rows_per_second=rate,
         seconds_left=left / rate if rate > 0 else None,
         bottleneck=max(bottlenecks, key=bottlenecks.count, default=""),
-        shares=_shares(plan, processes, rows_of),
+        shares=share_statuses(plan, processes, rows_of),
         missing=[store.path(shard).name for shard in missing],
         damaged={store.path(shard).name: why for shard, why in damaged.items()},
         uploaded=uploaded,
+        host=state.host,
+        last_seen=state.last_seen,
+        silent_seconds=state.silent_seconds,
+        why=state.why,
+        exit_code=state.exit_code,
     )
 
 
-def _job_state(is_complete: bool, states: Collection[str], begun: bool) -> str:
+def _job_state(is_complete: bool, processes: Sequence[ShareProcess], is_started: bool, has_rows: bool) -> State:
+    """The state of the job: that of the process that is furthest, and of several such, of the last one seen.
+
+    Args:
+        is_started: a process runs that starts several engines.
+        has_rows: rows are finished, whoever has done it.
+    """
     if is_complete:
-        return "complete"
-    for state in ("running", "loading"):
-        if state in states:
-            return state
-    return "unfinished" if begun or states else "not started"
-
-
-def _shares(plan: Plan, processes: Mapping[Share, ShareProcess], rows_of: Mapping[int, int]) -> list[ShareStatus]:
-    latest = max(processes, key=lambda share: processes[share].seen, default=WHOLE_JOB)
-    if latest.count == 1:
-        return []
-    return [
-        _share(Share(index, latest.count), plan, processes.get(Share(index, latest.count)), rows_of)
-        for index in range(latest.count)
-    ]
-
-
-def _share(share: Share, plan: Plan, process: ShareProcess | None, rows_of: Mapping[int, int]) -> ShareStatus:
-    shards = share.shards(plan)
-    rows = plan.rows_in(shards)
-    done = sum(rows_of.get(shard, 0) for shard in shards)
-    state = "not started" if process is None else process.state if process.state != "ended" else "unfinished"
-    if done == rows and state != "running":
-        state = "complete"
-    record = process.record if process is not None and state == "running" else None
-    return ShareStatus(
-        share=share.label,
-        state=state,
-        rows=rows,
-        done=done,
-        left=rows - done,
-        rows_per_second=record.rows_per_second if record is not None else 0.0,
-        bottleneck=record.bottleneck if record is not None else "",
-        host=process.host if process is not None else "",
-        silent_seconds=process.silent_seconds if process is not None else None,
-    )
+        return State("complete")
+    latest = sorted(processes, key=lambda process: process.seen)
+    for name in ("running", "loading", "waiting", "stalled"):
+        of_name = [process for process in latest if process.state == name]
+        if of_name:
+            return State.of(name, of_name[-1])
+        if name == "loading" and is_started:
+            return State("loading")
+    if latest:
+        return State.of("stopped", latest[-1])
+    return State("stopped" if has_rows else "not started")

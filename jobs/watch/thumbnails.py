@@ -2,6 +2,8 @@
 
 import io
 
+from PIL import Image
+
 from run_batch.model.declaration import RowError
 from run_batch.model.images.decode import Size, decode_image
 
@@ -34,6 +36,15 @@ def thumbnail(encoded: bytes, max_bytes: int) -> bytes:
         if out.tell() <= max_bytes:
             return out.getvalue()
     raise NoThumbnailError("no small picture of it can be made")
+
+
+def image_size(encoded: bytes) -> tuple[int, int] | None:
+    """Width and height of an image file, as far as its beginning tells them."""
+    try:
+        with Image.open(io.BytesIO(encoded)) as image:
+            return image.size
+    except (OSError, ValueError, Image.DecompressionBombError):  # of a format that OpenCV reads alone
+        return None
 
 
 def _needed_size(size: Size) -> Size:

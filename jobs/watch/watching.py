@@ -26,7 +26,7 @@ def watch_job(look: Callable[[], JobStatus], seconds: float = _STATUS_SECONDS) -
     idle_since = time.monotonic()
     while True:
         found = look()
-        if found.state in ("loading", "running"):
+        if found.state in ("loading", "waiting", "running"):
             idle_since = time.monotonic()
         if found.state == "complete" or time.monotonic() - idle_since > _IDLE_SECONDS:
             return found
@@ -43,8 +43,20 @@ class Display:
     def show(self, text: str) -> None:
         """Show a text of one or several lines."""
         back = f"{_UP.format(self._lines)}{_CLEAR_BELOW}" if self._lines else ""
-        print(f"{back}{text}", file=self._out, flush=True)
         if self._out.isatty():
-            # A line that is longer than the terminal is wide takes several there.
-            columns = os.get_terminal_size(self._out.fileno()).columns or 80
-            self._lines = sum(max(1, -(-len(line) // columns)) for line in text.split("\n"))
+            text, self._lines = _fitting(text, os.get_terminal_size(self._out.fileno()))
+        print(f"{back}{text}", file=self._out, flush=True)
+
+
+def _fitting(text: str, size: os.terminal_size) -> tuple[str, int]:
+    """As much of a text as a terminal shows at once, as nothing is taken back that has left it; and the lines there."""
+    columns, rows = size.columns or 80, size.lines or 24
+    lines = text.split("\n")
+    # A line that is longer than the terminal is wide takes several there.
+    taken = [max(1, -(-len(line) // columns)) for line in lines]
+    if sum(taken) < rows:
+        return text, sum(taken)
+    while len(taken) > 1 and sum(taken) + 1 >= rows:
+        taken.pop()
+    left = len(lines) - len(taken)
+    return "\n".join([*lines[: len(taken)], f"… {left} more lines"]), sum(taken) + 1

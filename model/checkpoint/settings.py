@@ -20,6 +20,7 @@ from run_batch.model.checkpoint.adapters import AdapterError, adapter_settings, 
 from run_batch.model.checkpoint.hub import is_hub_id
 from run_batch.model.checkpoint.nearest_name import did_you_mean
 from run_batch.model.checkpoint.refused_settings import why_refused
+from run_batch.model.checkpoint.vllm_messages import in_own_words
 from run_batch.model.declaration import declaration_of, declared_classes
 
 
@@ -127,7 +128,7 @@ def build_model_config(settings: ModelSettings, engine_args: Any = None) -> Any:
     engine_args = engine_args or build_engine_args(settings)
     try:
         config = engine_args.create_model_config()
-    except (VLLMValidationError, ValueError, OSError) as error:
+    except (VLLMValidationError, ValueError, OSError, RuntimeError) as error:
         raise SettingsError(f"model.path {settings.path}: {first_cause(error)}") from error
     if config.runner_type != settings.runner:
         raise SettingsError(
@@ -138,12 +139,14 @@ def build_model_config(settings: ModelSettings, engine_args: Any = None) -> Any:
 
 
 def first_cause(error: Exception) -> str:
-    """The message of an error of vLLM's or pydantic's, on one line."""
+    """The message of an error of vLLM's or pydantic's, on one line and with the keys of job.toml."""
     if isinstance(error, ValidationError):
-        return "; ".join(
+        text = "; ".join(
             f"{'.'.join(map(str, e['loc']))}: {e['msg']}" if e["loc"] else str(e["msg"]) for e in error.errors()
         )
-    return " ".join(str(error).split()) or type(error).__name__
+    else:
+        text = str(error)
+    return in_own_words(" ".join(text.split())) or type(error).__name__
 
 
 def build_sampling_params(values: Mapping[str, Any], **decided: Any) -> Any:

@@ -200,7 +200,7 @@ def test_images_that_are_out_of_reach_fail_no_row_and_are_generated_once_they_ar
     assert "image_not_found: 10" in finished.stderr and "Traceback" not in finished.stderr
     assert [path.name for path in jobs.shards(job)] == ["part-000000.parquet", "part-000002.parquet"]
     status = json.loads(jobs.run(job, "--json", command="status").stdout)
-    assert (status["state"], status["done"], status["failed"], status["left"]) == ("unfinished", 50, 0, 10)
+    assert (status["state"], status["done"], status["failed"], status["left"]) == ("stopped", 50, 0, 10)
 
     (tmp_path / "unmounted").rename(tmp_path / "images")
     finished = jobs.run(job)

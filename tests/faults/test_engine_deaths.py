@@ -38,6 +38,7 @@ def test_a_row_that_kills_the_engine_is_found_and_the_rest_goes_on(tmp_path: Pat
     assert code == 0, said
     check_all_but(job.table().to_pylist(), 100)
     restarts = said.count("the engine died")
+    assert said.count("the engine runs again, after ") == restarts
     print(f"\none poison row among {ROWS}: {restarts} restarts")
     assert restarts <= 5 + math.log2(2 * job.speed.max_num_seqs + 16)
     repeated = len(job.generated()) - len(set(job.generated()))

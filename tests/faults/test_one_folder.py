@@ -44,7 +44,7 @@ def test_a_shard_that_is_lost_or_damaged_is_told_and_made_again(
     harm(job.store / "part-000002.parquet")
 
     found = read_status(config, verify=True)
-    assert (found.state, found.done, found.left) == ("unfinished", 30, 10)
+    assert (found.state, found.done, found.left) == ("stopped", 30, 10)
     assert [*found.missing, *found.damaged] == ["part-000002.parquet"]
     said = jobs.run(job.config, "--verify", command="status")
     assert said.returncode == 1 and "part-000002.parquet is " in said.stdout

@@ -42,7 +42,7 @@ def test_a_run_says_what_it_does_until_its_first_row_and_what_it_leaves(job: Sta
     assert re.fullmatch(r"model loaded in \d+\.\d s; up to \d+ rows run at once", loaded)
     assert re.fullmatch(r"first row after \d+\.\d s", first)
     assert failed == f"failed: {BAD} bad_row"
-    assert where == f"results in {job.store}; to look at them: run-batch report {job.store}"
+    assert where == f"to look at the results: run-batch report {job.store}"
     assert summary.startswith(f"{ROWS} of {ROWS} rows done, {BAD} failed")
 
 

@@ -129,7 +129,7 @@ def test_status_tells_each_share_and_names_one_that_is_stalled(tmp_path: Path) -
     shares = {share["share"]: share for share in found["shares"]}  # type: ignore[attr-defined]
     assert shares["0-of-2"]["state"] == "not started" and shares["1-of-2"]["state"] == "running"
     kill_group(process)
-    assert status(job)["state"] == "unfinished"
+    assert status(job)["state"] == "stopped"
     # As if it were on another host, where nobody can see whether it is dead, and whose clock is wrong.
     (lease,) = progress.parent.glob("lease-*")
     for file, table in ((progress, "holder"), (lease, None)):
@@ -144,7 +144,7 @@ def test_status_tells_each_share_and_names_one_that_is_stalled(tmp_path: Path) -
     for file in (progress, lease):
         os.utime(file, (time.time() - 120,) * 2)
     said = jobs.run(job.config, command="status").stdout
-    assert re.search(r"share 1-of-2: stalled, .*; no sign of life from node17 for 1\d\d s", said), said
+    assert re.search(r"share 1-of-2: stalled: no sign of life from node17 for 1\d\d s", said), said
 
 
 def test_status_tells_that_an_engine_loads_and_how_much_there_is_to_do(tmp_path: Path) -> None:
@@ -156,7 +156,7 @@ def test_status_tells_that_an_engine_loads_and_how_much_there_is_to_do(tmp_path:
     assert (found["state"], found["rows"], found["done"], found["left"]) == ("loading", ROWS, 0, ROWS)
     assert [share["state"] for share in found["shares"]] == ["loading", "not started"]  # type: ignore[attr-defined]
     kill_group(process)
-    assert status(job)["state"] == "unfinished"
+    assert status(job)["state"] == "stopped"
 
 
 @pytest.mark.parametrize("shares", [1, 2])

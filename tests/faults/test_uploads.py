@@ -125,7 +125,7 @@ def test_a_store_that_stays_away_ends_a_job_whose_rows_are_done_with_74(job: Sta
     assert "the run waits for" in said and "Traceback" not in said
     assert job.is_complete() and len(job.generated()) == ROWS
     found = status(job)
-    assert (found.state, found.done, found.left) == ("unfinished", ROWS, 0) and found.uploaded in range(6)
+    assert (found.state, found.done, found.left) == ("stopped", ROWS, 0) and found.uploaded in range(6)
     assert job.run()[0] == 74, "nothing to do but the copies"
     store.start()
     assert job.run()[0] == 0, job.said()
@@ -271,7 +271,7 @@ def test_a_job_that_grows_copies_what_is_new_and_the_shard_that_it_ended_in(tmp_
 def test_another_url_gets_all_shards_of_a_job_that_is_done(job: StandingJob, store: ObjectStore) -> None:
     assert job.run()[0] == 0
     job.config.write_text(job.config.read_text().replace("/results", "/elsewhere"))
-    assert (status(job).state, status(job).uploaded) == ("unfinished", 0)
+    assert (status(job).state, status(job).uploaded) == ("stopped", 0)
     assert job.run()[0] == 0, job.said()
     found = store.objects()
     names = [*parts(*range(6)), "_SUCCESS"]

@@ -20,6 +20,7 @@ def errors(tmp_path: Path, times: int, place: int) -> tuple[dict[int, str], int]
     job = make_job(tmp_path, rows, Speed(step_seconds=0.0))
     code, said = job.run()
     assert code == 0, said
+    assert "a worker process has died; another one maps the " in said
     found = job.table()["error"].to_pylist()
     return {row: error for row, error in enumerate(found) if error is not None}, deaths.stat().st_size
 

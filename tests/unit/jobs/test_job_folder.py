@@ -4,6 +4,7 @@ import io
 import os
 import pty
 import shutil
+import termios
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ def test_a_folder_tells_of_its_job_without_job_toml_while_it_runs_and_where_it_w
     assert (found.rows, found.done, found.failed, found.left) == (6, 4, 2, 2)
     page = tmp_path / "page.html"
     assert write_report(JobFolder.at(copy), ReportOptions(page))[0] == page
-    assert "unfinished" in page.read_text() and not (copy / ".run_batch" / "report.html").exists()
+    assert "stopped" in page.read_text() and not (copy / ".run_batch" / "report.html").exists()
 
 
 def test_a_folder_records_the_job_toml_of_its_last_run_without_secrets(tmp_path: Path) -> None:
@@ -78,6 +79,21 @@ def test_a_status_takes_the_place_of_the_one_before_on_a_terminal_and_follows_it
         while not shown.endswith(b"two\r\n"):
             shown += os.read(ours, 1000)
         assert shown.endswith(b"\x1b[3F\x1b[Jtwo\r\n")
+    os.close(ours)
+
+
+def test_a_status_that_is_taller_than_the_terminal_is_cut() -> None:
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (6, 60))
+    with open(theirs, "w") as terminal:
+        display = Display(terminal)
+        for _ in range(2):
+            display.show("\n".join(f"line {number}" for number in range(9)))
+        shown = b""
+        while shown.count(b"more lines\r\n") < 2:
+            shown += os.read(ours, 1000)
+    once = "".join(f"line {number}\r\n" for number in range(4)).encode() + "… 5 more lines\r\n".encode()
+    assert shown == once + b"\x1b[5F\x1b[J" + once
     os.close(ours)
 
 

@@ -38,7 +38,7 @@ def tables(config: JobConfig, pooled: PooledForm | None = None) -> ShardTables:
 
 def build(made: ShardTables, rows: Sequence[RowResult]) -> pa.Table:
     """The first shard."""
-    return pa.concat_tables(made.build(0, rows))
+    return pa.concat_tables(table for table, _ in made.build(0, rows))
 
 
 def generation(row: int, sequences: int) -> Generation:

@@ -1,0 +1,95 @@
+"""What a report tells of answers: how they ended, how long they are, which are frequent, which were expected."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+
+from run_batch.jobs.watch.charts import token_chart
+from run_batch.jobs.watch.page import note, table
+from run_batch.jobs.watch.report_numbers import Numbers
+
+_LISTED = 20
+# A confusion table of more texts is no table to look at.
+_CLASSES = 24
+
+
+def answers(numbers: Numbers, shards: int) -> list[str]:
+    """What is told of the answers of all rows, as HTML.
+
+    Args:
+        shards: that are committed.
+    """
+    if not numbers.rows:
+        return []
+    texts = _frequent(numbers)
+    return [
+        note(f"Of {numbers.rows:,} rows, in {numbers.shards:,} of {shards:,} committed shards."),
+        table(_endings(numbers), ("finish reason", "rows", "part")),
+        note("Rows by tokens of the prompt, images included:") if numbers.prompt_bits else "",
+        token_chart(numbers.prompt_bits, "How many rows have how many tokens in their prompt"),
+        note("Rows by generated tokens:") if numbers.answer_bits else "",
+        token_chart(numbers.answer_bits),
+        note("Empty answers, and those that many rows have:") if texts else "",
+        table(texts, ("answer", "rows", "part")),
+    ]
+
+
+def expected_texts(numbers: Numbers) -> list[str]:
+    """What is told of expected texts and answers, as HTML."""
+    wrong, (names, classes) = _mistakes(numbers), _confusion(numbers)
+    return [
+        note("The most frequent answers that are not as expected:") if wrong else "",
+        table(wrong, ("expected", "answered", "rows", "of those that expect it")),
+        note("Rows by expected text and answer:") if classes else "",
+        table(classes, names),
+    ]
+
+
+def _endings(numbers: Numbers) -> list[tuple[str, str, str]]:
+    """How rows ended: reason, rows, part of all."""
+    return [
+        (reason, f"{count:,}", f"{count / numbers.rows:.2%}") for reason, count in numbers.finish_reasons.most_common()
+    ]
+
+
+def _frequent(numbers: Numbers) -> list[tuple[str, str, str]]:
+    """Texts that many rows have, and texts without a letter: text, rows, part of all."""
+    found = [(text, count) for text, count in numbers.repeated.most_common(_LISTED) if text.strip()]
+    empty = [("(empty)", numbers.empty)] if numbers.empty else []
+    return [(text, f"{count:,}", f"{count / numbers.rows:.2%}") for text, count in [*empty, *found]]
+
+
+def _mistakes(numbers: Numbers) -> list[tuple[str, str, str, str]]:
+    """The most frequent texts that are not the expected one: expected, text, rows, part of the rows that expect it."""
+    expecting: Counter[str] = Counter()
+    for (expected, _), count in numbers.pairs.items():
+        expecting[expected] += count
+    wrong = Counter({pair: count for pair, count in numbers.pairs.items() if pair[0] != pair[1]})
+    return [
+        (expected, text, f"{count:,}", f"{count / expecting[expected]:.1%}")
+        for (expected, text), count in wrong.most_common(_LISTED)
+    ]
+
+
+def _confusion(numbers: Numbers) -> tuple[list[str], list[list[str]]]:
+    """A row of the table for each expected text, a column for each text, and their names; nothing of too many texts."""
+    rows: dict[str, Counter[str]] = defaultdict(Counter)
+    for (wanted, text), count in numbers.pairs.items():
+        rows[wanted][text] += count
+    expected = _ordered(rows)
+    given = {text for counts in rows.values() for text in counts}
+    # Texts that nobody expects are many where a model talks: they share a column.
+    others = given - rows.keys()
+    if not 2 <= len(expected) <= _CLASSES:
+        return [], []
+    names = ["expected, and answered:", *expected, *(["others"] if others else [])]
+    table = []
+    for name in expected:
+        counts = rows[name]
+        rest = [sum(counts[text] for text in others)] if others else []
+        table.append([name, *(f"{n:,}" if n else "" for n in [*(counts[text] for text in expected), *rest])])
+    return names, table
+
+
+def _ordered(texts: Iterable[str]) -> list[str]:
+    """In the order of numbers where they are numbers, else of letters."""
+    return sorted(texts, key=lambda text: (not text.isdecimal(), int(text) if text.isdecimal() else 0, text))
