@@ -30,8 +30,8 @@ COPY jobs jobs
 # hadolint ignore=DL3013
 RUN pip install --no-cache-dir '.[gpu,s3,gs]' && rm -rf /src
 
-# Any user may run it; what vLLM and the Hub keep goes to /cache.
-ENV HF_HOME=/cache/huggingface VLLM_CACHE_ROOT=/cache/vllm HOME=/cache XDG_CACHE_HOME=/cache
+# Any user may run it, also one without a name, for whom torch asks; what vLLM and the Hub keep goes to /cache.
+ENV HF_HOME=/cache/huggingface VLLM_CACHE_ROOT=/cache/vllm HOME=/cache XDG_CACHE_HOME=/cache LOGNAME=run-batch
 RUN mkdir -p /cache/huggingface /cache/vllm && chmod -R 0777 /cache
 USER 1000:1000
 WORKDIR /job

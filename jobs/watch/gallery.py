@@ -81,8 +81,8 @@ def _article(row: SampledRow, found: InputCells, max_bytes: int) -> str:
 
 def _exact_id(row_id: object) -> str:
     """The id as the script copies it, in ASCII, whatever is in it; nothing for one that nobody would paste."""
-    written = json.dumps(str(row_id))
-    return f' data-id="{escape(written)}"' if len(written) <= _ID_BYTES else ""
+    written = json.dumps(row_id)
+    return f' data-id="{escape(written)}"' if isinstance(row_id, str) and len(written) <= _ID_BYTES else ""
 
 
 def _cut(texts: Mapping[str, str], max_bytes: int) -> dict[str, str]:

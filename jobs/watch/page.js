@@ -79,7 +79,9 @@ function enlarge(row) {
 
 function step(by) {
   const next = shown[shown.indexOf(opened) + by];
-  if (next) enlarge(next);
+  if (!next) return;
+  enlarge(next);
+  large.querySelectorAll("button")[by < 0 ? 0 : 1].focus();
 }
 
 function copyButtons(row) {

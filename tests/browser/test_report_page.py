@@ -123,6 +123,11 @@ def test_a_row_is_enlarged_and_arrows_lead_to_the_others_that_are_shown(quiet: A
     assert "picture 5?" in quiet.one("#large").text
     quiet.press(RIGHT, LEFT)
     assert "picture 0?" in quiet.one("#large").text
+    quiet.press(ENTER, RIGHT, LEFT, RIGHT, LEFT)
+    assert "picture 0?" in quiet.one("#large").text, "the button that was pressed last keeps the focus"
+    quiet.all("#large button")[1].click()
+    assert "picture 5?" in quiet.one("#large").text
+    quiet.press(LEFT)
     quiet.press(ESCAPE)
     assert not quiet.all("#large")
     assert quiet.run("return document.activeElement.closest('.row').textContent").count("picture 0?")
