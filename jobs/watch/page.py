@@ -20,6 +20,9 @@ _UNSAFE = re.compile(
 )
 _CUT = re.compile(r"(&[^;]*|\\[xuU]?[0-9a-f]*)$")
 
+# Characters of a short text; columns from which on a table is a wide one.
+_SHORT, _MANY_COLUMNS = 40, 4
+
 # How the file begins.
 DOCTYPE = "<!doctype html>"
 
@@ -46,8 +49,9 @@ def _code(match: re.Match[str]) -> str:
 
 
 def cell(text: str, max_bytes: int = 2000) -> str:
-    """Text of data as an element that nothing around it is reordered by."""
-    return f'<pre dir="auto">{plain(text, max_bytes)}</pre>'
+    """Text of data as an element that nothing around it is reordered by; a short one is on one line where it can be."""
+    kind = ' class="short"' if len(text) <= _SHORT and "\n" not in text else ""
+    return f'<pre dir="auto"{kind}>{plain(text, max_bytes)}</pre>'
 
 
 def section(title: str, *content: str) -> str:
@@ -62,12 +66,16 @@ def note(text: str, kind: str = "soft") -> str:
 
 
 def table(rows: Sequence[Sequence[str]], names: Sequence[str] = ()) -> str:
-    """A table of texts; nothing without rows."""
+    """A table of texts; nothing without rows. One of many columns can be moved sideways where the window is narrow."""
     if not rows:
         return ""
     head = "".join(f'<th scope="col">{plain(name)}</th>' for name in names)
     body = "".join(f"<tr>{''.join(f'<td>{cell(text)}</td>' for text in row)}</tr>" for row in rows)
-    return f"<table>{f'<thead><tr>{head}</tr></thead>' if head else ''}<tbody>{body}</tbody></table>"
+    shown = f"<table>{f'<thead><tr>{head}</tr></thead>' if head else ''}<tbody>{body}</tbody></table>"
+    if len(names) < _MANY_COLUMNS:
+        return shown
+    label = plain(f"table of {', '.join(names)}", 200)
+    return f'<div class="scroll" tabindex="0" role="region" aria-label="{label}">{shown}</div>'
 
 
 def image(jpeg: bytes, name: str) -> str:

@@ -10,6 +10,8 @@ from pictures import encoded, picture
 
 from run_batch.jobs.job.rows import Generation, RowFailure, RowResult
 from run_batch.jobs.watch.job_folder import JobFolder
+from run_batch.jobs.watch.page import page as whole_page
+from run_batch.jobs.watch.page import section, table
 from run_batch.jobs.watch.report import write_report
 
 PHONE, DESK = (360, 740), (1280, 900)
@@ -215,6 +217,37 @@ def test_nothing_is_wider_than_the_window(quiet: Any, request: Any, kind: str, s
         width, room = quiet.run("const d = document.getElementById('large'); return [d.scrollWidth, d.clientWidth]")
         assert width <= room <= SIZES[size][0]
         quiet.run("document.getElementById('large').close()")
+
+
+CURVE = "\u2581\u2582\u2583\u2584\u2585\u2586\u2587\u2588" * 4
+
+
+@pytest.fixture(scope="module")
+def page_of_tables(tmp_path_factory: Any) -> Path:
+    """A page with tables of many columns, and with all that a cell may hold."""
+    errors = [("image_decode", "12", CURVE, "2026-11-26 08:00:00", "2026-11-26 09:00:00", text) for text in HOSTILE]
+    classes = [(f"class {row}", *map(str, range(24))) for row in range(24)]
+    file = tmp_path_factory.mktemp("tables") / "page.html"
+    content = [
+        section("Errors", table(errors, ("kind", "rows", "when", "first", "last", "such as"))),
+        section("Confusion", table(classes, ("expected", *(f"answer {number}" for number in range(23)), HOSTILE[6]))),
+        section("Rows", table([("done", "3"), ("a" * 500, "b" * 500)])),
+    ]
+    file.write_text(whole_page("tables", content))
+    return file
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_tables_of_many_columns_move_sideways_by_themselves(quiet: Any, page_of_tables: Path, size: str) -> None:
+    quiet.open(page_of_tables, SIZES[size])
+    assert quiet.run("return document.documentElement.scrollWidth") == SIZES[size][0]
+    assert quiet.run("return document.querySelector('td:nth-child(3) pre').clientHeight") < 24, "a curve is on one line"
+    quiet.run("document.querySelectorAll('.scroll')[1].focus()")
+    for _ in range(100):
+        quiet.press(RIGHT)
+        if quiet.run("return document.activeElement.scrollLeft"):
+            return
+    raise AssertionError("the last columns cannot be reached by keys")
 
 
 def test_texts_of_the_data_do_nothing(quiet: Any, hostile_page: Path) -> None:
