@@ -6,12 +6,12 @@ from html import escape
 
 from run_batch.jobs.watch import page
 from run_batch.jobs.watch.report_input import InputCells
-from run_batch.jobs.watch.report_sample import KINDS, SampledRow
+from run_batch.jobs.watch.report_sample import KINDS, SHOWN, SampledRow
 
 # Bytes of the texts of all rows.
 _TEXT_BYTES = 1_600_000
 _CELL_BYTES = 4000
-_ID_BYTES = 600
+_ID_BYTES, _NAME_BYTES = 600, 60
 # As page.js sorts.
 _ORDERS = {
     "input": "in order of the input",
@@ -65,6 +65,7 @@ def _article(row: SampledRow, found: InputCells, max_bytes: int) -> str:
         "tokens": _tokens(row),
         "shown as": ", ".join(row.kinds),
         "images": found.note or None,
+        **{f"column {page.plain(name, _NAME_BYTES)}": cell for name, cell in cells.items() if name not in SHOWN},
     }
     cut = _cut({name: str(value) for name, value in shown.items() if value is not None}, max_bytes)
     fields = "".join(
