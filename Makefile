@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PACKAGES := run_batch.jobs run_batch.model run_batch.io
 
-.PHONY: help setup demo test models slurm-test faults bench ray-setup ray-test lint
+.PHONY: help setup demo test models slurm-test faults bench ray-setup ray-test docs-setup docs browser-setup browser-test lint
 
 help:
 	@echo 'make demo    run a small job from start to end and show what came out'
@@ -13,6 +13,8 @@ help:
 	@echo 'make models  ten families of vision models that vLLM ships, against vLLM itself; some minutes'
 	@echo 'make slurm-test  arrays, requeues and dead nodes on a Slurm of its own; as root, it installs that'
 	@echo 'make ray-test  Ray and Kubernetes: a cluster of several nodes, one of which dies'
+	@echo 'make browser-test  the page of run-batch report in a headless Chromium'
+	@echo 'make docs    the site of docs/, in site/; links, Dockerfile and workflows are checked'
 	@echo 'make faults  kills, dying engines, bad rows and full disks by the hundred; about an hour'
 	@echo 'make bench   run-batch and its peers side by side; an hour, on a machine that does nothing else'
 	@echo 'make lint    ruff and mypy'
@@ -63,6 +65,30 @@ ray-setup: setup
 # Several nodes of Ray on this machine, one of which dies, and the pods of configs/kubernetes.
 ray-test: ray-setup
 	@$(BIN)/python -m pytest tests/schedulers
+
+# The packages of an extra of pyproject.toml, in an environment beside .venv that sees .venv, too: nothing else needs them.
+define beside
+	@$(BIN)/python -m venv .bench/$(1)
+	@echo "import site; site.addsitedir('$(CURDIR)/$$(ls -d .venv/lib/python3*/site-packages)')" \
+		> $$(ls -d .bench/$(1)/lib/python3*/site-packages)/venv.pth
+	@$(BIN)/python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']['$(1)'])" \
+		| xargs .bench/$(1)/bin/python -m pip install --quiet --disable-pip-version-check
+endef
+
+docs-setup: setup
+	$(call beside,docs)
+
+docs: docs-setup
+	@NO_MKDOCS_2_WARNING=1 .bench/docs/bin/python -m mkdocs build --quiet
+	@$(BIN)/python -m pytest -q tests/unit/test_docs.py tests/unit/test_workflows.py
+
+# Debian's chromium and chromium-driver; as root, it installs them.
+browser-setup: setup
+	$(call beside,browser)
+	@command -v chromedriver > /dev/null || { apt-get update -q && apt-get install -qy chromium chromium-driver; } > /dev/null
+
+browser-test: browser-setup
+	@.bench/browser/bin/python -m pytest tests/browser
 
 # mypy cannot follow the editable install, and started here it would take io/ for the standard library's: so it is started
 # next to a link that shows it the packages under their names.

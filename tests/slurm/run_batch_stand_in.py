@@ -72,7 +72,7 @@ def main() -> None:
         run_job.result_metadata = lambda job: {}
         run_job.start_vllm = start_engine
         run_engines.start_process = fork_run(start_engine)
-        gpus._is_cpu_build = lambda: False
+        gpus.is_cpu_build = lambda: False
     cli.main()
 
 

@@ -22,7 +22,7 @@ def config(**engine: Any) -> JobConfig:
 @pytest.fixture(autouse=True)
 def _a_machine_without_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     install(monkeypatch)
-    monkeypatch.setattr("run_batch.jobs.machine.gpus._is_cpu_build", lambda: False)
+    monkeypatch.setattr("run_batch.jobs.machine.gpus.is_cpu_build", lambda: False)
 
 
 def install(monkeypatch: pytest.MonkeyPatch, cuda: int = 0, hip: int = 0) -> None:
@@ -68,7 +68,7 @@ def test_gpus_that_the_machine_has_are_found_without_a_variable(monkeypatch: pyt
     assert engine_places(config(), {}) == [{CUDA: "0"}, {CUDA: "1"}]
     install(monkeypatch, hip=2)
     assert engine_places(config(), {}) == [{HIP: "0"}, {HIP: "1"}]
-    monkeypatch.setattr("run_batch.jobs.machine.gpus._is_cpu_build", lambda: True)
+    monkeypatch.setattr("run_batch.jobs.machine.gpus.is_cpu_build", lambda: True)
     assert engine_places(config(), {}) == [{}]
 
 

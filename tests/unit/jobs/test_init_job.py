@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
+from run_batch.jobs.init import init_job as init_job_module
 from run_batch.jobs.init.init_job import init_job
 from run_batch.jobs.job.config import JobConfig, load_config
 from run_batch.jobs.job.errors import JobError
@@ -67,6 +68,18 @@ def test_names_of_images_tell_their_column_and_texts_may_be_encoded_as_a_diction
 def test_ids_are_no_prompts(tmp_path: Path) -> None:
     config = init(tmp_path, {"ID": ["a", "b", "c"], "Frage": ["x.png?", "y.png", "z"]}, {})
     assert (config.input.image_column, config.input.prompt_column, config.input.id_column) == ("", "Frage", "ID")
+
+
+def test_a_cpu_engine_is_told_how_much_memory_to_take_and_a_gpu_engine_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engines = []
+    for is_cpu in (True, False):
+        monkeypatch.setattr(init_job_module, "is_cpu_build", lambda is_cpu=is_cpu: is_cpu)
+        folder = tmp_path / str(is_cpu)
+        folder.mkdir()
+        engines.append(init(folder, {"prompt": ["a"]}, {}).engine)
+    assert engines == [{"kv_cache_memory_bytes": 1 << 30, "enforce_eager": True}, {}]
 
 
 def test_conversations_are_taken_as_chat(tmp_path: Path) -> None:

@@ -114,6 +114,25 @@ def test_rows_are_shown_with_prompt_image_answer_and_what_was_expected(tmp_path:
     assert "600 x 4008" in page.text, "eight images of that size"
 
 
+def test_carried_columns_of_small_cells_are_shown_by_their_names(tmp_path: Path) -> None:
+    rows = {
+        "prompt": list("abcd"),
+        "image": PICTURES[:4],
+        "score": [0.5, None, 1.5, 2.5],
+        "<b>": ["<i>", "x" * 9000, None, "y"],
+        "tags": [["t"]] * 4,
+    }
+    path = str(tmp_path / "rows.parquet")
+    output = {"columns": {"*": "*", "score": "points"}}
+    job = committed_jobs.prepared(tmp_path, rows, input={"path": path}, output=output)
+    committed_jobs.commit(job, range(4))
+    page = report(job)
+    assert [row.get("column points") for row in page.rows] == ["0.5", None, "1.5", "2.5"]
+    assert [row.get("column <b>", "")[:3] for row in page.rows] == ["<i>", "xxx", "", "y"]
+    assert not {"column image", "column tags", "column text"} & set().union(*page.rows)
+    assert len(page.content) < 200_000
+
+
 def test_counts_are_those_of_status(tmp_path: Path) -> None:
     job = finished(tmp_path, list("abcdefgh"))
     status, page = read_status(job.config), report(job)
@@ -262,6 +281,9 @@ class CountedStore(ShardStore):
     """A store of which shards are made up, and reads counted."""
 
     reads = 0
+
+    def schema(self, index: int) -> pa.Schema:
+        return pa.schema([("row_id", pa.string())])
 
     def batches(self, index: int, columns: Any = None, batch_rows: int = 1024) -> Any:
         self.reads += 1

@@ -1,0 +1,285 @@
+"""The page of `run-batch report` in a browser: what a person finds, and what hostile data cannot do in it."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import committed_jobs
+import pytest
+from pictures import encoded, picture
+
+from run_batch.jobs.job.rows import Generation, RowFailure, RowResult
+from run_batch.jobs.watch.job_folder import JobFolder
+from run_batch.jobs.watch.page import page as whole_page
+from run_batch.jobs.watch.page import section, table
+from run_batch.jobs.watch.report import write_report
+
+PHONE, DESK = (360, 740), (1280, 900)
+SIZES = {"phone": PHONE, "tablet": (768, 1024), "desk": DESK, "wide": (2560, 1200)}
+ENTER, ESCAPE, LEFT, RIGHT, CONTROL, BACKSPACE, TAB = (
+    "\ue007",
+    "\ue00c",
+    "\ue012",
+    "\ue014",
+    "\ue009",
+    "\ue003",
+    "\ue004",
+)
+ANSWERS = ["cat", "dog", "", "", "a horse of another colour", "cat", "emu", "fox"]
+HOSTILE = [
+    "</script><script>window.hacked = 1</script>",
+    '"><img src=x onerror="window.hacked = 1">',
+    "<style>* { display: none }</style>\x00\x1b[2J",
+    "\u202eevil\u2066 \u200f",
+    "</pre></dd></article><h1>hacked</h1>",
+    "x" * 1_000_000,
+    "W" * 300 + "\u200b" + "'; window.hacked = 1; '",
+    "{{constructor.constructor('window.hacked=1')()}}",
+]
+
+
+def answer(row: int) -> RowResult:
+    if row in (2, 3):
+        return RowFailure(row, "image_decode", "not an image")
+    return Generation(row, (ANSWERS[row],), "length" if row == 4 else "stop", 10 - row, len(ANSWERS[row]))
+
+
+def report(folder: Path, ids: list[str], answers: Callable[[int], RowResult], **columns: list[str]) -> Path:
+    """The page of a job of eight rows with images."""
+    images = [encoded(picture(i, (600, 400)), "PNG") for i in range(8)]
+    path = str(folder / "rows.parquet")
+    settings = {"input": {"path": path, "id_column": "id"}, "errors": {"expected_column": "label", "max_fraction": 1.0}}
+    job = committed_jobs.prepared(folder, {"id": ids, "image": images, **columns}, **settings)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(committed_jobs, "result", answers)
+        committed_jobs.commit(job, range(8))
+    return write_report(JobFolder.at(job.store.folder))[0]
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: Any) -> Path:
+    labels = [text if row != 6 else "rhea" for row, text in enumerate(ANSWERS)]
+    prompts = [f"what is in picture {row}?" for row in range(8)]
+    ids = ["a\u202e\"'<b>", *(f"row-{row}" for row in range(1, 8))]
+    return report(tmp_path_factory.mktemp("job"), ids, answer, prompt=prompts, label=labels)
+
+
+@pytest.fixture(scope="module")
+def hostile_page(tmp_path_factory: Any) -> Path:
+    folder = tmp_path_factory.mktemp("hostile")
+    texts = [text.replace("\x00", "\\0") if row == 5 else text for row, text in enumerate(HOSTILE)]
+    ids = [f"{row} {text[:5000]}" for row, text in enumerate(HOSTILE)]
+    return report(folder, ids, lambda row: Generation(row, (texts[row],), "stop", 1, 1), prompt=HOSTILE, label=texts)
+
+
+def shown(window: Any) -> list[str]:
+    """The prompts of the rows that are seen, by their numbers."""
+    texts = window.run(
+        "return [...document.querySelectorAll('.row')].filter(row => row.checkVisibility()).map(row => "
+        "[...row.querySelectorAll('dt')].find(name => name.textContent == 'prompt').nextElementSibling.textContent)"
+    )
+    return [text[-2] for text in texts]
+
+
+def test_words_find_rows_wherever_they_stand_or_in_one_field(quiet: Any, page: Path) -> None:
+    quiet.open(page)
+    assert shown(quiet) == list("01234567") and quiet.one("#count").text == "8 of 8 rows shown"
+    quiet.one("#find").send_keys("Cat")
+    assert shown(quiet) == list("05") and quiet.one("#count").text == "2 of 8 rows shown"
+    quiet.one("#find").clear()
+    quiet.one("#find").send_keys("rhea")
+    assert shown(quiet) == ["6"]
+    quiet.choose("#where", "in answer")
+    assert shown(quiet) == []
+
+
+def test_rows_are_filtered_by_how_they_ended_and_by_why_they_are_shown(quiet: Any, page: Path) -> None:
+    quiet.open(page)
+    quiet.choose("#finish", "length")
+    assert shown(quiet) == ["4"]
+    quiet.choose("#finish", "all finish reasons")
+    quiet.choose("#kind", "failed")
+    assert shown(quiet) == list("23")
+    quiet.choose("#kind", "mismatching")
+    assert shown(quiet) == ["6"]
+
+
+def test_rows_are_sorted_by_what_they_took(quiet: Any, page: Path) -> None:
+    quiet.open(page)
+    quiet.choose("#order", "longest answers first")
+    assert shown(quiet)[0] == "4"
+    quiet.choose("#order", "longest prompts first")
+    assert shown(quiet) == list("01456723"), "those that failed have no tokens"
+    quiet.choose("#order", "in order of the input")
+    assert shown(quiet) == list("01234567")
+
+
+def test_a_row_is_enlarged_and_arrows_lead_to_the_others_that_are_shown(quiet: Any, page: Path) -> None:
+    quiet.open(page)
+    quiet.one("#find").send_keys("cat")
+    quiet.all(".enlarge")[0].click()
+    assert "picture 0?" in quiet.one("#large").text and "1 of 2" in quiet.one("#large").text
+    small, large = (quiet.all(f"{where} img")[0].size["width"] for where in (".row", "#large"))
+    assert large > 1.4 * small
+    quiet.press(RIGHT)
+    assert "picture 5?" in quiet.one("#large").text
+    quiet.press(RIGHT, LEFT)
+    assert "picture 0?" in quiet.one("#large").text
+    quiet.press(ENTER, RIGHT, LEFT, RIGHT, LEFT)
+    assert "picture 0?" in quiet.one("#large").text, "the button that was pressed last keeps the focus"
+    quiet.all("#large button")[1].click()
+    assert "picture 5?" in quiet.one("#large").text
+    quiet.press(LEFT)
+    quiet.press(ESCAPE)
+    assert not quiet.all("#large")
+    assert quiet.run("return document.activeElement.closest('.row').textContent").count("picture 0?")
+
+
+def test_an_image_is_a_way_to_its_row(quiet: Any, page: Path) -> None:
+    quiet.open(page)
+    quiet.all(".row img")[4].click()
+    assert "picture 4?" in quiet.one("#large").text
+
+
+@pytest.mark.parametrize("place", [".row", "#large"])
+def test_an_id_is_copied_as_it_is_in_the_data(quiet: Any, page: Path, place: str) -> None:
+    quiet.open(page)
+    if place == "#large":
+        quiet.all(".enlarge")[0].click()
+    copy = next(found for found in quiet.all(f"{place} button") if found.text == "copy id")
+    copy.click()
+    quiet.press(ESCAPE)
+    quiet.one("#find").send_keys(CONTROL + "v")
+    assert quiet.run("return document.getElementById('find').value") == "a\u202e\"'<b>"
+    assert not quiet.all("textarea")
+
+
+def test_all_of_it_is_done_by_keys_alone(quiet: Any, page: Path) -> None:
+    quiet.open(page)
+    quiet.press("/")
+    quiet.press(*"fox")
+    assert shown(quiet) == ["7"]
+    quiet.press(TAB, TAB, TAB, TAB, TAB, ENTER)  # past the menus, to the first button of the row
+    assert "picture 7?" in quiet.one("#large").text
+    quiet.press(ESCAPE, "/", CONTROL + "a", BACKSPACE)
+    assert shown(quiet) == list("01234567")
+    quiet.press(TAB, TAB, TAB, TAB, TAB, ENTER)
+    assert "picture 0?" in quiet.one("#large").text
+    quiet.press(ESCAPE, "j", "j", "k", ENTER)
+    assert "picture 1?" in quiet.one("#large").text
+
+
+def test_what_can_be_used_has_a_name_for_screen_readers(quiet: Any, page: Path) -> None:
+    quiet.open(page)
+    for selector in ("button", "input", "select", "img"):
+        found = quiet.all(selector)
+        assert found and all(element.accessible_name for element in found), selector
+    quiet.all(".enlarge")[0].click()
+    for selector in ("#large", "#large button", "#large img"):
+        found = quiet.all(selector)
+        assert found and all(element.accessible_name for element in found), selector
+
+
+# The contrast of each text with what is behind it, as WCAG defines it.
+CONTRAST = r"""
+  const channels = color => color.match(/[\d.]+/g).map(Number);
+  const linear = value => value <= .03928 ? value / 12.92 : ((value + .055) / 1.055) ** 2.4;
+  const weights = [.2126, .7152, .0722];
+  const light = color => weights.reduce((sum, weight, i) => sum + weight * linear(channels(color)[i] / 255), 0);
+  function behind(element) {
+    const color = getComputedStyle(element).backgroundColor;
+    return channels(color)[3] === 0 && element.parentElement ? behind(element.parentElement) : color;
+  }
+  return [...document.querySelectorAll("h1, h2, p, td, th, dt, dd, pre, button, input, select")]
+    .filter(element => element.checkVisibility())
+    .map(element => [light(getComputedStyle(element).color), light(behind(element))].sort((a, b) => b - a))
+    .map(([high, low]) => (high + .05) / (low + .05));
+"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_texts_stand_out_in_light_and_dark(quiet: Any, page: Path, scheme: str) -> None:
+    quiet.open(page, scheme=scheme)
+    assert min(quiet.run(CONTRAST)) >= 4.5
+    red = quiet.run("return Number(getComputedStyle(document.body).backgroundColor.match(/\\d+/)[0])")
+    assert red > 200 if scheme == "light" else red < 60
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("kind", ["page", "hostile_page"])
+def test_nothing_is_wider_than_the_window(quiet: Any, request: Any, kind: str, size: str) -> None:
+    quiet.open(request.getfixturevalue(kind), SIZES[size])
+    widths = "return [document.documentElement.scrollWidth, document.documentElement.clientWidth]"
+    page_width, window_width = quiet.run(widths)
+    assert page_width <= window_width == SIZES[size][0]
+    for row in range(8):
+        quiet.run("document.querySelectorAll('.enlarge')[arguments[0]].click()", row)
+        width, room = quiet.run("const d = document.getElementById('large'); return [d.scrollWidth, d.clientWidth]")
+        assert width <= room <= SIZES[size][0]
+        quiet.run("document.getElementById('large').close()")
+
+
+CURVE = "\u2581\u2582\u2583\u2584\u2585\u2586\u2587\u2588" * 4
+
+
+@pytest.fixture(scope="module")
+def page_of_tables(tmp_path_factory: Any) -> Path:
+    """A page with tables of many columns, and with all that a cell may hold."""
+    errors = [("image_decode", "12", CURVE, "2026-11-26 08:00:00", "2026-11-26 09:00:00", text) for text in HOSTILE]
+    classes = [(f"class {row}", *map(str, range(24))) for row in range(24)]
+    file = tmp_path_factory.mktemp("tables") / "page.html"
+    content = [
+        section("Errors", table(errors, ("kind", "rows", "when", "first", "last", "such as"))),
+        section("Confusion", table(classes, ("expected", *(f"answer {number}" for number in range(23)), HOSTILE[6]))),
+        section("Rows", table([("done", "3"), ("a" * 500, "b" * 500)])),
+    ]
+    file.write_text(whole_page("tables", content))
+    return file
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_tables_of_many_columns_move_sideways_by_themselves(quiet: Any, page_of_tables: Path, size: str) -> None:
+    quiet.open(page_of_tables, SIZES[size])
+    assert quiet.run("return document.documentElement.scrollWidth") == SIZES[size][0]
+    assert quiet.run("return document.querySelector('td:nth-child(3) pre').clientHeight") < 24, "a curve is on one line"
+    quiet.run("document.querySelectorAll('.scroll')[1].focus()")
+    for _ in range(100):
+        quiet.press(RIGHT)
+        if quiet.run("return document.activeElement.scrollLeft"):
+            return
+    raise AssertionError("the last columns cannot be reached by keys")
+
+
+def test_texts_of_the_data_do_nothing(quiet: Any, hostile_page: Path) -> None:
+    quiet.open(hostile_page)
+    for row in range(8):
+        quiet.run("document.querySelectorAll('.enlarge')[arguments[0]].click()", row)
+        quiet.run("document.getElementById('large').close()")
+    quiet.one("#find").send_keys("</script>")
+    quiet.choose("#where", "in prompt")
+    assert quiet.one("#count").text == "1 of 8 rows shown"
+    assert quiet.run("return [typeof window.hacked, document.scripts.length]") == ["undefined", 1]
+    assert quiet.run(
+        "return [...document.images].every(image => image.src.startsWith('data:image/jpeg') && image.naturalWidth)"
+    )
+    assert [heading.text for heading in quiet.all("h1")] == ["run-batch: test"]
+    prompt = quiet.run("return document.querySelector('.row:not([hidden]) dt + dd').parentElement.textContent")
+    assert HOSTILE[0] in prompt
+    assert quiet.run("return document.documentElement.outerHTML.length") < 400_000
+
+
+# What an attacker would add to the page.
+ADDED = """
+  const script = Object.assign(document.createElement("script"), { textContent: "window.hacked = 1" });
+  const image = Object.assign(document.createElement("img"), { src: "https://example.org/x.png" });
+  document.body.append(script, image);
+  document.body.insertAdjacentHTML("beforeend", "<b onclick='window.hacked = 1'>x</b>");
+  document.body.lastElementChild.click();
+"""
+
+
+def test_a_script_that_got_in_would_not_run(window: Any, hostile_page: Path) -> None:
+    window.open(hostile_page)
+    window.run(ADDED)
+    assert window.run("return typeof window.hacked") == "undefined"
+    assert sum("Content Security Policy" in said for said in window.complaints()) >= 3
