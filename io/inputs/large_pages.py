@@ -32,7 +32,7 @@ from run_batch.io.inputs.remote_file import buffered
 LARGE_PAGE = 8 << 20
 # More than the header of a page takes, with its statistics.
 _HEADER_BYTES = 1 << 14
-_PLAIN, _DICTIONARY_ENCODINGS = 0, (2, 8)
+_PLAIN, _RLE, _DICTIONARY_ENCODINGS = 0, 3, (2, 8)
 # What Snappy makes hardly smaller, such as encoded images, is decompressed by Python as fast as it is read.
 _LEAST_RATIO = 0.9
 # The definition level of a row, and its value; None where it has none.
@@ -126,7 +126,10 @@ class LeafValues:
         Raises:
             PageError: its page is of another form.
         """
-        return next(self._values)
+        cell = next(self._values, None)
+        if cell is None:
+            raise PageError("fewer values than rows")
+        return cell
 
     def close(self) -> None:
         """Close the file, which is opened where it is read from."""
@@ -161,6 +164,8 @@ class LeafValues:
     def _page(self, header: PageHeader, content: Any) -> Iterator[Cell]:
         levels = np.full(header.num_values, self._max_level)
         if self._max_level > 0:
+            if header.level_encoding != _RLE:
+                raise PageError("levels in an encoding of old")
             size = int.from_bytes(read_exactly(content, 4), "little")
             levels = read_hybrid(
                 io.BytesIO(read_exactly(content, size)), self._max_level.bit_length(), header.num_values

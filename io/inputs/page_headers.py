@@ -10,7 +10,7 @@ _STOP, _TRUE, _FALSE, _I8, _DOUBLE, _BINARY, _LIST, _SET, _STRUCT = 0, 1, 2, 3, 
 _INTEGERS = (4, 5, 6)
 # Fields of PageHeader, in parquet.thrift, and of the headers in it.
 _TYPE, _UNCOMPRESSED_SIZE, _COMPRESSED_SIZE, _CRC, _DATA_HEADER, _DICTIONARY_HEADER = 1, 2, 3, 4, 5, 7
-_NUM_VALUES, _ENCODING = 1, 2
+_NUM_VALUES, _ENCODING, _LEVEL_ENCODING = 1, 2, 3
 DATA_PAGE, DICTIONARY_PAGE = 0, 2
 
 
@@ -28,6 +28,7 @@ class PageHeader:
         compressed_size: bytes that follow the header.
         num_values: values in it, nulls too.
         encoding: of the values, by its number in parquet.thrift.
+        level_encoding: of their definition levels; -1 in a dictionary.
         has_checksum: whether it has a checksum.
     """
 
@@ -36,6 +37,7 @@ class PageHeader:
     compressed_size: int
     num_values: int
     encoding: int
+    level_encoding: int
     has_checksum: bool
 
 
@@ -50,7 +52,9 @@ def read_header(file: IO[bytes]) -> PageHeader:
     kind, size, compressed = (fields.get(number, -1) for number in (_TYPE, _UNCOMPRESSED_SIZE, _COMPRESSED_SIZE))
     if min(kind, size, compressed) < 0:
         raise PageError("no page header")
-    return PageHeader(kind, size, compressed, inner.get(_NUM_VALUES, 0), inner.get(_ENCODING, -1), _CRC in fields)
+    num_values, encoding = inner.get(_NUM_VALUES, 0), inner.get(_ENCODING, -1)
+    level_encoding = inner.get(_LEVEL_ENCODING, -1) if _DATA_HEADER in fields else -1
+    return PageHeader(kind, size, compressed, num_values, encoding, level_encoding, _CRC in fields)
 
 
 def _read_struct(file: IO[bytes]) -> dict[int, Any]:

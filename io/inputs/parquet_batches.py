@@ -154,7 +154,10 @@ class _Rest:
         taken: list[pa.RecordBatch] = []
         while rows > 0:
             if self._left.num_rows == 0:
-                self._left = next(self._batches)
+                following = next(self._batches, None)
+                if following is None:
+                    raise PageError("fewer rows in other columns")
+                self._left = following
             taken.append(self._left.slice(0, rows))
             self._left = self._left.slice(taken[-1].num_rows)
             rows -= taken[-1].num_rows
