@@ -211,6 +211,7 @@ class Declaration:
         mappers: input mappers by what they take: `image_pixels`, `image_features` or `image` (either).
         layouts: of the tensors that each of them gives.
         changes_text: whether the input processor may change tokens outside the placeholder ranges.
+        most_images: of a row, that the mappers take; None for any number.
         own: what the class itself declares; the rest is inherited from its base class.
     """
 
@@ -220,6 +221,7 @@ class Declaration:
     dummy_data: DummyDataFactory | None = None
     layouts: dict[str, TensorLayout] = field(default_factory=dict)
     changes_text: bool = False
+    most_images: int | None = None
     own: set[str] = field(default_factory=set)
 
     def claim(self, what: str) -> None:

@@ -153,10 +153,11 @@ def gemma3() -> Family:
     return transformers.Gemma3ForConditionalGeneration(config), processor, "<start_of_image>"
 
 
-def idefics3() -> Family:
+def idefics3(kind: str = "Idefics3") -> Family:
+    """Idefics3, or SmolVLM, which has classes of its own, and takes videos, too."""
     tiles = [f"<row_{row}_col_{column}>" for row in range(1, 7) for column in range(1, 7)]
     tokenizer = make_tokenizer(["<end_of_utterance>", "<fake_token_around_image>", "<image>", "<global-img>", *tiles])
-    config = transformers.Idefics3Config(
+    config = getattr(transformers, f"{kind}Config")(
         text_config=dict(model_type="llama", **text_config(tokenizer)),
         vision_config=_vision(128, patch_size=16),
         image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
@@ -164,11 +165,12 @@ def idefics3() -> Family:
         pad_token_id=tokenizer.pad_token_id,
         tie_word_embeddings=False,
     )
-    image_processor = transformers.Idefics3ImageProcessor(
+    image_processor = getattr(transformers, f"{kind}ImageProcessor")(
         size=dict(longest_edge=512), max_image_size=dict(longest_edge=128)
     )
-    processor = transformers.Idefics3Processor(image_processor, tokenizer, image_seq_len=16)
-    return transformers.Idefics3ForConditionalGeneration(config), processor, "<image>"
+    videos = [transformers.SmolVLMVideoProcessor()] if kind == "SmolVLM" else []
+    processor = getattr(transformers, f"{kind}Processor")(image_processor, tokenizer, *videos, image_seq_len=16)
+    return getattr(transformers, f"{kind}ForConditionalGeneration")(config), processor, "<image>"
 
 
 def llava_onevision() -> Family:

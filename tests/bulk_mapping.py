@@ -20,8 +20,15 @@ from run_batch.model.images.row_image import EncodedImage
 from run_batch.model.prompts.tokenizer import Piece
 from run_batch.model.rendering.renderer import Prompt, Renderer
 
-PLACEHOLDERS = {"glm4v": "<|begin_of_image|><|image|><|end_of_image|>", "internvl": "<IMG_CONTEXT>\n"}
-PLACEHOLDERS |= {"gemma3": "<start_of_image>", "idefics3": "<image>", "internvl_chat": "<image>\n"}
+PLACEHOLDERS = {
+    "glm4v": "<|begin_of_image|><|image|><|end_of_image|>",
+    "internvl": "<IMG_CONTEXT>\n",
+    "gemma3": "<start_of_image>",
+    "idefics3": "<image>",
+    "internvl_chat": "<image>\n",
+    "llava_onevision": "<image>\n",
+    "smolvlm": "<image>",
+}
 QWEN_PLACEHOLDER = "<|vision_start|><|image_pad|><|vision_end|>"
 
 transparent = picture(5, (90, 130)).convert("RGBA")
@@ -103,6 +110,7 @@ def assert_equal(family: str, model: Path, rows: Sequence[list[bytes]], is_bulk:
     auto, by_vllm = renderer(model, **engine), renderer(model, "vllm", **engine)
     assert str(auto.image_mapping).startswith("the bulk mapper") == is_bulk, auto.image_mapping
     assert str(by_vllm.image_mapping) == 'vLLM\'s own processor: model.mapper = "vllm"'
+    mapped = 0
     for ours, theirs in zip(auto.render(prompts(family, rows)), by_vllm.render(prompts(family, rows)), strict=True):
         if isinstance(theirs, RowError):
             assert str(ours) == str(theirs)
@@ -111,6 +119,8 @@ def assert_equal(family: str, model: Path, rows: Sequence[list[bytes]], is_bulk:
         for key in ("type", "prompt_token_ids", "mm_placeholders"):
             assert plain_values(ours.get(key)) == plain_values(theirs.get(key)), key
         assert tensors(ours) == tensors(theirs)
+        mapped += len(tensors(ours))
+    assert mapped or not any(rows), "no image was mapped"
     return str(auto.image_mapping)
 
 

@@ -26,7 +26,8 @@ def declare_idefics3(model_cls: type, facts: ProcessorFacts) -> Declaration:
     longest, side = settings["size"]["longest_edge"], settings["max_image_size"]["longest_edge"]
     if not settings["do_pad"] or not settings["do_image_splitting"]:
         raise UnknownSettings("do_pad or do_image_splitting is false")
-    if not longest or longest % side or longest > _LONGEST:
+    # Of an odd side, transformers may count other tiles than it cuts.
+    if not longest or longest % side or side % 2 or longest > _LONGEST:
         raise UnknownSettings(f"size is {settings['size']}, in tiles of {side}")
 
     def cut(image: np.ndarray) -> np.ndarray:

@@ -8,6 +8,7 @@ from run_batch.model.mappers.glm4v import declare_glm4v
 from run_batch.model.mappers.idefics3 import declare_idefics3
 from run_batch.model.mappers.internvl import declare_internvl
 from run_batch.model.mappers.internvl_chat import declare_internvl_chat
+from run_batch.model.mappers.llava_onevision import declare_llava_onevision
 from run_batch.model.mappers.processor_facts import ProcessorFacts, UnknownSettings
 from run_batch.model.mappers.qwen_vl import declare_qwen_vl
 
@@ -16,6 +17,9 @@ _FAMILIES: Mapping[str, Callable[[type, ProcessorFacts], Declaration]] = {
     "transformers.models.got_ocr2.image_processing_got_ocr2.GotOcr2ImageProcessor": declare_internvl,
     "transformers.models.gemma3.image_processing_gemma3.Gemma3ImageProcessor": declare_gemma3,
     "transformers.models.idefics3.image_processing_idefics3.Idefics3ImageProcessor": declare_idefics3,
+    "transformers.models.llava_onevision.image_processing_llava_onevision.LlavaOnevisionImageProcessor": (
+        declare_llava_onevision
+    ),
     "transformers.models.smolvlm.image_processing_smolvlm.SmolVLMImageProcessor": declare_idefics3,
     "vllm.transformers_utils.processors.internvl.InternVLImageProcessor": declare_internvl_chat,
     "transformers.models.glm4v.image_processing_glm4v.Glm4vImageProcessor": declare_glm4v,

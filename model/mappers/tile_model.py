@@ -40,7 +40,7 @@ def declare_tiles(
         tensors: dict[str, torch.Tensor | list[torch.Tensor]] = {pixels: tiles}
         tensors[count] = torch.tensor([len(its) for its in tiles])
         if mask is not None:
-            tensors[mask] = [its[:, :0] for its in tiles]
+            tensors[mask] = [its.new_empty((len(its), 0, *its.shape[2:])) for its in tiles]
         if token is not None:
             tensors[token] = torch.full((len(items),), facts.image_token_id)
         return tensors

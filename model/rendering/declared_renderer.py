@@ -20,7 +20,11 @@ from run_batch.model.rendering.image_mapper import ImageMapper
 
 
 class DeclaredRenderer:
-    """Renders rows for one declared model, many at once."""
+    """Renders rows for one declared model, many at once.
+
+    Attributes:
+        most_images: of a row, that the model's mappers take; None for any number.
+    """
 
     adds_special_tokens = True
 
@@ -44,7 +48,7 @@ class DeclaredRenderer:
         """
         self._functions = DeclaredFunctions(context, declaration)
         self._layout, self._placeholder_hint = declaration.layout, placeholder_hint
-        self._max_images = max_images
+        self._max_images, self.most_images = max_images, declaration.most_images
         self._counts_features = counts_features(declaration.model_cls)
         needed_size = _needed_size(context, declaration) if scaled_jpeg_decoding else None
         self._images = ImageMapper(self._functions, needed_size)

@@ -10,7 +10,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from vllm.multimodal.inputs import BaseMultiModalField, MultiModalFieldConfig, MultiModalFieldElem, MultiModalFlatField
+from vllm.multimodal.inputs import (
+    BaseMultiModalField,
+    MultiModalBatchedField,
+    MultiModalFieldConfig,
+    MultiModalFieldElem,
+    MultiModalFlatField,
+)
 from vllm.v1 import serial_utils
 
 from run_batch.model.declaration import TensorLayout
@@ -21,13 +27,16 @@ _PIXELS, _MASK = "run_batch_device_pixels", "run_batch_whole_mask"
 
 @dataclass(frozen=True, kw_only=True)
 class DevicePixelsField(BaseMultiModalField):
-    """Concatenates pixels, uint8 (items, channels, ...) or (items, channels * values), and finishes them.
+    """Puts pixels of several images together, and finishes them.
 
     Attributes:
+        is_flat: whether they are concatenated, uint8 (items, channels, height, width) or (items, channels * values);
+            else they are stacked where shapes are equal, (tiles, channels, height, width) for each image.
         frames: how often each channel of an item is repeated: the model gets (items, channels * frames * values).
         mean, std, divisor, dtype: see Normalization; a dtype of None leaves bytes as they are.
     """
 
+    is_flat: bool = True
     frames: int = 1
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
@@ -38,13 +47,17 @@ class DevicePixelsField(BaseMultiModalField):
         raise NotImplementedError("engine inputs are built of elements")
 
     def _reduce_data(self, batch: list[Any], *, pin_memory: bool) -> Any:
-        return MultiModalFlatField(slices=[])._reduce_data(batch, pin_memory=pin_memory)
+        field = MultiModalFlatField(slices=[]) if self.is_flat else MultiModalBatchedField()
+        return field._reduce_data(batch, pin_memory=pin_memory)
 
     def reduce_data(
         self, elems: list[MultiModalFieldElem], *, device: torch.types.Device = None, pin_memory: bool = False
-    ) -> torch.Tensor:
+    ) -> torch.Tensor | list[torch.Tensor]:
         """The pixels of several images, on their device."""
         pixels: Any = super().reduce_data(elems, device=device, pin_memory=pin_memory)
+        return self._finished(pixels) if isinstance(pixels, torch.Tensor) else list(map(self._finished, pixels))
+
+    def _finished(self, pixels: torch.Tensor) -> torch.Tensor:
         values = pixels if self.dtype is None else self._normalized(pixels)
         if self.frames == 1:
             return values
@@ -55,7 +68,8 @@ class DevicePixelsField(BaseMultiModalField):
         """Looked up, not computed: devices may differ in the last bit of a division."""
         assert self.dtype is not None
         table, starts = _table(self.mean, self.std, self.divisor, self.dtype, pixels.device)
-        places = pixels.view(len(pixels), _CHANNELS, -1) + starts
+        values = pixels.shape[-1] // _CHANNELS if pixels.ndim == 2 else pixels.shape[-2] * pixels.shape[-1]
+        places = pixels.reshape(-1, _CHANNELS, values) + starts
         return table.index_select(0, places.view(-1)).view(pixels.shape)
 
 
@@ -89,12 +103,13 @@ def _table(
     return table.view(-1).to(device), starts.to(device)
 
 
-def device_pixels_field(layout: TensorLayout, on_cpu: bool) -> DevicePixelsField | None:
+def device_pixels_field(layout: TensorLayout, is_flat: bool, on_cpu: bool) -> DevicePixelsField | None:
     """The field of pixels of a layout that leaves something to the device; None for any other layout."""
     normalization = layout.normalization
     if normalization is None:
-        return DevicePixelsField(frames=layout.frames, keep_on_cpu=on_cpu) if layout.frames > 1 else None
+        return DevicePixelsField(frames=layout.frames, keep_on_cpu=on_cpu) if is_flat and layout.frames > 1 else None
     return DevicePixelsField(
+        is_flat=is_flat,
         frames=layout.frames,
         mean=normalization.mean,
         std=normalization.std,

@@ -92,9 +92,12 @@ def _field(name: str, tensor: torch.Tensor, layout: TensorLayout, images: int) -
         return MultiModalSharedField(batch_size=images, keep_on_cpu=on_cpu)
     if name in layout.whole:
         return WholeMaskField(keep_on_cpu=on_cpu)
-    if name in layout.flat:
-        pixels = device_pixels_field(layout, on_cpu) if tensor.dtype == torch.uint8 else None
-        return pixels or MultiModalFlatField(slices=[slice(0, len(tensor))], keep_on_cpu=on_cpu)
+    is_flat = name in layout.flat
+    pixels = device_pixels_field(layout, is_flat, on_cpu) if tensor.dtype == torch.uint8 else None
+    if pixels is not None:
+        return pixels
+    if is_flat:
+        return MultiModalFlatField(slices=[slice(0, len(tensor))], keep_on_cpu=on_cpu)
     return _FIELD_ON_CPU if on_cpu else _FIELD
 
 

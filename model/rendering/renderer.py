@@ -259,7 +259,7 @@ def _shipped_path(
         bulk = bulk_renderer(context, processor, model_cls, by_vllm, placeholders.text(1))
     except NoBulkMapper as reason:
         return _Path(by_vllm, placeholders.text, f"vLLM's own processor: {reason}")
-    most = processor.info.allowed_mm_limits["image"]
+    most = min(n for n in (processor.info.allowed_mm_limits["image"], bulk.most_images) if n is not None)
     renderer = ShippedRenderer(bulk, by_vllm, placeholders, most)
     return _Path(renderer, placeholders.text, "the bulk mapper, which gives what vLLM's own processor gives")
 

@@ -1,8 +1,8 @@
 """Renders rows for a model that vLLM ships and that has a bulk mapper.
 
 Rows whose images the bulk mapper takes go through it, many at once. All others (without images, with precomputed
-features, with more or other placeholders than images, with more images than the engine takes) go through vLLM's own
-processor, which also says what is wrong with them.
+features, with more or other placeholders than images, with more images than the engine or the mapper takes) go through
+vLLM's own processor, which also says what is wrong with them.
 """
 
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ class ShippedRenderer:
     """Renders rows for one model, by its bulk mapper where that takes them.
 
     Args:
-        max_images: most images of a row that the engine takes.
+        max_images: most images of a row that the engine and the bulk mapper take.
     """
 
     def __init__(

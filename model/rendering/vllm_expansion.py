@@ -19,7 +19,7 @@ from vllm.multimodal.inputs import (
 )
 
 from run_batch.model.declaration import MappedItem, PlaceholderRange, RowError, TokenizedPrompt
-from run_batch.model.rendering.job_faults import describe, root_of
+from run_batch.model.rendering.job_faults import describe, raise_if_no_rows_fault, root_of
 from run_batch.model.rendering.lru_cache import LruCache
 from run_batch.model.rendering.retokenized_text import new_special_token
 
@@ -65,20 +65,12 @@ class VllmExpansion:
         return [self._expand(prompt) if prompt.items else prompt for prompt in prompts]
 
     def _expand(self, prompt: TokenizedPrompt) -> TokenizedPrompt:
-        placeholders = [self._placeholder(item) for item in prompt.items]
-        updates = [
-            [replace(update, item_idx=index) for update in placeholder.updates]
-            for index, placeholder in enumerate(placeholders)
-        ]
-        own = self._processor
         try:
-            ids = own._postprocess_prompt(prompt.prompt_token_ids)
-            short, found = own._apply_prompt_updates(ids, {"image": updates})
-            own._validate_mm_placeholders(found, {"image": len(updates)})
-        # Processors raise exceptions of any type for prompts that they cannot take.
+            placeholders, short, starts = self._in_short(prompt)
+        # Processors raise exceptions of any type for images and prompts that they cannot take.
         except Exception as error:
+            raise_if_no_rows_fault(error)
             raise RowError("image_processing", describe(root_of(error))) from error
-        starts = [place.start_idx for place in sorted(found["image"], key=lambda place: place.item_idx)]
         expanded = _lengthened(prompt, short, starts, placeholders)
         made = new_special_token(
             self._tokenizer, prompt.prompt_token_ids, expanded.prompt_token_ids, expanded.placeholders
@@ -88,6 +80,17 @@ class VllmExpansion:
                 "image_processing", f"the model's processor would take text of the row for the special token {made}"
             )
         return expanded
+
+    def _in_short(self, prompt: TokenizedPrompt) -> tuple[list[_Placeholder], list[int], list[int]]:
+        """The prompt's placeholders, its tokens with each run of features as one, and where the placeholders begin."""
+        own, placeholders = self._processor, [self._placeholder(item) for item in prompt.items]
+        updates = [
+            [replace(update, item_idx=index) for update in placeholder.updates]
+            for index, placeholder in enumerate(placeholders)
+        ]
+        short, found = own._apply_prompt_updates(own._postprocess_prompt(prompt.prompt_token_ids), {"image": updates})
+        own._validate_mm_placeholders(found, {"image": len(updates)})
+        return placeholders, short, [place.start_idx for place in found["image"]]
 
     def _placeholder(self, item: MappedItem) -> _Placeholder:
         key = f"{item.width}x{item.height}"

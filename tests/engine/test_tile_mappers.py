@@ -5,13 +5,15 @@ from typing import Any
 
 import pytest
 import torch
+from built_in_families import FAMILIES, idefics3
 from bulk_mapping import IMAGES, ROWS, Folder, assert_equal, changed_folders, in_bytes, prompts, renderer
+from transformers.models.smolvlm import processing_smolvlm
 from vllm.multimodal.inputs import MultiModalKwargsItem
 from vllm.v1.serial_utils import MsgpackDecoder, MsgpackEncoder
 
 from run_batch.model.declaration import RowError
 
-TILE_FAMILIES = ("internvl", "internvl_chat", "gemma3", "idefics3")
+TILE_FAMILIES = ("internvl", "internvl_chat", "gemma3", "idefics3", "llava_onevision")
 
 
 @pytest.fixture(scope="module")
@@ -22,6 +24,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Folder:
 @pytest.mark.parametrize("family", TILE_FAMILIES)
 def test_a_bulk_mapper_gives_the_tensors_and_tokens_of_vllms_processor(family: str, folder: Folder) -> None:
     assert_equal(family, folder(family), ROWS)
+
+
+def test_smolvlm_has_the_mapper_of_idefics3(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its processor wants a package that it needs for videos alone."""
+    monkeypatch.setattr(processing_smolvlm, "num2words", str)
+    monkeypatch.setitem(FAMILIES, "smolvlm", lambda: idefics3("SmolVLM"))
+    assert_equal("smolvlm", folder("smolvlm"), ROWS[:4])
 
 
 @pytest.mark.parametrize(
@@ -99,3 +108,15 @@ def test_pixels_cross_to_the_engine_as_bytes_and_become_what_the_model_takes_the
     for name, element in arrived.items():
         assert in_bytes(element.field.reduce_data([element])) == in_bytes(item[name].field.reduce_data([item[name]]))
     assert arrived["pixel_values"].field.reduce_data([arrived["pixel_values"]]).nbytes == grows * pixels.nbytes
+
+
+def test_images_of_different_numbers_of_tiles_are_put_together_as_vllm_does_it(folder: Folder) -> None:
+    """Images of several rows, which the engine encodes together."""
+    model, rows = folder("llava_onevision"), prompts("llava_onevision", [[image] for image in IMAGES[:3]])
+    together = []
+    for mapper in ("auto", "vllm"):
+        rendered = renderer(model, mapper).render(rows)
+        elements = [row["mm_kwargs"]["image"][0]["pixel_values"] for row in rendered if not isinstance(row, RowError)]
+        together.append([in_bytes(tiles) for tiles in elements[0].field.reduce_data(elements)])
+    assert len(together[0]) == 3 and len({shape for _, shape, _ in together[0]}) > 1
+    assert together[0] == together[1]
