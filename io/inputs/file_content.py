@@ -2,6 +2,7 @@
 
 import codecs
 import contextlib
+import re
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
@@ -14,6 +15,8 @@ ACCEPTED = (
 )
 _HEAD_BYTES = 512
 _TAR_MAGIC = 257
+# How a list in JSON begins, and a text such as `[INST] What is it?` does not.
+_LIST = re.compile(rb"\[\s*(?:[\[{\"\]\-0-9]|true\b|false\b|null\b|$)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +138,7 @@ def _is_text(head: bytes) -> bool:
 
 def _text(head: bytes) -> Content | None:
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
-    if text.startswith(b"["):
+    if _LIST.match(text):
         first, _, rest = text.partition(b"\n")
         return _JSON_LISTS if first.rstrip().endswith(b"]") and rest.startswith(b"[") else _JSON_LIST
     if text.startswith(b"version https://git-lfs.github.com/"):

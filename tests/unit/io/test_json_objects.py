@@ -67,6 +67,7 @@ def test_a_folder_may_hold_a_file_for_each_row(tmp_path: Path) -> None:
     ("name", "text", "said"),
     [
         ("prompts.txt", "a?\nb {c}?\n", "is plain text, not rows"),
+        ("begun.txt", "[INST] a?\n[INST] b?\n", "is plain text, not rows"),
         ("lists.jsonl", '["a?", "1"]\n["b {c}?", "2"]\n', "is a list in JSON in each line, not JSON Lines"),
     ],
 )
@@ -80,7 +81,8 @@ def test_lines_of_something_else_are_refused_with_lines_that_convert_them(
     with contextlib.chdir(tmp_path):
         exec("\n".join(lines).replace('"NAME", "NAME"', '"prompt", "n"'), {})
     (made,) = (path for path in tmp_path.iterdir() if path.name != name)
-    assert rows_of(open_files([str(made)], None), "prompt") == [{"prompt": "a?"}, {"prompt": "b {c}?"}]
+    found = [row["prompt"] for row in rows_of(open_files([str(made)], None), "prompt")]
+    assert found == (["a?", "b {c}?"] if "[INST]" not in text else text.splitlines())
 
 
 def test_lines_that_are_no_rows_are_still_named(tmp_path: Path) -> None:
