@@ -80,7 +80,8 @@ def sketch_results(
         slowest: see ShardSketch.
     """
     worked = [result for result in results if not isinstance(result, RowFailure)]
-    texts = Counter(_cut(result.texts[0]) for result in worked if isinstance(result, Generation))
+    answers = [result for result in worked if isinstance(result, Generation)]
+    texts = Counter(_cut(result.texts[0]) for result in answers)
     pairs = Counter(
         (_cut(text), _cut(result.texts[0]))
         for result, text in zip(results, expected or (), strict=False)
@@ -90,11 +91,11 @@ def sketch_results(
         *place,
         finish_reasons=dict(Counter(map(_reason, results))),
         prompt_bits=dict(Counter(result.prompt_tokens.bit_length() for result in worked)),
-        answer_bits=dict(Counter(result.generated_tokens.bit_length() for result in worked)),
+        answer_bits=dict(Counter(result.generated_tokens.bit_length() for result in answers)),
         empty=sum(count for text, count in texts.items() if not text.strip()),
         repeated=[(text, count) for text, count in texts.most_common(_FREQUENT) if count > 1],
         pairs=_frequent_pairs(pairs),
-        longest=heapq.nlargest(STANDING_OUT, ((result.generated_tokens, result.row) for result in worked)),
+        longest=heapq.nlargest(STANDING_OUT, ((result.generated_tokens, result.row) for result in answers)),
         slowest=list(slowest),
     )
 

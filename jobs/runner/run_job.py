@@ -48,7 +48,8 @@ from run_batch.jobs.watch.progress import Progress
 from run_batch.jobs.watch.run_end import note_end
 from run_batch.jobs.watch.run_messages import RunMessages
 
-_LONGEST_START = 30 * 86400
+# Seconds: vLLM waits for as many milliseconds as an int has room for.
+_LONGEST_START = 20 * 86400
 
 EngineFactory = Callable[[JobConfig], Engine]
 

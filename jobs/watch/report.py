@@ -6,6 +6,7 @@ sampled from few shards. See page.py for what data cannot do in it.
 """
 
 import json
+import math
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -251,7 +252,8 @@ def _runs(folder: JobFolder, job: JobRecord, rates: RunningRates) -> list[tuple[
 def _engine_hours(folder: JobFolder, rates: RunningRates) -> list[tuple[str, str]]:
     hours = sum(total.seconds for total in rates.totals.values()) / 3600
     engine = folder.config.engine if folder.config is not None else {}
-    gpus = int(engine.get("tensor_parallel_size") or 1) * int(engine.get("pipeline_parallel_size") or 1)
+    sizes = (engine.get(name) for name in ("tensor_parallel_size", "pipeline_parallel_size"))
+    gpus = math.prod(size for size in sizes if isinstance(size, int))
     return [("hours of engines", f"{hours:,.2f} h, each on {gpus} GPU{'s' if gpus > 1 else ''} where it runs on GPUs")]
 
 

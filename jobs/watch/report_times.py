@@ -3,7 +3,7 @@
 import time
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from pathlib import Path
 
 from run_batch.jobs.job.shares import files_of_shares
@@ -114,25 +114,25 @@ def errors_over_time(rates: RunningRates, commits: Iterable[Commit]) -> Mapping[
     """By kind of error: when shards with such rows were committed, as a curve, the first time and the last one."""
     count = len(rates.rates) or 1
     width = rates.seconds / count or 1.0
+    begins = [0.0, *accumulate(stop - start for start, stop in rates.runs)]
     parts: dict[str, list[float]] = {}
     times: dict[str, list[float]] = {}
     for commit in commits:
         for kind, rows in commit.errors.items():
-            place = min(int(_running_at(rates, commit.time) / width), count - 1)
+            place = min(int(_running_at(rates, begins, commit.time) / width), count - 1)
             parts.setdefault(kind, [0.0] * count)[place] += rows
             seen = times.setdefault(kind, [commit.time, commit.time])
             seen[:] = min(seen[0], commit.time), max(seen[1], commit.time)
     return {kind: (curve(parts[kind]), clock(times[kind][0]), clock(times[kind][1])) for kind in parts}
 
 
-def _running_at(rates: RunningRates, moment: float) -> float:
-    """After how many seconds of running a time of the day was."""
+def _running_at(rates: RunningRates, begins: Sequence[float], moment: float) -> float:
+    """After how many seconds of running a time of the day was; `begins` has those at which each run began."""
     place = bisect_right(rates.runs, (moment, float("inf"))) - 1
-    before = sum(stop - start for start, stop in rates.runs[: max(place, 0)])
     if place < 0:
         return 0.0
     start, stop = rates.runs[place]
-    return before + min(moment, stop) - start
+    return begins[place] + min(moment, stop) - start
 
 
 def _run_table(run_folder: Path, listed: int) -> list[tuple[str, str, str, str, str]]:

@@ -55,24 +55,34 @@ def read_processes(run_folder: Path) -> Mapping[Share, ShareProcess]:
     Raises:
         OSError: the folder cannot be read.
     """
-    try:
-        now = storage_time(run_folder)
-    except OSError:  # who may only read compares with the clock of this host, the best there is
-        now = time.time()
-    starters = read_starters(run_folder)
+    now = _time_at(run_folder)
+    starters = _starters(run_folder, now)
     shares = begun_shares(run_folder)
     found = {share: _read_process(run_folder / share.folder, share, now, starters) for share in shares}
     return {share: process for share, process in found.items() if process is not None}
 
 
-def read_starters(run_folder: Path) -> list[Holder]:
-    """The processes that run several engines on a machine, and have not ended as far as can be told.
+def has_starter(run_folder: Path) -> bool:
+    """Whether a process runs several engines on a machine, as far as can be told.
 
     Raises:
         OSError: the folder cannot be read.
     """
+    return bool(_starters(run_folder, _time_at(run_folder)))
+
+
+def _time_at(run_folder: Path) -> float:
+    try:
+        return storage_time(run_folder)
+    except OSError:  # who may only read compares with the clock of this host, the best there is
+        return time.time()
+
+
+def _starters(run_folder: Path, now: float) -> list[Holder]:
+    """The processes that run several engines on a machine, without those that have ended or give no sign of life."""
     leases = (last_lease(run_folder, name) for name in engines_leases(run_folder))
-    return [lease[0] for lease in leases if lease is not None and lease[0] is not None and not has_ended(lease[0])]
+    fresh = (lease[0] for lease in leases if lease is not None and now - lease[1] <= STALE_SECONDS)
+    return [holder for holder in fresh if holder is not None and not has_ended(holder)]
 
 
 def _read_process(folder: Path, share: Share, now: float, starters: Sequence[Holder]) -> ShareProcess | None:

@@ -15,7 +15,7 @@ from run_batch.jobs.results.shard_commits import read_commits
 from run_batch.jobs.results.upload_ledger import UploadLedger
 from run_batch.jobs.watch.job_folder import JobFolder
 from run_batch.jobs.watch.open_shards import OpenShards
-from run_batch.jobs.watch.share_processes import ShareProcess, read_processes, read_starters
+from run_batch.jobs.watch.share_processes import ShareProcess, has_starter, read_processes
 from run_batch.jobs.watch.share_status import ShareStatus, State, share_statuses
 
 # Up to this many shares are shown one by one.
@@ -142,7 +142,6 @@ def _read_status(
     processes = read_processes(store.run_folder)
     telling = [found.record for found in processes.values() if found.record is not None and found.tells]
     running = [found.record for found in processes.values() if found.record is not None and found.state == "running"]
-    starters = read_starters(store.run_folder)
     finished = OpenShards(store, hashed, plan, telling)
     there = [shard for shard in _planned(store, plan) if shard not in damaged]
     missing = sorted(set(range(plan.num_shards)).difference(there, damaged)) if store.is_complete() else []
@@ -156,7 +155,7 @@ def _read_status(
     rate = sum(record.rows_per_second for record in running)
     left = plan.num_rows - done
     bottlenecks = [record.bottleneck for record in running]
-    state = _job_state(is_complete, list(processes.values()), bool(starters), bool(there or finished))
+    state = _job_state(is_complete, list(processes.values()), has_starter(store.run_folder), bool(there or finished))
     return JobStatus(
         state=state.name,
         rows=plan.num_rows,

@@ -3,6 +3,7 @@
 import os
 import pty
 import sys
+import termios
 
 import pytest
 
@@ -13,6 +14,7 @@ from run_batch.jobs.watch.loading_line import loading_line
 def test_seconds_are_counted_while_the_model_loads_and_the_line_goes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watched, "_TICK_SECONDS", 0.01)
     ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (24, 80))
     shown = b""
     with open(theirs, "w") as terminal:
         monkeypatch.setattr(sys, "stderr", terminal)

@@ -124,6 +124,12 @@ def test_a_job_whose_engines_are_being_started_loads(job: Any) -> None:
     committed_jobs.commit(part(job, 0), range(2))
     with engines_lease(job.store, job.share):
         assert status(job).state == "loading"
+        (lease,) = job.store.run_folder.glob("lease-engines.*")
+        holder = json.loads(lease.read_text())
+        lease.write_text(json.dumps(holder | {"machine": "another", "host": "node17"}))
+        assert status(job).state == "loading"
+        os.utime(lease, (time.time() - 100,) * 2)
+        assert status(job).state == "stopped", "a machine that has gone down"
     assert status(job).state == "stopped"
 
 
