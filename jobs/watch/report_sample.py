@@ -39,7 +39,7 @@ class SampledRow:
     Attributes:
         row: its index in the input.
         kinds: why it is shown: `random`, `failed`, `mismatching`, `longest`.
-        cells: its result columns, and some carried ones, long texts cut.
+        cells: its result columns, long texts cut.
     """
 
     row: int
