@@ -51,18 +51,6 @@ def test_images_are_found_whatever_their_column_is_called_and_get_one_question(t
     assert config.prompt.template == "USER: <image>\nDescribe this image. ASSISTANT:" and not config.prompt.chat
 
 
-def test_a_cpu_engine_is_told_how_much_memory_to_take_and_a_gpu_engine_is_not(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    engines = []
-    for is_cpu in (True, False):
-        monkeypatch.setattr(init_job_module, "is_cpu_build", lambda is_cpu=is_cpu: is_cpu)
-        folder = tmp_path / str(is_cpu)
-        folder.mkdir()
-        engines.append(init(folder, {"prompt": ["a"]}, {}).engine)
-    assert engines == [{"kv_cache_memory_bytes": 1 << 30, "enforce_eager": True}, {}]
-
-
 def test_conversations_are_taken_as_chat(tmp_path: Path) -> None:
     columns = {"messages": [CONVERSATION] * 3, "prompt": ["a", "b", "c"]}
     config = init(tmp_path, columns, {"tokenizer_config.json": {"chat_template": "{{ messages }}"}})
@@ -212,3 +200,15 @@ def test_what_is_written_is_a_job_that_can_start_whatever_the_columns_are(
         assert not (folder / "job.toml").exists()
         return
     prepare(load_config(folder / "job.toml"))
+
+
+def test_a_cpu_engine_is_told_how_much_memory_to_take_and_a_gpu_engine_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engines = []
+    for is_cpu in (True, False):
+        monkeypatch.setattr(init_job_module, "is_cpu_build", lambda is_cpu=is_cpu: is_cpu)
+        folder = tmp_path / str(is_cpu)
+        folder.mkdir()
+        engines.append(init(folder, {"prompt": ["a"]}, {}).engine)
+    assert engines == [{"kv_cache_memory_bytes": 1 << 30, "enforce_eager": True}, {}]
