@@ -1,7 +1,7 @@
 """A headless Chromium that opens pages of this machine, as a person would use it: keys, clicks, sizes of the window."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ from typing import Any
 from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
-from selenium.webdriver.support.ui import Select
+from selenium.webdriver.support.ui import Select, WebDriverWait
 
 PHONE, DESK = (360, 740), (1280, 900)
 
@@ -59,6 +59,10 @@ class Chromium:
         """The only element of a selector that is seen."""
         (found,) = self.all(selector)
         return found
+
+    def until(self, holds: Callable[[], bool]) -> None:
+        """Wait until something holds, for what the page does in its own time; half a minute at most."""
+        WebDriverWait(self.driver, 30, 0.02).until(lambda _: holds())
 
     def choose(self, menu: str, option: str) -> None:
         """Choose an option of a menu by its text."""

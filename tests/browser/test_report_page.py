@@ -148,6 +148,7 @@ def test_an_id_is_copied_as_it_is_in_the_data(quiet: Any, page: Path, place: str
         quiet.all(".enlarge")[0].click()
     copy = next(found for found in quiet.all(f"{place} button") if found.text == "copy id")
     copy.click()
+    quiet.until(lambda: copy.text == "copied")
     quiet.press(ESCAPE)
     quiet.one("#find").send_keys(CONTROL + "v")
     assert quiet.run("return document.getElementById('find').value") == "a\u202e\"'<b>"

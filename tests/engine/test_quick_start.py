@@ -38,6 +38,7 @@ def call(words: list[str], folder: Path) -> str:
 
 def test_its_commands_lead_from_an_input_to_results_that_can_be_looked_at(tmp_path: Path) -> None:
     (tmp_path / "configs").symlink_to(jobs.ROOT / "configs")
+    (tmp_path / "first").mkdir()
     said = [call(words, tmp_path) for words in commands()]
     assert len(said) == 6 and said[0].strip() in PAGE
     assert "16 can be mapped, 0 fail" in said[1] and "forecast for 1,500 rows" in said[2]

@@ -70,18 +70,6 @@ def test_ids_are_no_prompts(tmp_path: Path) -> None:
     assert (config.input.image_column, config.input.prompt_column, config.input.id_column) == ("", "Frage", "ID")
 
 
-def test_a_cpu_engine_is_told_how_much_memory_to_take_and_a_gpu_engine_is_not(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    engines = []
-    for is_cpu in (True, False):
-        monkeypatch.setattr(init_job_module, "is_cpu_build", lambda is_cpu=is_cpu: is_cpu)
-        folder = tmp_path / str(is_cpu)
-        folder.mkdir()
-        engines.append(init(folder, {"prompt": ["a"]}, {}).engine)
-    assert engines == [{"kv_cache_memory_bytes": 1 << 30, "enforce_eager": True}, {}]
-
-
 def test_conversations_are_taken_as_chat(tmp_path: Path) -> None:
     columns = {"messages": [CONVERSATION] * 3, "prompt": ["a", "b", "c"]}
     config = init(tmp_path, columns, {"tokenizer_config.json": {"chat_template": "{{ messages }}"}})
@@ -231,3 +219,15 @@ def test_what_is_written_is_a_job_that_can_start_whatever_the_columns_are(
         assert not (folder / "job.toml").exists()
         return
     prepare(load_config(folder / "job.toml"))
+
+
+def test_a_cpu_engine_is_told_how_much_memory_to_take_and_a_gpu_engine_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engines = []
+    for is_cpu in (True, False):
+        monkeypatch.setattr(init_job_module, "is_cpu_build", lambda is_cpu=is_cpu: is_cpu)
+        folder = tmp_path / str(is_cpu)
+        folder.mkdir()
+        engines.append(init(folder, {"prompt": ["a"]}, {}).engine)
+    assert engines == [{"kv_cache_memory_bytes": 1 << 30, "enforce_eager": True}, {}]
