@@ -91,7 +91,7 @@ def patch_tokens(size: Size, unit: int, least: int, most: int) -> int:
 
 
 def tile_tokens(size: Size) -> int:
-    rows, columns = tiles_of(size, Tiling((448, 448), 1, 12))
+    rows, columns = tiles_of(size, Tiling((448, 448), 1, 12, "bicubic"))
     tiles = rows * columns + (rows * columns > 1)
     return 256 * tiles + 2
 
