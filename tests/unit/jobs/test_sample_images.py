@@ -13,7 +13,7 @@ from run_batch.jobs.init.init_job import init_job
 from run_batch.jobs.job.carried_columns import carried_columns
 from run_batch.jobs.job.columns import check_columns
 from run_batch.jobs.job.config import JobConfig, load_config, parse_config
-from run_batch.jobs.job.errors import JobError, RunError
+from run_batch.jobs.job.errors import JobError
 from run_batch.jobs.job.open_input import open_source
 from run_batch.jobs.job.prepare import prepare
 
@@ -87,7 +87,7 @@ def test_a_sample_whose_image_lies_apart_from_its_text_is_refused(folder: Path) 
         with tarfile.open(folder / "in" / "0.tar", "w") as archive:
             for name in order.split():
                 archive.addfile(tarfile.TarInfo(name) if "json" not in name else _json(name), io.BytesIO(b"{}"))
-        with pytest.raises(RunError, match=r"the files of '[01]' do not lie beside each other; pack them sorted"):
+        with pytest.raises(JobError, match=r"the files of '[01]' do not lie beside each other; pack them sorted"):
             open_source(job(folder, "jpg"))
 
 
