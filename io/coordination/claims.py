@@ -38,7 +38,7 @@ class Claims:
         self._lease = lease
         self._content = b""
         self._numbers: dict[int, int] = {}
-        self._dead: dict[str, tuple[float, bool]] = {}
+        self._dead: dict[bytes, tuple[float, bool]] = {}
 
     def take(self, shard: int) -> bool:
         """Claim a shard, unless another process has it.
@@ -151,7 +151,7 @@ class Claims:
         Raises:
             FileNotFoundError: the claim has been released.
         """
-        content = read_file(path).decode()
+        content = read_file(path)
         before, dead = self._dead.get(content, (0.0, False))
         # A dead process stays dead; a live one may have died since.
         if dead or (before and time.monotonic() - before < _ALIVE_SECONDS):
@@ -160,7 +160,9 @@ class Claims:
             claim = json.loads(content)
             lease = self._run_folder / claim["lease"]
         except (ValueError, TypeError, KeyError):
-            return file_age(path) > STALE_SECONDS  # its process has not written it yet, or died before
+            return (
+                file_age(path) > STALE_SECONDS
+            )  # its process has not written it yet, or died before; or it is damaged
         dead = _is_lost(lease, claim["holder"])
         self._dead[content] = (time.monotonic(), dead)
         return dead

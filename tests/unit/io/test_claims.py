@@ -62,9 +62,10 @@ def test_a_process_on_another_machine_counts_as_dead_once_its_lease_is_stale(tmp
         assert ours.take(3)
 
 
-def test_a_claim_that_its_process_did_not_live_to_write_becomes_stale(tmp_path: Path) -> None:
+@pytest.mark.parametrize("content", [b"", b'{"lease"', b'{"lease": "lease-b.1", "holder": null}\0\0\1\x80\5'])
+def test_a_claim_that_is_not_whole_or_damaged_becomes_stale(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "claims").mkdir()
-    (tmp_path / "claims" / "3.0").touch()
+    (tmp_path / "claims" / "3.0").write_bytes(content)
     with process(tmp_path, "a") as ours:
         assert not ours.take(3)
         os.utime(tmp_path / "claims" / "3.0", (time.time() - 300,) * 2)
