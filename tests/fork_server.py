@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+from multiprocessing import resource_tracker
 from pathlib import Path
 
 _TESTS = Path(__file__).parent
@@ -11,3 +12,16 @@ os.environ["PYTHONPATH"] = os.pathsep.join(
 )
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["command_imports", "stand_ins", "rowless"])
+
+
+def close_all_but(kept: int) -> None:
+    """Close what a fork has inherited, but one descriptor, standard streams and the pipe to the resource tracker.
+
+    multiprocessing closes the number of that pipe when it finds it closed, whatever another thread has opened by then.
+    """
+    tracker = resource_tracker._resource_tracker._fd  # type: ignore[attr-defined]
+    begin = 3
+    for descriptor in sorted({kept, kept if tracker is None else tracker}):
+        os.closerange(begin, descriptor)
+        begin = descriptor + 1
+    os.closerange(begin, max(begin, 256))

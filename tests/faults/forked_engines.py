@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection
 from typing import Any
 
+from fork_server import close_all_but
+
 from run_batch.jobs.engines import engine_main
 from run_batch.jobs.engines.engine_process import StartProcess
 from run_batch.jobs.job.config import JobConfig
@@ -34,8 +36,7 @@ def fork_run(start_engine: Callable[[JobConfig], Any]) -> StartProcess:
         # What is collected later would close descriptors by numbers that are new ones then.
         gc.collect()
         gc.freeze()
-        os.closerange(3, pipe)
-        os.closerange(pipe + 1, 256)
+        close_all_but(pipe)
         os.environ.update(environ)
         try:
             engine_main.serve(Connection(pipe), start_engine)

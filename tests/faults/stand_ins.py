@@ -30,6 +30,7 @@ import pyarrow as pa
 import s3fs
 import sudden_death
 import torch
+from fork_server import close_all_but
 
 from run_batch.io import transient
 from run_batch.io.coordination import lease as lease
@@ -88,8 +89,7 @@ class Forked:
         gc.collect()
         gc.freeze()
         # Only its own end: it has to see when the parent is gone.
-        os.closerange(3, theirs.fileno())
-        os.closerange(theirs.fileno() + 1, 256)
+        close_all_but(theirs.fileno())
         with contextlib.suppress(EOFError, OSError):
             serve(theirs)
         os._exit(0)
