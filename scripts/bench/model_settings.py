@@ -104,6 +104,10 @@ def _enlarge(folder: Path) -> None:
 
 _LLAVA_TEMPLATE = "{{ bos_token }}USER: {{ messages[0].content }} ASSISTANT:"
 _SMALL = dict(dtype="float32", max_num_seqs=64, enforce_eager=True, kv_cache_memory_bytes=1 << 27)
+# About 64 image tokens a row for 640x480; at the checkpoint's own pixels, 391.
+_FEW_PIXELS = {"mm_processor_kwargs": {"max_pixels": 50_176}}
+# For a GPU with 40 GB or more; vLLM's defaults otherwise.
+_ON_GPU = {"dtype": "bfloat16", "max_model_len": 4096, "max_num_seqs": 256, "load_format": "dummy"}
 LLAVA = ModelSettings(
     make_model,
     PROMPT,
@@ -115,24 +119,8 @@ LLAVA = ModelSettings(
 )
 MODELS = {
     "llava": LLAVA,
-    # About 64 image tokens a row: on a CPU, more would leave the engine as the only bound.
-    "qwen2.5-vl": ModelSettings(
-        _tiny_qwen, QWEN_PROMPT, {**_SMALL, "max_model_len": 512, "mm_processor_kwargs": {"max_pixels": 50_176}}
-    ),
-    # For a GPU with 40 GB or more; with vLLM's defaults, and the checkpoint's own pixels: 391 tokens for 640x480.
-    "qwen2.5-vl-3b": ModelSettings(
-        _qwen_3b,
-        QWEN_PROMPT,
-        {"dtype": "bfloat16", "max_model_len": 4096, "max_num_seqs": 256, "load_format": "dummy"},
-        max_tokens=32,
-    ),
-    "qwen2.5-vl-3b-small": ModelSettings(
-        _qwen_3b,
-        QWEN_PROMPT,
-        {
-            **{"dtype": "bfloat16", "max_model_len": 4096, "max_num_seqs": 256, "load_format": "dummy"},
-            "mm_processor_kwargs": {"max_pixels": 50_176},
-        },
-        max_tokens=32,
-    ),
+    # With more pixels, the engine on a CPU would be the only bound.
+    "qwen2.5-vl": ModelSettings(_tiny_qwen, QWEN_PROMPT, {**_SMALL, "max_model_len": 512, **_FEW_PIXELS}),
+    "qwen2.5-vl-3b": ModelSettings(_qwen_3b, QWEN_PROMPT, _ON_GPU, max_tokens=32),
+    "qwen2.5-vl-3b-small": ModelSettings(_qwen_3b, QWEN_PROMPT, {**_ON_GPU, **_FEW_PIXELS}, max_tokens=32),
 }
