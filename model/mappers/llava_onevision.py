@@ -60,10 +60,13 @@ def declare_llava_onevision(model_cls: type, facts: ProcessorFacts) -> Declarati
         }
 
     layout = TensorLayout(
-        on_cpu=frozenset({"image_sizes"}), normalization=normalization_of(facts.settings, facts.dtype)
+        on_cpu=frozenset({"image_sizes"}),
+        normalization=normalization_of(facts.settings, facts.dtype),
+        padded=frozenset({"pixel_values"}),
     )
-    # Of several images in a row, vLLM's processor pads each to the tiles of the largest one.
-    return Declaration(model_cls, {PIXELS: map_tiles}, facts.expand, layouts={PIXELS: layout}, most_images=1)
+    # Without padding, transformers fails on images of different numbers of tiles.
+    most = None if facts.settings["do_pad"] else 1
+    return Declaration(model_cls, {PIXELS: map_tiles}, facts.expand, layouts={PIXELS: layout}, most_images=most)
 
 
 def _cut(image: np.ndarray, size: Size, canvases: _Canvases) -> np.ndarray:
