@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import os
 import sys
 import time
@@ -84,12 +85,13 @@ class ProgressLine:
         self.generated_rows = self.generated_tokens = self.imageless_rows = 0
         self.bottleneck = self.waiting_for = ""
         self.messages = RunMessages(quiet=True)
-        self._started = time.monotonic()
+        self._started, self._ended = time.monotonic(), math.inf
         self._samples: deque[tuple[float, int, int]] = deque([(self._started, 0, 0)])
         self._shown = self._sampled = self._started
         self._lines = not quiet and not sys.stderr.isatty()
         # What it says is set each time that it is shown: tqdm would count rows of earlier runs as speed.
         self._bar = None if quiet or self._lines else tqdm(total=total, bar_format=" ", dynamic_ncols=True)
+        self._refresh()
 
     def is_due(self) -> bool:
         """Whether a second has passed since `show` was called."""
@@ -101,14 +103,17 @@ class ProgressLine:
         self._samples.append((now, self.generated_rows, self.generated_tokens))
         while self._samples[0][0] < now - _RATE_SECONDS:
             self._samples.popleft()
-        if self._bar is not None:
-            with printing():
-                self._fill(self._bar)
-                self._bar.refresh()
+        self._refresh()
         if self._lines and now - self._shown >= _LINE_SECONDS:
             self._shown = now
             with printing():
                 print(plain_line(self._counts_now()), file=sys.stderr, flush=True)
+
+    def _refresh(self) -> None:
+        if self._bar is not None:
+            with printing():
+                self._fill(self._bar)
+                self._bar.refresh()
 
     def rates(self) -> tuple[float, float]:
         """Rows and tokens per second."""
@@ -125,7 +130,8 @@ class ProgressLine:
         bar.bar_format = bar_format(self._counts_now(), os.get_terminal_size(sys.stderr.fileno()).columns or 80)
 
     def close(self) -> None:
-        """End the bar."""
+        """End the bar, and the time of the run: what ends after its rows, as its engine, takes nothing of its speed."""
+        self._ended = min(self._ended, time.monotonic())
         if self._bar is not None:
             with printing(), contextlib.suppress(OSError):  # the terminal is gone
                 self._fill(self._bar)
@@ -133,7 +139,7 @@ class ProgressLine:
 
     def summary(self, folder: Path) -> str:
         """One line on the whole run."""
-        seconds = time.monotonic() - self._started
+        seconds = min(self._ended, time.monotonic()) - self._started
         rate = self.generated_rows / seconds if seconds else 0.0
         return (
             f"{self.done} of {self.total} rows done, {self.failed} failed; this run: {self.generated_rows} rows and "
