@@ -18,6 +18,7 @@ from run_batch.jobs.job.prepare import PreparedJob
 from run_batch.jobs.machine.cores import usable_cores
 from run_batch.jobs.machine.storage_watch import printing
 from run_batch.jobs.results.shard_commits import Commit, CommittedShards
+from run_batch.model.engine_phases import Phase
 
 # More engine settings than these make a line that nobody reads.
 _SHOWN_SETTINGS = 5
@@ -83,7 +84,7 @@ class RunMessages:
         if settings := _settings(config.engine, _columns() - len("engine: ")):
             self._say(f"engine: {settings}")
 
-    def loaded(self, seconds: float, phases: Mapping[str, float], max_num_seqs: int | None = None) -> None:
+    def loaded(self, seconds: float, phases: Mapping[Phase, float], max_num_seqs: int | None = None) -> None:
         """Say that the model is loaded.
 
         Args:

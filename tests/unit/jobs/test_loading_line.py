@@ -82,7 +82,7 @@ def test_nothing_is_told_to_who_wants_quiet(monkeypatch: pytest.MonkeyPatch) -> 
             ],
         ),
         (
-            160,
+            180,
             [
                 "loading the model model (dtype = float32, max_model_len = 256, max_num_seqs = 32, "
                 "enforce_eager = true, kv_cache_memory_bytes = 134217728) ..., 2 worker processes"
