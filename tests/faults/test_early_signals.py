@@ -79,3 +79,16 @@ def test_ctrl_c_at_any_moment_of_a_start_is_one_line(tmp_path: Path, command: tu
             said = process.stderr.read()
             assert process.wait(60) in (EXIT_INTERRUPTED, 0), said
             assert "Traceback" not in said and said.count(LINE) == (process.returncode == EXIT_INTERRUPTED), said
+
+
+def test_a_signal_during_the_first_import_of_all_is_one_line_and_exit_code_75() -> None:
+    code = (
+        "import sys\n"
+        "class Interrupting:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == 'run_batch.jobs.machine.early_signals': raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Interrupting())\n"
+        "import run_batch.jobs.start\n"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (found.returncode, found.stderr) == (EXIT_INTERRUPTED, LINE)
