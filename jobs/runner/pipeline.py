@@ -175,6 +175,7 @@ class Pipeline:
         self._stop.save = self._storage.save = finished.save_now
         finished.adopt(self._resumed.adopted)
         finished.take_recovered(self._resumed.results)
+        finished.progress.show()
         self._place_failures.count_finished(finished.progress.done)
         if not self._work.is_retry:  # rows that have failed already may well fail again
             finished.hold_first_failures(self._job.config.errors.min_rows)

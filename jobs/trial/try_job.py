@@ -84,7 +84,8 @@ def try_job(
     with mapping_faults():
         wanted = find_rows(job, trial.ids) if trial.ids else range(min(trial.rows, job.plan.num_rows))
     with _leaving_nothing():
-        rows = map_rows(job, wanted)
+        with loading_line(quiet=False, what="mapping the rows"):
+            rows = map_rows(job, wanted)
         nothing = Generated()
         run = TrialRun(nothing, nothing, 0.0, 0)
         forms: list[PooledForm | None] = []

@@ -91,7 +91,6 @@ class ProgressLine:
         self._lines = not quiet and not sys.stderr.isatty()
         # What it says is set each time that it is shown: tqdm would count rows of earlier runs as speed.
         self._bar = None if quiet or self._lines else tqdm(total=total, bar_format=" ", dynamic_ncols=True)
-        self._refresh()
 
     def is_due(self) -> bool:
         """Whether a second has passed since `show` was called."""
@@ -103,17 +102,14 @@ class ProgressLine:
         self._samples.append((now, self.generated_rows, self.generated_tokens))
         while self._samples[0][0] < now - _RATE_SECONDS:
             self._samples.popleft()
-        self._refresh()
-        if self._lines and now - self._shown >= _LINE_SECONDS:
-            self._shown = now
-            with printing():
-                print(plain_line(self._counts_now()), file=sys.stderr, flush=True)
-
-    def _refresh(self) -> None:
         if self._bar is not None:
             with printing():
                 self._fill(self._bar)
                 self._bar.refresh()
+        if self._lines and now - self._shown >= _LINE_SECONDS:
+            self._shown = now
+            with printing():
+                print(plain_line(self._counts_now()), file=sys.stderr, flush=True)
 
     def rates(self) -> tuple[float, float]:
         """Rows and tokens per second."""
