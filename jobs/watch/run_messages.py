@@ -66,7 +66,7 @@ class RunMessages:
             recovered: rows of shards that are not committed, which earlier runs have finished.
         """
         config, rows, done = job.config, committed.rows, committed.rows_done + recovered
-        what = f"{rows} rows in {len(job.shards)} shards"
+        what = f"{rows} rows in {len(job.shards)} shard{'' if len(job.shards) == 1 else 's'}"
         if retried:
             what = f"{retried} of {what} have failed and are generated again"
         elif done >= rows:
