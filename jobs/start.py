@@ -8,7 +8,7 @@ try:
 
     # Here, not in `main`: the console script does a little between its import and its call.
     end_when_interrupted()
-except KeyboardInterrupt:
+except KeyboardInterrupt:  # as early_signals does, which may not be there yet
     os.write(2, b"interrupted; run the same command again to go on\n")
     os._exit(75)
 

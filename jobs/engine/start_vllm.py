@@ -23,7 +23,6 @@ def start_vllm(config: JobConfig) -> Engine:
     from run_batch.model.plugin import PluginError, register
 
     begin_phase(Phase.STARTING)
-
     # While vLLM is imported almost nothing becomes garbage, and the collector walks through all of it often.
     gc.disable()
     use_engine_folder()

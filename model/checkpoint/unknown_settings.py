@@ -38,6 +38,8 @@ def find_unknown(version: str, engine: Mapping[str, Any], sampling: Mapping[str,
 
 
 def _find_wrong(name: str, value: Any) -> str | None:
+    if value is None:  # as if it were left out
+        return None
     kind, choices = _KIND_OF.get(name), _CHOICES.get(name)
     if kind is not None and not _is_of(kind, value):
         return f"{name} = {value!r}: expected {_KINDS[kind]}"

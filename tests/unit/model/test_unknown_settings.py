@@ -57,7 +57,13 @@ def test_a_value_of_another_type_is_found_and_so_are_names_in_nested_tables(
 
 
 def test_what_vllm_takes_is_no_mistake() -> None:
-    engine = {"max_num_seqs": 4.0, "gpu_memory_utilization": 1, "dtype": "half", "tokenizer_mode": "of a plugin"}
+    engine = {
+        "max_num_seqs": 4.0,
+        "gpu_memory_utilization": 1,
+        "dtype": "half",
+        "seed": None,
+        "tokenizer_mode": "of a plugin",
+    }
     engine |= {"compilation_config": {"cudagraph_mode": "NONE"}, "mm_processor_kwargs": {"of_a_processor": 1}}
     assert find_unknown(VERSION, engine, {"stop": ["a"], "structured_outputs": {"choice": ["a"]}, "top_k": 0}) is None
 
