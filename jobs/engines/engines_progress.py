@@ -95,8 +95,11 @@ class EnginesProgress:
 
     def tick(self) -> None:
         """Show what has changed, at most once a second; nothing before the first engine is loaded."""
-        if self._line is not None and not self._line.is_due():
-            return
+        if self._line is None or self._line.is_due():
+            self.show()
+
+    def show(self) -> None:
+        """Show what the engines have done up to now."""
         for share in self._files:
             self.look(share)
         if self._records:
