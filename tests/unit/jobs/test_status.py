@@ -1,10 +1,12 @@
 """What `status` counts, and the state that it tells of each combination of leases, progress and ends."""
 
+import itertools
 import json
 import os
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import committed_jobs
@@ -16,6 +18,7 @@ from run_batch.jobs.job.rows import Generation, RowFailure, RowResult
 from run_batch.jobs.job.shares import Share
 from run_batch.jobs.runner.job_completion import complete_job
 from run_batch.jobs.runner.share_lease import engines_lease
+from run_batch.jobs.watch import watching
 from run_batch.jobs.watch.job_folder import JobFolder
 from run_batch.jobs.watch.progress import Progress
 from run_batch.jobs.watch.run_end import note_end
@@ -193,6 +196,26 @@ def test_of_a_job_that_was_cut_into_other_shares_the_last_ones_are_told(job: Any
     for count, age in ((2, 50), (3, 10)):
         lease(part(job, 0, count), age, started="0")
     assert [share.share for share in status(job).shares] == ["0-of-3", "1-of-3", "2-of-3"]
+
+
+def test_a_share_that_nobody_has_begun_is_not_started(job: Any) -> None:
+    put(part(begin(job), 1), "running")
+    assert [share.state for share in status(job).shares] == ["not started", "running"]
+
+
+def test_watching_goes_on_while_anything_works_and_ends_a_minute_after(monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = itertools.count(step=25)
+    clock = SimpleNamespace(monotonic=lambda: float(next(seconds)), sleep=lambda _: None)
+    monkeypatch.setattr(watching, "time", clock)
+    states = [*["loading"] * 5, *["waiting"] * 5, *["running"] * 5, *["stopped"] * 9]
+    seen: list[str] = []
+
+    def look() -> JobStatus:
+        seen.append(states[len(seen)])
+        return JobStatus(seen[-1])
+
+    assert watching.watch_job(look).state == "stopped"
+    assert 16 < len(seen) < 20, seen
 
 
 @pytest.mark.parametrize("what", ["left no trace", "ended by an error", "helps others"])
