@@ -244,6 +244,9 @@ def test_tables_of_many_columns_move_sideways_by_themselves(quiet: Any, page_of_
     assert quiet.run("return document.documentElement.scrollWidth") == SIZES[size][0]
     assert quiet.run("return document.querySelector('td:nth-child(3) pre').clientHeight") < 24, "a curve is on one line"
     quiet.run("document.querySelectorAll('.scroll')[1].focus()")
+    if quiet.run("const box = document.activeElement; return box.scrollWidth <= box.clientWidth"):
+        assert size == "wide", "elsewhere, the table has more columns than the window has room for"
+        return
     for _ in range(100):
         quiet.press(RIGHT)
         if quiet.run("return document.activeElement.scrollLeft"):

@@ -23,9 +23,9 @@ def test_a_report_tells_counts_errors_and_sampled_rows_and_loads_nothing(tmp_pat
     text = re.sub(r"<[^>]+>", " ", page)
     for found in (r"state\s+complete", r"rows\s+100", r"failed\s+1 \(1\.00%", r"generated tokens\s+396 \(4\.0 a row\)"):
         assert re.search(found, text), found
-    assert re.search(r"bad_row\s+1\s+\S+\s+[-\d]+ [:\d]+\s+[-\d]+ [:\d]+\s+u000001: bad_row: it says so", text)
+    assert re.search(r"bad_row\s+1\s+u000001\s+it says so\s+\S+\s+[-\d]+ [:\d]+\s+[-\d]+ [:\d]+", text)
     assert "text of &lt;script&gt;alert(1)&lt;/script&gt;" in page
-    assert page.count("<script") == 1 and not re.search(r"<img|<link|src=|href=|url\(", page)
+    assert page.count("<script") == 1 and not re.search(r"<img|<link|src=|href=.[^#]|url\(", page)
 
 
 def test_a_job_that_was_never_started_has_no_report(tmp_path: Path) -> None:
