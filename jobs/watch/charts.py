@@ -10,6 +10,7 @@ from run_batch.jobs.watch.times import clock, clock_of, duration
 _WIDTH, _HEIGHT, _TOP, _BOTTOM = 460, 130, 22, 20
 _STRIP_HEIGHT = 70
 _WIDEST_BAR = 90
+_MARKED_GAPS = 100
 # A number over each bar would touch the next one's, where the bars are narrower.
 _LABELLED_BAR = 30
 
@@ -103,10 +104,11 @@ def _y(share: float) -> float:
 
 
 def _gaps(found: RunningRates, height: float) -> str:
+    longest = sorted(found.gaps, key=lambda gap: -gap[1])[:_MARKED_GAPS]
     return "".join(
         f'<line class="gap" x1="{at / found.seconds * _WIDTH:.1f}" x2="{at / found.seconds * _WIDTH:.1f}" y1="{_TOP}" '
         f'y2="{height - _BOTTOM}"><title>left out: {duration(seconds)}</title></line>'
-        for at, seconds in found.gaps
+        for at, seconds in longest
     )
 
 

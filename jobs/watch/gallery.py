@@ -93,7 +93,7 @@ def _texts(row: SampledRow, found: InputCells) -> dict[str, Any]:
         **{
             f"column {page.plain(name, _NAME_BYTES)}": cell
             for name, cell in cells.items()
-            if name not in SHOWN and cell not in (found.prompt, found.expected)  # which it shows already
+            if name not in SHOWN and cell not in (cells.get("row_id"), found.prompt, found.expected)  # shown already
         },
     }
 

@@ -170,7 +170,7 @@ function onKey(event) {
   }
 }
 
-function close() {
+function closed() {
   reveal(shown.indexOf(opened));
   opened?.article.querySelector(".enlarge").focus();
 }
@@ -184,7 +184,7 @@ function begin() {
   }
   const names = new Set(rows.flatMap(row => [...row.fields.keys()]));
   element("where").append(...[...names].map(name => make("option", { value: name }, "in " + name)));
-  large.addEventListener("close", close);
+  large.addEventListener("close", closed);
   document.body.append(large);
   element("find").addEventListener("input", filter);
   for (const id of ["where", "kind", "finish"]) element(id).addEventListener("change", filter);

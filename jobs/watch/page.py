@@ -21,7 +21,7 @@ _UNSAFE = re.compile(
 _CUT = re.compile(r"(&[^;]*|\\[xuU]?[0-9a-f]*)$")
 
 # Characters of a short text; columns from which on a table is a wide one; rows that one has at most outside of a box.
-_SHORT, _MANY_COLUMNS, _MANY_ROWS = 40, 4, 16
+_SHORT, _MANY_COLUMNS, _MANY_ROWS = 20, 4, 30
 
 # How the file begins.
 DOCTYPE = "<!doctype html>"

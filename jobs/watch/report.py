@@ -136,7 +136,7 @@ def make_report(folder: JobFolder, job: JobRecord, status: JobStatus, options: R
         "Speed": speed(rates),
         "Errors": errors(store, of_shards, rates),
         "Answers": answers(numbers, len(commits)),
-        "Images": [table(sizes, ("width x height", "images of the rows shown"))],
+        "Images": sizes,
         "Counts": [table(counts(status, of_shards))],
         "Processes": [*times(folder, job, rates, worked), *breaks(worked), *processes(rates, _LISTED)],
         "Settings": _settings(store, job),

@@ -26,7 +26,7 @@ def answers(numbers: Numbers, shards: int) -> list[str]:
     return [
         note(f"Of {numbers.rows:,} rows, in {numbers.shards:,} of {shards:,} committed shards."),
         table(_endings(numbers), ("finish reason", "rows", "part")),
-        note("Answers that many rows have, and empty ones:") if texts else "",
+        note("Answers that many rows of a shard have, and empty ones:") if texts else "",
         table(texts, ("answer", "rows", "part")),
         note("Rows by generated tokens:") if numbers.answer_bits else "",
         token_chart(numbers.answer_bits, "How many rows have generated how many tokens"),
@@ -43,14 +43,15 @@ def expected_texts(numbers: Numbers, compared: int) -> list[str]:
     """
     uncounted = compared - numbers.pairs.total()
     rare = f" {uncounted:,} with an answer that is rare in their shard are not counted here." if uncounted > 0 else ""
-    wrong, (names, classes, marks) = _mistakes(numbers), _confusion(numbers)
+    # Of how many rows expect a text, all shards tell, or it is not told.
+    expecting = numbers.expecting if numbers.expecting.total() == compared else Counter()
+    wrong, (names, classes, marks) = _mistakes(numbers, expecting), _confusion(numbers, expecting)
     of_all = f"Of {compared:,} rows that expect a text and did not fail, the most frequent other answers:{rare}"
     mistakes = table(wrong, ("expected", "answered", "rows", "of those that expect it"))
+    confusion = [note("Rows by expected text, down, and answer, across:"), table(classes, names, marks)]
     return [
         group("mistakes", note(of_all), mistakes) if wrong else "",
-        group("confusion", note("Rows by expected text, down, and answer, across:"), table(classes, names, marks))
-        if classes
-        else "",
+        group("confusion", *confusion) if classes else "",
     ]
 
 
@@ -68,21 +69,27 @@ def _frequent(numbers: Numbers) -> list[tuple[str, str, str]]:
     return [(text, f"{count:,}", f"{count / numbers.rows:.2%}") for text, count in [*empty, *found]]
 
 
-def _mistakes(numbers: Numbers) -> list[tuple[str, str, str, str]]:
-    """The most frequent texts that are not the expected one: expected, text, rows, part of the rows that expect it."""
-    expecting: Counter[str] = Counter()
-    for (expected, _), count in numbers.pairs.items():
-        expecting[expected] += count
+def _mistakes(numbers: Numbers, expecting: Counter[str]) -> list[tuple[str, str, str, str]]:
+    """The most frequent texts that are not the expected one: expected, text, rows, part of the rows that expect it.
+
+    Args:
+        expecting: how many rows expect each text; empty where that is not known of all.
+    """
     wrong = Counter({pair: count for pair, count in numbers.pairs.items() if pair[0] != pair[1]})
     return [
-        (expected, text, f"{count:,}", f"{count / expecting[expected]:.1%}")
+        (expected, text, f"{count:,}", f"{count / expecting[expected]:.1%}" if expecting else "")
         for (expected, text), count in wrong.most_common(_LISTED)
     ]
 
 
-def _confusion(numbers: Numbers) -> tuple[list[str], list[list[str]], dict[tuple[int, int], str]]:
+def _confusion(
+    numbers: Numbers, expecting: Counter[str]
+) -> tuple[list[str], list[list[str]], dict[tuple[int, int], str]]:
     """A row of the table for each expected text, a column for each text; their names; and how cells stand out. Nothing
     of too many texts.
+
+    Args:
+        expecting: see `_mistakes`.
     """
     rows: dict[str, Counter[str]] = defaultdict(Counter)
     for (wanted, text), count in numbers.pairs.items():
@@ -97,9 +104,10 @@ def _confusion(numbers: Numbers) -> tuple[list[str], list[list[str]], dict[tuple
         counts = rows[name]
         rest = [sum(counts[text] for text in others)] if others else []
         cells = [f"{n:,}" if n else "" for n in [*(counts[text] for text in expected), *rest]]
-        table.append([name, *cells, f"{counts.total():,}", f"{counts[name] / counts.total():.1%}"])
-    names = ["expected", *expected, *(["others"] if others else []), "rows", "as expected"]
-    return names, table, _marks(expected, rows)
+        whole = [f"{expecting[name]:,}", f"{counts[name] / expecting[name]:.1%}"] if expecting else []
+        table.append([name, *cells, *whole])
+    sums = ["rows", "as expected"] if expecting else []
+    return ["expected", *expected, *(["others"] if others else []), *sums], table, _marks(expected, rows)
 
 
 def _marks(expected: Sequence[str], rows: Mapping[str, Counter[str]]) -> dict[tuple[int, int], str]:

@@ -122,13 +122,13 @@ def errors(store: ShardStore, commits: Sequence[Commit], rates: RunningRates) ->
             first_shards.setdefault(kind, commit.shard)
     counted = errors_by_kind(commits).most_common(_LISTED)
     times = errors_over_time(rates, commits)
-    rows = [(kind, f"{count:,}", *_example(store, first_shards[kind], kind), *times[kind]) for kind, count in counted]
+    rows = [(kind, f"{count:,}", *_example(store, first_shards[kind], kind), times[kind]) for kind, count in counted]
     again = (
         "Try one again: run-batch try --config job.toml --row ID. All of them, once their cause is mended: run-batch "
         "--config job.toml --retry-failed"
     )
     return [
-        table(rows, ("kind", "rows", "such as row", "which says", "when", "first", "last")),
+        table(rows, ("kind", "rows", "such as row", "which says", "when")),
         note(again) if rows else "",
     ]
 

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from run_batch.jobs.watch.page import note, table
-from run_batch.jobs.watch.running_rates import ProcessRun, RunningRates
+from run_batch.jobs.watch.running_rates import ProcessRun, RunningRates, joined
 from run_batch.jobs.watch.times import clock, duration
 
-# Breaks that are listed, the longest ones; and from how many seconds on one is told.
-_LISTED_BREAKS, _BREAK_SECONDS = 12, 1.0
+# Breaks that are listed, the longest ones.
+_LISTED_BREAKS = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,14 +37,8 @@ class WorkTime:
 
 def work_time(rates: RunningRates) -> WorkTime:
     """When there was a process, by what processes have noted, and by the lines that they have written."""
-    noted = [(process.run.began, process.until) for process in rates.processes]
-    joined: list[tuple[float, float]] = []
-    for start, stop in sorted([*noted, *rates.runs]):
-        if joined and start <= joined[-1][1] + _BREAK_SECONDS:
-            joined[-1] = (joined[-1][0], max(joined[-1][1], stop))
-        else:
-            joined.append((start, stop))
-    return WorkTime(joined, sum(stop - start for start, stop in noted))
+    times = [(process.run.began, process.until) for process in rates.processes]
+    return WorkTime(joined(times), sum(stop - start for start, stop in times))
 
 
 def breaks(worked: WorkTime) -> list[str]:
@@ -68,11 +62,13 @@ def processes(rates: RunningRates, listed: int) -> list[str]:
     shares = _by(worked, lambda process: process.label)
     speeds = ("ran for", "rows", "rows/s", "generated tokens/s", "prompt tokens/s")
     last = rates.processes[-listed:]
+    killed = any(process.run.ended is None for process in last[:-1])
     return [
         *_table(hosts, "host", speeds, listed),
         *(_table(shares, "share", ("hosts", *speeds), listed, _hosts) if len(shares) > 1 else []),
         note(f"Processes, the last {len(last)} of {len(rates.processes):,}:") if last else "",
-        table([_process(process) for process in last], ("share", "host", "from", "to", "exit code", "rows")),
+        table([_process(process) for process in last], ("from", "to", "exit code", "rows", "host", "share")),
+        note("A process that is killed tells nothing of its last second; its rows are kept.") if killed else "",
     ]
 
 
@@ -119,6 +115,6 @@ def _per_second(of_group: Sequence[ProcessRun], name: str) -> float:
 
 def _process(process: ProcessRun) -> tuple[str, ...]:
     run = process.run
-    ended = f"no word of its end; last seen {clock(process.until)}" if run.ended is None else clock(run.ended)
+    ended = f"{clock(process.until)}\nor later: it left no word of its end" if run.ended is None else clock(run.ended)
     code = "" if run.exit_code is None else str(run.exit_code)
-    return process.label, run.host, clock(run.began), ended, code, f"{process.rows:,}"
+    return clock(run.began), ended, code, f"{process.rows:,}", run.host, process.label

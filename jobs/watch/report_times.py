@@ -12,7 +12,7 @@ from run_batch.jobs.watch.times import clock, clock_of, duration
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
 # Columns of a curve that is drawn as text.
-_COLUMNS = 32
+_COLUMNS = 16
 _WAITS_FOR = {
     "engine": "the model (as it should be)",
     "mapping": "the worker processes: images and prompts",
@@ -31,7 +31,7 @@ def speed(rates: RunningRates) -> list[str]:
         stage_chart(rates),
         note(_left_out(rates)),
         note("What the processes waited for, all together:") if stages else "",
-        table(stages, ("waited for", "of its time", "longest time", "when")),
+        table(stages, ("waited for", "of its time", "longest time")),
     ]
 
 
@@ -39,9 +39,10 @@ def _left_out(rates: RunningRates) -> str:
     if not rates.gaps:
         return ""
     gaps = [seconds for _, seconds in rates.gaps]
+    count = f"{len(gaps):,} gap{'s' if len(gaps) > 1 else ''}"
     return (
-        f"Left out, where a line is dashed: {duration(sum(gaps))} in {len(gaps):,} gaps, of {duration(max(gaps))} at "
-        "most, in which no row was finished: a model was loading, or nobody ran the job."
+        f"Left out, where a line is dashed: {duration(sum(gaps))} in {count}, of {duration(max(gaps))} at most, in "
+        "which no row was finished: a model was loading, or nobody ran the job."
     )
 
 
@@ -54,15 +55,14 @@ def curve(values: Sequence[float]) -> str:
     return "".join("·" if value <= 0 else _BLOCKS[min(int(value / highest * 8), 7)] for value in sums)
 
 
-def _held_up(rates: RunningRates) -> list[tuple[str, str, str, str]]:
-    """By stage: what the run waited for, in how much of its time, its longest stretch of that, and when."""
+def _held_up(rates: RunningRates) -> list[tuple[str, str, str]]:
+    """By stage: what the run waited for, in how much of its time, and its longest stretch of that."""
     whole = sum(map(sum, rates.stages.values()))
     rows = []
     for stage in sorted(rates.stages, key=lambda name: -sum(rates.stages[name])):
-        parts = rates.stages[stage]
-        seconds = sum(parts)
+        seconds = sum(rates.stages[stage])
         shown = f"{stage}: {_WAITS_FOR[stage]}"
-        rows.append((shown, f"{seconds / whole:.1%}", _longest(rates, stage), curve(parts)))
+        rows.append((shown, f"{seconds / whole:.1%}", _longest(rates, stage)))
     return rows
 
 
@@ -84,8 +84,8 @@ def _longest(rates: RunningRates, stage: str) -> str:
     return f"{duration(length * width)} from {clock(clock_of(rates.runs, begin * width))}"
 
 
-def errors_over_time(rates: RunningRates, commits: Iterable[Commit]) -> Mapping[str, tuple[str, str, str]]:
-    """By kind of error: when shards with such rows were committed, as a curve, the first time and the last one."""
+def errors_over_time(rates: RunningRates, commits: Iterable[Commit]) -> Mapping[str, str]:
+    """By kind of error: when shards with such rows were committed, as a curve, and from when to when."""
     count = len(rates.rates) or 1
     width = rates.seconds / count or 1.0
     begins = [0.0, *accumulate(stop - start for start, stop in rates.runs)]
@@ -97,7 +97,15 @@ def errors_over_time(rates: RunningRates, commits: Iterable[Commit]) -> Mapping[
             parts.setdefault(kind, [0.0] * count)[place] += rows
             seen = times.setdefault(kind, [commit.time, commit.time])
             seen[:] = min(seen[0], commit.time), max(seen[1], commit.time)
-    return {kind: (curve(parts[kind]), clock(times[kind][0]), clock(times[kind][1])) for kind in parts}
+    return {kind: f"{curve(parts[kind])}\n{_span(*times[kind])}" for kind in parts}
+
+
+def _span(start: float, stop: float) -> str:
+    first, last = clock(start), clock(stop)
+    if first == last:
+        return first
+    same_day = first.partition(" ")[0] == last.partition(" ")[0]
+    return f"{first} to {last.partition(' ')[2] if same_day else last}"
 
 
 def _running_at(rates: RunningRates, begins: Sequence[float], moment: float) -> float:

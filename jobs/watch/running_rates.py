@@ -1,7 +1,7 @@
 """What a job did over the time in which it finished rows, from the lines of `metrics.jsonl` of all its processes.
 
-Time without such a line, as while nobody ran it or a model loaded, is left out, and marked. The files are read line by
-line, twice: what that takes of memory does not grow with them.
+Time in which no process did, as while nobody ran it or a model loaded, is left out, and marked. The files are read line
+by line, twice: what that takes of memory does not grow with them.
 """
 
 import math
@@ -22,8 +22,9 @@ STAGES = ("input", "mapping", "engine", "output")
 # What a process is called that has no share.
 WHOLE_JOB_LABEL = "whole job"
 
-# Between two lines of a process that runs there is a second, or a step of the engine.
-_GAP_SECONDS = 15.0
+# From how many seconds without a process on there is a break; and without a line, where it is not known which process
+# has written it: between two lines of a process that runs there is a second, or a step of the engine.
+_BREAK_SECONDS, _GAP_SECONDS = 1.0, 15.0
 # Most points of a curve, and longest interval that a line is believed to tell of.
 _POINTS, _LONGEST_SECONDS = 180, 3600.0
 
@@ -51,7 +52,7 @@ class ProcessRun:
         run: what it has noted of its begin and its end.
         seconds: that its lines of `metrics.jsonl` tell of.
         rows, prompt_tokens, generated_tokens: that it has finished.
-        last: time of its last line.
+        first, last: when its first line begins, and time of its last one.
     """
 
     label: str
@@ -60,6 +61,7 @@ class ProcessRun:
     rows: int = 0
     prompt_tokens: int = 0
     generated_tokens: int = 0
+    first: float = math.inf
     last: float = 0.0
 
     @property
@@ -73,7 +75,7 @@ class ProcessRun:
         self.rows += line.rows_finished
         self.prompt_tokens += line.prompt_tokens
         self.generated_tokens += line.generated_tokens
-        self.last = max(self.last, line.time)
+        self.first, self.last = min(self.first, line.time - line.seconds), max(self.last, line.time)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,10 +83,11 @@ class RunningRates:
     """The curves of a job's rates.
 
     Attributes:
-        seconds: for which at least one process has written lines.
+        seconds: in which at least one process finished rows.
         rates: rows per second in equal parts of that time; empty where nothing is known.
         gaps: where time is left out: seconds of running before it, and seconds left out.
-        runs: when lines were written: start and stop, in seconds since the epoch, ascending.
+        runs: when processes finished rows, from the first line of each to its last one: start and stop, in seconds
+            since the epoch, ascending.
         stages: by the stage that a faster run would have needed: in how many seconds of each part of `rates`, of all
             processes together.
         prompt_tokens, generated_tokens: per second, in the same parts.
@@ -102,7 +105,7 @@ class RunningRates:
 
 
 class _Curves:
-    """Adds lines up, in equal parts of the time in which there were any."""
+    """Adds lines up, in equal parts of the time in which processes finished rows."""
 
     def __init__(self, runs: Sequence[tuple[float, float]]) -> None:
         self._runs = runs
@@ -115,20 +118,27 @@ class _Curves:
         self._rows, self._prompt_tokens, self._generated_tokens = ([0.0] * points for _ in range(3))
         self._stages: dict[str, list[float]] = {}
 
-    def add(self, line: _Line) -> bool:
-        """Add a line; False for one that has come since the runs were read, and is in none of them."""
+    def add(self, line: _Line) -> None:
+        """Add a line; not one that has come since the runs were read, and is in none of them."""
         start = line.time - line.seconds
         place = bisect_right(self._runs, (start, math.inf)) - 1
         if place < 0 or start > self._runs[place][1]:
-            return False
+            return
         at = self._begins[place] + start - self._runs[place][0]
-        _spread(self._rows, self._width, at, line, line.rows_finished)
-        _spread(self._prompt_tokens, self._width, at, line, line.prompt_tokens)
-        _spread(self._generated_tokens, self._width, at, line, line.generated_tokens)
-        if line.bottleneck in STAGES:
-            parts = self._stages.setdefault(line.bottleneck, [0.0] * len(self._rows))
-            _spread(parts, self._width, at, line, line.seconds)
-        return True
+        stage = self._stages.setdefault(line.bottleneck, [0.0] * len(self._rows)) if line.bottleneck in STAGES else None
+        for part, share in self._spread(at, at + line.seconds):
+            self._rows[part] += share * line.rows_finished
+            self._prompt_tokens[part] += share * line.prompt_tokens
+            self._generated_tokens[part] += share * line.generated_tokens
+            if stage is not None:
+                stage[part] += share * line.seconds
+
+    def _spread(self, start: float, stop: float) -> Iterator[tuple[int, float]]:
+        """The parts that some time lies in, and how much of it lies in each."""
+        last = len(self._rows) - 1
+        for part in range(min(int(start / self._width), last), min(int(stop / self._width), last) + 1):
+            shared = min(stop, (part + 1) * self._width) - max(start, part * self._width)
+            yield part, max(shared, 0.0) / (stop - start)
 
     def rates(self, processes: Sequence[ProcessRun]) -> RunningRates:
         """The curves of all lines."""
@@ -145,57 +155,43 @@ def running_rates(run_folder: Path) -> RunningRates:
     Raises:
         OSError: a file cannot be read.
     """
-    curves = _Curves(_runs(run_folder))
-    processes = {label: _processes(label, folder) for label, folder in _folders(run_folder)}
+    found = {label: _noted(label, folder) for label, folder in _folders(run_folder)}
     for label, line in _lines(run_folder):
-        if curves.add(line):
-            _process_of(label, line, processes.setdefault(label, [])).add(line)
-    every = sorted((process for found in processes.values() for process in found), key=lambda found: found.run.began)
-    return curves.rates(every) if curves.seconds else RunningRates(0.0, (), (), processes=every)
+        _process_of(label, line, found.setdefault(label, [])).add(line)
+    processes = sorted((process for of_share in found.values() for process in of_share), key=lambda one: one.run.began)
+    curves = _Curves(joined((process.first, process.last) for process in processes if process.seconds))
+    if not curves.seconds:
+        return RunningRates(0.0, (), (), processes=processes)
+    for _, line in _lines(run_folder):
+        curves.add(line)
+    return curves.rates(processes)
 
 
-def _processes(label: str, folder: Path) -> list[ProcessRun]:
-    """The processes that a share has had, in the order in which they began."""
+def _noted(label: str, folder: Path) -> list[ProcessRun]:
+    """The processes of a share that have noted that they began, in that order."""
     return [ProcessRun(label, run) for run in sorted(read_runs(folder / RUNS_FILE), key=lambda run: run.began)]
 
 
 def _process_of(label: str, line: _Line, processes: list[ProcessRun]) -> ProcessRun:
-    """The process that has written a line; one without a host where none is known to have begun before."""
+    """The process that has written a line; where none that began before is known, one without a host."""
     # Of two processes of a share, one begins after the other has ended.
-    place = bisect_right(processes, line.time, key=lambda process: process.run.began) - 1
-    if place < 0:
-        processes.insert(0, ProcessRun(label, Run("", line.time - line.seconds)))
-    return processes[max(place, 0)]
+    place, start = bisect_right(processes, line.time, key=lambda process: process.run.began), line.time - line.seconds
+    before = processes[place - 1] if place else None
+    if before is None or (not before.run.host and start > before.last + _GAP_SECONDS):
+        before = ProcessRun(label, Run("", start))
+        processes.insert(place, before)
+    return before
 
 
-def _spread(parts: list[float], width: float, start: float, line: _Line, amount: float) -> None:
-    """Add an amount to the parts of time that the seconds of a line, from `start` on, lie in."""
-    stop = start + line.seconds
-    for part in range(min(int(start / width), len(parts) - 1), min(int(stop / width), len(parts) - 1) + 1):
-        shared = min(stop, (part + 1) * width) - max(start, part * width)
-        parts[part] += amount * max(shared, 0.0) / line.seconds
-
-
-def _runs(run_folder: Path) -> list[tuple[float, float]]:
-    """The times in which a process ran, without short breaks: start and stop, ascending."""
+def joined(times: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Times that overlap, or nearly follow one another, as one: start and stop, ascending."""
     found: list[tuple[float, float]] = []
-    for _, line in _lines(run_folder):
-        start = line.time - line.seconds
-        if found and found[-1][0] <= start <= found[-1][1] + _GAP_SECONDS:
-            found[-1] = (found[-1][0], max(found[-1][1], line.time))
+    for start, stop in sorted(times):
+        if found and start <= found[-1][1] + _BREAK_SECONDS:
+            found[-1] = (found[-1][0], max(found[-1][1], stop))
         else:
-            found.append((start, line.time))
-    return _joined(found)
-
-
-def _joined(runs: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
-    joined: list[tuple[float, float]] = []
-    for start, stop in sorted(runs):
-        if joined and start <= joined[-1][1] + _GAP_SECONDS:
-            joined[-1] = (joined[-1][0], max(joined[-1][1], stop))
-        else:
-            joined.append((start, stop))
-    return joined
+            found.append((start, stop))
+    return found
 
 
 def _folders(run_folder: Path) -> Iterator[tuple[str, Path]]:
