@@ -1,6 +1,7 @@
 """The sampled rows of a report, with what filters them."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
@@ -73,9 +74,11 @@ def _finish(row: SampledRow) -> str:
 def _article(row: SampledRow, found: InputCells, max_bytes: int) -> str:
     texts, numbers = _texts(row, found), _numbers(row, found)
     cut = _cut({name: str(value) for name, value in {**texts, **numbers}.items() if value is not None}, max_bytes)
+    name = page.plain(f"row {row.cells.get('row_id')}", _NAME_BYTES)
     images = "".join(page.image(jpeg, f"image {number}") for number, jpeg in enumerate(found.images, 1))
     return (
-        f'<article class="row" data-kinds="{" ".join(row.kinds)}" data-finish="{page.plain(_finish(row))}"'
+        f'<article class="row" aria-label="{name}" data-kinds="{" ".join(row.kinds)}" '
+        f'data-finish="{page.plain(_finish(row))}"'
         f"{_sorted_by(row, found)}{_exact_id(row.cells.get('row_id'))}>"
         f'{f"""<div class="images">{images}</div>""" if images else ""}<dl>{_fields(texts, cut)}</dl>'
         f'<dl class="about">{_fields(numbers, cut)}</dl></article>'
@@ -119,7 +122,8 @@ def _sorted_by(row: SampledRow, found: InputCells) -> str:
         "pixels": max((width * height for width, height in found.sizes), default=None),
         "logprob": row.logprob.mean if row.logprob is not None else None,
     }
-    return "".join(f' data-{name}="{value:.6g}"' for name, value in values.items() if value is not None)
+    known = {name: value for name, value in values.items() if value is not None and math.isfinite(value)}
+    return "".join(f' data-{name}="{value:.12g}"' for name, value in known.items())
 
 
 def _fields(values: Mapping[str, Any], cut: Mapping[str, str]) -> str:

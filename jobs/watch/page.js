@@ -1,8 +1,9 @@
 // Finds, filters, sorts and enlarges the rows of a report. Texts of the data are texts here, too: nothing is parsed as HTML.
 const element = id => document.getElementById(id);
 const rows = [...document.querySelectorAll(".row")].map((article, place) => ({ article, place, fields: fieldsOf(article) }));
-const PAGE = 24;
-let shown = rows, limit = PAGE, only = null;
+// Rows that are shown at first, and more at a time.
+const FIRST = 12, MORE = 24;
+let shown = rows, limit = FIRST, only = null;
 
 function fieldsOf(article) {
   const names = [...article.querySelectorAll("dt")];
@@ -41,7 +42,7 @@ function sort() {
 
 function filter() {
   shown = rows.filter(fits);
-  limit = PAGE;
+  limit = FIRST;
   show();
 }
 
@@ -52,7 +53,7 @@ function show() {
   element("count").textContent = `${shown.length} of ${rows.length} rows ${left > 0 ? `found, ${limit} ` : ""}shown`
     + (shown.length ? "" : "; this page has some of the job's rows alone: run-batch try --config job.toml --row ID tries any");
   element("more").replaceChildren(...left > 0
-    ? [button(`show ${Math.min(PAGE, left)} more`, "show more rows", () => more(PAGE)), " ",
+    ? [button(`show ${Math.min(MORE, left)} more`, "show more rows", () => more(MORE)), " ",
       button(`show all ${shown.length}`, "show all rows", () => more(left))] : []);
   element("only").replaceChildren(...only ? [button(`only ${only.text} \u00d7`, "show other rows, too", () => showOnly(null))] : []);
 }
@@ -90,7 +91,8 @@ function linkTables() {
 function link(line, found) {
   const count = rows.filter(found.fits).length;
   if (!count) return;
-  const act = button("look", `look at ${count} row${count > 1 ? "s" : ""}: ${found.text}`, () => showOnly(found));
+  const said = `look at ${count} row${count > 1 ? "s" : ""}: ${found.text}`;
+  const act = Object.assign(button("look", said, () => showOnly(found)), { ariaLabel: said });
   line.cells[line.cells.length > 4 ? 1 : 2].append(" ", act);
 }
 
@@ -150,7 +152,7 @@ function focusRow(by) {
 // Show so many rows that one is among them.
 function reveal(place) {
   if (place < limit || place >= shown.length) return;
-  limit = place + PAGE;
+  limit = place + MORE;
   show();
 }
 
@@ -176,6 +178,7 @@ function closed() {
 }
 
 function begin() {
+  document.body.classList.add("live");
   for (const row of rows) {
     const open = button("enlarge", "show this row alone (Enter)", () => enlarge(row));
     open.className = "enlarge";

@@ -71,7 +71,7 @@ def _end(status: JobStatus, worked: WorkTime) -> tuple[str, str, str]:
         return "projected end", end, f"in {duration(status.seconds_left)}, at the rate of now"
     if status.state == "complete":
         return "ended", clock(worked.runs[-1][1]) if worked.runs else "", ""
-    return "projected end", "unknown", "it does not run now" if status.state != "running" else "no rate is known yet"
+    return "projected end", "unknown", "no rate is known yet" if status.state == "running" else f"it is {status.state}"
 
 
 def _breaks(worked: WorkTime) -> str:

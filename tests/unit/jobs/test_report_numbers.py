@@ -140,6 +140,16 @@ def test_answers_are_told_by_how_often_they_are_repeated_how_they_ended_and_thei
     assert bars == [*generated, ("2-3", "18")]
 
 
+def test_the_longest_and_the_slowest_rows_are_those_of_all_shards() -> None:
+    numbers = Numbers()
+    for shard in range(30):
+        results = [generation(10 * shard + row, "x", 100 + (7 * shard) % 30 - 50 * row) for row in range(3)]
+        numbers.add(sketch_results((shard, 0, 1.0), results, None, [(0.5 * ((11 * shard) % 30), 10 * shard)]))
+    assert [tokens for tokens, _ in numbers.longest] == list(range(129, 113, -1)) and numbers.longest[0] == (129, 170)
+    assert [seconds for seconds, _ in numbers.slowest] == [0.5 * place for place in range(29, 13, -1)]
+    assert numbers.slowest[0] == (14.5, 190)
+
+
 def write_metrics(folder: Path, lines: list[tuple[float, str]]) -> None:
     texts = [json.dumps({"time": t, "seconds": 1.0, "rows_finished": 10, "bottleneck": b}) for t, b in lines]
     (folder / "metrics.jsonl").write_text("\n".join(texts) + "\n")
@@ -166,12 +176,25 @@ def test_what_held_a_job_up_is_told_with_when_and_for_how_long(tmp_path: Path, u
     assert reading[2].startswith("20 s from 1970-01-01 00:17:3")
     assert mapping[:2] == ["mapping: the worker processes: images and prompts", "1.0%"]
     assert "65.0 min in 1 gap, of 65.0 min at most" in html
-    kinds = errors_over_time(rates, [Commit(0, 0, 1, 0, 0, {"bad": 2}, time=1050.0)])
+    commits = [Commit(shard, 0, 1, 0, 0, {"worse": 1}, time=1000.0 + 90 * shard % 60) for shard in range(3)]
+    commits[1] = Commit(1, 0, 1, 0, 0, {"worse": 1}, time=4999.5)
+    kinds = errors_over_time(rates, [*commits, Commit(3, 0, 1, 0, 0, {"bad": 2}, time=1050.0)])
+    assert kinds["worse"].endswith("\n1970-01-01 00:16:40 to 01:23:19")
     drawn, when = kinds["bad"].split("\n")
     assert len(drawn) == 16 and drawn.index("█") in (7, 8) and when == "1970-01-01 00:17:30"
     strip = re.findall(r'<rect class="(engine|input|mapping)" x="([\d.]+)"[^>]*height="([\d.]+)"/>', html)
     _legend, *parts = [float(x) for stage, x, _ in strip if stage == "input"]
     assert len(parts) in (20, 21) and min(parts) == pytest.approx(460 * 0.6, abs=5), "which is drawn where it was"
+
+
+def test_stages_that_are_waited_for_at_the_same_time_share_the_height_of_the_chart(tmp_path: Path) -> None:
+    for share, stages in (("0-of-3", ["engine"]), ("1-of-3", ["engine"]), ("2-of-3", ["mapping"])):
+        folder = tmp_path / "shares" / share
+        folder.mkdir(parents=True)
+        write_metrics(folder, [(1000.0 + second, stages[0]) for second in range(10)])
+    html = "".join(speed(running_rates(tmp_path)))
+    drawn = re.findall(r'<rect class="(engine|mapping)" x="[\d.]+" y="[\d.]+" width="46.0" height="([\d.]+)"/>', html)
+    assert drawn == [("mapping", "9.3"), ("engine", "18.7")] * 10
 
 
 def noted(folder: Path, host: str, began: float, ended: float | None, code: int | None = None) -> None:
