@@ -6,6 +6,7 @@ would have told of its shard.
 
 import contextlib
 import heapq
+import zlib
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
@@ -19,8 +20,8 @@ from run_batch.jobs.job.shares import files_of_shares
 _FILE = "sketches.jsonl"
 # Of each shard: rows that stand out, texts that are frequent, and of these so many characters.
 STANDING_OUT, _FREQUENT, _CHARACTERS = 2, 24, 40
-# Characters of all pairs of texts that are not equal, with what JSON adds to each: of ten classes, all pairs are kept.
-_MISTAKE_CHARACTERS, _PAIR_CHARACTERS = 4000, 12
+# Bytes of all pairs of texts that are not equal: of ten classes, all pairs are kept.
+_MISTAKE_BYTES = 3500
 
 
 class ShardSketch(msgspec.Struct, frozen=True):
@@ -87,7 +88,7 @@ def sketch_results(
     answers = [result for result in worked if isinstance(result, Generation)]
     texts = Counter(_cut(result.texts[0]) for result in answers)
     pairs = Counter(
-        _pair(text, result.texts[0])
+        (_cut(text), _cut(result.texts[0]))
         for result, text in zip(results, expected or (), strict=False)
         if text is not None and isinstance(result, Generation)
     )
@@ -111,19 +112,14 @@ def sketch_results(
 def _frequent_pairs(pairs: Counter[tuple[str, str]]) -> list[tuple[str, str, int]]:
     """The most frequent pairs, of equal texts and of others: mistakes are rare."""
     equal = Counter({pair: count for pair, count in pairs.items() if pair[0] == pair[1]})
-    mistakes, left = [], _MISTAKE_CHARACTERS
+    chosen, left = [(*pair, count) for pair, count in equal.most_common(_FREQUENT)], _MISTAKE_BYTES
     for pair, count in (pairs - equal).most_common():
-        left -= len(pair[0]) + len(pair[1]) + _PAIR_CHARACTERS
+        found = (*pair, count)
+        left -= len(_encoder.encode(found))
         if left < 0:
             break
-        mistakes.append((pair, count))
-    return [(*pair, count) for pair, count in [*equal.most_common(_FREQUENT), *mistakes]]
-
-
-def _pair(expected: str, text: str) -> tuple[str, str]:
-    """An expected text and a text, cut, that are equal only if they were."""
-    cut = _cut(expected), _cut(text)
-    return cut if cut[0] != cut[1] or expected == text else (cut[0], f"{cut[1]} (another end)")
+        chosen.append(found)
+    return chosen
 
 
 def _reason(result: RowResult) -> str:
@@ -133,7 +129,10 @@ def _reason(result: RowResult) -> str:
 
 
 def _cut(text: str) -> str:
-    return text if len(text) <= _CHARACTERS else f"{text[:_CHARACTERS]}…"
+    """A text, or its beginning, with a checksum: others that begin alike are not taken for it."""
+    if len(text) <= _CHARACTERS:
+        return text
+    return f"{text[:_CHARACTERS]}… #{zlib.crc32(text.encode(errors='surrogatepass')):08x}"
 
 
 def record_sketch(store: ShardStore, sketch: ShardSketch) -> None:

@@ -13,6 +13,7 @@ from run_batch.jobs.watch.page import note, table
 from run_batch.jobs.watch.report_processes import WorkTime
 from run_batch.jobs.watch.report_times import errors_over_time
 from run_batch.jobs.watch.running_rates import RunningRates
+from run_batch.jobs.watch.share_status import State
 from run_batch.jobs.watch.status import JobStatus
 from run_batch.jobs.watch.times import clock, duration
 
@@ -25,7 +26,7 @@ def headline(
 ) -> list[tuple[str, str, str]]:
     """What is seen first: name, value, and what is to be known of it."""
     return [
-        ("state", status.state, status.why),
+        ("state", status.state, _state(status)),
         ("done", f"{status.done:,}", f"{_part(status.done, status.rows)} of {status.rows:,}; {status.left:,} left"),
         ("failed", f"{status.failed:,}", f"{_part(status.failed, status.done)} of those done"),
         *_accuracy(commits),
@@ -35,6 +36,14 @@ def headline(
         ("ended by length", f"{status.truncated:,}", f"{_part(status.truncated, status.done)} of those done"),
         *_held_up(rates),
     ]
+
+
+def _state(status: JobStatus) -> str:
+    """What is known of the state: where and when the job stopped, how, what it waits for."""
+    state = State(status.state, status.host, status.last_seen, status.silent_seconds, status.why, status.exit_code)
+    known = state.as_text().removeprefix(status.state).strip(" :()")
+    why = status.why if status.state == "stopped" else ""
+    return "; ".join(filter(None, [known, why]))
 
 
 def _part(count: int, of_all: int) -> str:

@@ -70,6 +70,17 @@ def test_rates_are_those_of_now_while_it_runs_and_the_average_else(monkeypatch: 
     assert ended["ended"] == "at 200" and "projected end" not in ended
 
 
+def test_a_job_that_has_stopped_says_where_when_and_how() -> None:
+    stopped = {"host": "node7", "last_seen": 1000.0, "exit_code": 74, "why": "the disk is full"}
+    (_, value, more), *others = headline(JobStatus("stopped", 40, 20, left=20, **stopped), COMMITS, RATES, WORKED)
+    assert value == "stopped" and re.fullmatch(r"host node7, [-\d]+ [:\d]+, exit code 74; the disk is full", more)
+    assert ("projected end", "unknown", "it is stopped") in others
+    (_, value, more), *_ = headline(JobStatus("waiting", why="shares of others"), COMMITS, RATES, WORKED)
+    assert (value, more) == ("waiting", "for shares of others")
+    (_, value, more), *_ = headline(JobStatus("complete"), COMMITS, RATES, WORKED)
+    assert (value, more) == ("complete", "")
+
+
 def test_a_job_without_expected_texts_or_processes_tells_nothing_of_them() -> None:
     found = headline(status(), [Commit(0, 0, 10, 30, 50)], RunningRates(0.0, (), ()), WorkTime([], 0.0))
     assert [name for name, _, _ in found] == ["state", "done", "failed", "projected end", "ran for", "ended by length"]
