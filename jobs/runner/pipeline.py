@@ -214,6 +214,8 @@ class Pipeline:
                 with self._storage.call(f"the progress in {self._job.store.folder}"):
                     finished.tell(pool, engine, self._assignment.rows_stolen, self._storage.stalled)
                 lease.check()
+            with self._storage.call(f"the progress in {self._job.store.folder}"):
+                finished.tell_last(pool)
         except JobError as error:  # found late, by a row that needs it: the rows before it are kept
             if not finished.has_texts:
                 raise
