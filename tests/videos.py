@@ -36,3 +36,9 @@ def index_first(encoded: bytes) -> bytes:
         moved = int.from_bytes(index[place : place + 4]) + len(index)
         index[place : place + 4] = moved.to_bytes(4)
     return boxes.pop(b"ftyp") + bytes(index) + b"".join(boxes.values())
+
+
+def with_frames_far_away(encoded: bytes) -> bytes:
+    """An MP4 file whose index says that its frames are behind its end, further than FFmpeg can count."""
+    start = encoded.index(b"stco") + 8
+    return encoded[: start + 4] + b"\xff" * 4 + encoded[start + 8 :]

@@ -66,8 +66,6 @@ class Prompt:
 class _TokensRenderer(Protocol):
     """Renders rows after tokenization: a DeclaredRenderer, ShippedRenderer, VllmRenderer or TextRenderer.
 
-    In a job with videos it is one of the middle two, which take those, too.
-
     Attributes:
         adds_special_tokens: whether the tokenizer's own BOS and the like belong to a prompt that is no chat.
     """

@@ -4,8 +4,10 @@ vLLM's code chooses the frames and decodes them, as for a `video_url` of `LLM.ch
 will take is counted.
 """
 
+import contextlib
 import inspect
-from collections.abc import Mapping, Sequence
+import io
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,8 +16,7 @@ import numpy as np
 from vllm.multimodal.media.image import ImageMediaIO
 from vllm.multimodal.media.video import VideoMediaIO
 from vllm.multimodal.video import VIDEO_LOADER_REGISTRY, get_video_loader_backend_for_processor
-from vllm.multimodal.video_decoders import VideoSourceMetadata, VideoTargetMetadata
-from vllm.multimodal.video_decoders.opencv import OpenCVVideoBackendMixin
+from vllm.multimodal.video_decoders import VideoSourceMetadata, VideoTargetMetadata, opencv
 from vllm.transformers_utils.processor import get_video_processor_cls_name
 
 from run_batch.model.checkpoint.settings import SettingsError
@@ -29,6 +30,8 @@ from run_batch.model.rendering.row_video import EncodedVideo, check_container
 _ROW_PIXELS = 1_000_000_000
 # Frames are in memory twice: decoded, and in the processor.
 _BYTES_PER_PIXEL = 3 * 2
+# Bytes of a file for each of its frames: fewer than any container needs to list one.
+_LEAST_FRAME_BYTES = 4
 # The loader for models that have none of their own.
 _PLAIN_LOADER = "opencv"
 # Lengths in frames, and rates, of videos by which a setting is known that changes nothing for a loader.
@@ -61,8 +64,8 @@ def video_shape(video: EncodedVideo) -> tuple[int, ...]:
     names = (cv2.CAP_PROP_FRAME_COUNT, cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT)
     try:
         check_container(video.encoded)
-        with quiet_decoders():
-            capture = OpenCVVideoBackendMixin.open_video_capture(video.encoded)
+        with quiet_decoders(), _safe_streams():
+            capture = opencv.OpenCVVideoBackendMixin.open_video_capture(video.encoded)
     except (RowError, ValueError, cv2.error):  # the row's own error says why
         return ()
     return tuple(int(capture.get(name)) for name in names)
@@ -89,8 +92,8 @@ class FrameSampler:
         self._loader = VIDEO_LOADER_REGISTRY.name2class[name]
         self._io = VideoMediaIO(ImageMediaIO(), video_backend=name, **settings)
         _refuse_needless(name, self._loader, settings)
-        self._io.video_loader = _counting(self._loader, self._count)
-        self._pixels = 0
+        self._io.video_loader = _counting(self._loader, self._check_source, self._count)
+        self._pixels = self._file_bytes = 0
         shown = ", ".join(f"{key} = {value}" for key, value in settings.items())
         self.description = f"frames sampled by vLLM's loader {name}" + (f" ({shown})" if shown else "")
 
@@ -105,16 +108,24 @@ class FrameSampler:
 
     def _sample(self, video: EncodedVideo) -> SampledVideo:
         check_container(video.encoded)
+        self._file_bytes = len(video.encoded)
         try:
-            with quiet_decoders():
+            with quiet_decoders(), _safe_streams():
                 frames, metadata = self._io.load_bytes(video.encoded).media
         except RowError:
             raise
         # vLLM's loaders and OpenCV raise exceptions of any type for files that they cannot read.
         except Exception as error:
             raise_if_no_rows_fault(error)
-            raise RowError("video_decode", describe(error)) from error
+            raise RowError("video_decode", f"vLLM's loader cannot take it: {describe(error)}") from error
         return SampledVideo(frames, metadata)
+
+    def _check_source(self, frames: int) -> None:
+        """Refuse what a damaged index says: vLLM's loaders would look for so many frames, one by one."""
+        if frames * _LEAST_FRAME_BYTES > self._file_bytes:
+            raise RowError(
+                "video_decode", f"damaged: {self._file_bytes:,} bytes cannot hold the {frames:,} frames that it counts"
+            )
 
     def _count(self, frames: int, width: int, height: int) -> None:
         """Count frames that are about to be decoded."""
@@ -128,6 +139,27 @@ class FrameSampler:
         need(frames * width * height * _BYTES_PER_PIXEL)
 
 
+class _Stream(io.BytesIO):
+    """The bytes of a file, with seeks that do not raise: OpenCV ends the process then."""
+
+    def seek(self, position: int, whence: int = 0, /) -> int:
+        """Go to a position; -1 where a damaged file leads to one that there is not."""
+        try:
+            return super().seek(position, whence)
+        except (ValueError, OverflowError):
+            return -1
+
+
+@contextlib.contextmanager
+def _safe_streams() -> Iterator[None]:
+    """Have vLLM give OpenCV streams of this form."""
+    kept, opencv.BytesIO = opencv.BytesIO, _Stream
+    try:
+        yield
+    finally:
+        opencv.BytesIO = kept
+
+
 def _loader_of(model_config: Any) -> str:
     return get_video_loader_backend_for_processor(get_video_processor_cls_name(model_config)) or _PLAIN_LOADER
 
@@ -136,8 +168,18 @@ def _runs_on_cpu(loader: str) -> bool:
     return not VIDEO_LOADER_REGISTRY.backend_requires_gpu(loader)
 
 
-def _counting(loader: Any, count: Any) -> Any:
-    """A loader that counts the frames that it has chosen before they are decoded, and refuses damaged videos."""
+def _counting(loader: Any, check_source: Callable[[int], None], count: Callable[[int, int, int], None]) -> Any:
+    """A loader that counts the frames that it has chosen before they are decoded, and refuses damaged videos.
+
+    Args:
+        check_source: called with the frames that the container counts, before the loader chooses any.
+        count: called with the number, width and height of the frames that it has chosen.
+    """
+
+    def prepare_source(cls: Any, source: VideoSourceMetadata) -> VideoSourceMetadata:
+        check_source(source.total_frames_num)
+        prepared: VideoSourceMetadata = loader._prepare_source(source)
+        return prepared
 
     def read_frames(cls: Any, cap: Any, frame_idx: list[int], total_frames_num: int, **options: Any) -> Any:
         asked = len(set(frame_idx))
@@ -148,7 +190,8 @@ def _counting(loader: Any, count: Any) -> Any:
             raise RowError("video_decode", f"only {len(valid)} of {asked} sampled frames can be decoded: damaged")
         return frames, valid
 
-    return type(loader.__name__, (loader,), {"read_frames": classmethod(read_frames)})()
+    own = {"_prepare_source": classmethod(prepare_source), "read_frames": classmethod(read_frames)}
+    return type(loader.__name__, (loader,), own)()
 
 
 def _refuse_needless(name: str, loader: Any, settings: Mapping[str, Any]) -> None:

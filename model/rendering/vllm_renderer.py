@@ -55,7 +55,7 @@ class RowVideos:
             SettingsError: engine.media_io_kwargs.video does not fit the model.
         """
         info = processor.info
-        if "video" not in info.supported_mm_limits or not info.allowed_mm_limits.get("video", 1):
+        if "video" not in info.supported_mm_limits or info.allowed_mm_limits.get("video") == 0:
             return None
         placeholders = ImagePlaceholders(processor, model_cls.get_placeholder_str, "video")
         placeholders.text(1)  # which may have to ask the processor
