@@ -185,9 +185,10 @@ class TensorLayout:
         on_cpu: tensors that stay in the CPU's memory; all others are copied to the model's device.
         shared: tensors that are the same for all images, which the model takes once.
         frames: how often the model takes each channel of the pixels in `flat` tensors, which hold it once.
-        normalization: of the bytes in `flat` tensors, on the model's device.
+        normalization: of the bytes of pixels, on the model's device.
         whole: masks without padding, (items, 0, height, width) without a value, int64 (items, height, width) of ones
             for the model.
+        padded: tensors of tiles, of which the images of a row get equally many: tiles of zeros follow their own.
     """
 
     flat: frozenset[str] = frozenset()
@@ -196,6 +197,7 @@ class TensorLayout:
     frames: int = 1
     normalization: Normalization | None = None
     whole: frozenset[str] = frozenset()
+    padded: frozenset[str] = frozenset()
 
 
 InputMapper = Callable[["InputProcessingContext", list[Any]], Mapping[str, "torch.Tensor | list[torch.Tensor]"]]
@@ -245,6 +247,7 @@ class Declaration:
             max((layout.frames for layout in layouts), default=1),
             next((layout.normalization for layout in layouts if layout.normalization is not None), None),
             frozenset().union(*(layout.whole for layout in layouts)),
+            frozenset().union(*(layout.padded for layout in layouts)),
         )
 
     def mapper_for(self, kind: str) -> tuple[str, InputMapper]:

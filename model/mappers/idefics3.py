@@ -1,6 +1,7 @@
 """Idefics3, SmolVLM and other models on their image processors in transformers."""
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 
@@ -8,6 +9,7 @@ from run_batch.model.declaration import Declaration
 from run_batch.model.images.decode import Size
 from run_batch.model.mappers.normalization import normalization_of
 from run_batch.model.mappers.patches import filter_of, resize
+from run_batch.model.mappers.plane_resize import resize_to_tiles, resized_planes
 from run_batch.model.mappers.processor_facts import ProcessorFacts, UnknownSettings
 from run_batch.model.mappers.tile_model import declare_tiles
 from run_batch.model.mappers.tiles import planes, tile_planes
@@ -17,18 +19,34 @@ _LONGEST = 4096
 
 
 def declare_idefics3(model_cls: type, facts: ProcessorFacts) -> Declaration:
-    """Declare the inputs of a model of this family: tiles in rows, then the whole image.
+    """Declare the inputs of a model of this family: tiles in rows, then the whole image, or that alone.
 
     Raises:
         UnknownSettings: the image processor does something else with its settings than this mapper does.
     """
     settings, filter = facts.settings, filter_of(facts.settings)
     longest, side = settings["size"]["longest_edge"], settings["max_image_size"]["longest_edge"]
-    if not settings["do_pad"] or not settings["do_image_splitting"]:
-        raise UnknownSettings("do_pad or do_image_splitting is false")
+    if not settings["do_pad"]:
+        raise UnknownSettings("do_pad is false")
+    if not longest or longest > _LONGEST:
+        raise UnknownSettings(f"size is {settings['size']}")
+    if settings["do_image_splitting"]:
+        cut = _splitting(longest, side, filter)
+    else:
+
+        def cut(image: np.ndarray) -> np.ndarray:
+            fitted = resize(image, _fitted(image.shape[:2], longest), filter)  # type: ignore[arg-type]
+            return resized_planes(fitted, (side, side), filter)[None]
+
+    normalization = normalization_of(settings, facts.dtype)
+    return declare_tiles(model_cls, facts, cut, normalization, mask="pixel_attention_mask")
+
+
+def _splitting(longest: int, side: int, filter: str) -> Callable[[np.ndarray], np.ndarray]:
+    """What cuts an image into tiles; see declare_tiles."""
     # Of an odd side, transformers may count other tiles than it cuts.
-    if not longest or longest % side or side % 2 or longest > _LONGEST:
-        raise UnknownSettings(f"size is {settings['size']}, in tiles of {side}")
+    if longest % side or side % 2:
+        raise UnknownSettings(f"size is {longest}, in tiles of {side}")
 
     def cut(image: np.ndarray) -> np.ndarray:
         image = resize(image, _fitted(image.shape[:2], longest), filter)  # type: ignore[arg-type]
@@ -38,11 +56,10 @@ def declare_idefics3(model_cls: type, facts: ProcessorFacts) -> Declaration:
             return planes(canvas)[None]
         tiles = np.empty((rows * columns + 1, 3, side, side), np.uint8)
         tile_planes(canvas, (side, side), tiles)
-        planes(resize(canvas, (side, side), filter), tiles[-1])
+        resize_to_tiles(canvas, (side, side), filter, tiles[-1:])
         return tiles
 
-    normalization = normalization_of(settings, facts.dtype)
-    return declare_tiles(model_cls, facts, cut, normalization, mask="pixel_attention_mask")
+    return cut
 
 
 def _fitted(size: Size, longest: int) -> Size:

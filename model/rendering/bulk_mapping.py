@@ -23,8 +23,9 @@ from run_batch.model.rendering.job_faults import describe, root_of
 from run_batch.model.rendering.vllm_expansion import VllmExpansion
 from run_batch.model.rendering.vllm_renderer import VllmRenderer
 
-# (width, height): one that most models enlarge, and one that they make smaller, or fit to their patches.
-_TEST_SIZES = ((61, 37), (333, 215))
+# (width, height): one that most models enlarge, one that they make smaller, or fit to their patches, and one that is
+# long enough for the crops of its parts.
+_TEST_SIZES = ((61, 37), (333, 215), (270, 560))
 
 
 class NoBulkMapper(Exception):

@@ -6,10 +6,12 @@ that vLLM's own processor sends.
 """
 
 import functools
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from torch.nn import functional
 from vllm.multimodal.inputs import (
     BaseMultiModalField,
     MultiModalBatchedField,
@@ -33,11 +35,13 @@ class DevicePixelsField(BaseMultiModalField):
         is_flat: whether they are concatenated, uint8 (items, channels, height, width) or (items, channels * values);
             else they are stacked where shapes are equal, (tiles, channels, height, width) for each image.
         frames: how often each channel of an item is repeated: the model gets (items, channels * frames * values).
+        tiles: how many tiles the model gets of an image of stacked pixels at least; zeros follow its own.
         mean, std, divisor, dtype: see Normalization; a dtype of None leaves bytes as they are.
     """
 
     is_flat: bool = True
     frames: int = 1
+    tiles: int = 0
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
     divisor: float = 1.0
@@ -55,7 +59,8 @@ class DevicePixelsField(BaseMultiModalField):
     ) -> torch.Tensor | list[torch.Tensor]:
         """The pixels of several images, on their device."""
         pixels: Any = super().reduce_data(elems, device=device, pin_memory=pin_memory)
-        return self._finished(pixels) if isinstance(pixels, torch.Tensor) else list(map(self._finished, pixels))
+        finished = self._finished(pixels) if isinstance(pixels, torch.Tensor) else list(map(self._finished, pixels))
+        return finished if self.is_flat else _padded(finished, [elem.field.tiles for elem in elems])
 
     def _finished(self, pixels: torch.Tensor) -> torch.Tensor:
         values = pixels if self.dtype is None else self._normalized(pixels)
@@ -71,6 +76,16 @@ class DevicePixelsField(BaseMultiModalField):
         values = pixels.shape[-1] // _CHANNELS if pixels.ndim == 2 else pixels.shape[-2] * pixels.shape[-1]
         places = pixels.reshape(-1, _CHANNELS, values) + starts
         return table.index_select(0, places.view(-1)).view(pixels.shape)
+
+
+def _padded(images: torch.Tensor | list[torch.Tensor], tiles: Sequence[int]) -> torch.Tensor | list[torch.Tensor]:
+    """Images of (tiles, channels, height, width), each with so many tiles at least, stacked where shapes are equal."""
+    missing = [max(0, least - len(image)) for image, least in zip(images, tiles, strict=True)]
+    if not any(missing):
+        return images
+    padded = [functional.pad(image, (0, 0) * 3 + (0, more)) for image, more in zip(images, missing, strict=True)]
+    is_one_shape = len({image.shape for image in padded}) == 1
+    return torch.stack(padded) if is_one_shape else padded
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,19 +118,22 @@ def _table(
     return table.view(-1).to(device), starts.to(device)
 
 
-def device_pixels_field(layout: TensorLayout, is_flat: bool, on_cpu: bool) -> DevicePixelsField | None:
-    """The field of pixels of a layout that leaves something to the device; None for any other layout."""
+def device_pixels_field(layout: TensorLayout, is_flat: bool, on_cpu: bool, tiles: int) -> DevicePixelsField | None:
+    """The field of pixels of a layout that leaves something to the device; None for any other layout.
+
+    Args:
+        tiles: see DevicePixelsField.
+    """
     normalization = layout.normalization
+    plain = DevicePixelsField(is_flat=is_flat, frames=layout.frames, tiles=tiles, keep_on_cpu=on_cpu)
     if normalization is None:
-        return DevicePixelsField(frames=layout.frames, keep_on_cpu=on_cpu) if is_flat and layout.frames > 1 else None
-    return DevicePixelsField(
-        is_flat=is_flat,
-        frames=layout.frames,
+        return plain if tiles or (is_flat and layout.frames > 1) else None
+    return replace(
+        plain,
         mean=normalization.mean,
         std=normalization.std,
         divisor=normalization.divisor,
         dtype=str(normalization.dtype).removeprefix("torch."),
-        keep_on_cpu=on_cpu,
     )
 
 

@@ -1,5 +1,6 @@
 """The form in which vLLM's engine takes a rendered row."""
 
+from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -35,7 +36,7 @@ def engine_input(prompt: TokenizedPrompt, layout: TensorLayout = _STACKED, count
     """
     if not prompt.items:
         return tokens_input(prompt.prompt_token_ids)
-    items = [_elements(item, layout, len(prompt.items)) for item in prompt.items]
+    items = [_elements(item, layout, prompt.items) for item in prompt.items]
     if counts_features:
         for elements, placeholder in zip(items, prompt.placeholders, strict=True):
             elements[FEATURE_COUNTS] = _count(placeholder)
@@ -79,21 +80,23 @@ def _nbytes(data: Any) -> int:
     return sum(map(_nbytes, data)) if isinstance(data, list | tuple) else 0
 
 
-def _elements(item: MappedItem, layout: TensorLayout, images: int) -> dict[str, MultiModalFieldElem]:
+def _elements(item: MappedItem, layout: TensorLayout, row: Sequence[MappedItem]) -> dict[str, MultiModalFieldElem]:
+    """What the engine takes of one image of a row."""
     return {
-        name: MultiModalFieldElem(data=tensor, field=_field(name, tensor, layout, images))
+        name: MultiModalFieldElem(data=tensor, field=_field(name, tensor, layout, row))
         for name, tensor in item.tensors.items()
     }
 
 
-def _field(name: str, tensor: torch.Tensor, layout: TensorLayout, images: int) -> BaseMultiModalField:
+def _field(name: str, tensor: torch.Tensor, layout: TensorLayout, row: Sequence[MappedItem]) -> BaseMultiModalField:
     on_cpu = name in layout.on_cpu
     if name in layout.shared:
-        return MultiModalSharedField(batch_size=images, keep_on_cpu=on_cpu)
+        return MultiModalSharedField(batch_size=len(row), keep_on_cpu=on_cpu)
     if name in layout.whole:
         return WholeMaskField(keep_on_cpu=on_cpu)
     is_flat = name in layout.flat
-    pixels = device_pixels_field(layout, is_flat, on_cpu) if tensor.dtype == torch.uint8 else None
+    tiles = max(len(image.tensors[name]) for image in row) if name in layout.padded else 0
+    pixels = device_pixels_field(layout, is_flat, on_cpu, tiles) if tensor.dtype == torch.uint8 else None
     if pixels is not None:
         return pixels
     if is_flat:

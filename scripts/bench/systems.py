@@ -17,6 +17,7 @@ PRODUCT = "run-batch"
 SCRIPTS = {
     "script": ("llm_generate.py", False),
     "script-in-process": ("llm_generate.py", True),
+    "script-chat": ("llm_chat.py", False),
     "async-tuned": ("async_llm.py", False),
     "vllm-run-batch": ("vllm_run_batch.py", False),
     "ray-data": ("ray_data.py", False),
@@ -25,6 +26,7 @@ LABELS = {
     PRODUCT: "run-batch",
     "script": "script with LLM.generate",
     "script-in-process": "the same, engine in-process",
+    "script-chat": "script with LLM.chat",
     "async-tuned": "script with AsyncLLM, tuned",
     "vllm-run-batch": "vllm run-batch",
     "ray-data": "Ray Data LLM",

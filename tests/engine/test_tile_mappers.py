@@ -7,11 +7,13 @@ import pytest
 import torch
 from built_in_families import FAMILIES, idefics3
 from bulk_mapping import IMAGES, ROWS, Folder, assert_equal, changed_folders, in_bytes, prompts, renderer
+from pictures import encoded, picture
 from transformers.models.smolvlm import processing_smolvlm
 from vllm.multimodal.inputs import MultiModalKwargsItem
 from vllm.v1.serial_utils import MsgpackDecoder, MsgpackEncoder
 
 from run_batch.model.declaration import RowError
+from run_batch.model.rendering.vllm_renderer import VllmRenderer
 
 TILE_FAMILIES = ("internvl", "internvl_chat", "gemma3", "idefics3", "llava_onevision")
 
@@ -67,23 +69,34 @@ def test_a_bulk_mapper_of_tiles_resizes_by_the_checkpoints_filter(resample: int,
     assert_equal("internvl", folder("internvl", resample=resample), ROWS[:6])
 
 
+@pytest.mark.parametrize(("least_side", "most", "least_ratio"), [(64, 2, 1.2), (16, 4, 1.0), (5, 3, 2.5)])
+def test_gemma3_pans_and_scans_as_vllm_does(least_side: int, most: int, least_ratio: float, folder: Folder) -> None:
+    images = [encoded(picture(number, size)) for number, size in enumerate([(300, 100), (101, 290), (77, 77)])]
+    kwargs = _pan_and_scan(least_side, most, least_ratio)
+    assert_equal("gemma3", folder("gemma3"), [*ROWS, images, images[1:]], mm_processor_kwargs=kwargs)
+
+
+def _pan_and_scan(least_side: int, most: int, least_ratio: float) -> dict[str, Any]:
+    numbers = {"min_crop_size": least_side, "max_num_crops": most, "min_ratio_to_activate": least_ratio}
+    return {"do_pan_and_scan": True, **{f"pan_and_scan_{name}": number for name, number in numbers.items()}}
+
+
+@pytest.mark.parametrize("size", [{}, {"size": {"longest_edge": 300}, "max_image_size": {"longest_edge": 64}}])
+def test_idefics3_takes_images_whole_as_vllm_does(size: dict[str, Any], folder: Folder) -> None:
+    kwargs = {"do_image_splitting": False, **size}
+    assert_equal("idefics3", folder("idefics3"), ROWS, dtype="bfloat16", mm_processor_kwargs=kwargs)
+
+
 @pytest.mark.parametrize(
     ("family", "kwargs", "reason"),
     [
-        ("gemma3", {"do_pan_and_scan": True}, "do_pan_and_scan is true"),
-        ("idefics3", {"do_image_splitting": False}, "do_pad or do_image_splitting is false"),
+        ("gemma3", _pan_and_scan(2, 3, 1.2), "pan_and_scan_min_crop_size is 2"),
         ("idefics3", {"size": {"longest_edge": 300}}, "in tiles of 128"),
     ],
 )
 def test_tiles_that_a_bulk_mapper_does_not_know_are_left_to_vllm(
     family: str, kwargs: dict[str, Any], reason: str, folder: Folder
 ) -> None:
-    if family == "gemma3":
-        kwargs |= {
-            "pan_and_scan_min_crop_size": 64,
-            "pan_and_scan_max_num_crops": 2,
-            "pan_and_scan_min_ratio_to_activate": 1.2,
-        }
     assert reason in assert_equal(family, folder(family), [[]], is_bulk=False, mm_processor_kwargs=kwargs)
 
 
@@ -110,13 +123,32 @@ def test_pixels_cross_to_the_engine_as_bytes_and_become_what_the_model_takes_the
     assert arrived["pixel_values"].field.reduce_data([arrived["pixel_values"]]).nbytes == grows * pixels.nbytes
 
 
-def test_images_of_different_numbers_of_tiles_are_put_together_as_vllm_does_it(folder: Folder) -> None:
-    """Images of several rows, which the engine encodes together."""
-    model, rows = folder("llava_onevision"), prompts("llava_onevision", [[image] for image in IMAGES[:3]])
+@pytest.mark.parametrize(
+    ("settings", "rows"),
+    [
+        ({}, [[image] for image in IMAGES[:3]]),
+        ({}, [IMAGES[:3], IMAGES[:1], IMAGES[3:5], IMAGES[:1]]),
+        ({"do_rescale": False, "do_normalize": False}, [IMAGES[:3], IMAGES[:1]]),
+    ],
+)
+def test_images_of_different_numbers_of_tiles_are_put_together_as_vllm_does_it(
+    settings: dict[str, Any], rows: list[list[bytes]], folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Images of several rows, which the engine encodes together; vLLM pads those of a row."""
+    model = folder("llava_onevision", **settings)
     together = []
-    for mapper in ("auto", "vllm"):
-        rendered = renderer(model, mapper).render(rows)
-        elements = [row["mm_kwargs"]["image"][0]["pixel_values"] for row in rendered if not isinstance(row, RowError)]
+    for mapper in ("vllm", "auto"):
+        loaded = renderer(model, mapper)
+        if mapper == "auto":
+            monkeypatch.setattr(VllmRenderer, "render", lambda *_: 1 / 0)
+        rendered = loaded.render(prompts("llava_onevision", rows))
+        images = [item for row in rendered if not isinstance(row, RowError) for item in row["mm_kwargs"]["image"]]
+        elements = [image["pixel_values"] for image in images]
         together.append([in_bytes(tiles) for tiles in elements[0].field.reduce_data(elements)])
-    assert len(together[0]) == 3 and len({shape for _, shape, _ in together[0]}) > 1
+    assert len(together[0]) == sum(map(len, rows)) and len({shape for _, shape, _ in together[0]}) > 1
     assert together[0] == together[1]
+
+
+def test_onevision_without_padding_leaves_rows_of_several_images_to_vllm(folder: Folder) -> None:
+    model = folder("llava_onevision", do_pad=False)
+    assert_equal("llava_onevision", model, [IMAGES[:1], IMAGES[:3], IMAGES[1:2] * 2])

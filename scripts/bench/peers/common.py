@@ -1,5 +1,6 @@
 """Shared by the peer scripts: rows as a user's script reads them, settings, and the line that reports times."""
 
+import base64
 import io
 import json
 import os
@@ -28,6 +29,15 @@ def rows() -> Iterator[tuple[str, bytes, str]]:
 
 def decode(encoded: bytes) -> Image.Image:
     return Image.open(io.BytesIO(encoded)).convert("RGB")
+
+
+def message(image: bytes, prompt: str) -> dict[str, Any]:
+    """The chat message of a row: its image as a URL with the file's bytes, and the text of its `prompt`, see `rows`."""
+    before, after = PROMPT.split("{prompt}")
+    text = prompt.removeprefix(before).removesuffix(after)
+    url = f"data:image/jpeg;base64,{base64.b64encode(image).decode()}"
+    content = [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": text}]
+    return {"role": "user", "content": content}
 
 
 class Times:

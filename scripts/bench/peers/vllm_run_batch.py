@@ -1,25 +1,20 @@
 """Runs `vllm run-batch`: reads an OpenAI batch file with base64 images, writes one with completions."""
 
-import base64
 import contextlib
 import importlib.metadata
 import json
 import runpy
 import sys
 
-from common import ENGINE, INPUT, MAX_TOKENS, MODEL, OUTPUT, PROMPT, SAMPLING, SETTINGS, Times, rows
+from common import ENGINE, INPUT, MAX_TOKENS, MODEL, OUTPUT, SAMPLING, SETTINGS, Times, message, rows
 
 
 def write_requests(path: str) -> None:
-    before, after = PROMPT.split("{prompt}")
     with open(path, "w") as file:
         for row_id, image, prompt in rows():
-            text = prompt.removeprefix(before).removesuffix(after)
-            url = f"data:image/jpeg;base64,{base64.b64encode(image).decode()}"
-            content = [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": text}]
             body = {
                 "model": MODEL,
-                "messages": [{"role": "user", "content": content}],
+                "messages": [message(image, prompt)],
                 "max_tokens": MAX_TOKENS,
                 "temperature": SAMPLING["temperature"],
                 "ignore_eos": True,
