@@ -241,7 +241,8 @@ class Pipeline:
         if rows is None:
             self._end_input(engine, finished)
             return
-        if self._job.config.input.image_column:
+        table = self._job.config.input
+        if table.image_column or table.video_column is not None:
             finished.progress.imageless_rows += sum(isinstance(row, MappedRow) and not row.nbytes for row in rows)
         for row in rows:
             finished.begin(row.row)

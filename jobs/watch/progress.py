@@ -49,7 +49,7 @@ class ProgressRecord:
         bottleneck: the slowest stage: `engine`, `mapping`, `input` or `output`; empty while it is not known.
         updated: seconds since the epoch by the clock of its host, for people to read.
         generated_rows, generated_tokens: by this process.
-        imageless_rows: rows without an image that it has given to the engine, in a job with images.
+        imageless_rows: rows without an image or a video that it has given to the engine, in a job with either.
     """
 
     writer: str

@@ -108,13 +108,14 @@ class RunMessages:
         Args:
             failed: the committed shards with rows that failed.
             truncated: rows that ended by length.
-            imageless: rows of this run without an image, in a job with images.
+            imageless: rows of this run without an image or a video, in a job with either.
         """
         kinds: Counter[str] = Counter()
         for commit in failed:
             kinds.update(commit.errors)
         if imageless:
-            self._say(f"asked without an image: {imageless} rows of this run, which have none in input.image_column")
+            told = "which have nothing in input.image_column or input.video_column"
+            self._say(f"asked by their text alone: {imageless} rows of this run, {told}")
         if kinds:
             self._say("failed: " + ", ".join(f"{count} {kind}" for kind, count in kinds.most_common()))
         if truncated:  # the summary says how many

@@ -83,7 +83,7 @@ def test_rows_without_an_image_are_counted(job: StandingJob, setting: Setting) -
     tables = {"input": {"image_column": "image"}, "prompt": {"template": "{prompt}"}, "output": {"path": "other"}}
     jobs.write_job(folder, None, preprocess={"workers": 1}, errors={"max_fraction": 1.0}, **tables)
     code, said = replace(job, setting=setting).run()
-    assert code == 0 and said.count(f"asked without an image: {ROWS - BAD} rows of this run") == 1, said
+    assert code == 0 and said.count(f"asked by their text alone: {ROWS - BAD} rows of this run") == 1, said
 
 
 def test_a_quiet_run_says_nothing_but_its_summary(job: StandingJob) -> None:
