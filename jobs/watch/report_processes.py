@@ -8,6 +8,10 @@ from run_batch.jobs.watch.page import note, table
 from run_batch.jobs.watch.running_rates import ProcessRun, RunningRates, joined
 from run_batch.jobs.watch.times import clock, duration
 
+_KILLED = (
+    "A process that is killed may tell nothing of its last second. Rows that it had not saved are generated again: "
+    "here they count for both processes, in no other place."
+)
 # Breaks that are listed, the longest ones.
 _LISTED_BREAKS = 12
 
@@ -62,13 +66,14 @@ def processes(rates: RunningRates, listed: int) -> list[str]:
     shares = _by(worked, lambda process: process.label)
     speeds = ("ran for", "rows", "rows/s", "generated tokens/s", "prompt tokens/s")
     last = rates.processes[-listed:]
-    killed = any(process.run.ended is None for process in last[:-1])
+    latest = {process.label: process for process in rates.processes}
+    killed = any(process.run.ended is None and process is not latest[process.label] for process in rates.processes)
     return [
         *_table(hosts, "host", speeds, listed),
         *(_table(shares, "share", ("hosts", *speeds), listed, _hosts) if len(shares) > 1 else []),
         note(f"Processes, the last {len(last)} of {len(rates.processes):,}:") if last else "",
         table([_process(process) for process in last], ("from", "to", "exit code", "rows", "host", "share")),
-        note("A process that is killed tells nothing of its last second; its rows are kept.") if killed else "",
+        note(_KILLED) if killed else "",
     ]
 
 

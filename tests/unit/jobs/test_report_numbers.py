@@ -219,6 +219,9 @@ def test_the_time_of_a_job_is_that_of_its_processes_without_breaks_counted_once(
         noted(folder, host, 1000.0, 1200.0, 75)
         noted(folder, f"{host}2", 5000.0, None)
     worked = work_time(rates := running_rates(tmp_path))
+    assert "generated again: here they count for both" not in "".join(processes(rates, 2)), "the last ones may run"
+    noted(folder, "b3", 6000.0, 6001.0, 0)
+    assert "generated again: here they count for both" in "".join(processes(running_rates(tmp_path), 2))
     assert worked.seconds == 200 + 41 and worked.process_seconds == 2 * 241, "a killed one to its last line"
     assert worked.breaks == [(1200.0, 5000.0)], "while a model loads there is a process"
     assert cells_of("".join(breaks(worked))) == ["1970-01-01 00:20:00", "1970-01-01 01:23:20", "63.3 min"]
