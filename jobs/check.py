@@ -51,17 +51,19 @@ def check_job(job: PreparedJob) -> tuple[str, int]:
     lines = [
         f"input: {job.plan.num_rows} rows; columns {', '.join(job.source.schema.names)}",
         *_describe_commits(job),
-        f"output: {shards} shards of {job.plan.rows_per_shard} rows in {job.store.folder}, {shards - missing} done, "
-        f"{missing} to do",
+        f"output: {shards} {'shard' if shards == 1 else 'shards'} of {job.plan.rows_per_shard} rows in "
+        f"{job.store.folder}, {shards - missing} done, {missing} to do",
         *_describe_growth(job),
         *_describe_row_groups(job),
         *_describe_memory(job),
         *_describe_prompts(job),
         *([f"images: {mapper.image_mapping}"] if mapper.image_mapping else []),
+        *([f"videos: {mapper.video_mapping}"] if mapper.video_mapping else []),
         *([] if is_pooling(job.config) else _describe_sampling(sampling, mapper.max_model_len)),
         *_describe(results),
         *_describe_placeholders(job, mapper.image_placeholder, batches),
-        *_describe_imageless(job, batches),
+        *_describe_missing(job, "image", batches),
+        *_describe_missing(job, "video", batches),
     ]
     failed = sum(isinstance(result, RowFailure) for result in results)
     most = job.config.errors.max_fraction
@@ -145,7 +147,7 @@ def _describe_placeholders(job: PreparedJob, placeholder: str | None, batches: S
     table = job.config.input
     if not placeholder or not table.image_column or job.config.prompt.image_marker is not None:
         return []
-    others = {table.image_column, table.id_column, table.sampling_column}
+    others = {table.image_column, table.video_column, table.id_column, table.sampling_column}
     count = 0
     for batch in batches:
         for name in set(batch.records.schema.names) - others:
@@ -160,9 +162,11 @@ def _describe_placeholders(job: PreparedJob, placeholder: str | None, batches: S
     ]
 
 
-def _describe_imageless(job: PreparedJob, batches: Sequence[RowBatch]) -> list[str]:
-    """A note where rows have no image in the image column: they are asked without one."""
-    column = job.config.input.image_column
+def _describe_missing(job: PreparedJob, what: str, batches: Sequence[RowBatch]) -> list[str]:
+    """A note where rows have no image, or no video, in the column of those: they are asked without one."""
+    columns = {"image": job.config.input.image_column, "video": job.config.input.video_column}
+    column = columns[what]
+    how = "without it" if all(columns.values()) else "by their text alone"
     if not column:
         return []
     cells = [cell for batch in batches for cell in image_cells(batch.records.column(column))]
@@ -170,8 +174,8 @@ def _describe_imageless(job: PreparedJob, batches: Sequence[RowBatch]) -> list[s
     if not count:
         return []
     return [
-        f"note: {count} of the first {len(cells)} rows have no image in column {column}: they are asked by their text "
-        "alone, without the image placeholder"
+        f"note: {count} of the first {len(cells)} rows have no {what} in column {column}: they are asked {how}, "
+        f"without the {what} placeholder"
     ]
 
 

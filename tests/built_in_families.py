@@ -1,8 +1,8 @@
 """Small checkpoints with random weights of families that vLLM ships, as transformers saves them.
 
 Each family has a function that makes its model and processor; `save_family` writes them. All have the same byte-level
-tokenizer but for their special tokens, and the same chat template but for what stands for an image. Their texts are
-letters and digits, which differ from image to image.
+tokenizer but for their special tokens, and the same chat template but for what stands for an image or a video. Their
+texts are letters and digits, which differ from image to image.
 """
 
 import functools
@@ -21,7 +21,8 @@ TURNS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 CHAT_TEMPLATE = """{{ bos_token if bos_token is defined and bos_token else '' }}{% for message in messages %}\
 <|im_start|>{{ message['role'] }}
 {% if message['content'] is string %}{{ message['content'] }}{% else %}{% for part in message['content'] %}\
-{% if part['type'] == 'image' %}IMAGE{% else %}{{ part['text'] }}{% endif %}{% endfor %}{% endif %}<|im_end|>
+{% if part['type'] == 'image' %}IMAGE{% elif part['type'] == 'video' %}VIDEO{% else %}\
+{{ part['text'] }}{% endif %}{% endfor %}{% endif %}<|im_end|>
 {% endfor %}{% if add_generation_prompt %}<|im_start|>assistant
 {% endif %}"""
 
@@ -81,6 +82,7 @@ def _positions(*section: int, **fields: Any) -> dict[str, Any]:
 
 QWEN_TOKENS = ["<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"]
 QWEN_IMAGE = "<|vision_start|><|image_pad|><|vision_end|>"
+QWEN_VIDEO = "<|vision_start|><|video_pad|><|vision_end|>"
 
 
 def _qwen(kind: str, text: Mapping[str, Any], vision: Mapping[str, Any], image_processor: Any) -> Family:
@@ -287,7 +289,8 @@ def save_family(folder: Path, name: str, seed: int = 0) -> None:
         eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id
     )
     model.save_pretrained(folder)
-    processor.chat_template = CHAT_TEMPLATE.replace("IMAGE", image)
+    video = QWEN_VIDEO if name.startswith("qwen") else "<video>"
+    processor.chat_template = CHAT_TEMPLATE.replace("IMAGE", image).replace("VIDEO", video)
     processor.save_pretrained(folder)
     if name in ("gemma3", "llava_onevision", "paligemma"):
         rename_weights(folder, "hub")  # vLLM 0.32 does not load what transformers 5 calls the tower

@@ -1,4 +1,4 @@
-"""The cells of the image column: which images a cell holds, and in which form.
+"""The cells of the columns of images and of videos: which images or videos a cell holds, and in which form.
 
 An image is bytes, text (a path, a URL, a data: URL or base64), or a struct of bytes and path as in Hugging Face
 datasets; a list holds several. A column of nested lists of numbers holds precomputed image features instead.
@@ -19,12 +19,22 @@ ACCEPTED = (
 )
 
 
+ACCEPTED_VIDEOS = "bytes, text (paths, URLs or data: URLs), a struct of bytes and path, or a list of these"
+
+
 def can_hold_images(kind: pa.DataType) -> bool:
     """Whether a column of this type can hold images, one or several a row, or precomputed features."""
     if isinstance(kind, pa.BaseExtensionType):
         kind = kind.storage_type
     if _features_depth(kind):
         return _features_depth(kind) in (2, 3)
+    return _is_image(kind.value_type if is_list(kind) else kind)
+
+
+def can_hold_videos(kind: pa.DataType) -> bool:
+    """Whether a column of this type can hold videos, one or several a row."""
+    if isinstance(kind, pa.BaseExtensionType):
+        kind = kind.storage_type
     return _is_image(kind.value_type if is_list(kind) else kind)
 
 

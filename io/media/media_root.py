@@ -74,7 +74,7 @@ def read_below(root: Path | None, text: str, max_bytes: int) -> bytes:
     if root is None:
         raise MediaError("path_not_allowed", f"{shown}: the input is not on a local file system: set input.media_root")
     if not text or "\0" in text:
-        raise MediaError("image_not_found", "the image path is empty or holds a NUL character")
+        raise MediaError("image_not_found", "the path is empty or holds a NUL character")
     if len(text) > MAX_PATH_CHARACTERS:
         raise MediaError("image_unreadable", f"{shown}: {os.strerror(errno.ENAMETOOLONG)}")
     path = _resolve(root, text)
@@ -99,10 +99,7 @@ def _resolve(root: Path | None, text: str) -> str | None:
 def _shown(text: str) -> str:
     if len(text) <= _MAX_NAME_CHARACTERS:
         return text[:_SHOWN_CHARACTERS]
-    return (
-        f"{text[:_SHOWN_CHARACTERS]}… ({len(text):,} characters: if this is an image in base64, put data:;base64, "
-        "before it)"
-    )
+    return f"{text[:_SHOWN_CHARACTERS]}… ({len(text):,} characters: if this is base64, put data:;base64, before it)"
 
 
 def _open_below(root: Path, path: str) -> int:

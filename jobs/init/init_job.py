@@ -4,6 +4,7 @@ import json
 import os
 import tomllib
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 from run_batch.io.inputs.sample_images import with_image_column
@@ -24,7 +25,6 @@ from run_batch.model.checkpoint.hub import snapshot_folder
 _MODEL = "Qwen/Qwen2.5-VL-7B-Instruct"
 _TEMPLATE_FILES = ("chat_template.jinja", "chat_template.json", "tokenizer_config.json", "config.json")
 _LLAVA = ("llava", "llava_next")
-_ASKED = "Describe this image."
 # So many first rows tell where images are.
 _ROWS_LOOKED_AT = 64
 
@@ -104,7 +104,7 @@ def _as_in(file: Path, path: str) -> str:
 
 
 def _lines(config: JobConfig, source: Source, columns: Columns, has_model: bool) -> Iterator[str]:
-    used = {columns.image, columns.prompt, columns.id, *columns.carried}
+    used = {columns.image, columns.video, columns.prompt, columns.id, *columns.carried}
     others = [_shown(name) for name in source.schema.names if name not in used]
     yield f"# {source.num_rows} rows; columns {', '.join(map(_shown, source.schema.names))}."
     yield "# `run-batch try --config` this file shows the first answers, `run-batch keys` what else may be set."
@@ -116,8 +116,10 @@ def _lines(config: JobConfig, source: Source, columns: Columns, has_model: bool)
         yield f"name = {_text(config.input.name)}"
     if config.input.split:
         yield f"split = {_text(config.input.split)}"
-    note = "" if columns.image else "  # no column of images was found: prompts are text only"
+    note = "" if columns.image or columns.video else "  # no column of images was found: prompts are text only"
     yield f"image_column = {_text(columns.image or '')}{note}"
+    if columns.video:
+        yield f"video_column = {_text(columns.video)}"
     yield from _media_lines(config, source, columns)
     if columns.prompt:
         yield f"prompt_column = {_text(columns.prompt)}"
@@ -152,26 +154,26 @@ def _engine_lines() -> Iterator[str]:
 
 
 def _media_lines(config: JobConfig, source: Source, columns: Columns) -> Iterator[str]:
-    """Keys that images behind URLs or paths need, as the first rows have them; for the user to decide."""
+    """Keys that images and videos behind URLs or paths need, as the first rows have them; for the user to decide."""
     hosts: dict[str, None] = {}
     paths = []
-    for text in _first_image_texts(source, columns.image):
+    for text in chain(*(_first_texts(source, column) for column in (columns.image, columns.video))):
         if text.startswith(("http://", "https://")):
             hosts[text.split("/")[2].rpartition("@")[2]] = None
         elif not is_data_url(text) and not begins_as_base64_image(text):
             paths.append(text)
     hosts = {host: None for host in hosts if is_host_entry(host)}
     if hosts:
-        yield f"# allowed_hosts = [{', '.join(map(_text, hosts))}]  # of the first images: none is fetched without it"
+        yield f"# allowed_hosts = [{', '.join(map(_text, hosts))}]  # of the first rows: nothing is fetched without it"
     missing = [path for path in paths if source.folder is None or not os.path.isfile(source.folder / path)]
     if missing:
         yield (
-            f'# media_root = "…"  # the folder that image paths are inside of, if it is not that of the input: '
+            f'# media_root = "…"  # the folder that paths are inside of, if it is not that of the input: '
             f"{_shown(missing[0][:100])}"
         )
 
 
-def _first_image_texts(source: Source, image: str | None) -> Iterator[str]:
+def _first_texts(source: Source, image: str | None) -> Iterator[str]:
     if image is None or not can_hold_paths(source.schema.field(image).type):
         return
     cursor = source.cursor([image], _ROWS_LOOKED_AT)
@@ -187,7 +189,8 @@ def _first_image_texts(source: Source, image: str | None) -> Iterator[str]:
 
 def _prompt_lines(config: JobConfig, columns: Columns) -> Iterator[str]:
     yield "\n[prompt]"
-    asked = "{prompt}" if columns.prompt else _ASKED
+    seen = "video" if columns.video else "image"
+    asked = "{prompt}" if columns.prompt else f"Describe this {seen}."
     if columns.is_conversation or _has_chat_template(config):
         yield "chat = true  # the model's chat template adds the image placeholder and the special tokens"
         if not columns.is_conversation:
@@ -201,7 +204,7 @@ def _prompt_lines(config: JobConfig, columns: Columns) -> Iterator[str]:
 
 
 def _also(columns: Columns) -> str:
-    return "" if columns.prompt else "  # asked of every image; {column} inserts a column"
+    return "" if columns.prompt else "  # asked of every row; {column} inserts a column"
 
 
 def _has_chat_template(config: JobConfig) -> bool:

@@ -10,7 +10,7 @@ from run_batch.io.arrow_types import is_bytes, is_list, is_text
 from run_batch.io.inputs.image_names import is_image_name
 from run_batch.io.inputs.sample_images import whole_column
 from run_batch.io.inputs.source import Source
-from run_batch.io.media.image_column import can_hold_images
+from run_batch.io.media.image_column import can_hold_images, can_hold_videos
 from run_batch.io.media.inline_images import is_data_url
 from run_batch.jobs.job.carried_columns import check_carried
 from run_batch.jobs.job.config import JobConfig
@@ -38,6 +38,8 @@ _IMAGES = (
     "path",
     "url",
 )
+_VIDEOS = ("video", "videos", "mp4", "webm", "clip", "video_path", "video_url")
+_VIDEO_ENDINGS = (".mp4", ".webm", ".mkv", ".mov", ".avi", ".m4v")
 _CONVERSATIONS = ("messages", "conversations", "conversation")
 _PROMPTS = ("prompt", "question", "instruction", "query", "input", "text", "problem")
 _IDS = ("id", "uid", "uuid", "row_id", "image_id", "question_id", "custom_id", "key", "__key__", "index")
@@ -51,12 +53,14 @@ class Columns:
     """The columns of an input, by what they most likely are; None for none.
 
     Attributes:
+        video: column of videos.
         id: holds a value of its own in each row.
         prompt: text, or conversations if `is_conversation`.
         carried: names in the results, by column.
     """
 
     image: str | None
+    video: str | None
     prompt: str | None
     is_conversation: bool
     id: str | None
@@ -70,20 +74,22 @@ def find_columns(config: JobConfig, source: Source, can_chat: bool) -> Columns:
         can_chat: whether the model takes conversations.
     """
     schema = pa.schema([field for field in source.schema if field.name and field.name not in source.unusable])
+    video = _video_column(source, schema)
+    schema = pa.schema([field for field in schema if field.name != video])
     image = _named(schema, _IMAGES, can_hold_images) or _first(schema, _holds_encoded_images)
-    image = image or _names_images(source, schema)
+    image = image or _names(source, schema, _is_image_text)
     unique = _unique_ids(config, source, schema)
     conversation = _named(schema, _CONVERSATIONS, lambda kind: is_list(kind) or _holds_text(kind))
     if conversation is not None and not (can_chat and _holds_conversations(config, source, conversation)):
         conversation = None
     prompt = conversation or _named(schema, _PROMPTS, _holds_text)
-    if prompt is None and image is None:
+    if prompt is None and image is None and video is None:
         others = pa.schema([field for field in schema if field.name != unique]) if len(schema) > 1 else schema
         prompt = _first(others, _holds_text) or _first(others, can_be_written)
     wanted = [name for name in (prompt, _named(schema, _ANSWERS, lambda _: True)) if name and name != conversation]
     carried = _carried(list(dict.fromkeys(wanted)), schema, result_columns(config))
     image = None if image is None else whole_column(source.schema, image)
-    return Columns(image, prompt, conversation is not None, unique, carried)
+    return Columns(image, video, prompt, conversation is not None, unique, carried)
 
 
 def _holds_conversations(config: JobConfig, source: Source, column: str) -> bool:
@@ -131,22 +137,32 @@ def _holds_text(kind: pa.DataType) -> bool:
     return is_text(kind.value_type if pa.types.is_dictionary(kind) else kind)
 
 
-def _names_images(source: Source, schema: pa.Schema) -> str | None:
-    """The first column of text whose first values are names of image files, or hold images themselves."""
+def _video_column(source: Source, schema: pa.Schema) -> str | None:
+    """The column of videos, by its name and its type, or by the names of files that it holds."""
+    named = _named(schema, _VIDEOS, lambda kind: can_hold_videos(kind) and not _holds_text(kind))
+    return named or _names(source, schema, lambda text: text.lower().endswith(_VIDEO_ENDINGS))
+
+
+def _is_image_text(text: str) -> bool:
+    return is_image_name(text) or is_data_url(text)
+
+
+def _names(source: Source, schema: pa.Schema, fits: Callable[[str], bool]) -> str | None:
+    """The first column of text whose first values, without what follows a `?`, all fit."""
     columns = [field.name for field in schema if _holds_text(field.type)]
     rows = range(min(_FIRST_ROWS, source.num_rows))
     cursor = source.cursor(columns, _FIRST_ROWS)
     batches = [batch.records for batch in cursor.read(rows.start, rows.stop)] if columns else []
     cursor.close()
-    return next((name for name in columns if _are_images([batch.column(name) for batch in batches])), None)
+    return next((name for name in columns if _all_fit([batch.column(name) for batch in batches], fits)), None)
 
 
-def _are_images(cells: Sequence[pa.Array]) -> bool:
+def _all_fit(cells: Sequence[pa.Array], fits: Callable[[str], bool]) -> bool:
     try:
         values = [value for array in cells for value in array.to_pylist() if value]
     except UnicodeDecodeError:
         return False
-    return bool(values) and all(is_image_name(value.partition("?")[0]) or is_data_url(value) for value in values)
+    return bool(values) and all(fits(value.partition("?")[0]) for value in values)
 
 
 def _holds_encoded_images(kind: pa.DataType) -> bool:

@@ -21,7 +21,8 @@ from run_batch.jobs.job.result_columns import result_columns
 def needed_columns(config: JobConfig, schema: pa.Schema) -> list[str]:
     """The input columns that mapping reads."""
     table = config.input
-    columns = [table.image_column, table.id_column, table.sampling_column, table.lora_column, table.priority_column]
+    columns = [table.image_column, table.video_column, table.id_column, table.sampling_column, table.lora_column]
+    columns += [table.priority_column]
     columns += prompt_columns(config, schema)
     return list(dict.fromkeys(column for column in columns if column))
 
@@ -77,8 +78,8 @@ def check_columns(config: JobConfig, source: Source) -> None:
     _check_used(config, schema)
     if not needed_columns(config, schema):
         raise JobError(
-            "prompt.template names no column, and the rows have no images: all rows have the same prompt. Name a "
-            "column in it, or the column of images in input.image_column"
+            "prompt.template names no column, and the rows have no images or videos: all rows have the same prompt. "
+            "Name a column in it, or the column of images in input.image_column, or of videos in input.video_column"
         )
     check_carried(config.output, schema, result_columns(config))
     for column in [*needed_columns(config, schema), config.errors.expected_column]:
@@ -90,6 +91,8 @@ def check_columns(config: JobConfig, source: Source) -> None:
             raise JobError(f"input.path: column {column} {source.unusable[column]}{hint}")
     if table.image_column:
         _check_images(table.image_column, schema)
+    if table.video_column is not None:
+        _check_videos(table, schema.field(table.video_column).type)
     _check_settings(table, schema)
 
 
@@ -98,6 +101,7 @@ def _require_named(config: JobConfig, schema: pa.Schema) -> None:
     table = config.input
     named = {
         "input.image_column": table.image_column or None,
+        "input.video_column": table.video_column,
         "input.id_column": table.id_column,
         "input.sampling_column": table.sampling_column,
         "input.lora_column": table.lora_column,
@@ -135,6 +139,16 @@ def _check_used(config: JobConfig, schema: pa.Schema) -> None:
         raise JobError(f'input.prompt_column = "{table.prompt_column}" is not read: prompt.template has no {{prompt}}')
     if config.prompt.image_marker is not None and not columns:
         raise JobError("prompt.image_marker stands for images in columns' texts, and prompt.template holds no column")
+
+
+def _check_videos(table: InputTable, kind: pa.DataType) -> None:
+    if table.video_column == table.image_column:
+        raise JobError(f"input.video_column and input.image_column both name {table.video_column}; name two columns")
+    if not image_column.can_hold_videos(kind):
+        raise JobError(
+            f"input.video_column: column {table.video_column} is {kind}, which cannot hold videos; expected "
+            f"{image_column.ACCEPTED_VIDEOS}"
+        )
 
 
 def _check_images(column: str, schema: pa.Schema) -> None:

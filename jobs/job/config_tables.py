@@ -64,6 +64,12 @@ class InputTable(Table):
     image_column: str = key(
         'column of images; "" for a text-only job', Effect.ANOTHER_JOB, example="photo", default="image"
     )
+    video_column: str | None = key(
+        "column of videos; the input then needs no column of images unless input.image_column names it",
+        Effect.ANOTHER_JOB,
+        example="video",
+        default=None,
+    )
     prompt_column: str = key(
         "column of prompts: text, or chat messages", Effect.ANOTHER_JOB, example="question", default="prompt"
     )

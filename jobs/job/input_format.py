@@ -1,4 +1,5 @@
-"""What the format of an input says of other keys: batch files of the API of OpenAI name their columns."""
+"""What keys of the input say of others: batch files of the API of OpenAI name their columns, and a job of videos needs
+no images."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -16,8 +17,11 @@ _OPENAI_INPUT: Mapping[str, str] = {
 
 
 def with_format(tables: dict[str, Any]) -> dict[str, Any]:
-    """The tables of a job.toml with what the format of its input sets, where the job does not set it itself."""
+    """The tables of a job.toml with what the format of its input, or its videos, set where the job does not."""
     table, prompt = tables["input"], tables["prompt"]
+    if isinstance(table, dict) and table.get("video_column") is not None:
+        table = {"image_column": "", **table}
+        tables = {**tables, "input": table}
     if not isinstance(table, dict) or not isinstance(prompt, dict) or table.get("format") != "openai":
         return tables
     return {**tables, "input": {**_OPENAI_INPUT, **table}, "prompt": {"chat": True, **prompt}}

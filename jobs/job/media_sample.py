@@ -1,4 +1,4 @@
-"""A few image files that the first rows name: by these, a folder of other images of the same names is told.
+"""A few files of images and videos that the first rows name: by these, a folder of others of the same names is told.
 
 The folder of images is no part of a job's identity, for it may move. Files that were missing when the job began, and
 are there now, tell nothing.
@@ -46,19 +46,22 @@ def sample_media(
     if batch is not None:
         for column, cells in zip(columns, batch.records.columns, strict=True):
             with contextlib.suppress(UnicodeDecodeError):  # rows with text that is not UTF-8 are errors of their own
-                names |= dict.fromkeys(_named(cells, is_image=column == config.input.image_column))
+                names |= dict.fromkeys(_named(cells, is_image=column in _media_columns(config)))
     samples = {name: sample_below(place, name) for name in islice(names, _FILES)}
     return {name: sample for name, sample in samples.items() if sample is not None}
 
 
 def columns_with_paths(config: JobConfig, source: Source, prompt_column: PromptColumn) -> list[str]:
-    """The columns that can name image files."""
-    image, columns = config.input.image_column, []
-    if image and can_hold_paths(source.schema.field(image).type):
-        columns.append(image)
-    if prompt_column is not PromptColumn.TEXTS and config.input.prompt_column != image:
+    """The columns that can name files of images or videos."""
+    media = _media_columns(config)
+    columns = [column for column in media if can_hold_paths(source.schema.field(column).type)]
+    if prompt_column is not PromptColumn.TEXTS and config.input.prompt_column not in media:
         columns.append(config.input.prompt_column)
     return columns
+
+
+def _media_columns(config: JobConfig) -> list[str]:
+    return [column for column in (config.input.image_column, config.input.video_column) if column]
 
 
 def other_media(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:

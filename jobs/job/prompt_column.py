@@ -153,7 +153,7 @@ def _is_part(value: Any) -> bool:
     """Whether a value is a part of a message."""
     if not isinstance(value, Mapping):
         return False
-    by_type = value.get("type") in ("text", "image", "image_url", "input_text", "input_image")
+    by_type = value.get("type") in ("text", "image", "video", "image_url", "input_text", "input_image")
     return by_type or (bool(value) and set(value) <= {"text", "image", "image_url"})
 
 

@@ -1,6 +1,6 @@
 """Prompts by a chat template: conversations of the data, or made of prompt.template and the job's own messages."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
@@ -13,15 +13,18 @@ from run_batch.jobs.job.prompt_column import PromptColumn, is_message, parse_jso
 from run_batch.jobs.job.prompt_template import PromptTemplate, parse_template
 from run_batch.jobs.mapping.prompt_draft import (
     Images,
+    Item,
     PromptDraft,
+    Videos,
     fill_template,
-    find_images,
+    find_places,
+    kinds_of,
     refuse_needless_placeholder,
 )
 from run_batch.model.checkpoint.settings import SettingsError
 from run_batch.model.declaration import RowError
 from run_batch.model.images.row_image import EncodedImage, decode_row_image
-from run_batch.model.prompts.messages import Message, MessageImage, Part, parse_messages
+from run_batch.model.prompts.messages import Message, MessageImage, MessageVideo, Part, parse_messages
 from run_batch.model.prompts.tokenizer import Piece
 from run_batch.model.rendering.renderer import Prompt, Renderer
 
@@ -72,10 +75,10 @@ class ChatPrompts:
         if self._template is not None:
             filled = fill_template(self._template, row)
             self._refuse_messages(row)
-            return PromptDraft((), lambda images, _: self._finish(row, [self._user_message(filled, images)], images))
+            return PromptDraft((), lambda *media: self._finish(row, [self._user_message(filled, *media)], *media))
         messages = [self._with_markers(message) for message in self._conversation(row)]
         held = [image.cell for message in messages for image in message.images() if image.cell is not None]
-        return PromptDraft(held, lambda images, held_images: self._finish(row, messages, images, held_images))
+        return PromptDraft(held, lambda *media: self._finish(row, messages, *media))
 
     def _refuse_messages(self, row: Mapping[str, Any]) -> None:
         """Refuse a conversation in a column of texts: as text, the model would answer something else."""
@@ -109,23 +112,29 @@ class ChatPrompts:
             return message
         parts: list[Part] = []
         for part in message.parts:
-            items: list[Piece | MessageImage] = []
+            items: list[Item] = []
             for item in part:
-                items += self._find_images([(item.text, item.trusted)]) if isinstance(item, Piece) else [item]
+                items += self._find_places([(item.text, item.trusted)]) if isinstance(item, Piece) else [item]
             parts.append(items)
         return Message(message.role, parts, message.fields)
 
-    def _find_images(self, filled: Sequence[tuple[str, bool]], has_images: bool = True) -> list[Piece | MessageImage]:
-        return find_images(filled, self._model.image_placeholder, self._config.prompt.image_marker, has_images)
+    def _find_places(
+        self, filled: Sequence[tuple[str, bool]], kinds: Collection[type[Item]] = (MessageImage, MessageVideo)
+    ) -> list[Item]:
+        return find_places(filled, self._model, self._config.prompt.image_marker, kinds)
 
-    def _user_message(self, filled: Sequence[tuple[str, bool]], images: Images) -> Message:
-        return Message("user", [self._find_images(filled, bool(images))])
+    def _user_message(
+        self, filled: Sequence[tuple[str, bool]], images: Images, held_images: Images, videos: Videos
+    ) -> Message:
+        return Message("user", [self._find_places(filled, kinds_of(images, videos))])
 
     def _finish(
-        self, row: Mapping[str, Any], messages: Sequence[Message], images: Images, held_images: Images = ()
+        self, row: Mapping[str, Any], messages: Sequence[Message], images: Images, held_images: Images, videos: Videos
     ) -> Prompt:
+        # Those that have no place stand before the text, images before videos.
+        messages, shown = _place_videos(messages, videos)
         messages, order = _place(messages, images, held_images)
-        return Prompt(self._chat.pieces(self._around(row, messages)), [*self._first_images, *order])
+        return Prompt(self._chat.pieces(self._around(row, messages)), [*self._first_images, *order], shown)
 
     def _around(self, row: Mapping[str, Any], messages: Sequence[Message]) -> list[Message]:
         """The row's messages between the job's first ones and its prefill."""
@@ -144,7 +153,7 @@ class ChatPrompts:
         prompt = self._config.prompt
         found = [] if prompt.system is None else [Message("system", [[Piece(prompt.system, trusted=True)]])]
         for example in prompt.examples:
-            found.append(Message("user", [self._find_images([(example["text"], True)])]))
+            found.append(Message("user", [self._find_places([(example["text"], True)])]))
             found.append(Message("assistant", [[Piece(example["answer"], trusted=True)]]))
         return found
 
@@ -170,7 +179,8 @@ class ChatPrompts:
             prefill: prompt.prefill with something in its fields.
         """
         image: Part = [MessageImage()] if self._config.input.image_column else []
-        ask = Message("user", [image, [Piece("What is this?", trusted=True)]])
+        video: Part = [MessageVideo()] if self._config.input.video_column is not None else []
+        ask = Message("user", [image, video, [Piece("What is this?", trusted=True)]])
         begun = [Message("assistant", [[Piece(prefill, trusted=True)]])] if prefill else []
         try:
             self._chat.pieces([*self._first, ask, *begun])
@@ -187,8 +197,8 @@ class ChatPrompts:
 
     def _check_is_written(self, key: str, message: Message, conversation: Sequence[Message]) -> None:
         """Refuse a template that leaves a message out, by giving it a text that nothing else has."""
-        images = [part for part in message.parts if any(isinstance(item, MessageImage) for item in part)]
-        probe = Message(message.role, [*([MessageImage()] for _ in images), [Piece(_PROBE, trusted=True)]])
+        media = [part for part in message.parts if any(not isinstance(item, Piece) for item in part)]
+        probe = Message(message.role, [*media, [Piece(_PROBE, trusted=True)]])
         changed = [probe if other is message else other for other in conversation]
         if not any(_PROBE in piece.text for piece in self._chat.pieces(changed)):
             raise JobError(f"{key}: the chat template does not write the text of this message into the prompt")
@@ -210,20 +220,35 @@ def _place(messages: Sequence[Message], images: Images, held_images: Images) -> 
     messages = list(messages)
     places = [image for message in messages for image in message.images()]
     if images and all(place.cell is not None for place in places):
-        first = next((number for number, message in enumerate(messages) if message.role == "user"), None)
-        if first is None:
-            raise RowError("prompt_messages", "the row has images, but no user message to put them in")
-        before: list[Part] = [[MessageImage()] for _ in images]
-        messages[first] = Message("user", [*before, *messages[first].parts], messages[first].fields)
+        messages = _with_parts_before(messages, [[MessageImage()] for _ in images], "images")
         places = [image for message in messages for image in message.images()]
     own = [place for place in places if place.cell is None]
-    chosen = _choose(own, len(images))
+    chosen = _choose(own, len(images), "images")
     held, rest = iter(held_images), iter(chosen)
     return messages, [next(held) if place.cell is not None else images[next(rest)] for place in places]
 
 
-def _choose(places: Sequence[MessageImage], count: int) -> list[int]:
-    """Which of a row's `count` images goes to each place; every one has to go somewhere.
+def _place_videos(messages: Sequence[Message], videos: Videos) -> tuple[list[Message], Videos]:
+    """As `_place` for a row's videos."""
+    messages = list(messages)
+    if videos and not any(message.videos() for message in messages):
+        messages = _with_parts_before(messages, [[MessageVideo()] for _ in videos], "videos")
+    places = [video for message in messages for video in message.videos()]
+    return messages, [videos[number] for number in _choose(places, len(videos), "videos")]
+
+
+def _with_parts_before(messages: Sequence[Message], parts: Sequence[Part], what: str) -> list[Message]:
+    """The messages with some parts before the text of the first one of the user."""
+    found = list(messages)
+    first = next((number for number, message in enumerate(found) if message.role == "user"), None)
+    if first is None:
+        raise RowError("prompt_messages", f"the row has {what}, but no user message to put them in")
+    found[first] = Message("user", [*parts, *found[first].parts], found[first].fields)
+    return found
+
+
+def _choose(places: Sequence[MessageImage | MessageVideo], count: int, what: str) -> list[int]:
+    """Which of a row's `count` images, or videos, goes to each place; every one has to go somewhere.
 
     Raises:
         RowError: `placeholders`.
@@ -231,9 +256,9 @@ def _choose(places: Sequence[MessageImage], count: int) -> list[int]:
     indices = {place.index for place in places if place.index is not None}
     beyond = [index for index in indices if index >= count]
     if beyond:
-        raise RowError("placeholders", f"a part has index {beyond[0]}, counted from 0; the row has {count} images")
+        raise RowError("placeholders", f"a part has index {beyond[0]}, counted from 0; the row has {count} {what}")
     others = iter([number for number in range(count) if number not in indices])
     chosen = [next(others, None) if place.index is None else place.index for place in places]
     if None in chosen or next(others, None) is not None:
-        raise RowError("placeholders", f"the messages have {len(places)} places for images, the row has {count}")
+        raise RowError("placeholders", f"the messages have {len(places)} places for {what}, the row has {count}")
     return [number for number in chosen if number is not None]

@@ -1,6 +1,6 @@
-"""The prompt of a row on its way: what is known before the row's images are read, and the places of images in texts."""
+"""The prompt of a row on its way: what is known before its images and videos are read, and their places in texts."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -9,14 +9,14 @@ from run_batch.jobs.job.errors import JobError
 from run_batch.jobs.job.prompt_template import PromptTemplate
 from run_batch.model.declaration import RowError
 from run_batch.model.images.row_image import RowImage
-from run_batch.model.prompts.messages import MessageImage
+from run_batch.model.prompts.messages import MessageImage, MessageVideo
 from run_batch.model.prompts.tokenizer import Piece
-from run_batch.model.rendering.renderer import Prompt
+from run_batch.model.rendering.renderer import Prompt, Renderer
+from run_batch.model.rendering.row_video import EncodedVideo
 
 Images: TypeAlias = Sequence[RowImage]
-
-# The text that stands for the k-th image of a prompt, from 1; None where the model's prompts need none.
-Placeholder: TypeAlias = Callable[[int], str | None]
+Videos: TypeAlias = Sequence[EncodedVideo]
+Item: TypeAlias = Piece | MessageImage | MessageVideo
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,12 +25,12 @@ class PromptDraft:
 
     Attributes:
         cells: images that the prompt itself holds, each a cell of one image, as in the image column.
-        finish: makes the prompt of the images of the row's image column, and of those of `cells`.
-            Raises RowError for a row whose images do not fit its prompt.
+        finish: makes the prompt of the images of the row's image column, of those of `cells`, and of the videos of its
+            video column. Raises RowError for a row whose images or videos do not fit its prompt.
     """
 
     cells: Sequence[Any]
-    finish: Callable[[Images, Images], Prompt]
+    finish: Callable[[Images, Images, Videos], Prompt]
 
 
 def fill_template(template: PromptTemplate, row: Mapping[str, Any]) -> list[tuple[str, bool]]:
@@ -45,29 +45,35 @@ def fill_template(template: PromptTemplate, row: Mapping[str, Any]) -> list[tupl
         raise RowError("prompt_null", str(error)) from None
 
 
-def find_images(
-    filled: Iterable[tuple[str, bool]], placeholder: Placeholder, marker: str | None, has_images: bool
-) -> list[Piece | MessageImage]:
-    """A filled template, cut where an image belongs.
+def find_places(
+    filled: Iterable[tuple[str, bool]], model: Renderer, marker: str | None, kinds: Collection[type[Item]]
+) -> list[Item]:
+    """A filled template, cut where an image or a video belongs.
 
-    That is where the template's own text holds the model's placeholder, and where the row's data holds the marker.
-    For a row without images, the template's placeholders are left out: it is written for rows that have images.
+    That is where the template's own text holds the model's placeholder, and for images where the row's data holds the
+    marker. Placeholders of what a row does not have are left out: a template is written for rows that have it.
 
     Args:
         filled: text, and whether it is the template's own; see PromptTemplate.fill.
+        model: whose placeholders count.
         marker: prompt.image_marker.
-        has_images: whether the row has images.
+        kinds: what the row has: MessageImage, MessageVideo.
     """
-    items: list[Piece | MessageImage] = []
-    number = 1
+    items: list[Item] = []
+    numbers: dict[type[Item], int] = {MessageImage: 1, MessageVideo: 1}
     for text, trusted in filled:
-        for piece in _split_at_placeholders(text, placeholder, number) if trusted else _split_at_marker(text, marker):
-            if isinstance(piece, MessageImage):
-                number += 1
-                if trusted and not has_images:
+        for piece in _split_at_placeholders(text, model, numbers) if trusted else _split_at_marker(text, marker):
+            if not isinstance(piece, Piece):
+                numbers[type(piece)] += not trusted
+                if trusted and type(piece) not in kinds:
                     continue
             items.append(piece)
     return items
+
+
+def kinds_of(images: Images, videos: Videos) -> set[type[Item]]:
+    """What a row has, as `find_places` takes it."""
+    return {kind for kind, has_some in ((MessageImage, images), (MessageVideo, videos)) if has_some}
 
 
 def refuse_needless_placeholder(config: JobConfig, placeholder: str | None, literal_text: str) -> None:
@@ -83,7 +89,7 @@ def refuse_needless_placeholder(config: JobConfig, placeholder: str | None, lite
         )
 
 
-def _split_at_marker(text: str, marker: str | None) -> Iterator[Piece | MessageImage]:
+def _split_at_marker(text: str, marker: str | None) -> Iterator[Item]:
     for number, piece in enumerate(text.split(marker) if marker else [text]):
         if number:
             yield MessageImage()
@@ -91,12 +97,20 @@ def _split_at_marker(text: str, marker: str | None) -> Iterator[Piece | MessageI
             yield Piece(piece, trusted=False)
 
 
-def _split_at_placeholders(text: str, placeholder: Placeholder, number: int) -> Iterator[Piece | MessageImage]:
+def _split_at_placeholders(text: str, model: Renderer, numbers: dict[type[Item], int]) -> Iterator[Item]:
+    """Cut a template's text at placeholders, the first one first; counts those that it finds in `numbers`."""
     while text:
-        wanted = placeholder(number)
-        before, found, text = text.partition(wanted) if wanted else (text, "", "")
-        if before:
-            yield Piece(before, trusted=True)
-        if found:
-            yield MessageImage()
-            number += 1
+        wanted = {
+            MessageImage: model.image_placeholder(numbers[MessageImage]),
+            MessageVideo: model.video_placeholder(numbers[MessageVideo]),
+        }
+        found = [(text.index(name), kind, name) for kind, name in wanted.items() if name and name in text]
+        if not found:
+            yield Piece(text, trusted=True)
+            return
+        start, kind, name = min(found, key=lambda place: place[0])
+        if start:
+            yield Piece(text[:start], trusted=True)
+        yield kind()
+        numbers[kind] += 1
+        text = text[start + len(name) :]

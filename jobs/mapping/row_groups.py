@@ -1,14 +1,19 @@
 """Which rows of a batch are mapped together: many small ones at once, large ones one by one."""
 
 from collections.abc import Sequence
+from typing import TypeAlias
 
 from run_batch.jobs.mapping.row_images import nbytes_of
 from run_batch.model.images.row_image import EncodedImage, RowImage
+from run_batch.model.rendering.row_video import EncodedVideo
 
 # Of the tensors of rows that are mapped together, as far as those before them tell.
 _MAPPED_BYTES = 8 << 20
 # Rows whose largest sizes are remembered, once or twice as many.
 _WINDOW_ROWS = 64
+
+
+_Item: TypeAlias = RowImage | EncodedVideo
 
 
 class RowGroups:
@@ -34,14 +39,14 @@ class RowGroups:
         self._digests: set[bytes] = set()
         self._mapped_rows = 0
 
-    def add(self, images: Sequence[RowImage]) -> None:
-        """Add a row with its images to the group."""
+    def add(self, images: Sequence[_Item]) -> None:
+        """Add a row with its images and videos to the group."""
         self._mapped_rows += not self._repeats(images)
-        self._digests.update(image.digest for image in images if isinstance(image, EncodedImage))
+        self._digests.update(filter(None, map(_digest, images)) if _are_mapped_once(images) else ())
         self._group.append(_encoded_bytes(images))
 
-    def ends_before(self, images: Sequence[RowImage]) -> bool:
-        """Whether the group is to be mapped before a row with these images is added."""
+    def ends_before(self, images: Sequence[_Item]) -> bool:
+        """Whether the group is to be mapped before a row with these images and videos is added."""
         if not self._group:
             return False
         encoded = _encoded_bytes(images)
@@ -56,8 +61,8 @@ class RowGroups:
         is_full = (self._mapped_rows + 1) * known_mapped > _MAPPED_BYTES
         return is_full or sum(self._group) + encoded > self._most_encoded
 
-    def _repeats(self, images: Sequence[RowImage]) -> bool:
-        return bool(images) and all(isinstance(i, EncodedImage) and i.digest in self._digests for i in images)
+    def _repeats(self, images: Sequence[_Item]) -> bool:
+        return _are_mapped_once(images) and bool(images) and all(_digest(image) in self._digests for image in images)
 
     def mapped(self, tensor_bytes: Sequence[int]) -> None:
         """Begin the next group, after this one was mapped to tensors of so many bytes for each row."""
@@ -70,5 +75,14 @@ class RowGroups:
         self.begin()
 
 
-def _encoded_bytes(images: Sequence[RowImage]) -> int:
+def _digest(image: _Item) -> bytes | None:
+    return image.digest if isinstance(image, EncodedImage | EncodedVideo) else None
+
+
+def _are_mapped_once(images: Sequence[_Item]) -> bool:
+    """Whether equal ones in the next rows are not mapped again; videos beside others are."""
+    return len(images) == 1 or not any(isinstance(image, EncodedVideo) for image in images)
+
+
+def _encoded_bytes(images: Sequence[_Item]) -> int:
     return sum(map(nbytes_of, images))

@@ -1,4 +1,4 @@
-"""The images of a row: those of its image column, and those that its messages hold."""
+"""The images and videos of a row: those of its columns, and the images that its messages hold."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -12,8 +12,9 @@ from run_batch.jobs.mapping.row_clock import clock
 from run_batch.model.declaration import RowError
 from run_batch.model.images.features import features_tensor
 from run_batch.model.images.row_image import EncodedImage, RowImage
+from run_batch.model.rendering.row_video import EncodedVideo
 
-# Of an image's path, in messages.
+# Of a path, in messages.
 _SHOWN_CHARACTERS = 200
 
 
@@ -47,18 +48,7 @@ class RowImages:
         return images, held
 
     def _read_all(self, cell: Any) -> Iterator[RowImage]:
-        """The images of a cell; the row's clock knows which is read, and rests while one is downloaded."""
-        images = self._media.read(cell)
-        for item in images_in(cell):
-            content = content_of(item)
-            if not isinstance(content, str):
-                yield _as_row_image(next(images))
-                continue
-            is_downloaded = self._media.is_downloaded(content)
-            with clock.resting() if is_downloaded else clock.reading(f"image {content[:_SHOWN_CHARACTERS]}"):
-                image = next(images)
-            yield _as_row_image(image)
-        yield from map(_as_row_image, images)  # precomputed features
+        yield from map(_as_row_image, _contents(self._media, cell, "image"))
 
     def _read_one(self, cell: Any) -> RowImage:
         images = list(self._read_all(cell))
@@ -67,9 +57,52 @@ class RowImages:
         return images[0]
 
 
-def nbytes_of(image: RowImage) -> int:
-    """Bytes of an encoded image, or of a tensor of features."""
-    return len(image.encoded) if isinstance(image, EncodedImage) else getattr(image, "nbytes", 0)
+class RowVideos:
+    """Reads the videos of rows.
+
+    Args:
+        media: a reader of videos.
+        column: the video column; None for a job without one.
+    """
+
+    def __init__(self, media: MediaReader, column: str | None) -> None:
+        self._media, self._column = media, column
+
+    def announce(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Start to download the videos of rows, in the order in which they will be read."""
+        if self._column is not None:
+            self._media.announce(row[self._column] for row in rows)
+
+    def read(self, row: Mapping[str, Any]) -> list[EncodedVideo]:
+        """The videos of the row's video column.
+
+        Raises:
+            MediaError: a video cannot be read, or the row's videos are too large together.
+        """
+        if self._column is None:
+            return []
+        contents = _contents(self._media, row[self._column], "video")
+        return [EncodedVideo.of(content) for content in contents if isinstance(content, bytes)]
+
+
+def nbytes_of(item: RowImage | EncodedVideo) -> int:
+    """Bytes of an encoded image or video, or of a tensor of features."""
+    return len(item.encoded) if isinstance(item, EncodedImage | EncodedVideo) else getattr(item, "nbytes", 0)
+
+
+def _contents(media: MediaReader, cell: Any, what: str) -> Iterator[bytes | np.ndarray]:
+    """What a cell holds; the row's clock knows which file is read, and rests while one is downloaded."""
+    contents = media.read(cell)
+    for item in images_in(cell):
+        named = content_of(item)
+        if not isinstance(named, str):
+            yield next(contents)
+            continue
+        is_downloaded = media.is_downloaded(named)
+        with clock.resting() if is_downloaded else clock.reading(f"{what} {named[:_SHOWN_CHARACTERS]}"):
+            content = next(contents)
+        yield content
+    yield from contents  # precomputed features
 
 
 def _as_row_image(image: bytes | np.ndarray) -> RowImage:

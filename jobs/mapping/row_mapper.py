@@ -4,7 +4,7 @@ Runs in the worker processes. A row that cannot be mapped becomes a RowFailure a
 """
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from itertools import chain
 from typing import Any, TypeAlias
 
@@ -24,7 +24,7 @@ from run_batch.jobs.mapping.chat_prompts import ChatPrompts
 from run_batch.jobs.mapping.prompt_draft import PromptDraft
 from run_batch.jobs.mapping.row_clock import MAPPING_ROW, clock
 from run_batch.jobs.mapping.row_groups import RowGroups
-from run_batch.jobs.mapping.row_images import RowImages
+from run_batch.jobs.mapping.row_images import RowImages, RowVideos
 from run_batch.jobs.mapping.row_settings import RowSettings, row_settings
 from run_batch.jobs.mapping.template_prompts import TemplatePrompts
 from run_batch.jobs.mapping.worker_memory import PLENTY, WorkerMemory
@@ -35,6 +35,7 @@ from run_batch.model.rendering.bad_row_isolation import isolate_bad_rows
 from run_batch.model.rendering.engine_input import tensor_bytes
 from run_batch.model.rendering.job_faults import raise_if_no_rows_fault
 from run_batch.model.rendering.renderer import Prompt, Renderer
+from run_batch.model.rendering.row_video import EncodedVideo
 
 # A row that has been read: its index, its prompt, its settings.
 _Ready: TypeAlias = tuple[int, Prompt, RowSettings]
@@ -66,10 +67,15 @@ class RowMapper:
         self._config = config
         self._job_sampling = config.resolve_sampling().values
         hosts = HostRules.of(config.input.allowed_hosts, config.input.allow_private_hosts)
-        self._images = RowImages(MediaReader(media_root, hosts, memory.download_bytes), config.input.image_column)
+        table = config.input
+        ahead = memory.download_bytes if table.video_column is None else memory.download_bytes // 2
+        self._images = RowImages(MediaReader(media_root, hosts, ahead), table.image_column)
+        self._videos = RowVideos(MediaReader(media_root, hosts, ahead, are_videos=True), table.video_column)
         self._groups = RowGroups(memory.encoded_bytes)
         try:
-            self._model = Renderer(config.model_settings, config.preprocess.scaled_jpeg_decoding)
+            self._model = Renderer(
+                config.model_settings, config.preprocess.scaled_jpeg_decoding, table.video_column is not None
+            )
             self._model.check_sampling(self._job_sampling)
         except SettingsError as error:
             raise JobError(str(error)) from None
@@ -104,6 +110,11 @@ class RowMapper:
         return self._model.image_mapping
 
     @property
+    def video_mapping(self) -> str | None:
+        """What samples and maps rows' videos, in one line; None for a job without videos."""
+        return self._model.video_mapping
+
+    @property
     def image_placeholder(self) -> str | None:
         """The text that stands for a prompt's first image; None where the model needs none."""
         return self._model.image_placeholder(1)
@@ -126,13 +137,9 @@ class RowMapper:
             DeclarationError: a function of a declared model breaks its contract.
             JobFault: the model's processor, a library or the machine fails, whatever the row.
         """
-        rows = _rows(batch.records, self._config.input.image_column)
+        rows = self._rows(batch)
         drafts = [self._draft(index, row) for index, row in enumerate(rows, batch.start)]
-        self._images.announce(
-            (row, draft)
-            for row, draft in zip(rows, drafts, strict=True)
-            if not isinstance(row, RowError) and not isinstance(draft, RowError)
-        )
+        self._announce(rows, drafts)
         self._groups.begin()
         results: MappedRows = []
         ready: list[_Ready] = []
@@ -150,9 +157,10 @@ class RowMapper:
                 raise_if_no_rows_fault(error)
                 results.append(RowFailure.of(index, error.kind, error.message))
                 continue
-            if self._groups.ends_before(prompt.images):
+            items = [*prompt.images, *prompt.videos]
+            if self._groups.ends_before(items):
                 yield self._take_ready(results, ready)
-            self._groups.add(prompt.images)
+            self._groups.add(items)
             ready.append((index, prompt, settings))
         yield self._take_ready(results, ready)
 
@@ -165,19 +173,31 @@ class RowMapper:
         while results:
             yield results.pop()
 
-    def images(self, batch: RowBatch) -> list[Sequence[RowImage]]:
-        """Read the images of each row of a batch, in the order of its prompt; none of a row that has no prompt.
+    def _announce(self, rows: Sequence[Mapping[str, Any] | RowError], drafts: Sequence[PromptDraft | RowError]) -> None:
+        """Start to download what the rows name."""
+        able = [
+            (row, draft)
+            for row, draft in zip(rows, drafts, strict=True)
+            if not isinstance(row, RowError) and not isinstance(draft, RowError)
+        ]
+        self._images.announce(able)
+        self._videos.announce(row for row, _ in able)
+
+    def images(self, batch: RowBatch) -> list[Sequence[RowImage | EncodedVideo]]:
+        """Read the images of each row of a batch in the order of its prompt, and its videos; none of a row that has no
+        prompt.
 
         Args:
             batch: see `map`.
         """
-        rows = _rows(batch.records, self._config.input.image_column)
-        found: list[Sequence[RowImage]] = []
+        rows = self._rows(batch)
+        found: list[Sequence[RowImage | EncodedVideo]] = []
         for row, draft in zip(rows, list(map(self._draft, range(batch.start, batch.stop), rows)), strict=True):
             found.append(())
             if not isinstance(row, RowError) and not isinstance(draft, RowError):
                 with contextlib.suppress(RowError, MediaError):
-                    found[-1] = self._prompt(row, draft).images
+                    prompt = self._prompt(row, draft)
+                    found[-1] = [*prompt.images, *prompt.videos]
         return found
 
     def _draft(self, index: int, row: Mapping[str, Any] | RowError) -> PromptDraft | RowError:
@@ -192,8 +212,8 @@ class RowMapper:
     def _map_ready(self, ready: Sequence[_Ready]) -> MappedRows:
         prompts = [prompt for _, prompt, _ in ready]
         if ready:
-            has_images = any(prompt.images for prompt in prompts)
-            what = "decoding and mapping its images" if has_images else "tokenizing its prompt"
+            has_images = any(prompt.images or prompt.videos for prompt in prompts)
+            what = "decoding and mapping its images or videos" if has_images else "tokenizing its prompt"
             clock.begin(ready[0][0], len(ready), what)
         mapped = self._model.render(prompts, add_special_tokens=self._prompts.add_special_tokens)
         sizes = [0 if isinstance(result, RowError) else tensor_bytes(result) for result in mapped]
@@ -218,22 +238,22 @@ class RowMapper:
         return f'; {placeholder} in the data is text: with prompt.image_marker = "{placeholder}" it stands for an image'
 
     def _prompt(self, row: Mapping[str, Any], draft: PromptDraft) -> Prompt:
-        return draft.finish(*self._images.read(row, draft))
+        return draft.finish(*self._images.read(row, draft), self._videos.read(row))
+
+    def _rows(self, batch: RowBatch) -> list[Mapping[str, Any] | RowError]:
+        """The rows by column name, as Python values; one with a value that Python cannot hold as its RowError."""
+        records, table = batch.records, self._config.input
+
+        def values(rows: Sequence[int]) -> Iterator[Mapping[str, Any]]:
+            return _values(records.slice(rows[0], len(rows)), {table.image_column, table.video_column})
+
+        return isolate_bad_rows(values, range(records.num_rows))
 
 
-def _rows(records: pa.RecordBatch, image_column: str) -> list[Mapping[str, Any] | RowError]:
-    """The rows by column name, as Python values; one with a value that Python cannot hold is given as its RowError."""
-
-    def values(rows: Sequence[int]) -> Iterator[Mapping[str, Any]]:
-        return _values(records.slice(rows[0], len(rows)), image_column)
-
-    return isolate_bad_rows(values, range(records.num_rows))
-
-
-def _values(records: pa.RecordBatch, image_column: str) -> Iterator[Mapping[str, Any]]:
+def _values(records: pa.RecordBatch, media_columns: Set[str | None]) -> Iterator[Mapping[str, Any]]:
     try:
         columns = {
-            name: image_cells(column) if name == image_column else column.to_pylist()
+            name: image_cells(column) if name in media_columns else column.to_pylist()
             for name, column in zip(records.schema.names, records.columns, strict=True)
         }
     except UnicodeDecodeError:

@@ -11,12 +11,14 @@ from run_batch.jobs.job.prompt_template import parse_template
 from run_batch.jobs.mapping.prompt_draft import (
     Images,
     PromptDraft,
+    Videos,
     fill_template,
-    find_images,
+    find_places,
+    kinds_of,
     refuse_needless_placeholder,
 )
 from run_batch.model.declaration import RowError
-from run_batch.model.prompts.messages import MessageImage
+from run_batch.model.prompts.messages import MessageImage, MessageVideo
 from run_batch.model.prompts.tokenizer import Piece
 from run_batch.model.rendering.renderer import Prompt, Renderer
 
@@ -33,10 +35,16 @@ class TemplatePrompts:
         Raises:
             JobError: it does not fit.
         """
-        self._marker, self._placeholder = config.prompt.image_marker, model.image_placeholder
+        self._marker, self._model = config.prompt.image_marker, model
         self._template = parse_template(config.prompt.template, config.input.prompt_column, schema)
         placeholder, literal = model.image_placeholder(1), self._template.literal_text
         refuse_needless_placeholder(config, placeholder, literal)
+        video = model.video_placeholder(1)
+        if video is not None and video not in literal:
+            raise JobError(
+                f"prompt.template has no {video}, the model's video placeholder, so the videos of column "
+                f"{config.input.video_column} would not be seen; add it where the video belongs"
+            )
         is_needed = config.input.image_column and self._marker is None
         if is_needed and placeholder is not None and placeholder not in literal:
             raise JobError(
@@ -52,16 +60,18 @@ class TemplatePrompts:
             RowError: `prompt_null`.
         """
         filled = fill_template(self._template, row)
-        return PromptDraft((), lambda images, _: self._finish(filled, images))
+        return PromptDraft((), lambda images, _, videos: self._finish(filled, images, videos))
 
-    def _finish(self, filled: list[tuple[str, bool]], images: Images) -> Prompt:
+    def _finish(self, filled: list[tuple[str, bool]], images: Images, videos: Videos) -> Prompt:
         pieces: list[Piece] = []
-        number = 0
-        for item in find_images(filled, self._placeholder, self._marker, bool(images)):
-            if isinstance(item, MessageImage):
-                number += 1
-                item = Piece(self._placeholder(number) or "", trusted=True)
+        numbers = {MessageImage: 0, MessageVideo: 0}
+        placeholders = {MessageImage: self._model.image_placeholder, MessageVideo: self._model.video_placeholder}
+        for item in find_places(filled, self._model, self._marker, kinds_of(images, videos)):
+            if not isinstance(item, Piece):
+                numbers[type(item)] += 1
+                item = Piece(placeholders[type(item)](numbers[type(item)]) or "", trusted=True)
             pieces.append(item)
+        number = numbers[MessageImage]
         if self._marker is not None and number != len(images):
             raise RowError("placeholders", f"the prompt has {number} places for images, the row has {len(images)}")
-        return Prompt(pieces, images)
+        return Prompt(pieces, images, videos)

@@ -71,6 +71,7 @@ class WorkerSpec:
 
         from run_batch.model.images.image_memory import use_memory
         from run_batch.model.images.resize import compile_resize
+        from run_batch.model.mappers.plane_resize import compile_plane_resize
 
         # The workers themselves run in parallel: threads within them would only take turns.
         cv2.setNumThreads(1)
@@ -81,11 +82,12 @@ class WorkerSpec:
         from run_batch.jobs.mapping.row_mapper import RowMapper
 
         use_memory(self.memory.cache_bytes, self.memory.decode_bytes, self.memory.turns, clock.resting)
-        mapper = RowMapper(self.config, self.schema, self.media_root, self.prompt_column, self.memory)
         may_hold_images = self.prompt_column is not PromptColumn.TEXTS or self.config.prompt.examples
         if self.config.input.image_column or may_hold_images:
+            # Before the mapper, which tries a bulk mapper on an image: by the code that rows will go through.
             compile_resize()
-        return mapper
+            compile_plane_resize()
+        return RowMapper(self.config, self.schema, self.media_root, self.prompt_column, self.memory)
 
 
 @dataclass(frozen=True, slots=True)

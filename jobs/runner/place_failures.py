@@ -15,7 +15,12 @@ from run_batch.jobs.job.rows import RowFailure
 from run_batch.jobs.mapping.row_clock import READING
 
 # docs/errors.md names them too: a test compares.
-PLACE_KINDS = frozenset({"image_not_found", "image_unreadable", "url_failed", "mapping_timeout"})
+PLACE_KINDS = frozenset(
+    {
+        *("image_not_found", "image_unreadable", "video_not_found", "video_unreadable"),
+        *("url_failed", "mapping_timeout"),
+    }
+)
 
 
 # A server that answers so has been reached: the link is dead, from wherever it is asked for.

@@ -1,4 +1,4 @@
-"""What the images of a prompt are, before a model's mapper makes tensors of them."""
+"""What the images and videos of a prompt are, before a model's mapper makes tensors of them."""
 
 from dataclasses import dataclass
 
@@ -9,15 +9,19 @@ from run_batch.model.declaration import RowError
 from run_batch.model.images.decode import DecodedImage, file_format
 from run_batch.model.images.row_image import RowImage, decode_row_image
 from run_batch.model.rendering.image_mapper import hash_tensors
+from run_batch.model.rendering.row_video import EncodedVideo
+from run_batch.model.rendering.video_frames import video_shape
 
 
 @dataclass(frozen=True, slots=True)
 class ImageFacts:
-    """One image of a prompt.
+    """One image or video of a prompt.
 
     Attributes:
-        what: file format such as `JPEG`; `features` for precomputed features; "" for a file that cannot be decoded.
-        shape: width and height in pixels, upright; of features, their number and their size; empty if not decoded.
+        what: file format such as `JPEG`; `video`; `features` for precomputed features; "" for a file that cannot be
+            decoded.
+        shape: width and height in pixels, upright; of features, their number and their size; empty if not decoded. Of a
+            video, frames, width and height of the whole file.
         nbytes: of the file; of features in a column, of their values.
         digest: equal for equal content.
     """
@@ -29,11 +33,16 @@ class ImageFacts:
 
     def __str__(self) -> str:
         size = " x ".join(map(str, self.shape))
+        if self.what == "video":
+            size = f"{self.shape[0]} frames of {self.shape[1]} x {self.shape[2]},"
         return f"{size} {self.what}, {self.nbytes:,} bytes" if self.what else f"{self.nbytes:,} bytes, not decoded"
 
 
-def image_facts(image: RowImage) -> ImageFacts:
-    """Look at one image."""
+def image_facts(image: RowImage | EncodedVideo) -> ImageFacts:
+    """Look at one image or video."""
+    if isinstance(image, EncodedVideo):
+        shape = video_shape(image)
+        return ImageFacts("video" if shape else "", shape, len(image.encoded), image.digest.hex())
     assert not isinstance(image, Image.Image), "rows of an input hold none"
     if isinstance(image, torch.Tensor):
         return ImageFacts("features", tuple(image.shape), image.nbytes, hash_tensors({"": image}))

@@ -88,7 +88,7 @@ class InputRows:
         if table.id_column not in {None, *known}:
             raise InputError(f"it has no column {table.id_column} now, which input.id_column names")
         self._prompts = [name for name in dict.fromkeys(prompt_columns(config, source.schema)) if name in known]
-        names = dict.fromkeys([*self._prompts, table.image_column, table.id_column, expected])
+        names = dict.fromkeys([*self._prompts, table.image_column, table.video_column, table.id_column, expected])
         self._names = [name for name in names if name and name in known]
         self._classes = classes_at(features_of(source.schema), expected or "", ())
         self._media = MediaReader(media_root_of(config, source))
@@ -150,17 +150,20 @@ class InputRows:
 
     def _add_images(self, cells: InputCells, records: pa.RecordBatch) -> None:
         assert self._config is not None
-        column = self._config.input.image_column
+        column, videos = self._config.input.image_column, self._config.input.video_column
+        if videos in records.schema.names:
+            count = len(images_in(image_cells(records.column(videos))[0]))
+            cells.note = f"{count} video{'s' * (count != 1)}, not shown" if count else ""
         if column not in records.schema.names:
             return
         cell = image_cells(records.column(column))[0]
         if isinstance(cell, pa.Scalar):
-            cells.note = "features of images" if cell.is_valid else ""
+            cells.note = "; ".join(filter(None, ["features of images" if cell.is_valid else "", cells.note]))
             return
         images = images_in(cell)
         shown = images[:_IMAGES_SHOWN]
         budget = min(_IMAGE_BYTES, self._image_bytes // max(len(shown), 1))
-        notes = [f"{len(images) - len(shown)} more images"] if len(images) > len(shown) else []
+        notes = [*([cells.note] if cells.note else []), *_more_images(len(images) - len(shown))]
         for image in shown:
             try:
                 if self._media.is_downloaded(content_of(image)):
@@ -177,6 +180,10 @@ class InputRows:
         for encoded in self._media.read([image]):
             assert isinstance(encoded, bytes)
             yield encoded
+
+
+def _more_images(count: int) -> list[str]:
+    return [f"{count} more images"] if count > 0 else []
 
 
 def _check_same(folder: JobFolder, source: Source) -> None:

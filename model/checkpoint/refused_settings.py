@@ -7,13 +7,14 @@ refused before that is imported.
 from collections.abc import Mapping
 from typing import Any
 
+from run_batch.model.checkpoint.media_settings import find_refused_media
+
 _NO_COLUMN = "the results have no column for it"
 _NO_SERVER = "it is for vLLM's server, and run-batch starts none"
 _NO_STATISTICS = "vLLM's own statistics are off, run-batch reports progress itself"
 _NO_CACHE = "images are mapped in worker processes, vLLM's own cache of mapped images stays off"
 _NO_SLEEP = "run-batch never puts its engine to sleep"
 _ONE_MACHINE = "an engine runs on one machine; for more machines run shares of the job (--task-count, run-batch submit)"
-_NO_VIDEO = "run-batch reads no videos"
 _WHOLE_TEXTS = "results are written when a row is finished"
 _NO_DATA_PARALLEL = (
     "vLLM's data parallelism does not run offline; engine.data_parallel_size sets how many engines run on a machine, "
@@ -29,7 +30,6 @@ _ENGINE = {
     "default_mm_loras": "set model.lora instead",
     "skip_tokenizer_init": "prompts and texts need the tokenizer",
     "interleave_mm_strings": "write the placeholder where the image belongs, in prompt.template or in a message",
-    "media_io_kwargs": "run-batch reads the images itself",
     "enable_prompt_embeds": "prompts are text",
     "scheduling_policy": "set input.priority_column instead, or else all rows have the same priority",
     "profiler_config": "run-batch starts no profile",
@@ -82,7 +82,8 @@ _ENGINE = {
     **dict.fromkeys(
         ("return_sampling_mask", "enable_return_routed_experts", "aux_output_config", "io_processor_plugin"), _NO_COLUMN
     ),
-    **dict.fromkeys(("video_pruning_rate", "video_pruning_method", "mm_ipc_gpu_memory_gb"), _NO_VIDEO),
+    **dict.fromkeys(("video_pruning_rate", "video_pruning_method"), "run-batch gives the model whole videos"),
+    "mm_ipc_gpu_memory_gb": "videos are decoded in worker processes, on the CPU",
     "stream_interval": _WHOLE_TEXTS,
 }
 _SAMPLING = {
@@ -122,7 +123,11 @@ def why_refused(table: str, key: str, value: Any = ...) -> str | None:
 
 
 def find_refused(
-    engine: Mapping[str, Any], sampling: Mapping[str, Any], rows_bring_sampling: bool, has_adapters: bool = False
+    engine: Mapping[str, Any],
+    sampling: Mapping[str, Any],
+    rows_bring_sampling: bool,
+    has_adapters: bool = False,
+    has_videos: bool = False,
 ) -> str | None:
     """What is wrong with settings that do nothing, alone or together; None for nothing.
 
@@ -130,6 +135,7 @@ def find_refused(
         engine, sampling: the job's tables.
         rows_bring_sampling: the job has an `input.sampling_column`.
         has_adapters: the job has LoRA adapters.
+        has_videos: the job has an `input.video_column`.
     """
     for table, values in (("engine", engine), ("sampling", sampling)):
         for key, value in values.items():
@@ -139,6 +145,7 @@ def find_refused(
     return (
         _lacks_its_other_half(engine, sampling)
         or _lacks_adapters(engine, has_adapters)
+        or find_refused_media(engine.get("media_io_kwargs"), has_videos)
         or _reasons_about_nothing(engine, sampling, rows_bring_sampling)
     )
 

@@ -37,7 +37,7 @@ class Window:
 
 
 @dataclass(frozen=True, slots=True)
-class _Filter:
+class Filter:
     """A resampling filter.
 
     Attributes:
@@ -60,8 +60,8 @@ def _bicubic(x: np.ndarray) -> np.ndarray:
     return np.where(x < 1, near, np.where(x < 2, far, 0.0))
 
 
-# The filters that checkpoints use; Pillow does any other.
-_FILTERS = {Image.Resampling.BILINEAR: _Filter(1.0, _bilinear), Image.Resampling.BICUBIC: _Filter(2.0, _bicubic)}
+# The filters that checkpoints use, by the names of Pillow and torch; these do any other.
+FILTERS = {"bilinear": Filter(1.0, _bilinear), "bicubic": Filter(2.0, _bicubic)}
 
 _compiled: Callable[..., None] | None = None
 
@@ -103,13 +103,14 @@ def resize(image: np.ndarray, size: Size, resample: Image.Resampling, window: Wi
         )
     window = window or Window(0, 0, *size)
     if image.shape[:2] != size:
-        if _compiled is not None and resample in _FILTERS:
-            return _resize(image, size, window, _FILTERS[resample])
+        filter = FILTERS.get(resample.name.lower())
+        if _compiled is not None and filter is not None:
+            return _resize(image, size, window, filter)
         image = np.asarray(Image.fromarray(image).resize((size[1], size[0]), resample))
     return image[window.top : window.top + window.height, window.left : window.left + window.width]
 
 
-def _resize(image: np.ndarray, size: Size, window: Window, filter: _Filter) -> np.ndarray:
+def _resize(image: np.ndarray, size: Size, window: Window, filter: Filter) -> np.ndarray:
     rows = _Pass(image.shape[0], size[0], window.top, window.height, filter)
     columns = _Pass(image.shape[1], size[1], window.left, window.width, filter)
     image = image[rows.begin : rows.end, columns.begin : columns.end]
@@ -127,7 +128,7 @@ class _Pass:
         begin, end: range of the old pixels that these are made of.
     """
 
-    def __init__(self, length: int, new_length: int, first: int, count: int, filter: _Filter) -> None:
+    def __init__(self, length: int, new_length: int, first: int, count: int, filter: Filter) -> None:
         self.length, self.new_length, self.first, self.count, self._filter = length, new_length, first, count, filter
         self.is_needed = length != new_length
         self.taps = 2 * int(np.ceil(filter.support * max(length / new_length, 1.0))) + 1
@@ -149,7 +150,7 @@ class _Pass:
         return new
 
 
-def _reach(length: int, new_length: int, first: int, count: int, filter: _Filter) -> tuple[np.ndarray, ...]:
+def _reach(length: int, new_length: int, first: int, count: int, filter: Filter) -> tuple[np.ndarray, ...]:
     """Centers of new pixels, in old pixels, and the range (begins, ends) of old pixels that each is made of."""
     scale = length / new_length
     support = filter.support * max(scale, 1.0)
@@ -159,13 +160,13 @@ def _reach(length: int, new_length: int, first: int, count: int, filter: _Filter
     return centers, begins, ends
 
 
-def _weights(
-    length: int, new_length: int, first: int, count: int, filter: _Filter
+def weights_of(
+    length: int, new_length: int, first: int, count: int, filter: Filter
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The weights of the old pixels that each new pixel is made of (Pillow's precompute_coeffs).
+    """The weights of the old pixels that each new pixel is made of (Pillow's precompute_coeffs, and torch's).
 
     Returns:
-        For each new pixel: its first old pixel, int64 (count); how many it has, int64 (count); their weights, int32
+        For each new pixel: its first old pixel, int64 (count); how many it has, int64 (count); their weights, float64
         (count, largest number of old pixels).
     """
     centers, begins, ends = _reach(length, new_length, first, count, filter)
@@ -174,8 +175,20 @@ def _weights(
     weights[old >= ends[:, None]] = 0
     # Added one after the other, as Pillow does: np.sum adds in another order.
     weights /= np.cumsum(weights, axis=1)[:, -1:]
-    rounded = np.trunc(weights * (1 << _WEIGHT_BITS) + np.copysign(0.5, weights)).astype(np.int32)
-    return begins, ends - begins, rounded
+    return begins, ends - begins, weights
+
+
+def round_weights(weights: np.ndarray, bits: int) -> np.ndarray:
+    """Weights in units of 2 ** -bits, the nearest ones, halves away from 0: float64 of the same shape."""
+    return np.trunc(weights * (1 << bits) + np.copysign(0.5, weights))
+
+
+def _weights(
+    length: int, new_length: int, first: int, count: int, filter: Filter
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """See `weights_of`; weights are int32, in units of 2 ** -_WEIGHT_BITS."""
+    begins, taps, weights = weights_of(length, new_length, first, count, filter)
+    return begins, taps, round_weights(weights, _WEIGHT_BITS).astype(np.int32)
 
 
 _kept_weights = functools.lru_cache(maxsize=64)(_weights)

@@ -10,10 +10,10 @@ import numpy as np
 from run_batch.model.declaration import Declaration
 from run_batch.model.images.decode import Size
 from run_batch.model.mappers.normalization import normalization_of
-from run_batch.model.mappers.patches import filter_of, resize
+from run_batch.model.mappers.patches import filter_of
+from run_batch.model.mappers.plane_resize import resize_to_tiles
 from run_batch.model.mappers.processor_facts import ProcessorFacts, UnknownSettings
 from run_batch.model.mappers.tile_model import declare_tiles
-from run_batch.model.mappers.tiles import planes
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +67,8 @@ def declare_gemma3(model_cls: type, facts: ProcessorFacts) -> Declaration:
     def cut(image: np.ndarray) -> np.ndarray:
         parts = [image, *(_parts(image, crops) if crops else ())]
         tiles = np.empty((len(parts), 3, *size), np.uint8)
-        for part, tile in zip(parts, tiles, strict=True):
-            planes(resize(np.ascontiguousarray(part), size, filter), tile)
+        for number, part in enumerate(parts):
+            resize_to_tiles(np.ascontiguousarray(part), size, filter, tiles[number : number + 1])
         return tiles
 
     return declare_tiles(model_cls, facts, cut, normalization_of(settings, facts.dtype))

@@ -9,6 +9,7 @@ from run_batch.model.declaration import Declaration
 from run_batch.model.images.decode import Size
 from run_batch.model.mappers.normalization import normalization_of
 from run_batch.model.mappers.patches import filter_of, resize
+from run_batch.model.mappers.plane_resize import resize_to_tiles, resized_planes
 from run_batch.model.mappers.processor_facts import ProcessorFacts, UnknownSettings
 from run_batch.model.mappers.tile_model import declare_tiles
 from run_batch.model.mappers.tiles import planes, tile_planes
@@ -35,7 +36,7 @@ def declare_idefics3(model_cls: type, facts: ProcessorFacts) -> Declaration:
 
         def cut(image: np.ndarray) -> np.ndarray:
             fitted = resize(image, _fitted(image.shape[:2], longest), filter)  # type: ignore[arg-type]
-            return planes(resize(fitted, (side, side), filter))[None]
+            return resized_planes(fitted, (side, side), filter)[None]
 
     normalization = normalization_of(settings, facts.dtype)
     return declare_tiles(model_cls, facts, cut, normalization, mask="pixel_attention_mask")
@@ -55,7 +56,7 @@ def _splitting(longest: int, side: int, filter: str) -> Callable[[np.ndarray], n
             return planes(canvas)[None]
         tiles = np.empty((rows * columns + 1, 3, side, side), np.uint8)
         tile_planes(canvas, (side, side), tiles)
-        planes(resize(canvas, (side, side), filter), tiles[-1])
+        resize_to_tiles(canvas, (side, side), filter, tiles[-1:])
         return tiles
 
     return cut

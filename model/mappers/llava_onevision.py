@@ -14,8 +14,9 @@ from run_batch.model.declaration import PIXELS, Declaration, TensorLayout, array
 from run_batch.model.images.decode import Size
 from run_batch.model.mappers.normalization import normalization_of
 from run_batch.model.mappers.patches import filter_of, resize
+from run_batch.model.mappers.plane_resize import resize_to_tiles
 from run_batch.model.mappers.processor_facts import ProcessorFacts, UnknownSettings
-from run_batch.model.mappers.tiles import planes, tile_planes
+from run_batch.model.mappers.tiles import tile_planes
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +83,7 @@ def _cut(image: np.ndarray, size: Size, canvases: _Canvases) -> np.ndarray:
     top, left = (size[0] - fitted.shape[0]) // 2, (size[1] - fitted.shape[1]) // 2
     canvas[top : top + fitted.shape[0], left : left + fitted.shape[1]] = fitted
     tiles = np.empty((1 + size[0] // side * (size[1] // side), 3, side, side), np.uint8)
-    planes(resize(image, (side, side), canvases.filter), tiles[0])
+    resize_to_tiles(image, (side, side), canvases.filter, tiles[:1])
     tile_planes(canvas, (side, side), tiles[1:])
     return tiles
 

@@ -13,7 +13,8 @@ import torch
 from run_batch.model.declaration import PIXELS, Declaration, Normalization, TensorLayout, TokenizedPrompt, array_mapper
 from run_batch.model.images.decode import Size
 from run_batch.model.mappers.normalization import normalization_of
-from run_batch.model.mappers.patches import PatchGrid, cut_patches, filter_of, resize
+from run_batch.model.mappers.patches import PatchGrid, cut_patches, filter_of
+from run_batch.model.mappers.plane_resize import resized_planes
 from run_batch.model.mappers.processor_facts import ProcessorFacts
 
 
@@ -65,9 +66,9 @@ def declare_patches(
     def map_patches(context: Any, items: list[np.ndarray]) -> dict[str, list[torch.Tensor]]:
         values, grids = [], []
         for item in items:
-            image = resize(np.ascontiguousarray(item), fitted(item.shape[:2]), settings.filter)  # type: ignore[arg-type]
-            values.append(cut_patches(image, grid))
-            grids.append(torch.tensor([1, image.shape[0] // grid.patch_size, image.shape[1] // grid.patch_size]))
+            size = height, width = fitted(item.shape[:2])  # type: ignore[arg-type]
+            values.append(cut_patches(resized_planes(np.ascontiguousarray(item), size, settings.filter), grid))
+            grids.append(torch.tensor([1, height // grid.patch_size, width // grid.patch_size]))
         return {"pixel_values": values, "image_grid_thw": grids}
 
     def expand(context: Any, prompts: list[TokenizedPrompt]) -> list[TokenizedPrompt]:

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from torch.nn import functional
@@ -95,6 +94,20 @@ def check_aspect_ratio(height: int, width: int) -> None:
         raise RowError("image_processing", message)
 
 
+def check_new_size(image: np.ndarray, size: Size) -> None:
+    """Refuse what would become huge, as a very narrow image may.
+
+    Raises:
+        RowError: `image_too_large`, the new (height, width) exceeds the limit on pixels.
+    """
+    if size[0] * size[1] > MAX_PIXELS:
+        raise RowError(
+            "image_too_large",
+            f"{image.shape[1]} x {image.shape[0]} pixels become {size[1]} x {size[0]} when they are resized; the limit "
+            f"is {MAX_PIXELS:,} pixels",
+        )
+
+
 def resize(image: np.ndarray, size: Size, filter: str) -> np.ndarray:
     """Resize an image by torch's antialiased kernel for bytes.
 
@@ -111,12 +124,7 @@ def resize(image: np.ndarray, size: Size, filter: str) -> np.ndarray:
     """
     if image.shape[:2] == size:
         return image
-    if size[0] * size[1] > MAX_PIXELS:
-        raise RowError(
-            "image_too_large",
-            f"{image.shape[1]} x {image.shape[0]} pixels become {size[1]} x {size[0]} when they are resized; the limit "
-            f"is {MAX_PIXELS:,} pixels",
-        )
+    check_new_size(image, size)
     height, width, channels = image.shape
     # With these strides torch sees that channels come last, and takes the kernel that leaves them there: twice as fast.
     strides = (image.size, 1, width * channels, channels)
@@ -125,20 +133,17 @@ def resize(image: np.ndarray, size: Size, filter: str) -> np.ndarray:
     return np.ascontiguousarray(resized[0].permute(1, 2, 0).numpy())
 
 
-def cut_patches(image: np.ndarray, grid: PatchGrid) -> torch.Tensor:
+def cut_patches(planes: np.ndarray, grid: PatchGrid) -> torch.Tensor:
     """Cut an image into patches, in the order in which the model merges them.
 
     Args:
-        image: uint8 (height, width, 3), contiguous; both sides are multiples of the grid's unit.
+        planes: uint8 (3, height, width), contiguous; both sides are multiples of the grid's unit.
 
     Returns:
         uint8 (patches, 3 * patch_size * patch_size): one frame of each patch.
     """
     size, merged = grid.patch_size, grid.merge_size
-    height, width, _ = image.shape
-    rows, columns = height // grid.unit, width // grid.unit
-    planes = np.empty((3, height, width), np.uint8)
-    cv2.split(image, list(planes))
+    rows, columns = planes.shape[1] // grid.unit, planes.shape[2] // grid.unit
     # A line of a patch is copied as one value of so many bytes: several times as fast as byte by byte.
     line = np.dtype(f"V{size}")
     lines = planes.view(line).reshape(3, rows, merged, size, columns, merged).transpose(1, 4, 2, 5, 0, 3)

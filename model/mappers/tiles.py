@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 
 from run_batch.model.images.decode import Size
-from run_batch.model.mappers.patches import resize
+from run_batch.model.mappers.plane_resize import resize_to_tiles
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +65,9 @@ def cut_tiles(image: np.ndarray, tiling: Tiling) -> np.ndarray:
     (height, width), (rows, columns) = tiling.size, tiles_of(image.shape[:2], tiling)  # type: ignore[arg-type]
     count = rows * columns + (rows * columns > 1)
     tiles = np.empty((count, 3, height, width), np.uint8)
-    tile_planes(resize(image, (height * rows, width * columns), tiling.filter), tiling.size, tiles)
+    resize_to_tiles(image, (height * rows, width * columns), tiling.filter, tiles)
     if count > 1:
-        planes(resize(image, tiling.size, tiling.filter), tiles[-1])
+        resize_to_tiles(image, tiling.size, tiling.filter, tiles[-1:])
     return tiles
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from run_batch.model.checkpoint.settings import SettingsError
 from run_batch.model.declaration import RowError
-from run_batch.model.prompts.messages import Message, MessageImage, Part
+from run_batch.model.prompts.messages import Message, MessageImage, MessageVideo, Part
 from run_batch.model.prompts.tokenizer import Piece, PromptTokenizer
 
 # Private-use characters that mark the place of the k-th text while the template is rendered.
@@ -45,12 +45,14 @@ class ChatTemplate:
         model_config: Any,
         tokenizer: PromptTokenizer,
         image_placeholder: Callable[[int], str | None],
+        video_placeholder: Callable[[int], str | None],
         settings: ChatSettings,
     ) -> None:
         """Find the template: the job's, else the processor's, else the tokenizer's.
 
         Args:
             image_placeholder: the text that stands for the k-th image of a prompt, from 1.
+            video_placeholder: the same for its videos.
 
         Raises:
             SettingsError: there is no chat template, or it does not read what the job sets for it.
@@ -58,7 +60,7 @@ class ChatTemplate:
         from vllm.renderers.hf import resolve_chat_template, resolve_chat_template_content_format
 
         self._model_config, self._tokenizer, self._settings = model_config, tokenizer, settings
-        self._placeholder = image_placeholder
+        self._placeholders = {MessageImage: image_placeholder, MessageVideo: video_placeholder}
         self._tools = [dict(tool) for tool in settings.tools] or None
         hf_tokenizer = tokenizer.hf_tokenizer
         _check_renderer(model_config)
@@ -115,7 +117,7 @@ class ChatTemplate:
         from vllm.renderers.hf import safe_apply_chat_template
 
         self._check_developer(messages)
-        numbers = count(1)
+        numbers = {kind: count(1) for kind in self._placeholders}
         conversation = [
             {
                 "role": message.role,
@@ -152,11 +154,11 @@ class ChatTemplate:
                 "the chat template has no developer messages, and the messages have others than one at their beginning",
             )
 
-    def _content(self, message: Message, write: Callable[[str], str], numbers: Iterator[int]) -> Any:
-        def text_of(item: Piece | MessageImage) -> str:
-            if isinstance(item, MessageImage):
-                return self._placeholder(next(numbers)) or ""
-            return item.text if item.trusted else write(item.text)
+    def _content(self, message: Message, write: Callable[[str], str], numbers: Mapping[type, Iterator[int]]) -> Any:
+        def text_of(item: Piece | MessageImage | MessageVideo) -> str:
+            if isinstance(item, Piece):
+                return item.text if item.trusted else write(item.text)
+            return self._placeholders[type(item)](next(numbers[type(item)])) or ""
 
         if not self._takes_parts:
             lines = ["".join(map(text_of, part)) for part in message.parts]
@@ -221,13 +223,13 @@ def _variables_of(template: str) -> set[str]:
         raise SettingsError(f"prompt.chat = true, but the chat template is invalid: {error}") from None
 
 
-def _as_dicts(part: Part, text_of: Callable[[Piece | MessageImage], str]) -> Iterator[dict[str, str]]:
-    """A part in the form of templates that take parts: each image, and the text between two of them."""
+def _as_dicts(part: Part, text_of: Callable[[Piece | MessageImage | MessageVideo], str]) -> Iterator[dict[str, str]]:
+    """A part in the form of templates that take parts: each image or video, and the text between two of them."""
     for is_text, items in groupby(part, lambda item: isinstance(item, Piece)):
         if is_text:
             yield {"type": "text", "text": "".join(map(text_of, items))}
         else:
-            yield from ({"type": "image"} for _ in items)
+            yield from ({"type": "image" if isinstance(item, MessageImage) else "video"} for item in items)
 
 
 def _data_texts(message: Message) -> Iterator[str]:

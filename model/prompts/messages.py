@@ -48,7 +48,18 @@ class MessageImage:
     index: int | None = None
 
 
-Part: TypeAlias = Sequence[Piece | MessageImage]
+@dataclass(frozen=True, slots=True)
+class MessageVideo:
+    """A video in a message.
+
+    Attributes:
+        index: which of the row's videos it is, from 0; None for the next one.
+    """
+
+    index: int | None = None
+
+
+Part: TypeAlias = Sequence[Piece | MessageImage | MessageVideo]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +79,10 @@ class Message:
     def images(self) -> list[MessageImage]:
         """The images of all parts, in order."""
         return [item for part in self.parts for item in part if isinstance(item, MessageImage)]
+
+    def videos(self) -> list[MessageVideo]:
+        """The videos of all parts, in order."""
+        return [item for part in self.parts for item in part if isinstance(item, MessageVideo)]
 
 
 def text_message(role: str, text: str, trusted: bool = False) -> Message:
@@ -181,7 +196,9 @@ def _part(part: Any) -> Part:
         if text:
             raise _refusal(f"a part of type {kind} holds a text: write a part for each")
         return [_image(kind, given, held)]
-    raise _refusal(f"a part of a message has type {kind!r}; expected text or image")
+    if kind == "video":
+        return [_video(given, held)]
+    raise _refusal(f"a part of a message has type {kind!r}; expected text, image or video")
 
 
 def _holds_something(content: Any) -> bool:
@@ -207,13 +224,24 @@ def _image(kind: str, part: Mapping[str, Any], held: Sequence[str]) -> MessageIm
     return MessageImage(index=_index(part.get("index")))
 
 
-def _index(index: Any) -> int | None:
-    """Which image a part is; data frames make floating point numbers of integers beside nulls, and NaN of null."""
+def _video(part: Mapping[str, Any], held: Sequence[str]) -> MessageVideo:
+    """The video of a part, which is one of the row's."""
+    others = [key for key, item in part.items() if key not in ("type", "index") and _holds_something(item)]
+    if held or others:
+        raise _refusal(
+            f"a part of type 'video' has the key {[*held, *others][0]!r}: a video is one of the row's column of videos "
+            "(input.video_column), and its part holds nothing else"
+        )
+    return MessageVideo(_index(part.get("index"), "video"))
+
+
+def _index(index: Any, kind: str = "image") -> int | None:
+    """Which image or video a part is; data frames make floating point numbers of integers beside nulls, NaN of null."""
     if index is None or index != index:
         return None
     is_whole = type(index) is int or (isinstance(index, float) and index.is_integer())
     if not is_whole or index < 0:
-        raise _refusal(f"a part of type image has index {str(index)[:40]}; expected a whole number from 0 on")
+        raise _refusal(f"a part of type {kind} has index {str(index)[:40]}; expected a whole number from 0 on")
     return int(index)
 
 

@@ -1,4 +1,4 @@
-"""What stands for images in the prompts of a model that goes through vLLM's own processor.
+"""What stands for images, or for videos, in the prompts of a model that goes through vLLM's own processor.
 
 vLLM replaces the placeholders of as many images as a row has. Any others would stay in the prompt, and the model would
 generate from bare image tokens; so they are counted before. What stands for an image is learned from what the processor
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 from vllm.multimodal.processing import ProcessorInputs, TimingContext
@@ -20,6 +21,16 @@ from run_batch.model.declaration import RowError
 
 # An image that processors of all models take: no side is too small for a patch or too long for its width.
 _PLAIN_SIDE = 224
+# A video of two seconds, of which all frames are sampled.
+_PLAIN_FRAMES = 4
+_PLAIN_METADATA = {
+    "total_num_frames": _PLAIN_FRAMES,
+    "fps": 2.0,
+    "duration": 2.0,
+    "video_backend": "opencv",
+    "frames_indices": list(range(_PLAIN_FRAMES)),
+    "do_sample_frames": False,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,21 +49,24 @@ class _Replaced:
 
 
 class ImagePlaceholders:
-    """The image placeholders of one model's prompts.
+    """The placeholders of one modality in one model's prompts.
 
     Args:
         processor: a BaseMultiModalProcessor of vLLM.
         placeholder_str: `get_placeholder_str` of the model class: of a modality and a number, counted from 1.
+        modality: `image` or `video`.
     """
 
-    def __init__(self, processor: Any, placeholder_str: Callable[[str, int], str | None]) -> None:
-        self._processor = processor
+    def __init__(
+        self, processor: Any, placeholder_str: Callable[[str, int], str | None], modality: str = "image"
+    ) -> None:
+        self._processor, self._modality = processor, modality
         self._placeholder_str = placeholder_str
         self._tokenizer = processor.info.get_tokenizer()
 
     def text(self, number: int) -> str | None:
         """The text that stands for the image of this number, counted from 1; None where the prompt needs none."""
-        named = self._placeholder_str("image", number)
+        named = self._placeholder_str(self._modality, number)
         if named is not None or not self._replaced.needs_place:
             return named
         return self._tokenizer.decode([*self._replaced.targets, self._replaced.features[:1]][0]) or None
@@ -67,11 +81,13 @@ class ImagePlaceholders:
         if found == needed:
             return
         text = self.text(1)
-        hint = f"{text} stands for an image" if text else "in prompts of this model nothing stands for an image"
+        one = "an image" if self._modality == "image" else f"a {self._modality}"
+        hint = f"{text} stands for {one}" if text else f"in prompts of this model nothing stands for {one}"
         if not self._targets_are_special:
             hint += ", also where it is text of the row"
         raise RowError(
-            "placeholders", f"the prompt has {found} image placeholders, the row has {images} images; {hint}"
+            "placeholders",
+            f"the prompt has {found} {self._modality} placeholders, the row has {images} {self._modality}s; {hint}",
         )
 
     def _found(self, token_ids: list[int], images: int) -> int:
@@ -100,7 +116,7 @@ class ImagePlaceholders:
 
     @cached_property
     def _are_numbered(self) -> bool:
-        return self._placeholder_str("image", 1) != self._placeholder_str("image", 2)
+        return self._placeholder_str(self._modality, 1) != self._placeholder_str(self._modality, 2)
 
     @cached_property
     def _targets_are_special(self) -> bool:
@@ -118,7 +134,7 @@ class ImagePlaceholders:
             updates = self._updates(self._plain_inputs())
         # A processor may raise anything for an image that it does not take; it takes the one that vLLM makes for it.
         except Exception:
-            updates = self._updates(self._processor.get_dummy_inputs(_PLAIN_SIDE**2, {"image": 1}, {}))
+            updates = self._updates(self._processor.get_dummy_inputs(_PLAIN_SIDE**2, {self._modality: 1}, {}))
         targets = [update.target for update in updates if isinstance(update.target, list)]
         needs_place = any(update.mode is UpdateMode.REPLACE for update in updates) and bool(targets)
         return _Replaced(
@@ -128,12 +144,16 @@ class ImagePlaceholders:
         )
 
     def _plain_inputs(self) -> ProcessorInputs:
-        image = Image.new("RGB", (_PLAIN_SIDE, _PLAIN_SIDE), (90, 120, 150))
-        return ProcessorInputs([], self._processor.info.parse_mm_data({"image": [image]}, validate=False))
+        plain: Any = Image.new("RGB", (_PLAIN_SIDE, _PLAIN_SIDE), (90, 120, 150))
+        if self._modality == "video":
+            plain = np.stack([np.asarray(plain)] * _PLAIN_FRAMES), _PLAIN_METADATA
+        return ProcessorInputs([], self._processor.info.parse_mm_data({self._modality: [plain]}, validate=False))
 
     def _updates(self, inputs: ProcessorInputs) -> Sequence[Any]:
         """The ways in which the processor may change a prompt for the first image."""
-        return self._processor._apply_hf_processor(inputs, TimingContext(enabled=False)).prompt_updates["image"][0]
+        return self._processor._apply_hf_processor(inputs, TimingContext(enabled=False)).prompt_updates[self._modality][
+            0
+        ]
 
     def _features(self, content: Any) -> list[int]:
         """Ids of tokens that stand for features and for nothing else."""

@@ -32,9 +32,10 @@ from run_batch.model.rendering.job_faults import describe, root_of
 from run_batch.model.rendering.placeholder_hint import placeholder_hint
 from run_batch.model.rendering.processor_kwargs import check_declared, check_no_processor, check_processor
 from run_batch.model.rendering.remembered_texts import remembering
+from run_batch.model.rendering.row_video import EncodedVideo
 from run_batch.model.rendering.shipped_renderer import ShippedRenderer
 from run_batch.model.rendering.text_renderer import TextRenderer
-from run_batch.model.rendering.vllm_renderer import VllmRenderer, text_bytes
+from run_batch.model.rendering.vllm_renderer import RowVideos, VllmRenderer, text_bytes
 
 if TYPE_CHECKING:
     from vllm.model_executor.models.interfaces import SupportsMultiModal
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
 _PROMPT_CHARACTERS = 100_000
 _CHARACTERS_PER_TOKEN = 64
 
-# The text that stands for the image of a number, counted from 1; None where the model needs none.
+# The text that stands for the image, or the video, of a number, counted from 1; None where the model needs none.
 _Placeholder: TypeAlias = Callable[[int], str | None]
 
 
@@ -52,12 +53,14 @@ class Prompt:
     """The prompt of one row, before it is tokenized.
 
     Attributes:
-        pieces: the prompt text, with one placeholder per image in its trusted pieces.
+        pieces: the prompt text, with one placeholder per image and per video in its trusted pieces.
         images: encoded images, PIL images, or tensors of precomputed features (features, hidden size).
+        videos: encoded videos.
     """
 
     pieces: Sequence[Piece]
     images: Sequence[RowImage] = ()
+    videos: Sequence[EncodedVideo] = ()
 
 
 class _TokensRenderer(Protocol):
@@ -81,11 +84,13 @@ class _Path:
     Attributes:
         placeholder: None for a model that takes no images.
         image_mapping: what maps its images, and why, for people; None for a model that takes none.
+        videos: how rows have videos; None for a job without any.
     """
 
     renderer: _TokensRenderer
     placeholder: _Placeholder | None
     image_mapping: str | None
+    videos: RowVideos | None = None
 
 
 class Renderer:
@@ -95,24 +100,29 @@ class Renderer:
 
     Args:
         scaled_jpeg_decoding: decode large JPEG files at a reduced size (see decode_image).
+        has_videos: whether rows may have videos.
 
     Attributes:
         image_mapping: what maps the model's images, and why, in one line; None for a model that takes none.
+        video_mapping: what samples and maps rows' videos, in one line; None for a job without videos.
 
     Raises:
-        SettingsError: the model's settings are wrong, or it needs a package that is not installed.
+        SettingsError: the model's settings are wrong, it takes no videos, or it needs a package that is not installed.
         DeclarationError: scaled decoding is asked for, and the model maps pixels by a function of its own.
     """
 
-    def __init__(self, settings: ModelSettings, scaled_jpeg_decoding: bool = False) -> None:
+    def __init__(self, settings: ModelSettings, scaled_jpeg_decoding: bool = False, has_videos: bool = False) -> None:
         with missing_packages_named(settings.path):
             self._engine_args = build_engine_args(settings)
             self._model_config = build_model_config(settings, self._engine_args)
             with _loading("tokenizer", settings):
                 tokenizer = cached_tokenizer_from_config(self._model_config)
-            path = _path_for(settings, self._model_config, tokenizer, scaled_jpeg_decoding)
-        self._renderer, self._placeholder = path.renderer, path.placeholder
+            path = _path_for(settings, self._model_config, tokenizer, scaled_jpeg_decoding, has_videos)
+        if has_videos and path.videos is None:
+            raise SettingsError(f"input.video_column: {settings.path} takes no videos; remove the key")
+        self._renderer, self._placeholder, self._videos = path.renderer, path.placeholder, path.videos
         self.image_mapping = path.image_mapping
+        self.video_mapping = None if path.videos is None else f"vLLM's own processor, {path.videos.sampler.description}"
         self.tokenizer = tokenizer
         self._prompt_tokenizer = PromptTokenizer(tokenizer)
         self._is_pooling = settings.runner == "pooling"
@@ -135,6 +145,10 @@ class Renderer:
         """
         return None if self._placeholder is None else self._placeholder(number)
 
+    def video_placeholder(self, number: int) -> str | None:
+        """As `image_placeholder` for videos; None also for a job without videos."""
+        return None if self._videos is None else self._videos.placeholders.text(number)
+
     def check_sampling(self, sampling: Mapping[str, Any]) -> None:
         """Check a job's sampling settings against the model.
 
@@ -150,7 +164,8 @@ class Renderer:
         Raises:
             SettingsError: there is none, or it does not read what the job sets for it.
         """
-        return ChatTemplate(self._model_config, self._prompt_tokenizer, self.image_placeholder, settings)
+        placeholders = (self.image_placeholder, self.video_placeholder)
+        return ChatTemplate(self._model_config, self._prompt_tokenizer, *placeholders, settings)
 
     def render(self, prompts: Sequence[Prompt], add_special_tokens: bool = True) -> list[EngineInput | RowError]:
         """Tokenize and render all rows.
@@ -166,8 +181,11 @@ class Renderer:
         """
         add_special_tokens = add_special_tokens and self._renderer.adds_special_tokens
         encoded = self._encode([prompt.pieces for prompt in prompts], add_special_tokens)
-        images = [p.images for p, ids in zip(prompts, encoded, strict=True) if not isinstance(ids, RowError)]
-        rendered = iter(self._renderer.render([ids for ids in encoded if not isinstance(ids, RowError)], images))
+        fitting = [p for p, ids in zip(prompts, encoded, strict=True) if not isinstance(ids, RowError)]
+        token_ids = [ids for ids in encoded if not isinstance(ids, RowError)]
+        videos = () if self._videos is None else ([prompt.videos for prompt in fitting],)
+        render: Callable[..., list[EngineInput | RowError]] = self._renderer.render
+        rendered = iter(render(token_ids, [prompt.images for prompt in fitting], *videos))
         return [ids if isinstance(ids, RowError) else self._check_length(next(rendered)) for ids in encoded]
 
     def _encode(self, prompts: Sequence[Sequence[Piece]], add_special_tokens: bool) -> list[list[int] | RowError]:
@@ -213,8 +231,10 @@ def _loading(part: str, settings: ModelSettings) -> Iterator[None]:
         raise SettingsError(message) from error
 
 
-def _path_for(settings: ModelSettings, model_config: Any, tokenizer: Any, scaled_jpeg_decoding: bool) -> _Path:
-    """The path that the rows of a model take."""
+def _path_for(
+    settings: ModelSettings, model_config: Any, tokenizer: Any, scaled_jpeg_decoding: bool, has_videos: bool
+) -> _Path:
+    """The path that the rows of a model take; without videos where the model takes none."""
     if not model_config.is_multimodal_model:
         check_no_processor(settings.engine)
         return _text_path(settings)
@@ -243,25 +263,30 @@ def _path_for(settings: ModelSettings, model_config: Any, tokenizer: Any, scaled
     if "image" not in processor.info.supported_mm_limits:
         return _text_path(settings)
     with _loading("processor", settings):
-        return _shipped_path(settings, context, processor, model_cls)
+        videos = RowVideos.of(processor, model_config, model_cls) if has_videos else None
+        return _shipped_path(settings, context, processor, model_cls, videos)
 
 
 def _shipped_path(
-    settings: ModelSettings, context: InputProcessingContext, processor: Any, model_cls: "type[SupportsMultiModal]"
+    settings: ModelSettings,
+    context: InputProcessingContext,
+    processor: Any,
+    model_cls: "type[SupportsMultiModal]",
+    videos: RowVideos | None,
 ) -> _Path:
     """The path for a model that vLLM ships: its bulk mapper, or vLLM's processor for it."""
     placeholders = ImagePlaceholders(processor, model_cls.get_placeholder_str)
-    placeholders.text(1)  # which may have to ask the processor
-    by_vllm = VllmRenderer(processor, placeholders)
+    placeholders.text(1)
+    by_vllm = VllmRenderer(processor, placeholders, videos)
     if settings.mapper == "vllm":
-        return _Path(by_vllm, placeholders.text, 'vLLM\'s own processor: model.mapper = "vllm"')
+        return _Path(by_vllm, placeholders.text, 'vLLM\'s own processor: model.mapper = "vllm"', videos)
     try:
         bulk = bulk_renderer(context, processor, model_cls, by_vllm, placeholders.text(1))
     except NoBulkMapper as reason:
-        return _Path(by_vllm, placeholders.text, f"vLLM's own processor: {reason}")
+        return _Path(by_vllm, placeholders.text, f"vLLM's own processor: {reason}", videos)
     most = min(n for n in (processor.info.allowed_mm_limits["image"], bulk.most_images) if n is not None)
     renderer = ShippedRenderer(bulk, by_vllm, placeholders, most)
-    return _Path(renderer, placeholders.text, "the bulk mapper, which gives what vLLM's own processor gives")
+    return _Path(renderer, placeholders.text, "the bulk mapper, which gives what vLLM's own processor gives", videos)
 
 
 def _text_path(settings: ModelSettings) -> _Path:

@@ -1,8 +1,8 @@
 """Renders rows for a model that vLLM ships and that has a bulk mapper.
 
-Rows whose images the bulk mapper takes go through it, many at once. All others (without images, with precomputed
-features, with more or other placeholders than images, with more images than the engine or the mapper takes) go through
-vLLM's own processor, which also says what is wrong with them.
+Rows whose images the bulk mapper takes go through it, many at once. All others (without images, with videos, with
+precomputed features, with more or other placeholders than images, with more images than the engine or the mapper takes)
+go through vLLM's own processor, which also says what is wrong with them.
 """
 
 from collections.abc import Sequence
@@ -16,6 +16,7 @@ from run_batch.model.images.row_image import EncodedImage, RowImage
 from run_batch.model.rendering.declared_renderer import DeclaredRenderer
 from run_batch.model.rendering.engine_input import EngineInput
 from run_batch.model.rendering.image_placeholders import ImagePlaceholders
+from run_batch.model.rendering.row_video import EncodedVideo
 from run_batch.model.rendering.vllm_renderer import VllmRenderer
 
 # In all images of one row together: a row with more is left to vLLM's processor, which takes hardly more.
@@ -36,19 +37,25 @@ class ShippedRenderer:
         self.adds_special_tokens = by_vllm.adds_special_tokens
 
     def render(
-        self, token_ids: Sequence[list[int]], images: Sequence[Sequence[RowImage]]
+        self,
+        token_ids: Sequence[list[int]],
+        images: Sequence[Sequence[RowImage]],
+        videos: Sequence[Sequence[EncodedVideo]] | None = None,
     ) -> list[EngineInput | RowError]:
         """Render each row; one that cannot be mapped gives its RowError.
+
+        Args:
+            videos: of each row; None for rows without any.
 
         Raises:
             SettingsError: vLLM's processor needs a package that is not installed.
         """
-        rows = list(zip(token_ids, images, strict=True))
-        in_bulk = [self._takes(*row) for row in rows]
+        rows = list(zip(token_ids, images, [()] * len(images) if videos is None else videos, strict=True))
+        in_bulk = [not row[2] and self._takes(*row[:2]) for row in rows]
         chosen = [row for row, is_chosen in zip(rows, in_bulk, strict=True) if is_chosen]
-        mapped = iter(self._bulk.render([ids for ids, _ in chosen], [its for _, its in chosen]))
+        mapped = iter(self._bulk.render([ids for ids, _, _ in chosen], [its for _, its, _ in chosen]))
         return [
-            next(mapped) if is_chosen else self._by_vllm.render([row[0]], [row[1]])[0]
+            next(mapped) if is_chosen else self._by_vllm.render([row[0]], [row[1]], [row[2]])[0]
             for row, is_chosen in zip(rows, in_bulk, strict=True)
         ]
 

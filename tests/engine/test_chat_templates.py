@@ -56,7 +56,9 @@ def test_image_parts_of_the_messages_keep_their_places(model: tuple[str, Rendere
 def test_placeholders_with_numbers_are_counted_through_the_whole_conversation(model: tuple[str, Renderer]) -> None:
     """As those of Phi-3-vision and Phi-4-multimodal."""
     renderer = model[1]
-    chat = ChatTemplate(renderer._model_config, renderer._prompt_tokenizer, "<|image_{}|>".format, ChatSettings(TEXT))
+    chat = ChatTemplate(
+        renderer._model_config, renderer._prompt_tokenizer, "<|image_{}|>".format, lambda _: None, ChatSettings(TEXT)
+    )
     image, ask = {"type": "image"}, {"type": "text", "text": "and now?"}
     turns = [[image, image, ask], [ask], [image, ask]]
     messages = [

@@ -133,7 +133,7 @@ def test_a_path_to_no_file_is_not_taken_for_base64(name: str, tmp_path: Path) ->
         (
             "PHN2ZyB4bWxucz" * 20,
             "image_unreadable",
-            "(280 characters: if this is an image in base64, put data:;base64, ",
+            "(280 characters: if this is base64, put data:;base64, ",
         ),
         ("b'iVBORw0KGgo" + "A" * 5000 + "'", "image_unreadable", "5,014 characters"),
         ("a\ud800", "text_encoding", "UTF-8"),

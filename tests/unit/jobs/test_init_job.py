@@ -51,6 +51,16 @@ def test_images_are_found_whatever_their_column_is_called_and_get_one_question(t
     assert config.prompt.template == "USER: <image>\nDescribe this image. ASSISTANT:" and not config.prompt.chat
 
 
+def test_a_column_of_videos_is_no_column_of_images(tmp_path: Path) -> None:
+    columns = {"clip": [f"{name}.MP4?v=1" for name in "abc"], "scan": IMAGES, "question": ["a", "b", "c"]}
+    config = init(tmp_path, columns, {"tokenizer_config.json": {"chat_template": "{{ messages }}"}})
+    assert (config.input.video_column, config.input.image_column) == ("clip", "scan")
+    (tmp_path / "other").mkdir()
+    config = init(tmp_path / "other", {"video": IMAGES, "n": [1, 2, 3]}, {"config.json": {"model_type": "qwen"}})
+    assert (config.input.video_column, config.input.image_column) == ("video", "")
+    assert config.prompt.template == "Describe this video."
+
+
 def test_names_of_images_tell_their_column_and_texts_may_be_encoded_as_a_dictionary(tmp_path: Path) -> None:
     columns = {
         "ID": ["a", "b", "c"],

@@ -2,6 +2,8 @@
 
 import random
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 
 import numpy as np
 import pytest
@@ -17,6 +19,7 @@ from run_batch.model.images.decode import Size
 from run_batch.model.mappers.glm4v import fitted_size
 from run_batch.model.mappers.patch_model import PatchSettings
 from run_batch.model.mappers.patches import PatchGrid, cut_patches, resize, smart_resize
+from run_batch.model.mappers.plane_resize import compile_plane_resize, resize_to_tiles, resized_planes
 from run_batch.model.mappers.tiles import Tiling, cut_tiles, tiles_of
 
 
@@ -59,14 +62,53 @@ def test_images_are_resized_to_the_values_that_torchvision_gives() -> None:
         assert np.array_equal(resize(image, new_size, "bicubic"), theirs[0].permute(1, 2, 0).numpy()), (size, new_size)
 
 
+@pytest.fixture(scope="module")
+def worker() -> Iterator[ProcessPoolExecutor]:
+    """A process that resizes as the workers do: this one may start vLLM later."""
+    with ProcessPoolExecutor(1, get_context("fork"), compile_plane_resize) as pool:
+        yield pool
+
+
+def check_planes(number: int, size: Size, filter: str) -> None:
+    """Planes and tiles of an image have the values that torchvision gives, for images of one color, too."""
+    image = noise(size) if number % 4 else noise(size) // 128 * 255
+    image.flags.writeable = number % 3 > 0
+    # Some are resized in one direction alone.
+    height = size[0] if number % 7 == 1 else 30 * (1 + number % 11)
+    new_size = (height, size[1] if number % 5 == 1 else 42 * (1 + number % 9))
+    planes = torch.from_numpy(image.transpose(2, 0, 1).copy())[None]
+    mode = InterpolationMode(filter)
+    theirs = torchvision_functional.resize(planes, list(new_size), mode, antialias=True)[0].numpy()
+    assert np.array_equal(resized_planes(image, new_size, filter), theirs), (size, new_size, filter)
+    if new_size[0] % 30 or new_size[1] % 42:
+        return
+    tiles = np.zeros((new_size[0] // 30 * (new_size[1] // 42), 3, 30, 42), np.uint8)
+    resize_to_tiles(image, new_size, filter, tiles)
+    cut = theirs.reshape(3, new_size[0] // 30, 30, new_size[1] // 42, 42).transpose(1, 3, 0, 2, 4)
+    assert np.array_equal(tiles, cut.reshape(tiles.shape)), (size, new_size, filter)
+
+
+@pytest.mark.parametrize("filter", ["bicubic", "bilinear", "lanczos"])
+def test_planes_and_tiles_have_the_values_that_torchvision_gives(filter: str, worker: ProcessPoolExecutor) -> None:
+    for number, size in enumerate([*sizes(90, 900), (2400, 1800), (1, 1), (31, 500), (33, 40_000), (40_000, 33)]):
+        worker.submit(check_planes, number, size, filter).result()
+
+
+def test_a_process_that_has_compiled_nothing_resizes_to_the_same_planes() -> None:
+    for number, size in enumerate(sizes(20, 300)):
+        check_planes(number, size, "bicubic")
+
+
 def test_an_image_of_the_size_that_it_gets_is_not_copied() -> None:
     image = noise((28, 56))
     assert resize(image, (28, 56), "bicubic") is image
 
 
-def test_an_image_that_would_become_huge_is_refused() -> None:
+def test_an_image_that_would_become_huge_is_refused(worker: ProcessPoolExecutor) -> None:
     with pytest.raises(RowError, match="image_too_large: 5 x 3 pixels become 20000 x 10000"):
         resize(noise((3, 5)), (10_000, 20_000), "bicubic")
+    refusal = worker.submit(_or_refused, resized_planes, noise((300, 500)), (10_000, 20_000), "bicubic").result()
+    assert refusal.startswith("image_too_large: 500 x 300 pixels become 20000 x 10000")
 
 
 @pytest.mark.parametrize("grid", [PatchGrid(14, 2, 1), PatchGrid(16, 1, 1), PatchGrid(7, 3, 1)])
@@ -74,7 +116,7 @@ def test_patches_are_in_the_order_of_transformers(grid: PatchGrid) -> None:
     image = noise((grid.unit * 3, grid.unit * 5))
     planes = torch.from_numpy(image).permute(2, 0, 1)[None]
     theirs, _, _ = qwen2_vl.Qwen2VLImageProcessor().patchify(planes, grid.patch_size, grid.merge_size, 1)
-    assert torch.equal(cut_patches(image, grid), theirs[0])
+    assert torch.equal(cut_patches(planes[0].contiguous().numpy(), grid), theirs[0])
 
 
 @pytest.mark.parametrize(("least", "most"), [(1, 12), (1, 1), (2, 6), (1, 40)])

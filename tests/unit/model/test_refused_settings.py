@@ -31,8 +31,9 @@ enable_trace_replay revision code_revision hf_token hf_overrides model_class_ove
 quantization_config allow_deprecated_quantization enforce_eager disable_custom_all_reduce enable_shm_tensor_arena
 language_model_only limit_mm_per_prompt enable_mm_embeds mm_processor_kwargs mm_hasher_algorithm mm_encoder_tp_mode
 mm_encoder_attn_backend mm_encoder_attn_dtype mm_encoder_fp8_scale_path mm_encoder_fp8_scale_save_path
-mm_encoder_fp8_scale_save_margin skip_mm_profiling mm_tensor_ipc mm_processor_device mm_device_do_normalize
-ray_workers_use_nsight num_gpu_blocks_override model_loader_extra_config ignore_patterns enable_chunked_prefill
+mm_encoder_fp8_scale_save_margin skip_mm_profiling mm_tensor_ipc media_io_kwargs mm_processor_device
+mm_device_do_normalize ray_workers_use_nsight num_gpu_blocks_override model_loader_extra_config ignore_patterns
+enable_chunked_prefill
 disable_chunked_mm_input scheduler_reserve_full_isl prefill_schedule_interval watermark
 disable_hybrid_kv_cache_manager structured_outputs_config reasoning_parser reasoning_parser_plugin speculative_config
 spec_method spec_model spec_tokens watermark_config diffusion_config enable_layerwise_nvtx_tracing jit_monitor_mode
@@ -111,6 +112,25 @@ def test_a_setting_that_does_nothing_is_refused_with_its_key(
 )
 def test_a_setting_that_works_is_taken(engine: dict[str, Any], sampling: dict[str, Any]) -> None:
     assert find_refused(engine, sampling, rows_bring_sampling=False) is None
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"image": {"image_mode": "L"}}, "engine.media_io_kwargs.image cannot be set"),
+        ({"video": 3}, "expected a table [engine.media_io_kwargs.video]"),
+        ({"video": {"fps": 0}}, "engine.media_io_kwargs.video.fps = 0: expected a number of frames a second"),
+        ({"video": {"num_frames": True}}, "engine.media_io_kwargs.video.num_frames = True: expected a whole number"),
+        ({"video": {"backend": "torchcodec"}}, "engine.media_io_kwargs.video.backend cannot be set"),
+    ],
+)
+def test_settings_of_videos_that_do_nothing_or_fit_no_loader_are_refused(given: Any, says: str) -> None:
+    assert says in (find_refused({"media_io_kwargs": given}, {}, False, has_videos=True) or "")
+    assert find_refused({"media_io_kwargs": {"video": {"fps": 0.5}}}, {}, False, has_videos=True) is None
+    without = find_refused({"media_io_kwargs": {"video": {"fps": 0.5}}}, {}, False)
+    assert without == (
+        "engine.media_io_kwargs does nothing without input.video_column: name the column of videos, or remove it"
+    )
 
 
 def test_a_parser_of_reasoning_is_taken_where_rows_may_bring_a_grammar() -> None:
