@@ -10,7 +10,7 @@ PACKAGES := run_batch.jobs run_batch.model run_batch.io
 help:
 	@echo 'make demo    run a small job from start to end and show what came out'
 	@echo 'make test    lint, then all tests'
-	@echo 'make models  ten families of vision models that vLLM ships, against vLLM itself; some minutes'
+	@echo 'make models  eleven families of vision models that vLLM ships, against vLLM itself; some minutes'
 	@echo 'make slurm-test  arrays, requeues and dead nodes on a Slurm of its own; as root, it installs that'
 	@echo 'make ray-test  Ray and Kubernetes: a cluster of several nodes, one of which dies'
 	@echo 'make browser-test  the page of run-batch report in a headless Chromium'

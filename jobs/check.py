@@ -51,8 +51,8 @@ def check_job(job: PreparedJob) -> tuple[str, int]:
     lines = [
         f"input: {job.plan.num_rows} rows; columns {', '.join(job.source.schema.names)}",
         *_describe_commits(job),
-        f"output: {shards} shards of {job.plan.rows_per_shard} rows in {job.store.folder}, {shards - missing} done, "
-        f"{missing} to do",
+        f"output: {shards} {'shard' if shards == 1 else 'shards'} of {job.plan.rows_per_shard} rows in "
+        f"{job.store.folder}, {shards - missing} done, {missing} to do",
         *_describe_growth(job),
         *_describe_row_groups(job),
         *_describe_memory(job),

@@ -1,6 +1,7 @@
 """The command line: commands and their options, nothing else."""
 
 import os
+import sys
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -93,10 +94,13 @@ def check(config_path: Path | None, overrides: tuple[str, ...], verbose: bool) -
 
         read_slurm_table(config)
         job = prepare(config)
-        # This imports vLLM, which takes seconds: what can be refused without it is refused before.
-        from run_batch.jobs.check import check_job
+        from run_batch.jobs.watch.loading_line import loading_line
 
-        text, code = check_job(job)
+        with loading_line(quiet=not sys.stderr.isatty(), what="checking the model and the first rows"):
+            # This imports vLLM, which takes seconds: what can be refused without it is refused before.
+            from run_batch.jobs.check import check_job
+
+            text, code = check_job(job)
         print(text, file=summary)
         return code
 
@@ -139,8 +143,11 @@ def try_rows(
 
         os.environ.update(first_place(config, os.environ))
         job = prepare(config, writes=False)
-        # This imports vLLM, which takes seconds: what can be refused without it is refused before.
-        from run_batch.jobs.trial.try_job import Trial, try_job
+        from run_batch.jobs.watch.loading_line import loading_line
+
+        with loading_line(quiet=False, what="importing vLLM"):
+            # It takes seconds: what can be refused without it is refused before.
+            from run_batch.jobs.trial.try_job import Trial, try_job
 
         text, code = try_job(job, Trial(rows or 8, row_ids, full, as_json))
         print(text, file=summary)

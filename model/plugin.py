@@ -16,6 +16,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from run_batch.model.declaration import DeclarationError, declared_classes
+from run_batch.model.engine_phases import note_phases
 from run_batch.model.failure_reports import name_plugins, report_deaths
 
 PLUGINS_VARIABLE = "RUN_BATCH_PLUGINS"
@@ -51,6 +52,7 @@ def register() -> None:
     if multiprocessing.parent_process() is not None:
         _die_with_parent()
         report_deaths()
+        note_phases()
     plugins = json.loads(announced)
     if plugins["folder"] not in sys.path:
         sys.path.append(plugins["folder"])

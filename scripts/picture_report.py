@@ -13,7 +13,7 @@ from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent
 PICTURE = ROOT / "docs" / "report.png"
-SIZE, SCALE, COLORS, MOST_BYTES = (1200, 1480), 1, 64, 300_000
+SIZE, SCALE, COLORS, MOST_BYTES = (1600, 1560), 1, 160, 300_000
 
 
 def take(page: Path, picture: Path) -> None:

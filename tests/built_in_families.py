@@ -155,7 +155,15 @@ def gemma3() -> Family:
     return transformers.Gemma3ForConditionalGeneration(config), processor, "<start_of_image>"
 
 
-def idefics3(kind: str = "Idefics3") -> Family:
+def idefics3() -> Family:
+    return _idefics3("Idefics3")
+
+
+def smolvlm() -> Family:
+    return _idefics3("SmolVLM")
+
+
+def _idefics3(kind: str) -> Family:
     """Idefics3, or SmolVLM, which has classes of its own, and takes videos, too."""
     tiles = [f"<row_{row}_col_{column}>" for row in range(1, 7) for column in range(1, 7)]
     tokenizer = make_tokenizer(["<end_of_utterance>", "<fake_token_around_image>", "<image>", "<global-img>", *tiles])
@@ -263,6 +271,7 @@ FAMILIES: Mapping[str, Callable[[], Family]] = {
         internvl,
         gemma3,
         idefics3,
+        smolvlm,
         llava_onevision,
         mistral3,
         paligemma,

@@ -13,6 +13,7 @@ from run_batch.jobs.results.shard_commits import Commit, CommittedShards, NewCom
 from run_batch.jobs.results.shard_writer import OpenRows
 from run_batch.jobs.runner.finished_rows import accuracy
 from run_batch.jobs.runner.work_planning import missing_work
+from run_batch.jobs.watch.loading_line import LoadingLine, doing_now
 from run_batch.jobs.watch.progress import PROGRESS_FILE, ProgressLine, ProgressRecord, read_progress
 from run_batch.jobs.watch.run_messages import RunMessages
 
@@ -55,6 +56,7 @@ class EnginesProgress:
         self.have_committed: set[Share] = set()
         self._line: ProgressLine | None = None
         self._messages, self._started = RunMessages(quiet), time.monotonic()
+        self._loading = None if quiet else LoadingLine(doing_now("loading the model"))
 
     @property
     def has_generated(self) -> bool:
@@ -93,8 +95,11 @@ class EnginesProgress:
 
     def tick(self) -> None:
         """Show what has changed, at most once a second; nothing before the first engine is loaded."""
-        if self._line is not None and not self._line.is_due():
-            return
+        if self._line is None or self._line.is_due():
+            self.show()
+
+    def show(self) -> None:
+        """Show what the engines have done up to now."""
         for share in self._files:
             self.look(share)
         if self._records:
@@ -105,7 +110,8 @@ class EnginesProgress:
         counts = self._counts()
         rows = self._committed.rows + self._stolen
         if self._line is None:
-            self._messages.loaded(time.monotonic() - self._started)
+            self._end_loading()
+            self._messages.loaded(time.monotonic() - self._started, {})
             self._line = ProgressLine(rows, counts.rows, counts.failed, counts.truncated, self._quiet)
         line = self._line
         line.total, line.done, line.failed, line.truncated = rows, counts.rows, counts.failed, counts.truncated
@@ -155,7 +161,12 @@ class EnginesProgress:
         self._messages.end(self._committed.with_failures(), line.truncated, line.imageless_rows, folder)
         return line.summary(folder) + accuracy(self._committed)
 
+    def _end_loading(self) -> None:
+        if self._loading is not None:
+            self._loading.close()
+
     def close(self) -> None:
         """End the line without a summary."""
+        self._end_loading()
         if self._line is not None:
             self._line.close()

@@ -177,6 +177,7 @@ class _EnginesRun:
             self._stop.loading = False
             try:
                 fleet.run(self._stop, lease, groups.check)
+                progress.show()
             finally:
                 fleet.close()
                 progress.close()

@@ -259,16 +259,18 @@ def _check_prompt(config: JobConfig) -> None:
 
 def _apply_override(tables: dict[str, Any], override: str) -> None:
     name, equals, text = override.partition("=")
-    table, dot, key = name.strip().partition(".")
-    if not (equals and dot and table and key):
+    *names, key = name.strip().split(".")
+    if not (equals and names and all([*names, key])):
         raise JobError(f"--set {override}: expected table.key=value")
     try:
         value = tomllib.loads(f"value = {text}")["value"]
     except (ValueError, RecursionError):
         value = text
-    target = tables.setdefault(table, {})
-    if not isinstance(target, dict):
-        raise JobError(f"--set {override}: {table} is not a table")
+    target: Any = tables
+    for depth, part in enumerate(names, 1):
+        target = target.setdefault(part, {})
+        if not isinstance(target, dict):
+            raise JobError(f"--set {override}: {'.'.join(names[:depth])} is not a table")
     target[key] = value
 
 

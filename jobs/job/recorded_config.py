@@ -56,8 +56,25 @@ def recorded_config(store: ShardStore) -> JobConfig | None:
     Raises:
         OSError: it cannot be read.
     """
+    content = _read(store)
     try:
-        content = _decoder.decode(read_file(store.run_folder / CONFIG_FILE))
-        return parse_config(content.tables, Path(content.folder))
-    except (FileNotFoundError, msgspec.MsgspecError, RecursionError, JobError):
+        return None if content is None else parse_config(content.tables, Path(content.folder))
+    except (RecursionError, JobError):
+        return None
+
+
+def recorded_tables(store: ShardStore) -> dict[str, dict[str, Any]]:
+    """The tables of the recorded job.toml, as they are; none where none is recorded.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    content = _read(store)
+    return {} if content is None else content.tables
+
+
+def _read(store: ShardStore) -> _ConfigFile | None:
+    try:
+        return _decoder.decode(read_file(store.run_folder / CONFIG_FILE))
+    except (FileNotFoundError, msgspec.MsgspecError, RecursionError):
         return None

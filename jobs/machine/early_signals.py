@@ -28,7 +28,8 @@ def end_when_interrupted(line: str = INTERRUPTED_LINE) -> None:
         for same in _SIGNALS:
             signal.signal(same, signal.SIG_IGN)
         try:  # noqa: SIM105 (contextlib is one more import)
-            os.write(2, text)
+            # A line that counts seconds may stand there.
+            os.write(2, b"\r\x1b[K" + text if text and os.isatty(2) else text)
         except OSError:  # the terminal is gone
             pass
         os._exit(EXIT_INTERRUPTED)

@@ -105,7 +105,8 @@ def tell_death(dead: WorkerProcess, deaths: int) -> None:
         return
     rows = sum(batch.records.num_rows for batch in dead.batches)
     times = f" ({deaths} have died so far)" if deaths > 1 else ""
-    say(f"a worker process has died{times}; another one maps the {rows} rows that it had")
+    then = f"maps the {rows} rows that it had" if rows else "takes its place; it had no rows"
+    say(f"a worker process has died{times}; another one {then}")
 
 
 def worker_environment(memory: WorkerMemory) -> dict[str, str]:

@@ -6,6 +6,7 @@ would have told of its shard.
 
 import contextlib
 import heapq
+import zlib
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
@@ -18,7 +19,9 @@ from run_batch.jobs.job.shares import files_of_shares
 
 _FILE = "sketches.jsonl"
 # Of each shard: rows that stand out, texts that are frequent, and of these so many characters.
-STANDING_OUT, _FREQUENT, _MISTAKES, _CHARACTERS = 2, 24, 40, 40
+STANDING_OUT, _FREQUENT, _CHARACTERS = 2, 24, 40
+# Bytes of all pairs of texts that are not equal: of ten classes, all pairs are kept.
+_MISTAKE_BYTES = 3500
 
 
 class ShardSketch(msgspec.Struct, frozen=True):
@@ -30,6 +33,7 @@ class ShardSketch(msgspec.Struct, frozen=True):
         prompt_bits, answer_bits: how many rows have 0 tokens, 1, 2 to 3, 4 to 7, ...: by the bits of the number.
         empty: rows whose text has nothing but white space.
         repeated: the most frequent texts that several rows have, and how many have them; long texts are cut.
+        expecting: the most frequent expected texts, and how many rows that did not fail have them; long texts are cut.
         pairs: the most frequent pairs of expected text and text, of equal ones and of others, and how many rows have
             them; long texts are cut.
         longest: tokens and row of those with the most tokens.
@@ -44,6 +48,7 @@ class ShardSketch(msgspec.Struct, frozen=True):
     answer_bits: dict[int, int]
     empty: int
     repeated: list[tuple[str, int]]
+    expecting: list[tuple[str, int]]
     pairs: list[tuple[str, str, int]]
     longest: list[tuple[int, int]]
     slowest: list[tuple[float, int]]
@@ -87,6 +92,9 @@ def sketch_results(
         for result, text in zip(results, expected or (), strict=False)
         if text is not None and isinstance(result, Generation)
     )
+    expecting: Counter[str] = Counter()
+    for (text, _), count in pairs.items():
+        expecting[text] += count
     return ShardSketch(
         *place,
         finish_reasons=dict(Counter(map(_reason, results))),
@@ -94,6 +102,7 @@ def sketch_results(
         answer_bits=dict(Counter(result.generated_tokens.bit_length() for result in answers)),
         empty=sum(count for text, count in texts.items() if not text.strip()),
         repeated=[(text, count) for text, count in texts.most_common(_FREQUENT) if count > 1],
+        expecting=expecting.most_common(_FREQUENT),
         pairs=_frequent_pairs(pairs),
         longest=heapq.nlargest(STANDING_OUT, ((result.generated_tokens, result.row) for result in answers)),
         slowest=list(slowest),
@@ -103,8 +112,14 @@ def sketch_results(
 def _frequent_pairs(pairs: Counter[tuple[str, str]]) -> list[tuple[str, str, int]]:
     """The most frequent pairs, of equal texts and of others: mistakes are rare."""
     equal = Counter({pair: count for pair, count in pairs.items() if pair[0] == pair[1]})
-    chosen = [*equal.most_common(_FREQUENT), *(pairs - equal).most_common(_MISTAKES)]
-    return [(*pair, count) for pair, count in chosen]
+    chosen, left = [(*pair, count) for pair, count in equal.most_common(_FREQUENT)], _MISTAKE_BYTES
+    for pair, count in (pairs - equal).most_common():
+        found = (*pair, count)
+        left -= len(_encoder.encode(found))
+        if left < 0:
+            break
+        chosen.append(found)
+    return chosen
 
 
 def _reason(result: RowResult) -> str:
@@ -114,7 +129,10 @@ def _reason(result: RowResult) -> str:
 
 
 def _cut(text: str) -> str:
-    return text if len(text) <= _CHARACTERS else f"{text[:_CHARACTERS]}…"
+    """A text, or its beginning, with a checksum: others that begin alike are not taken for it."""
+    if len(text) <= _CHARACTERS:
+        return text
+    return f"{text[:_CHARACTERS]}… #{zlib.crc32(text.encode(errors='surrogatepass')):08x}"
 
 
 def record_sketch(store: ShardStore, sketch: ShardSketch) -> None:

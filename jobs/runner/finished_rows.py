@@ -97,6 +97,10 @@ class FinishedRows:
         self.progress.waiting_for = stalled if not engine.unfinished else ""
         self.progress.tick(self.metrics.bottleneck)
 
+    def tell_last(self, pool: WorkerPool) -> None:
+        """Write the metrics of the last part of a second: no row is left to generate."""
+        self.metrics.write(pool.counts(), 0, 0, self._writer.seconds, self._writer.queued, is_last=True)
+
     @property
     def has_texts(self) -> bool:
         """Whether any row of the share has been generated, by this run or an earlier one."""

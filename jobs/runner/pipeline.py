@@ -35,6 +35,7 @@ from run_batch.jobs.runner.place_failures import PlaceFailures
 from run_batch.jobs.runner.pool_error import ended_by
 from run_batch.jobs.runner.resume import ShardRecovery, resume
 from run_batch.jobs.runner.shard_assignment import ShardAssignment
+from run_batch.jobs.watch.loading_line import loading_line
 from run_batch.model.plugin import announce_plugins
 
 # Rows that fail while they are mapped never fill the engine: between so many batches, progress is shown and checked.
@@ -61,12 +62,14 @@ class Pipeline:
         stop: StopRequest,
         place_failures: PlaceFailures,
         storage: StorageWatch,
+        quiet: bool = True,
     ) -> None:
         """Read what earlier runs left of the work.
 
         Args:
             place_failures: of the process; they go on from what it did before.
             storage: watches the output folder and the input.
+            quiet: do not tell of the wait for the first rows.
 
         Raises:
             RunError: the output folder cannot be read or written.
@@ -74,7 +77,7 @@ class Pipeline:
         self._job = job
         self._stop = stop
         self._place_failures = place_failures
-        self._storage = storage
+        self._storage, self._quiet = storage, quiet
         self._resumed = resume(job, work, claims)
         self.rows_recovered = len(self._resumed.results)
         self._assignment = ShardAssignment(
@@ -161,9 +164,10 @@ class Pipeline:
 
     def _first_rows(self, pool: WorkerPool) -> MappedRows | None:
         """Wait for the first mapped rows: only then is it known that the workers accept the job."""
-        while not self._stop.requested:
-            with contextlib.suppress(queue.Empty):
-                return pool.get(timeout=0.2)
+        with loading_line(self._quiet, "mapping the first rows"):
+            while not self._stop.requested:
+                with contextlib.suppress(queue.Empty):
+                    return pool.get(timeout=0.2)
         raise Interrupted
 
     def _begin(self, engine: Supervisor, finished: FinishedRows) -> None:
@@ -171,6 +175,7 @@ class Pipeline:
         self._stop.save = self._storage.save = finished.save_now
         finished.adopt(self._resumed.adopted)
         finished.take_recovered(self._resumed.results)
+        finished.progress.show()
         self._place_failures.count_finished(finished.progress.done)
         if not self._work.is_retry:  # rows that have failed already may well fail again
             finished.hold_first_failures(self._job.config.errors.min_rows)
@@ -209,6 +214,8 @@ class Pipeline:
                 with self._storage.call(f"the progress in {self._job.store.folder}"):
                     finished.tell(pool, engine, self._assignment.rows_stolen, self._storage.stalled)
                 lease.check()
+            with self._storage.call(f"the progress in {self._job.store.folder}"):
+                finished.tell_last(pool)
         except JobError as error:  # found late, by a row that needs it: the rows before it are kept
             if not finished.has_texts:
                 raise

@@ -1,8 +1,6 @@
 """A run of a job, or of a share of it: takes the lease, does what is left to do, ends with an exit code."""
 
 import contextlib
-import gc
-import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -12,7 +10,7 @@ from typing import TextIO
 from run_batch.io.coordination.claims import Claims
 from run_batch.io.coordination.lease import Lease
 from run_batch.io.outputs.shards import ShardError
-from run_batch.jobs.engine.engine_folder import use_engine_folder
+from run_batch.jobs.engine.start_vllm import start_vllm
 from run_batch.jobs.engine.vllm_engine import Engine
 from run_batch.jobs.job.config import JobConfig
 from run_batch.jobs.job.errors import (
@@ -47,9 +45,7 @@ from run_batch.jobs.watch.loading_line import loading_line
 from run_batch.jobs.watch.progress import Progress
 from run_batch.jobs.watch.run_end import note_end
 from run_batch.jobs.watch.run_messages import RunMessages
-
-# Seconds: vLLM waits for as many milliseconds as an int has room for.
-_LONGEST_START = 20 * 86400
+from run_batch.model.engine_phases import phase_seconds
 
 EngineFactory = Callable[[JobConfig], Engine]
 
@@ -105,29 +101,6 @@ def run_job(
         return EXIT_INTERRUPTED
     except ShardError as error:
         raise run_failed(str(error), error) from error
-
-
-def start_vllm(config: JobConfig) -> Engine:
-    """Start vLLM's engine for a job, with its plugins' models registered.
-
-    Raises:
-        JobError, RunError: it does not start.
-    """
-    from run_batch.model.declaration import DeclarationError
-    from run_batch.model.plugin import PluginError, register
-
-    # While vLLM is imported almost nothing becomes garbage, and the collector walks through all of it often.
-    gc.disable()
-    use_engine_folder()
-    # What a start may take is for errors.start_seconds to say; vLLM's own limit is of ten minutes.
-    os.environ.setdefault("VLLM_ENGINE_READY_TIMEOUT_S", str(_LONGEST_START))
-    try:
-        register()
-        return Engine(config.model_settings, config.resolve_sampling().values, config.output.extra)
-    except (PluginError, DeclarationError) as error:
-        raise JobError(str(error)) from None
-    finally:
-        gc.enable()
 
 
 class _Run:
@@ -261,7 +234,7 @@ class _Run:
     def _do(self, work: Work, claims: Claims, lease: Lease) -> bool:
         """Do some work; False if a signal came first."""
         job = self._job
-        pipeline = Pipeline(job, work, claims, self.stop, self._place_failures, self._storage)
+        pipeline = Pipeline(job, work, claims, self.stop, self._place_failures, self._storage, self._quiet)
         retried = sum(len(work.rows(shard)) for shard in work.shards) if work.is_retry else 0
         self._messages.work(job, self._committed, retried, pipeline.rows_recovered)
 
@@ -289,7 +262,7 @@ class _Run:
         then = time.monotonic()
         with loading_line(self._quiet):
             engine = self._start_engine(self._job.config)
-        self._messages.loaded(time.monotonic() - then, engine.max_num_seqs)
+        self._messages.loaded(time.monotonic() - then, phase_seconds(then), engine.max_num_seqs)
         if is_pooling(self._job.config):
             self._pooled = engine.pooled
         return engine

@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+from run_batch.jobs.engine.start_vllm import start_vllm
 from run_batch.jobs.engine.vllm_engine import Engine
 from run_batch.jobs.job.config import JobConfig
 from run_batch.jobs.job.errors import EXIT_COMPLETE, EXIT_TOO_MANY_FAILURES, are_too_many
@@ -22,12 +23,12 @@ from run_batch.jobs.machine.cores import usable_cores
 from run_batch.jobs.machine.gpus import gpus_per_engine
 from run_batch.jobs.mapping.mapping_faults import mapping_faults
 from run_batch.jobs.results.result_table import ShardTables
-from run_batch.jobs.runner.run_job import start_vllm
 from run_batch.jobs.trial.display import TriedRow, as_json, as_text, tried_rows
 from run_batch.jobs.trial.forecast import Forecast, Measured, forecast
 from run_batch.jobs.trial.named_rows import find_rows
 from run_batch.jobs.trial.timed_generation import Generated, TrialRun, run_rows
 from run_batch.jobs.trial.trial_rows import TrialRows, map_rows
+from run_batch.jobs.watch.loading_line import loading_line
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,13 +84,15 @@ def try_job(
     with mapping_faults():
         wanted = find_rows(job, trial.ids) if trial.ids else range(min(trial.rows, job.plan.num_rows))
     with _leaving_nothing():
-        rows = map_rows(job, wanted)
+        with loading_line(quiet=False, what="mapping the rows"):
+            rows = map_rows(job, wanted)
         nothing = Generated()
         run = TrialRun(nothing, nothing, 0.0, 0)
         forms: list[PooledForm | None] = []
 
         def start() -> Engine:
-            engine = start_engine(job.config)
+            with loading_line(quiet=False):
+                engine = start_engine(job.config)
             forms[:] = [engine.pooled if is_pooling(job.config) else None]
             return engine
 

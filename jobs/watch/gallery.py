@@ -1,8 +1,10 @@
 """The sampled rows of a report, with what filters them."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from html import escape
+from typing import Any
 
 from run_batch.jobs.watch import page
 from run_batch.jobs.watch.report_input import InputCells
@@ -12,12 +14,13 @@ from run_batch.jobs.watch.report_sample import KINDS, SHOWN, SampledRow
 _TEXT_BYTES = 1_600_000
 _CELL_BYTES = 4000
 _ID_BYTES, _NAME_BYTES = 600, 60
-# As page.js sorts.
+# As page.js sorts: by an attribute of rows, the greatest or the least first.
 _ORDERS = {
-    "input": "in order of the input",
-    "longest": "longest answers first",
-    "shortest": "shortest answers first",
-    "prompt": "longest prompts first",
+    "tokens": ("longest answers first", "shortest answers first"),
+    "prompt": ("longest prompts first", ""),
+    "seconds": ("slowest first", ""),
+    "pixels": ("largest images first", "smallest images first"),
+    "logprob": ("most certain answers first", "least certain answers first"),
 }
 
 
@@ -28,17 +31,28 @@ def gallery(rows: Sequence[SampledRow], inputs: Mapping[int, InputCells]) -> str
     max_bytes = _TEXT_BYTES // len(rows)
     reasons = sorted({_finish(row) for row in rows})
     kinds = [kind for kind in KINDS if any(kind in row.kinds for row in rows)]
+    shown = [_article(row, inputs.get(row.row, InputCells()), max_bytes) for row in rows]
     return (
         '<div class="tools"><input id="find" type="search" placeholder="Find in these rows ( / )" '
         'aria-label="Find in these rows">'
         + _choice("where", {"": "anywhere"})  # the script knows the fields that rows have
         + _choice("kind", {"": "all kinds", **{kind: kind for kind in kinds}})
         + _choice("finish", {"": "all finish reasons", **{reason: reason for reason in reasons}})
-        + _choice("order", _ORDERS)
-        + '</div><p id="count" class="soft" aria-live="polite"></p><div id="rows">'
-        + "\n".join(_article(row, inputs.get(row.row, InputCells()), max_bytes) for row in rows)
-        + "</div>"
+        + _choice("order", _orders(shown))
+        + '</div><p class="soft"><span id="count" aria-live="polite"></span> <span id="only"></span></p>'
+        + '<div id="gallery">'
+        + "\n".join(shown)
+        + '</div><p id="more"></p>'
     )
+
+
+def _orders(articles: Sequence[str]) -> dict[str, str]:
+    """The orders for which rows have what they are sorted by."""
+    orders = {"input": "in order of the input"}
+    for name, (greatest, least) in _ORDERS.items():
+        if any(f' data-{name}="' in article.partition(">")[0] for article in articles):
+            orders |= {name: greatest, **({f"{name}-least": least} if least else {})}
+    return orders
 
 
 def _choice(name: str, values: Mapping[str, str]) -> str:
@@ -50,34 +64,74 @@ def _choice(name: str, values: Mapping[str, str]) -> str:
 
 
 def _finish(row: SampledRow) -> str:
-    return "error" if row.cells.get("error") else str(row.cells.get("finish_reason") or "none")
+    """How a row ended: its finish reason, or its kind of error."""
+    error = row.cells.get("error")
+    if error:
+        return f"error: {error.partition(': ')[0][:_NAME_BYTES]}"
+    return str(row.cells.get("finish_reason") or "none")
 
 
 def _article(row: SampledRow, found: InputCells, max_bytes: int) -> str:
+    texts, numbers = _texts(row, found), _numbers(row, found)
+    cut = _cut({name: str(value) for name, value in {**texts, **numbers}.items() if value is not None}, max_bytes)
+    name = page.plain(f"row {row.cells.get('row_id')}", _NAME_BYTES)
+    images = "".join(page.image(jpeg, f"image {number}") for number, jpeg in enumerate(found.images, 1))
+    return (
+        f'<article class="row" aria-label="{name}" data-kinds="{" ".join(row.kinds)}" '
+        f'data-finish="{page.plain(_finish(row))}"'
+        f"{_sorted_by(row, found)}{_exact_id(row.cells.get('row_id'))}>"
+        f'{f"""<div class="images">{images}</div>""" if images else ""}<dl>{_fields(texts, cut)}</dl>'
+        f'<dl class="about">{_fields(numbers, cut)}</dl></article>'
+    )
+
+
+def _texts(row: SampledRow, found: InputCells) -> dict[str, Any]:
     cells = row.cells
-    shown = {
+    return {
         "id": cells.get("row_id"),
         "prompt": found.prompt or None,
         "answer": cells.get("text", cells.get("score")),
         "expected": found.expected,
         "error": cells.get("error"),
+        **{
+            f"column {page.plain(name, _NAME_BYTES)}": cell
+            for name, cell in cells.items()
+            if name not in SHOWN and cell not in (cells.get("row_id"), found.prompt, found.expected)  # shown already
+        },
+    }
+
+
+def _numbers(row: SampledRow, found: InputCells) -> dict[str, Any]:
+    cells, sizes = row.cells, [f"{width} x {height}" for width, height in found.sizes]
+    return {
         "finish reason": None if cells.get("error") else cells.get("finish_reason"),
         "tokens": _tokens(row),
+        "logprob": _logprob(row),
         "time": f"{row.seconds:.2f} s in the engine, waiting included" if row.seconds is not None else None,
+        "images": "; ".join(filter(None, [", ".join(sizes), found.note])) or None,
         "shown as": ", ".join(row.kinds),
-        "images": found.note or None,
-        **{f"column {page.plain(name, _NAME_BYTES)}": cell for name, cell in cells.items() if name not in SHOWN},
     }
-    cut = _cut({name: str(value) for name, value in shown.items() if value is not None}, max_bytes)
-    fields = "".join(
-        f"<dt>{name}</dt><dd{' class=bad' if name == 'error' else ''}>{cut[name]}</dd>" for name in shown if name in cut
-    )
-    images = "".join(page.image(jpeg, f"image {number}") for number, jpeg in enumerate(found.images, 1))
-    counts = [cells.get(name) or 0 for name in ("generated_tokens", "prompt_tokens")]
-    return (
-        f'<article class="row" data-kinds="{" ".join(row.kinds)}" data-finish="{page.plain(_finish(row))}" '
-        f'data-tokens="{counts[0]}" data-prompt="{counts[1]}"{_exact_id(cells.get("row_id"))}>'
-        f'<div class="images">{images}</div><dl>{fields}</dl></article>'
+
+
+def _sorted_by(row: SampledRow, found: InputCells) -> str:
+    """What a row is sorted by, as attributes."""
+    values = {
+        "tokens": row.cells.get("generated_tokens"),
+        "prompt": row.cells.get("prompt_tokens"),
+        "seconds": row.seconds,
+        "pixels": max((width * height for width, height in found.sizes), default=None),
+        "logprob": row.logprob.mean if row.logprob is not None else None,
+    }
+    known = {name: value for name, value in values.items() if value is not None and math.isfinite(value)}
+    return "".join(f' data-{name}="{value:.12g}"' for name, value in known.items())
+
+
+def _fields(values: Mapping[str, Any], cut: Mapping[str, str]) -> str:
+    """Names and cells of those values that there are."""
+    return "".join(
+        f"<div><dt>{name}</dt><dd{' class=bad' if name == 'error' else ''}>{cut[name]}</dd></div>"
+        for name in values
+        if name in cut
     )
 
 
@@ -100,3 +154,11 @@ def _tokens(row: SampledRow) -> str | None:
     names = {"prompt_tokens": "in the prompt", "generated_tokens": "generated"}
     counts = [f"{row.cells[name]:,} {what}" for name, what in names.items() if row.cells.get(name) is not None]
     return ", ".join(counts) or None
+
+
+def _logprob(row: SampledRow) -> str | None:
+    """The log probability of an answer, for people."""
+    found = row.logprob
+    if found is None:
+        return None
+    return f"{found.mean:.3f} a token, {found.total:.3f} in all, of {found.tokens:,} tokens"

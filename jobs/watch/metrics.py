@@ -1,8 +1,8 @@
 """What every stage of a run did, second by second, in `.run_batch/metrics.jsonl`, and which stage is the bottleneck.
 
 One line of JSON for each second of a run; a resumed run appends to the file. Counts and seconds in a line are those of
-its interval, not sums; the first line also counts what was mapped while the engine loaded. The last part of a second,
-when a run ends, has no line.
+its interval, not sums; the first line also counts what was mapped while the engine loaded. The last line of a run that
+was not killed tells of the part of a second that was left.
 """
 
 import contextlib
@@ -89,12 +89,19 @@ class Metrics:
         return time.monotonic() - self._started >= _INTERVAL_SECONDS
 
     def write(
-        self, pool: PoolCounts, rows_waiting: int, rows_running: int, output_seconds: float, shards_queued: int
+        self,
+        pool: PoolCounts,
+        rows_waiting: int,
+        rows_running: int,
+        output_seconds: float,
+        shards_queued: int,
+        is_last: bool = False,
     ) -> None:
         """End the interval and write its line.
 
         Args:
             output_seconds: spent on writing shards since the run began.
+            is_last: nothing was left to do in it: what held the run up is told as before.
         """
         now = time.monotonic()
         seconds = max(now - self._started, 1e-9)
@@ -102,10 +109,11 @@ class Metrics:
         idle_share = self._stages["idle"] / seconds
         input_seconds = pool.input_seconds - self._pool.input_seconds
         is_starved = idle_share >= _IDLE or (not pool.rows_waiting and not rows_waiting)
-        self.bottleneck = _bottleneck(shards_queued, is_starved, mapping_share, input_seconds / seconds)
+        if not (is_last and self.bottleneck):
+            self.bottleneck = _bottleneck(shards_queued, is_starved, mapping_share, input_seconds / seconds)
         record = MetricsRecord(
             time=round(time.time(), 3),
-            seconds=round(seconds, 3),
+            seconds=max(round(seconds, 3), 0.001),
             rows_mapped=pool.rows_mapped - self._pool.rows_mapped,
             rows_finished=self._rows,
             prompt_tokens=self._prompt_tokens,

@@ -1,7 +1,9 @@
 // Finds, filters, sorts and enlarges the rows of a report. Texts of the data are texts here, too: nothing is parsed as HTML.
 const element = id => document.getElementById(id);
 const rows = [...document.querySelectorAll(".row")].map((article, place) => ({ article, place, fields: fieldsOf(article) }));
-let shown = rows;
+// Rows that are shown at first, and more at a time.
+const FIRST = 12, MORE = 24;
+let shown = rows, limit = FIRST, only = null;
 
 function fieldsOf(article) {
   const names = [...article.querySelectorAll("dt")];
@@ -16,31 +18,82 @@ function make(tag, properties, ...children) {
 
 const button = (text, title, act) => make("button", { type: "button", title, onclick: act }, text);
 
-function fits({ article, fields }) {
+function fits(row) {
   const [words, where, kind, finish] = ["find", "where", "kind", "finish"].map(id => element(id).value);
-  const texts = where ? [fields.get(where) ?? ""] : [...fields.values()];
-  return texts.some(text => text.includes(words.toLowerCase())) && (!kind || article.dataset.kinds.split(" ").includes(kind))
-    && (!finish || article.dataset.finish === finish);
+  const texts = where ? [row.fields.get(where) ?? ""] : [...row.fields.values()];
+  return texts.some(text => text.includes(words.toLowerCase())) && (!only || only.fits(row))
+    && (!kind || row.article.dataset.kinds.split(" ").includes(kind)) && (!finish || row.article.dataset.finish === finish);
 }
 
-const orders = {
-  input: (a, b) => a.place - b.place,
-  longest: (a, b) => b.article.dataset.tokens - a.article.dataset.tokens,
-  shortest: (a, b) => a.article.dataset.tokens - b.article.dataset.tokens,
-  prompt: (a, b) => b.article.dataset.prompt - a.article.dataset.prompt,
-};
+// Rows that lack what is sorted by come last.
+function compare(a, b) {
+  const [name, least] = element("order").value.split("-");
+  if (name === "input") return a.place - b.place;
+  const [x, y] = [a, b].map(row => row.article.dataset[name]);
+  if (x === undefined || y === undefined) return (x === undefined) - (y === undefined) || a.place - b.place;
+  return (least ? x - y : y - x) || a.place - b.place;
+}
 
 function sort() {
-  rows.sort(orders[element("order").value]);
-  element("rows").append(...rows.map(row => row.article));
+  rows.sort(compare);
+  element("gallery").append(...rows.map(row => row.article));
   filter();
 }
 
 function filter() {
   shown = rows.filter(fits);
+  limit = FIRST;
+  show();
+}
+
+function show() {
   for (const row of rows) row.article.hidden = true;
-  for (const row of shown) row.article.hidden = false;
-  element("count").textContent = shown.length + " of " + rows.length + " rows shown";
+  for (const row of shown.slice(0, limit)) row.article.hidden = false;
+  const left = shown.length - limit;
+  element("count").textContent = `${shown.length} of ${rows.length} rows ${left > 0 ? `found, ${limit} ` : ""}shown`
+    + (shown.length ? "" : "; this page has some of the job's rows alone: run-batch try --config job.toml --row ID tries any");
+  element("more").replaceChildren(...left > 0
+    ? [button(`show ${Math.min(MORE, left)} more`, "show more rows", () => more(MORE)), " ",
+      button(`show all ${shown.length}`, "show all rows", () => more(left))] : []);
+  element("only").replaceChildren(...only ? [button(`only ${only.text} \u00d7`, "show other rows, too", () => showOnly(null))] : []);
+}
+
+function more(count) {
+  const first = limit;
+  limit += count;
+  show();
+  shown[first].article.querySelector(".enlarge").focus();
+}
+
+// Rows that one line of a table tells of.
+function showOnly(found) {
+  only = found;
+  filter();
+  if (found) element("rows").scrollIntoView();
+  (found ? element("only").firstChild : element("find")).focus({ preventScroll: true });
+}
+
+const cells = line => [...line.cells].map(cell => cell.textContent);
+
+function linkTables() {
+  for (const line of document.querySelectorAll("#errors tbody tr")) {
+    const finish = `error: ${cells(line)[0]}`;
+    link(line, { text: finish, fits: row => row.article.dataset.finish === finish });
+  }
+  for (const line of document.querySelectorAll("#mistakes tbody tr")) {
+    const [expected, answer] = cells(line);
+    const pair = { expected: expected.toLowerCase(), answer: answer.toLowerCase() };
+    const same = row => ["expected", "answer"].every(name => row.fields.get(name) === pair[name]);
+    link(line, { text: `${expected} answered as ${answer}`, fits: same });
+  }
+}
+
+function link(line, found) {
+  const count = rows.filter(found.fits).length;
+  if (!count) return;
+  const said = `look at ${count} row${count > 1 ? "s" : ""}: ${found.text}`;
+  const act = Object.assign(button("look", said, () => showOnly(found)), { ariaLabel: said });
+  line.cells[line.cells.length > 4 ? 1 : 2].append(" ", act);
 }
 
 async function copy(row, pressed) {
@@ -91,9 +144,16 @@ function copyButtons(row) {
 
 function focusRow(by) {
   const at = shown.findIndex(row => row.article.contains(document.activeElement));
-  const next = shown[at < 0 ? 0 : at + by];
-  next?.article.querySelector(".enlarge").focus();
-  next?.article.scrollIntoView({ block: "nearest" });
+  const place = at < 0 ? 0 : at + by;
+  reveal(place);
+  shown[place]?.article.querySelector(".enlarge").focus();
+}
+
+// Show so many rows that one is among them.
+function reveal(place) {
+  if (place < limit || place >= shown.length) return;
+  limit = place + MORE;
+  show();
 }
 
 function onKey(event) {
@@ -104,28 +164,36 @@ function onKey(event) {
     return;
   }
   if (/^(INPUT|SELECT|TEXTAREA)$/.test(document.activeElement.tagName)) return;
-  const acts = { "/": () => element("find").focus(), j: () => focusRow(1), k: () => focusRow(-1) };
+  const acts = { "/": () => element("find").focus(), j: () => focusRow(1), k: () => focusRow(-1),
+    r: () => element("rows").scrollIntoView() };
   if (acts[event.key]) {
     event.preventDefault();
     acts[event.key]();
   }
 }
 
+function closed() {
+  reveal(shown.indexOf(opened));
+  opened?.article.querySelector(".enlarge").focus();
+}
+
 function begin() {
+  document.body.classList.add("live");
   for (const row of rows) {
     const open = button("enlarge", "show this row alone (Enter)", () => enlarge(row));
     open.className = "enlarge";
     row.article.append(make("div", { className: "do" }, open, ...copyButtons(row)));
-    row.article.querySelector(".images").addEventListener("click", () => enlarge(row));
+    row.article.querySelector(".images")?.addEventListener("click", () => enlarge(row));
   }
   const names = new Set(rows.flatMap(row => [...row.fields.keys()]));
   element("where").append(...[...names].map(name => make("option", { value: name }, "in " + name)));
-  large.addEventListener("close", () => opened?.article.querySelector(".enlarge").focus());
+  large.addEventListener("close", closed);
   document.body.append(large);
   element("find").addEventListener("input", filter);
   for (const id of ["where", "kind", "finish"]) element(id).addEventListener("change", filter);
   element("order").addEventListener("change", sort);
   document.addEventListener("keydown", onKey);
+  linkTables();
   filter();
 }
 

@@ -8,7 +8,7 @@ of the page.
 import base64
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 
@@ -20,8 +20,8 @@ _UNSAFE = re.compile(
 )
 _CUT = re.compile(r"(&[^;]*|\\[xuU]?[0-9a-f]*)$")
 
-# Characters of a short text; columns from which on a table is a wide one.
-_SHORT, _MANY_COLUMNS = 40, 4
+# Characters of a short text; columns from which on a table is a wide one; rows that one has at most outside of a box.
+_SHORT, _MANY_COLUMNS, _MANY_ROWS = 20, 4, 30
 
 # How the file begins.
 DOCTYPE = "<!doctype html>"
@@ -57,7 +57,40 @@ def cell(text: str, max_bytes: int = 2000) -> str:
 def section(title: str, *content: str) -> str:
     """A part of the page; nothing where it has no content."""
     shown = "\n".join(filter(None, content))
-    return f"<section><h2>{plain(title)}</h2>{shown}</section>" if shown else ""
+    return f'<section id="{anchor(title)}"><h2>{plain(title)}</h2>{shown}</section>' if shown else ""
+
+
+def group(name: str, *content: str) -> str:
+    """A part of a section that stays together.
+
+    Args:
+        name: by which page.css and page.js find it.
+    """
+    return f'<div id="{name}">{"".join(content)}</div>'
+
+
+def columns(sections: Sequence[str]) -> str:
+    """Sections beside one another, in as many columns as the window has room for."""
+    return f'<div class="columns">{"".join(sections)}</div>'
+
+
+def anchor(title: str) -> str:
+    """The name by which links lead to a section."""
+    return plain(title.lower().replace(" ", "-"))
+
+
+def navigation(titles: Iterable[str]) -> str:
+    """Links to sections of the page."""
+    links = "".join(f'<a href="#{anchor(title)}">{plain(title)}</a>' for title in titles)
+    return f'<nav aria-label="parts of this page">{links}</nav>'
+
+
+def tiles(shown: Sequence[tuple[str, str, str]]) -> str:
+    """A few numbers that are seen first: name, value, and what is to be known of it."""
+    found = "".join(
+        f"<div><dt>{plain(name)}</dt><dd>{cell(value)}{note(more)}</dd></div>" for name, value, more in shown
+    )
+    return f'<dl class="tiles">{found}</dl>'
 
 
 def note(text: str, kind: str = "soft") -> str:
@@ -65,17 +98,36 @@ def note(text: str, kind: str = "soft") -> str:
     return f'<p class="{kind}"><bdi>{plain(text)}</bdi></p>' if text else ""
 
 
-def table(rows: Sequence[Sequence[str]], names: Sequence[str] = ()) -> str:
-    """A table of texts; nothing without rows. One of many columns can be moved sideways where the window is narrow."""
+def details(summary: str, content: str) -> str:
+    """What is seen once it is opened; nothing without content."""
+    return f"<details><summary>{plain(summary)}</summary>{content}</details>" if content else ""
+
+
+def table(
+    rows: Sequence[Sequence[str]], names: Sequence[str] = (), marks: Mapping[tuple[int, int], str] | None = None
+) -> str:
+    """A table of texts; nothing without rows. One of many columns or rows can be moved in a box of its own.
+
+    Args:
+        marks: classes of cells, by row and column.
+    """
     if not rows:
         return ""
     head = "".join(f'<th scope="col">{plain(name)}</th>' for name in names)
-    body = "".join(f"<tr>{''.join(f'<td>{cell(text)}</td>' for text in row)}</tr>" for row in rows)
+    body = "".join(
+        f"<tr>{''.join(_cell(text, (marks or {}).get((y, x), '')) for x, text in enumerate(row))}</tr>"
+        for y, row in enumerate(rows)
+    )
     shown = f"<table>{f'<thead><tr>{head}</tr></thead>' if head else ''}<tbody>{body}</tbody></table>"
-    if len(names) < _MANY_COLUMNS:
+    if len(names) < _MANY_COLUMNS and len(rows) <= _MANY_ROWS:
         return shown
-    label = plain(f"table of {', '.join(names)}", 200)
-    return f'<div class="scroll" tabindex="0" role="region" aria-label="{label}">{shown}</div>'
+    label = plain(f"table of {', '.join(names) or rows[0][0]}", 200)
+    kind = "scroll" if len(names) >= _MANY_COLUMNS else "long"
+    return f'<div class="{kind}" tabindex="0" role="region" aria-label="{label}">{shown}</div>'
+
+
+def _cell(text: str, mark: str) -> str:
+    return f"<td{f' class={mark}' if mark else ''}>{cell(text) if text else ''}</td>"
 
 
 def image(jpeg: bytes, name: str) -> str:
@@ -84,7 +136,11 @@ def image(jpeg: bytes, name: str) -> str:
 
 
 def page(title: str, parts: Sequence[str]) -> str:
-    """The whole file."""
+    """The whole file.
+
+    Args:
+        parts: what stands before the sections, and these.
+    """
     policy = (
         f"default-src 'none'; script-src '{_hash(SCRIPT)}'; style-src '{_hash(STYLE)}'; img-src data:; "
         "base-uri 'none'; form-action 'none'"

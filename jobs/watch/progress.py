@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import os
 import sys
 import time
@@ -84,7 +85,7 @@ class ProgressLine:
         self.generated_rows = self.generated_tokens = self.imageless_rows = 0
         self.bottleneck = self.waiting_for = ""
         self.messages = RunMessages(quiet=True)
-        self._started = time.monotonic()
+        self._started, self._ended = time.monotonic(), math.inf
         self._samples: deque[tuple[float, int, int]] = deque([(self._started, 0, 0)])
         self._shown = self._sampled = self._started
         self._lines = not quiet and not sys.stderr.isatty()
@@ -125,7 +126,8 @@ class ProgressLine:
         bar.bar_format = bar_format(self._counts_now(), os.get_terminal_size(sys.stderr.fileno()).columns or 80)
 
     def close(self) -> None:
-        """End the bar."""
+        """End the bar, and the time of the run: what ends after its rows, as its engine, takes nothing of its speed."""
+        self._ended = min(self._ended, time.monotonic())
         if self._bar is not None:
             with printing(), contextlib.suppress(OSError):  # the terminal is gone
                 self._fill(self._bar)
@@ -133,7 +135,7 @@ class ProgressLine:
 
     def summary(self, folder: Path) -> str:
         """One line on the whole run."""
-        seconds = time.monotonic() - self._started
+        seconds = min(self._ended, time.monotonic()) - self._started
         rate = self.generated_rows / seconds if seconds else 0.0
         return (
             f"{self.done} of {self.total} rows done, {self.failed} failed; this run: {self.generated_rows} rows and "

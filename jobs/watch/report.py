@@ -6,10 +6,7 @@ sampled from few shards. See page.py for what data cannot do in it.
 """
 
 import json
-import math
 import time
-from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -17,29 +14,31 @@ from typing import Any, TextIO
 from run_batch.io.files import replace_file
 from run_batch.io.outputs.shards import ShardError, ShardStore
 from run_batch.jobs.job.errors import EXIT_COMPLETE, JobError, run_failed, storage_errors, storage_failed
+from run_batch.jobs.job.recorded_config import recorded_tables
 from run_batch.jobs.job.recorded_job import JobRecord, read_recorded_job
-from run_batch.jobs.results.shard_commits import Commit, errors_by_kind, read_commits
-from run_batch.jobs.watch.charts import duration, rate_chart
-from run_batch.jobs.watch.gallery import gallery
+from run_batch.jobs.results.shard_commits import read_commits
 from run_batch.jobs.watch.job_folder import JobFolder
-from run_batch.jobs.watch.page import DOCTYPE, note, page, plain, section, table
+from run_batch.jobs.watch.page import DOCTYPE, columns, details, navigation, note, page, plain, section, table, tiles
 from run_batch.jobs.watch.report_answers import answers, expected_texts
-from run_batch.jobs.watch.report_input import InputRows
+from run_batch.jobs.watch.report_counts import counts, errors, headline, rows_compared, times
 from run_batch.jobs.watch.report_numbers import read_numbers
-from run_batch.jobs.watch.report_sample import Sample, sample_rows
-from run_batch.jobs.watch.report_times import clock, errors_over_time, processes, waits
-from run_batch.jobs.watch.running_rates import RunningRates, running_rates
-from run_batch.jobs.watch.share_processes import read_processes
+from run_batch.jobs.watch.report_processes import breaks, processes, work_time
+from run_batch.jobs.watch.report_rows import shown_rows
+from run_batch.jobs.watch.report_sample import sample_rows
+from run_batch.jobs.watch.report_times import speed
+from run_batch.jobs.watch.running_rates import running_rates
 from run_batch.jobs.watch.status import JobStatus, folder_status
+from run_batch.jobs.watch.times import clock
 from run_batch.jobs.watch.watching import watch_job
 
 REPORT_FILE = "report.html"
-# Bytes of all pictures, of which the page has four for every three; and of those of one row.
-_PICTURE_BYTES, _ROW_PICTURE_BYTES = 3_600_000, 20_000
-# Kinds of errors, shares, hosts and versions that are listed.
+# Shares, hosts and processes that are listed.
 _LISTED = 64
-_LISTED_SIZES = 12
+# Missing shards that are named.
+_NAMED = 5
 _WATCH_SECONDS = 30.0
+# Sections that take the width of the page.
+_WIDE = ("Overview", "Rows", "Expected")
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,134 +126,49 @@ def make_report(folder: JobFolder, job: JobRecord, status: JobStatus, options: R
     commits = read_commits(store, job.plan, [shard for shard in store.committed() if shard < job.plan.num_shards])
     numbers = read_numbers(store, commits.keys())
     sample = sample_rows(store, job.plan, commits, options.rows, options.seed, numbers)
-    rates = running_rates(store.run_folder)
-    rows, sizes = _rows(folder, sample, len(commits), options)
-    settings = {**job.named, **job.identity}
-    title = f"run-batch: {store.folder.name}"
+    rates, of_shards = running_rates(store.run_folder), list(commits.values())
+    worked = work_time(rates)
+    rows, sizes = shown_rows(folder, job, sample, len(commits), options.seed)
+    sections = {
+        "Overview": (tiles(headline(status, of_shards, rates, worked)), note(_missing(status), "bad")),
+        "Rows": rows,
+        "Expected": expected_texts(numbers, rows_compared(of_shards)),
+        "Speed": speed(rates),
+        "Errors": errors(store, of_shards, rates),
+        "Answers": answers(numbers, len(commits)),
+        "Images": sizes,
+        "Counts": [table(counts(status, of_shards))],
+        "Processes": [*times(folder, job, rates, worked), *breaks(worked), *processes(rates, _LISTED)],
+        "Settings": _settings(store, job),
+    }
+    shown = {title: section(title, *found) for title, found in sections.items()}
+    title, as_of = f"run-batch: {store.folder.name}", f"as of {clock(time.time())} {time.strftime('%Z')}"
     return page(
         title,
         [
-            f"<header><h1>{plain(title)}</h1>{note(time.strftime('%Y-%m-%d %H:%M:%S %Z'))}</header>",
-            section("Rows", table(_counts(status, list(commits.values())))),
-            section("Rows per second", rate_chart(rates), *_gaps(rates), *waits(rates)),
-            section("Errors", _errors(store, list(commits.values()), rates)),
-            section("Expected and answered", *expected_texts(numbers)),
-            section("Answers", *answers(numbers, len(commits))),
-            section("Sizes of images", table(sizes, ("width and height", "images of the rows shown below"))),
-            rows,
-            section("Runs", table(_runs(folder, job, rates)), *processes(store.run_folder, rates, _LISTED)),
-            section("Job", table([(name, _shown(value)) for name, value in settings.items() if value is not None])),
+            f"<header><h1>{plain(title)}</h1>{note(as_of)}</header>",
+            navigation(name for name, found in shown.items() if found),
+            *(found for name, found in shown.items() if name in _WIDE),
+            columns([found for name, found in shown.items() if name not in _WIDE]),
         ],
     )
 
 
-def _counts(status: JobStatus, commits: Sequence[Commit]) -> list[tuple[str, str]]:
-    generated = sum(commit.generated_tokens for commit in commits)
-    rows = sum(commit.rows - commit.failed for commit in commits)
-    shares = [(f"share {share.share}", share.as_text().partition(": ")[2]) for share in status.shares]
+def _missing(status: JobStatus) -> str:
+    names, count = ", ".join(status.missing[:_NAMED]), len(status.missing)
+    return f"{count:,} shards are missing, although the job was complete: {names}" if count else ""
+
+
+def _settings(store: ShardStore, job: JobRecord) -> list[str]:
+    """The job.toml of the last run, and all that the results depend on, as HTML."""
+    tables = recorded_tables(store)
+    given = [(f"{name}.{key}", _shown(value)) for name, keys in tables.items() for key, value in keys.items()]
+    known = [(name, _shown(value)) for name, value in {**job.named, **job.identity}.items() if value is not None]
     return [
-        ("state", status.state),
-        ("rows", f"{status.rows:,}"),
-        ("done", f"{status.done:,}"),
-        ("failed", f"{status.failed:,} ({status.failed / max(status.done, 1):.2%} of those done)"),
-        ("left", f"{status.left:,}"),
-        *([("projected end", clock(time.time() + status.seconds_left))] if status.seconds_left is not None else []),
-        ("ended by length", f"{status.truncated:,}"),
-        *_accuracy(commits),
-        ("shards committed", f"{status.shards_done:,} of {status.shards:,}"),
-        ("prompt tokens", f"{sum(commit.prompt_tokens for commit in commits):,}"),
-        ("generated tokens", f"{generated:,} ({generated / max(rows, 1):.1f} a row)"),
-        *_first(shares, "shares"),
+        note("What job.toml had at the last run, without secrets:") if given else "",
+        table(given),
+        details("All that the results depend on", table(known)),
     ]
-
-
-def _accuracy(commits: Sequence[Commit]) -> list[tuple[str, str]]:
-    matching = sum(commit.matching for commit in commits)
-    compared = matching + sum(commit.mismatching for commit in commits)
-    return [("as expected", f"{matching:,} of {compared:,} ({matching / compared:.2%})")] if compared else []
-
-
-def _first(rows: Sequence[tuple[str, str]], what: str) -> list[tuple[str, str]]:
-    """So many rows of a table as are listed, and how many there are more."""
-    more = [("more", f"{len(rows) - _LISTED:,} {what}")] if len(rows) > _LISTED else []
-    return [*rows[:_LISTED], *more]
-
-
-def _gaps(rates: RunningRates) -> list[str]:
-    if not rates.gaps:
-        return []
-    longest = max(seconds for _, seconds in rates.gaps)
-    left_out = sum(seconds for _, seconds in rates.gaps)
-    text = (
-        f"Left out, where a line is dashed: {duration(left_out)} in which no process ran, in {len(rates.gaps):,} breaks"
-    )
-    return [note(f"{text} of {duration(longest)} at most.")]
-
-
-def _errors(store: ShardStore, commits: Sequence[Commit], rates: RunningRates) -> str:
-    first_shards: dict[str, int] = {}
-    for commit in sorted(commits, key=lambda commit: commit.shard):
-        for kind in commit.errors:
-            first_shards.setdefault(kind, commit.shard)
-    counts = errors_by_kind(commits).most_common(_LISTED)
-    times = errors_over_time(rates, commits)
-    rows = [(kind, f"{count:,}", *times[kind], _example(store, first_shards[kind], kind)) for kind, count in counts]
-    return table(rows, ("kind", "rows", "when", "first", "last", "such as"))
-
-
-def _example(store: ShardStore, shard: int, kind: str) -> str:
-    """The first row of a shard that failed so; empty where the shard has changed since it was counted."""
-    try:
-        for batch in store.batches(shard, ("row_id", "error")):
-            for row in batch.filter(batch.column("error").is_valid()).to_pylist():
-                if row["error"].startswith(f"{kind}: "):
-                    return f"{row['row_id']}: {row['error']}"
-    except ShardError as error:
-        return str(error)
-    return ""
-
-
-def _rows(folder: JobFolder, sample: Sample, shards: int, options: ReportOptions) -> tuple[str, list[tuple[str, str]]]:
-    """The sampled rows, and the sizes of their images."""
-    if not sample.rows:
-        return section("Sampled rows", *map(note, sample.unreadable)), []
-    inputs = InputRows(folder, min(_ROW_PICTURE_BYTES, _PICTURE_BYTES // len(sample.rows)))
-    found = inputs.read(sample.rows)
-    sizes = Counter(size for cells in found.values() for size in cells.sizes)
-    shown = [(f"{width} x {height}", f"{count:,}") for (width, height), count in sizes.most_common(_LISTED_SIZES)]
-    others = len(sizes) - len(shown)
-    return section(
-        "Sampled rows",
-        note(
-            f"{len(sample.rows):,} rows: random ones of {sample.shards:,} of {shards:,} committed shards (seed "
-            f"{options.seed}); of these and a few others some that failed and that are not as expected; and of all "
-            "shards the longest and the slowest."
-        ),
-        note(inputs.problem),
-        *(note(text, "bad") for text in sample.unreadable),
-        gallery(sample.rows, found),
-    ), [*shown, *([("others", f"{others:,} sizes")] if others else [])]
-
-
-def _runs(folder: JobFolder, job: JobRecord, rates: RunningRates) -> list[tuple[str, str]]:
-    store = folder.store
-    hosts = sorted({process.host for process in read_processes(store.run_folder).values() if process.host})
-    versions = [", ".join(f"{name} {version}" for name, version in each.items()) for each in job.versions]
-    return [
-        ("ran for", duration(rates.seconds)),
-        *_engine_hours(folder, rates),
-        ("breaks", f"{len(rates.gaps):,}"),
-        *_first([("host", host) for host in hosts], "hosts"),
-        *_first([("made by", version) for version in versions], "versions"),
-    ]
-
-
-def _engine_hours(folder: JobFolder, rates: RunningRates) -> list[tuple[str, str]]:
-    hours = sum(total.seconds for total in rates.totals.values()) / 3600
-    engine = folder.config.engine if folder.config is not None else {}
-    sizes = (engine.get(name) for name in ("tensor_parallel_size", "pipeline_parallel_size"))
-    gpus = math.prod(size for size in sizes if isinstance(size, int))
-    return [("hours of engines", f"{hours:,.2f} h, each on {gpus} GPU{'s' if gpus > 1 else ''} where it runs on GPUs")]
 
 
 def _shown(value: Any) -> str:

@@ -23,8 +23,8 @@ class Numbers:
 
     Attributes:
         shards, rows: that have a sketch.
-        finish_reasons, prompt_bits, answer_bits, empty, repeated, pairs, longest, slowest: see ShardSketch. Texts and
-            pairs that are frequent in no shard are not counted.
+        finish_reasons, prompt_bits, answer_bits, empty, repeated, expecting, pairs, longest, slowest: see ShardSketch.
+            Texts and pairs that are frequent in no shard are not counted.
     """
 
     shards: int = 0
@@ -34,6 +34,7 @@ class Numbers:
     answer_bits: Counter[int] = field(default_factory=Counter)
     empty: int = 0
     repeated: Counter[str] = field(default_factory=Counter)
+    expecting: Counter[str] = field(default_factory=Counter)
     pairs: Counter[tuple[str, str]] = field(default_factory=Counter)
     longest: list[tuple[int, int]] = field(default_factory=list)
     slowest: list[tuple[float, int]] = field(default_factory=list)
@@ -47,10 +48,12 @@ class Numbers:
         self.answer_bits.update(sketch.answer_bits)
         self.empty += sketch.empty
         self.repeated.update(dict(sketch.repeated))
+        self.expecting.update(dict(sketch.expecting))
         self.pairs.update({(expected, text): count for expected, text, count in sketch.pairs})
         self.longest = heapq.nlargest(_STANDING_OUT, [*self.longest, *sketch.longest])
         self.slowest = heapq.nlargest(_STANDING_OUT, [*self.slowest, *sketch.slowest])
-        self.repeated, self.pairs = _pruned(self.repeated), _pruned(self.pairs)
+        self.repeated, self.expecting = _pruned(self.repeated), _pruned(self.expecting)
+        self.pairs = _pruned(self.pairs)
 
 
 def _pruned(counts: Counter[Item]) -> Counter[Item]:

@@ -3,6 +3,7 @@
 import contextlib
 import heapq
 import random
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,6 +13,7 @@ import pyarrow as pa
 from run_batch.io.outputs.shards import ShardError, ShardStore
 from run_batch.jobs.job.plan import Plan
 from run_batch.jobs.results.shard_commits import Commit
+from run_batch.jobs.watch.answer_logprobs import LOGPROB_COLUMNS, LOGPROBS, AnswerLogprob, answer_logprob
 from run_batch.jobs.watch.report_numbers import Numbers
 
 # Shards that are read for random rows, unless they are small; and more of them, for rows that failed or mismatch.
@@ -27,7 +29,10 @@ _SMALL = (
     *(pa.types.is_string, pa.types.is_large_string, pa.types.is_boolean, pa.types.is_integer, pa.types.is_floating),
     *(pa.types.is_decimal, pa.types.is_date, pa.types.is_timestamp),
 )
-_BATCH_ROWS = 128
+# Of cells that may be some megabytes each, fewer are read at once.
+_BATCH_ROWS, _LARGE_BATCH_ROWS = 128, 8
+# Log probabilities of long answers may be gigabytes in a shard.
+_LOGPROB_SECONDS = 60.0
 # Of a text; the page shows less.
 _CHARACTERS = 5000
 
@@ -41,12 +46,14 @@ class SampledRow:
         kinds: why it is shown: `random`, `failed`, `mismatching`, `longest`, `slowest`.
         cells: its result columns, and some carried ones, long texts cut.
         seconds: that it was in the engine, where it is one of the slowest.
+        logprob: of its answer, where the job asks for log probabilities and they tell.
     """
 
     row: int
     kinds: list[str]
     cells: dict[str, Any] = field(default_factory=dict)
     seconds: float | None = None
+    logprob: AnswerLogprob | None = None
 
 
 @dataclass(slots=True)
@@ -164,6 +171,7 @@ def _chosen(kept: Mapping[str, _Reservoir], rows: int) -> list[SampledRow]:
 def _fill(store: ShardStore, plan: Plan, sample: Sample) -> None:
     """Read what is shown of the rows; leave out those whose shard cannot be read any more."""
     by_shard: dict[int, dict[int, SampledRow]] = {}
+    until = time.monotonic() + _LOGPROB_SECONDS
     for chosen in sample.rows:
         by_shard.setdefault(plan.shard_of(chosen.row), {})[chosen.row] = chosen
     for shard, rows in by_shard.items():
@@ -174,7 +182,23 @@ def _fill(store: ShardStore, plan: Plan, sample: Sample) -> None:
                 for row in rows.keys() & set(range(start, start + batch.num_rows)):
                     rows[row].cells = _shown(batch, row - start)
                 start += batch.num_rows
+            if time.monotonic() < until:
+                _add_logprobs(store, shard, plan.rows(shard).start, rows)
+            else:
+                sample.unreadable.append(f"the log probabilities of shard {shard} are left out: reading took too long")
     sample.rows = [row for row in sample.rows if row.cells]
+
+
+def _add_logprobs(store: ShardStore, shard: int, start: int, rows: Mapping[int, SampledRow]) -> None:
+    """Add the log probabilities of answers, where the shard has them."""
+    if LOGPROBS not in store.schema(shard).names:
+        return
+    for batch in store.batches(shard, LOGPROB_COLUMNS, _LARGE_BATCH_ROWS):
+        for row in rows.keys() & set(range(start, start + batch.num_rows)):
+            rows[row].logprob = answer_logprob(batch, row - start)
+        start += batch.num_rows
+        if start > max(rows):
+            return
 
 
 def _carried(schema: pa.Schema) -> list[str]:

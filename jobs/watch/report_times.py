@@ -1,22 +1,18 @@
-"""When things happened in a job: what held it up, its breaks, its runs, errors over time."""
+"""When things happened in a job: its rates, what held it up, errors over time."""
 
-import time
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate, pairwise
-from pathlib import Path
 
-from run_batch.jobs.job.shares import files_of_shares
 from run_batch.jobs.results.shard_commits import Commit
-from run_batch.jobs.watch.charts import duration
+from run_batch.jobs.watch.charts import rate_chart, stage_chart
 from run_batch.jobs.watch.page import note, table
-from run_batch.jobs.watch.run_end import RUNS_FILE, read_runs
-from run_batch.jobs.watch.running_rates import RunningRates, Totals
+from run_batch.jobs.watch.running_rates import RunningRates
+from run_batch.jobs.watch.times import clock, clock_of, duration
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
 # Columns of a curve that is drawn as text.
-_COLUMNS = 32
-_LISTED_BREAKS = 10
+_COLUMNS = 16
 _WAITS_FOR = {
     "engine": "the model (as it should be)",
     "mapping": "the worker processes: images and prompts",
@@ -25,35 +21,29 @@ _WAITS_FOR = {
 }
 
 
-def clock(seconds: float) -> str:
-    """A time of the day for people, in the time zone of this machine."""
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
-
-
-def waits(rates: RunningRates) -> list[str]:
-    """What held the job up, and its breaks, as HTML."""
-    stages, found = _held_up(rates), _breaks(rates)
+def speed(rates: RunningRates) -> list[str]:
+    """Rows and tokens per second over time, what held the job up, and when, as HTML."""
+    stages = _held_up(rates)
     return [
-        note("What it waited for, over the time that it ran, all processes together:") if stages else "",
-        table(stages, ("waited for", "of its time", "when", "longest time")),
-        note("When no process ran:") if found else "",
-        table(found, ("from", "to", "for")),
+        rate_chart(rates, rates.rates, "rows/s"),
+        rate_chart(rates, rates.generated_tokens, "generated tokens/s"),
+        rate_chart(rates, rates.prompt_tokens, "prompt tokens/s"),
+        stage_chart(rates),
+        note(_left_out(rates)),
+        note("What the processes waited for, all together:") if stages else "",
+        table(stages, ("waited for", "of its time", "longest time")),
     ]
 
 
-def processes(run_folder: Path, rates: RunningRates, listed: int) -> list[str]:
-    """What each share has done, and each process that a share has had, as HTML.
-
-    Args:
-        listed: so many of each at most.
-    """
-    shares, runs = _share_table(rates, listed), _run_table(run_folder, listed)
-    return [
-        note("By share, or engine:") if shares else "",
-        table(shares, ("share", "ran for", "rows", "rows/s", "tokens/s, generated and of prompts")),
-        note(f"Processes, the last {len(runs)}:") if runs else "",
-        table(runs, ("share", "host", "from", "to", "exit code")),
-    ]
+def _left_out(rates: RunningRates) -> str:
+    if not rates.gaps:
+        return ""
+    gaps = [seconds for _, seconds in rates.gaps]
+    count = f"{len(gaps):,} gap{'s' if len(gaps) > 1 else ''}"
+    return (
+        f"Left out, where a line is dashed: {duration(sum(gaps))} in {count}, of {duration(max(gaps))} at most, in "
+        "which no row was finished: a model was loading, or nobody ran the job."
+    )
 
 
 def curve(values: Sequence[float]) -> str:
@@ -65,14 +55,14 @@ def curve(values: Sequence[float]) -> str:
     return "".join("·" if value <= 0 else _BLOCKS[min(int(value / highest * 8), 7)] for value in sums)
 
 
-def _held_up(rates: RunningRates) -> list[tuple[str, str, str, str]]:
-    """By stage: what the run waited for, in how much of its time, when, and its longest stretch of that."""
+def _held_up(rates: RunningRates) -> list[tuple[str, str, str]]:
+    """By stage: what the run waited for, in how much of its time, and its longest stretch of that."""
     whole = sum(map(sum, rates.stages.values()))
     rows = []
     for stage in sorted(rates.stages, key=lambda name: -sum(rates.stages[name])):
-        parts = rates.stages[stage]
-        seconds = sum(parts)
-        rows.append((f"{stage}: {_WAITS_FOR[stage]}", f"{seconds / whole:.1%}", curve(parts), _longest(rates, stage)))
+        seconds = sum(rates.stages[stage])
+        shown = f"{stage}: {_WAITS_FOR[stage]}"
+        rows.append((shown, f"{seconds / whole:.1%}", _longest(rates, stage)))
     return rows
 
 
@@ -91,27 +81,11 @@ def _longest(rates: RunningRates, stage: str) -> str:
     if not length:
         return "never for most processes"
     width = rates.seconds / count
-    return f"{duration(length * width)} from {clock(_clock_of(rates, begin * width))}"
+    return f"{duration(length * width)} from {clock(clock_of(rates.runs, begin * width))}"
 
 
-def _clock_of(rates: RunningRates, at: float) -> float:
-    """The time of the day after so many seconds of running."""
-    for start, stop in rates.runs:
-        if at <= stop - start:
-            return start + at
-        at -= stop - start
-    return rates.runs[-1][1]
-
-
-def _breaks(rates: RunningRates) -> list[tuple[str, str, str]]:
-    """The longest times in which no process ran, in their order: from, to, and how long."""
-    found = [(before[1], after[0]) for before, after in pairwise(rates.runs)]
-    longest = sorted(found, key=lambda gap: gap[0] - gap[1])[:_LISTED_BREAKS]
-    return [(clock(start), clock(stop), duration(stop - start)) for start, stop in sorted(longest)]
-
-
-def errors_over_time(rates: RunningRates, commits: Iterable[Commit]) -> Mapping[str, tuple[str, str, str]]:
-    """By kind of error: when shards with such rows were committed, as a curve, the first time and the last one."""
+def errors_over_time(rates: RunningRates, commits: Iterable[Commit]) -> Mapping[str, str]:
+    """By kind of error: when shards with such rows were committed, as a curve, and from when to when."""
     count = len(rates.rates) or 1
     width = rates.seconds / count or 1.0
     begins = [0.0, *accumulate(stop - start for start, stop in rates.runs)]
@@ -123,7 +97,15 @@ def errors_over_time(rates: RunningRates, commits: Iterable[Commit]) -> Mapping[
             parts.setdefault(kind, [0.0] * count)[place] += rows
             seen = times.setdefault(kind, [commit.time, commit.time])
             seen[:] = min(seen[0], commit.time), max(seen[1], commit.time)
-    return {kind: (curve(parts[kind]), clock(times[kind][0]), clock(times[kind][1])) for kind in parts}
+    return {kind: f"{curve(parts[kind])}\n{_span(*times[kind])}" for kind in parts}
+
+
+def _span(start: float, stop: float) -> str:
+    first, last = clock(start), clock(stop)
+    if first == last:
+        return first
+    same_day = first.partition(" ")[0] == last.partition(" ")[0]
+    return f"{first} to {last.partition(' ')[2] if same_day else last}"
 
 
 def _running_at(rates: RunningRates, begins: Sequence[float], moment: float) -> float:
@@ -133,38 +115,3 @@ def _running_at(rates: RunningRates, begins: Sequence[float], moment: float) -> 
         return 0.0
     start, stop = rates.runs[place]
     return begins[place] + min(moment, stop) - start
-
-
-def _run_table(run_folder: Path, listed: int) -> list[tuple[str, str, str, str, str]]:
-    """The processes of a job, as many of the last ones as are listed: share, host, from, to, exit code."""
-    runs = []
-    for file in [run_folder / RUNS_FILE, *files_of_shares(run_folder, RUNS_FILE)]:
-        label = "whole job" if file.parent == run_folder else file.parent.name
-        runs += [(run.began, label, run) for run in read_runs(file)]
-    shown = sorted(runs, key=lambda found: found[:2])[-listed:]
-    return [
-        (
-            label,
-            run.host,
-            clock(run.began),
-            "no word of its end" if run.ended is None else clock(run.ended),
-            "" if run.exit_code is None else str(run.exit_code),
-        )
-        for _, label, run in shown
-    ]
-
-
-def _share_table(rates: RunningRates, listed: int) -> list[tuple[str, str, str, str, str]]:
-    """By share or engine: how long it ran, its rows, and its rows and tokens per second."""
-    totals = sorted(rates.totals.items(), key=lambda item: (len(item[0]), item[0]))
-    return [(label, *_speeds(total)) for label, total in totals[:listed]]
-
-
-def _speeds(total: Totals) -> tuple[str, str, str, str]:
-    seconds = max(total.seconds, 1e-9)
-    return (
-        duration(total.seconds),
-        f"{total.rows:,}",
-        f"{total.rows / seconds:,.1f}",
-        f"{total.generated_tokens / seconds:,.0f} and {total.prompt_tokens / seconds:,.0f}",
-    )

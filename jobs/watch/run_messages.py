@@ -18,10 +18,13 @@ from run_batch.jobs.job.prepare import PreparedJob
 from run_batch.jobs.machine.cores import usable_cores
 from run_batch.jobs.machine.storage_watch import printing
 from run_batch.jobs.results.shard_commits import Commit, CommittedShards
+from run_batch.model.engine_phases import Phase
 
 # More engine settings than these make a line that nobody reads.
 _SHOWN_SETTINGS = 5
 _LONGEST_VALUE = 40
+# A shorter part of a start is not worth a word.
+_LONG_PHASE_SECONDS = 1.0
 _SECRET_SETTINGS = {"hf_token"}
 
 
@@ -63,7 +66,7 @@ class RunMessages:
             recovered: rows of shards that are not committed, which earlier runs have finished.
         """
         config, rows, done = job.config, committed.rows, committed.rows_done + recovered
-        what = f"{rows} rows in {len(job.shards)} shards"
+        what = f"{rows} rows in {len(job.shards)} shard{'' if len(job.shards) == 1 else 's'}"
         if retried:
             what = f"{retried} of {what} have failed and are generated again"
         elif done >= rows:
@@ -74,16 +77,24 @@ class RunMessages:
         workers = config.preprocess.workers or usable_cores()
         several = "es" if workers > 1 else ""
         begin, end = f"loading the model {config.model.path}", f" ..., {workers} worker process{several}"
-        self._say(f"{begin}{_settings(config.engine, _columns() - len(begin + end))}{end}")
+        if settings := _settings(config.engine, _columns() - len(begin + end) - len(" ()"), least=_SHOWN_SETTINGS):
+            self._say(f"{begin} ({settings}){end}")
+            return
+        self._say(f"{begin}{end}")
+        if settings := _settings(config.engine, _columns() - len("engine: ")):
+            self._say(f"engine: {settings}")
 
-    def loaded(self, seconds: float, max_num_seqs: int | None = None) -> None:
+    def loaded(self, seconds: float, phases: Mapping[Phase, float], max_num_seqs: int | None = None) -> None:
         """Say that the model is loaded.
 
         Args:
+            phases: what took how much of these seconds.
             max_num_seqs: rows that the engine runs at once, where that is known.
         """
         rows = f"; up to {max_num_seqs} rows run at once" if max_num_seqs is not None else ""
-        self._say(f"model loaded in {seconds:.1f} s{rows}")
+        parts = ", ".join(f"{what} {took:.1f} s" for what, took in phases.items() if took >= _LONG_PHASE_SECONDS)
+        shown, short = f"model loaded in {seconds:.1f} s", f" ({parts})" if parts else ""
+        self._say(f"{shown}{short if len(shown + short + rows) < _columns() else ''}{rows}")
 
     def first_row(self) -> None:
         """Say, once, how long the command has taken to its first row."""
@@ -112,14 +123,18 @@ class RunMessages:
         self._say(f"to look at the results: run-batch report {shlex.quote(str(folder))}")
 
 
-def _settings(engine: Mapping[str, Any], room: int) -> str:
-    """The engine settings that the job has, as many of the first ones as there is room for, in columns."""
+def _settings(engine: Mapping[str, Any], room: int, least: int = 1) -> str:
+    """The engine settings that the job has: the first ones, as many as there is room for, in columns.
+
+    Args:
+        least: nothing where there is no room for so many.
+    """
     settings = [f"{name} = {_value(value)}" for name, value in engine.items() if name not in _SECRET_SETTINGS]
     for count in range(min(len(settings), _SHOWN_SETTINGS), 0, -1):
         more = [f"{len(settings) - count} more"] if len(settings) > count else []
-        text = f" ({', '.join([*settings[:count], *more])})"
+        text = ", ".join([*settings[:count], *more])
         if len(text) < room:
-            return text
+            return text if count >= min(least, len(settings)) else ""
     return ""
 
 

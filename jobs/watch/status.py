@@ -15,6 +15,7 @@ from run_batch.jobs.results.shard_commits import read_commits
 from run_batch.jobs.results.upload_ledger import UploadLedger
 from run_batch.jobs.watch.job_folder import JobFolder
 from run_batch.jobs.watch.open_shards import OpenShards
+from run_batch.jobs.watch.progress_bar import duration
 from run_batch.jobs.watch.share_processes import ShareProcess, has_starter, read_processes
 from run_batch.jobs.watch.share_status import ShareStatus, State, share_statuses
 
@@ -78,7 +79,7 @@ class JobStatus:
         if self.uploaded is not None:
             lines.append(f"uploaded: {self.uploaded} of {self.shards} shards")
         if self.seconds_left is not None:
-            lines.append(f"{self.rows_per_second:.1f} rows/s, about {self.seconds_left / 60:.0f} min left")
+            lines.append(f"{self.rows_per_second:.1f} rows/s, about {duration(self.seconds_left)} left")
         if self.bottleneck:
             lines.append(f"bottleneck: {self.bottleneck}")
         if len(self.shares) > _SHOWN_SHARES:

@@ -99,6 +99,10 @@ _WORDS: Sequence[tuple[str, str]] = (
         "and the module of one of your own in model.plugins",
     ),
     (
+        r"unhashable type: '(?:list|dict)'",
+        "vLLM fails on a list of lists or tables in engine.mm_processor_kwargs: set it in its table images_kwargs",
+    ),
+    (
         r"Model architectures \[(?P<names>[^\]]*)\] failed to be inspected",
         "vLLM cannot import its model class {names}: --verbose shows why",
     ),

@@ -44,11 +44,12 @@ def check_processor(engine: Mapping[str, Any], processor: Any) -> None:
         processor: a BaseMultiModalProcessor of vLLM.
 
     Raises:
-        SettingsError: a key that neither it nor the transformers processor behind it takes.
+        SettingsError: a key that neither it nor the transformers processor behind it takes; lists that vLLM fails on.
     """
     given, info = engine.get("mm_processor_kwargs") or {}, processor.info
     if not given:
         return
+    _refuse_nested_lists(given)
     hf_processor = info.get_hf_processor()
     known = _SCOPES | _arguments_of(hf_processor)
     for part in ("image_processor", "video_processor", "feature_extractor", "tokenizer"):
@@ -60,6 +61,16 @@ def check_processor(engine: Mapping[str, Any], processor: Any) -> None:
         inner = given[scope]
         flat |= {f"{scope}.{key}": value for key, value in inner.items()} if isinstance(inner, Mapping) else {}
     _refuse_unknown(flat, known, f"{type(hf_processor).__name__} does not read it", known)
+
+
+def _refuse_nested_lists(given: Mapping[str, Any]) -> None:
+    """vLLM keeps processors by their arguments, and fails on those that cannot be a key."""
+    for key, value in given.items():
+        if isinstance(value, list) and any(isinstance(part, list | Mapping) for part in value):
+            raise SettingsError(
+                f"engine.mm_processor_kwargs.{key} is a list of lists or tables, on which vLLM fails; set "
+                f"engine.mm_processor_kwargs.images_kwargs.{key}, or write it into the checkpoint"
+            )
 
 
 def check_no_processor(engine: Mapping[str, Any]) -> None:

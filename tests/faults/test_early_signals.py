@@ -1,6 +1,7 @@
 """Ctrl-C while a command starts: the product's own processes, not stand-ins."""
 
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -79,3 +80,29 @@ def test_ctrl_c_at_any_moment_of_a_start_is_one_line(tmp_path: Path, command: tu
             said = process.stderr.read()
             assert process.wait(60) in (EXIT_INTERRUPTED, 0), said
             assert "Traceback" not in said and said.count(LINE) == (process.returncode == EXIT_INTERRUPTED), said
+
+
+def test_a_signal_during_the_first_import_of_all_is_one_line_and_exit_code_75() -> None:
+    code = (
+        "import sys\n"
+        "class Interrupting:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == 'run_batch.jobs.machine.early_signals': raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Interrupting())\n"
+        "import run_batch.jobs.start\n"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (found.returncode, found.stderr) == (EXIT_INTERRUPTED, LINE)
+
+
+def test_the_line_takes_the_place_of_what_stands_on_the_terminal() -> None:
+    ours, theirs = pty.openpty()
+    code = (
+        "import os, signal; from run_batch.jobs.machine.early_signals import end_when_interrupted; "
+        "end_when_interrupted(); os.write(2, b'checking ... 3 s'); os.kill(os.getpid(), signal.SIGINT)"
+    )
+    found = subprocess.run([sys.executable, "-c", code], stderr=theirs, timeout=60)
+    assert found.returncode == EXIT_INTERRUPTED
+    assert os.read(ours, 1000).decode() == f"checking ... 3 s\r\x1b[K{LINE[:-1]}\r\n"
+    os.close(ours)
+    os.close(theirs)

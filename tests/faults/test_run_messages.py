@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import termios
 from dataclasses import replace
 from pathlib import Path
 
@@ -88,3 +89,20 @@ def test_rows_without_an_image_are_counted(job: StandingJob, setting: Setting) -
 def test_a_quiet_run_says_nothing_but_its_summary(job: StandingJob) -> None:
     code, said = replace(job, setting=Setting(quiet=True)).run()
     assert code == 0 and len(lines_of(said)) == 1 and " rows done, " in said
+
+
+@pytest.mark.parametrize("setting", [Setting(quiet=False), replace(TWO, quiet=False)], ids=["one", "two"])
+def test_the_bar_of_a_terminal_stands_at_all_rows_in_the_end(job: StandingJob, setting: Setting) -> None:
+    ours, theirs = os.openpty()
+    termios.tcsetwinsize(theirs, (24, 60))
+    job.output.symlink_to(os.ttyname(theirs))
+    process = replace(job, setting=setting).start()
+    shown = b""
+    while b"run-batch report" not in shown:
+        shown += os.read(ours, 10_000)
+    process.join(30)
+    os.close(ours)
+    os.close(theirs)
+    bars = [line for line in re.split(r"[\r\n]+", shown.decode()) if f"/{ROWS}" in line]
+    assert process.exitcode == 0 and bars[-1].startswith(f"{ROWS}/{ROWS}") and f"{BAD} failed" in bars[-1], bars
+    assert all(len(line) <= 60 for line in bars), bars

@@ -26,7 +26,7 @@ ROOMS: Mapping[str, Sequence[str]] = {
     ),
     "model": (
         *("declaration", "checkpoint", "images", "prompts", "mappers", "rendering"),
-        *("registry", "failure_reports", "families", "plugin"),
+        *("registry", "failure_reports", "engine_phases", "families", "plugin"),
     ),
     "jobs": (
         *("job", "machine", "results", "watch", "mapping", "engine", "runner"),

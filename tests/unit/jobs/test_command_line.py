@@ -1,9 +1,14 @@
 """What the command line says where a word or an option is not what was meant."""
 
+from pathlib import Path
+
 import pytest
 from click.testing import CliRunner
 
+import jobs
 from run_batch.jobs.cli import main
+from run_batch.jobs.job.config import load_config
+from run_batch.jobs.job.errors import JobError
 
 
 @pytest.mark.parametrize(
@@ -33,3 +38,13 @@ from run_batch.jobs.cli import main
 def test_a_word_that_is_no_command_and_an_option_at_the_wrong_place_are_refused(words: list[str], said: str) -> None:
     result = CliRunner().invoke(main, words)
     assert result.exit_code == 2 and said in result.output, result.output
+
+
+def test_set_reaches_into_nested_tables_and_refuses_what_is_none(tmp_path: Path) -> None:
+    path = jobs.write_job(tmp_path, jobs.rows(2), engine={"compilation_config": {"backend": "eager"}})
+    sets = ("engine.compilation_config.cudagraph_mode=NONE", "engine.mm_processor_kwargs.max_pixels=50176")
+    engine = load_config(path, sets).engine
+    assert engine["compilation_config"] == {"backend": "eager", "cudagraph_mode": "NONE"}
+    assert engine["mm_processor_kwargs"] == {"max_pixels": 50176}
+    with pytest.raises(JobError, match=r"--set engine.dtype.x=3: engine.dtype is not a table"):
+        load_config(path, ("engine.dtype.x=3",))

@@ -60,3 +60,14 @@ def test_a_line_counts_its_own_interval_alone(tmp_path: Path) -> None:
     assert (first["input_seconds"], second["input_seconds"]) == (1.0, 2.0)
     assert (first["output_seconds"], second["output_seconds"]) == (1.0, 2.0)
     assert second["step_seconds"] < first["step_seconds"] + 0.04, "the seconds of the first interval count again"
+
+
+def test_the_last_part_of_a_second_is_told_with_what_held_the_run_up_before(tmp_path: Path) -> None:
+    metrics = Metrics(tmp_path / "metrics.jsonl")
+    for is_last in (False, True):
+        metrics.add(20, 5)
+        pool = PoolCounts(9, 0.0, 0.0, rows_waiting=0 if is_last else 9, bytes_waiting=0, workers=1)
+        metrics.write(pool, 0, 0, 0.0, 0, is_last=is_last)
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [line["bottleneck"] for line in lines] == ["engine", "engine"]
+    assert [line["rows_finished"] for line in lines] == [1, 1] and all(line["seconds"] > 0 for line in lines)

@@ -7,6 +7,7 @@ import re
 import struct
 import sys
 import termios
+import time
 from pathlib import Path
 
 import pytest
@@ -73,6 +74,18 @@ def test_the_bar_on_a_terminal_counts_no_row_of_an_earlier_run_as_speed(
     assert len(last) <= width, last
     for part in ("1500/2000", "0.0 rows/s", "? left", "0 failed", "engine"):
         assert part in last, last
+
+
+def test_what_ends_after_the_rows_takes_nothing_of_their_speed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    progress = Progress(60, 0, 0, 0, tmp_path / "progress.json", "writer", quiet=True)
+    for _ in range(60):
+        progress.add(tokens=2, failed=False, truncated=False)
+    now[0] += 3
+    progress.close()
+    now[0] += 5  # the engine's process ends
+    assert "this run: 60 rows and 120 tokens in 3.0 s (20.0 rows/s)" in progress.summary(tmp_path)
 
 
 def test_the_first_line_names_versions_and_input_and_a_quiet_run_has_none(

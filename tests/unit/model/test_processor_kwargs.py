@@ -91,6 +91,8 @@ def blip2(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ({"max_pixel": 5}, "engine.mm_processor_kwargs.max_pixel does nothing: Blip2Processor does not read it"),
         ({"do_resiz": False}, "did you mean do_resize"),
         ({"images_kwargs": {"siez": 5}}, "engine.mm_processor_kwargs.images_kwargs.siez does nothing"),
+        ({"image_mean": [0.1, 0.2, 0.3]}, None),
+        ({"size": [[32, 32]]}, "engine.mm_processor_kwargs.size is a list of lists or tables, on which vLLM fails"),
     ],
 )
 def test_of_a_model_of_vllms_its_processor_tells_what_is_read(

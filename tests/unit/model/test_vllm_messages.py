@@ -101,6 +101,10 @@ def test_settings_that_do_not_fit_the_machine_or_each_other_are_told_by_their_ke
             "the GPU's memory is too small for 2.00 GiB: ",
         ),
         (
+            "TypeError: unhashable type: 'list'",
+            "vLLM fails on a list of lists or tables in engine.mm_processor_kwargs: set it in its table images_kwargs",
+        ),
+        (
             "World size (4) is larger than the number of available GPUs (1) in this node. If this is intentional",
             "an engine takes 4 GPUs (engine.tensor_parallel_size",
         ),
