@@ -289,7 +289,8 @@ def save_family(folder: Path, name: str, seed: int = 0) -> None:
         eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id
     )
     model.save_pretrained(folder)
-    video = QWEN_VIDEO if name.startswith("qwen") else "<video>"
+    glm = "<|begin_of_video|><|video|><|end_of_video|>"
+    video = QWEN_VIDEO if name.startswith("qwen") else glm if name == "glm4v" else "<video>"
     processor.chat_template = CHAT_TEMPLATE.replace("IMAGE", image).replace("VIDEO", video)
     processor.save_pretrained(folder)
     if name in ("gemma3", "llava_onevision", "paligemma"):

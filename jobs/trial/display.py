@@ -10,7 +10,7 @@ import numpy as np
 from run_batch.jobs.job.rows import Generation, MappedRow, Pooled, RowFailure, RowResult
 from run_batch.jobs.trial.forecast import Forecast, forecast_lines
 from run_batch.jobs.trial.image_facts import ImageFacts
-from run_batch.jobs.trial.prompt_text import image_ranges, prompt_text, special_names_in_text
+from run_batch.jobs.trial.prompt_text import media_tokens, prompt_text, special_names_in_text
 from run_batch.jobs.trial.shown_text import block, escaped
 from run_batch.jobs.trial.timed_generation import Generated
 from run_batch.jobs.trial.trial_rows import TrialRows
@@ -50,12 +50,12 @@ def tried_rows(rows: TrialRows, generated: Generated) -> list[TriedRow]:
 
 
 def _tried_row(rows: TrialRows, mapped: MappedRow | RowFailure, generated: Generated) -> TriedRow:
-    prompt, tokens, plain, ranges = None, 0, dict[str, int](), list[Any]()
+    prompt, tokens, plain, of_media = None, 0, dict[str, int](), list[int]()
     if isinstance(mapped, MappedRow):
         prompt = prompt_text(rows.tokenizer, mapped.engine_input)
         tokens = len(mapped.engine_input["prompt_token_ids"])
         plain = special_names_in_text(rows.tokenizer, mapped.engine_input)
-        ranges = image_ranges(mapped.engine_input)
+        of_media = media_tokens(mapped.engine_input)
     return TriedRow(
         row=mapped.row,
         row_id=rows.ids[mapped.row],
@@ -63,7 +63,7 @@ def _tried_row(rows: TrialRows, mapped: MappedRow | RowFailure, generated: Gener
         prompt_tokens=tokens,
         plain_text=plain,
         images=rows.images[mapped.row],
-        image_tokens=[place.length for place in ranges],
+        image_tokens=of_media,
         result=mapped if isinstance(mapped, RowFailure) else generated.results[mapped.row],
         seconds=generated.seconds.get(mapped.row),
     )

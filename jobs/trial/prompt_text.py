@@ -12,6 +12,13 @@ def image_ranges(engine_input: Any) -> list[Any]:
     return sorted((place for places in placeholders.values() for place in places), key=lambda place: place.offset)
 
 
+def media_tokens(engine_input: Any) -> list[int]:
+    """How many tokens each image of a row takes in its prompt, and then each video."""
+    placeholders: Mapping[str, Sequence[Any]] = engine_input.get("mm_placeholders") or {}
+    by_modality = (sorted(placeholders[name], key=lambda place: place.offset) for name in sorted(placeholders))
+    return [place.length for places in by_modality for place in places]
+
+
 def prompt_text(tokenizer: Any, engine_input: Any) -> str:
     """The prompt that the model gets, such as `<s>USER: [<image> x 576] what is this?`."""
     token_ids: list[int] = engine_input["prompt_token_ids"]

@@ -6,7 +6,7 @@ does with a plain one, since the model classes do not always tell.
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -55,14 +55,24 @@ class ImagePlaceholders:
         processor: a BaseMultiModalProcessor of vLLM.
         placeholder_str: `get_placeholder_str` of the model class: of a modality and a number, counted from 1.
         modality: `image` or `video`.
+        counted: feature tokens that the placeholders of another modality have, too, which count as those.
     """
 
     def __init__(
-        self, processor: Any, placeholder_str: Callable[[str, int], str | None], modality: str = "image"
+        self,
+        processor: Any,
+        placeholder_str: Callable[[str, int], str | None],
+        modality: str = "image",
+        counted: Collection[int] = (),
     ) -> None:
-        self._processor, self._modality = processor, modality
+        self._processor, self._modality, self._counted = processor, modality, counted
         self._placeholder_str = placeholder_str
         self._tokenizer = processor.info.get_tokenizer()
+
+    @property
+    def features(self) -> Sequence[int]:
+        """Ids of tokens whose embeddings features replace."""
+        return self._replaced.features
 
     def text(self, number: int) -> str | None:
         """The text that stands for the image of this number, counted from 1; None where the prompt needs none."""
@@ -162,6 +172,12 @@ class ImagePlaceholders:
             is_feature = content.is_embed(content.full)
         tokenizer = self._tokenizer
         # Some models use the token for what is unknown, or for an end; a prompt may hold these for their own sake.
-        ordinary = {tokenizer.unk_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id}
+        ordinary = {
+            *self._counted,
+            tokenizer.unk_token_id,
+            tokenizer.bos_token_id,
+            tokenizer.eos_token_id,
+            tokenizer.pad_token_id,
+        }
         ids = [token for token, is_one in zip(content.full, is_feature.tolist(), strict=True) if is_one]
         return [token for token in dict.fromkeys(ids) if token in tokenizer.added_tokens_decoder.keys() - ordinary]

@@ -57,7 +57,9 @@ class RowVideos:
         info = processor.info
         if "video" not in info.supported_mm_limits or info.allowed_mm_limits.get("video") == 0:
             return None
-        placeholders = ImagePlaceholders(processor, model_cls.get_placeholder_str, "video")
+        # GLM-4V shows the frames of a video by the tokens of images.
+        images = ImagePlaceholders(processor, model_cls.get_placeholder_str)
+        placeholders = ImagePlaceholders(processor, model_cls.get_placeholder_str, "video", images.features)
         placeholders.text(1)  # which may have to ask the processor
         return cls(placeholders, FrameSampler(model_config))
 

@@ -26,6 +26,7 @@ from run_batch.model.rendering import video_frames
 
 FEWER = {"media_io_kwargs": {"video": {"fps": 1}}}
 FAMILIES = ("qwen2_5_vl", "qwen3_vl")
+OTHERS = ("qwen2_vl", "internvl", "llava_onevision", "glm4v")
 
 Folder = Callable[[str], Path]
 
@@ -44,8 +45,10 @@ def conversation(images: Sequence[bytes], videos: Sequence[bytes], prompt: str) 
     return [{"role": "user", "content": [*parts, text]}]
 
 
-@pytest.mark.parametrize("engine", [{}, FEWER], ids=["default", "fewer frames"])
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    ("family", "engine"),
+    [*((family, {}) for family in (*FAMILIES, *OTHERS)), *((family, FEWER) for family in FAMILIES)],
+)
 def test_inputs_are_those_of_vllms_own_renderer(
     family: str, engine: dict[str, Any], tmp_path: Path, folder: Folder
 ) -> None:
@@ -55,8 +58,9 @@ def test_inputs_are_those_of_vllms_own_renderer(
     media = engine.get("media_io_kwargs")
     kwargs = {"add_generation_prompt": True, "tokenize": False}
     params = ChatParams(chat_template_kwargs=kwargs, media_io_kwargs=media)
-    found = mapped(tmp_path, folder(family), table(ROWS), engine=engine, chat=True)
-    for row, result in zip(ROWS, found, strict=True):
+    rows = [row for row in ROWS if len(row[1]) < 2 or family != "glm4v"]  # which takes one video
+    found = mapped(tmp_path, folder(family), table(rows), engine=engine, chat=True)
+    for row, result in zip(rows, found, strict=True):
         assert isinstance(result, MappedRow), result
         _, (expected,) = renderer.render_chat([conversation(*row)], params, tokens)
         for key in ("type", "prompt_token_ids", "mm_placeholders", "mm_kwargs"):
