@@ -74,9 +74,9 @@ def submit_job(
     _download_weights(job.config)
     path = _write_script(script, job)
     print(_submit(path), file=out)
+    follow = shlex.join(["run-batch", "status", "--config", str(config_path), *set_arguments(overrides), "--watch"])
     print(
-        f"{tasks} tasks for {left} of {job.plan.num_shards} shards; script {path}\n"
-        f"follow it: run-batch status --config {shlex.quote(str(config_path))} --watch",
+        f"{tasks} tasks for {left} of {job.plan.num_shards} shards; script {path}\nfollow it: {follow}",
         file=sys.stderr,
     )
     return EXIT_COMPLETE

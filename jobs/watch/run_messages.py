@@ -67,6 +67,8 @@ class RunMessages:
         """
         config, rows, done = job.config, committed.rows, committed.rows_done + recovered
         what = f"{rows} rows in {len(job.shards)} shard{'' if len(job.shards) == 1 else 's'}"
+        if job.share.count > 1:
+            what = f"share {job.share.label} of {job.plan.num_rows} rows: {what}"
         if retried:
             what = f"{retried} of {what} have failed and are generated again"
         elif done >= rows:

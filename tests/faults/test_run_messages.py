@@ -61,6 +61,11 @@ def test_a_run_that_resumes_says_what_is_done_already(job: StandingJob) -> None:
     assert done >= 40 and done + left == ROWS and f"this run: {left} rows" in said, said
 
 
+def test_a_share_says_which_part_of_the_job_it_is(job: StandingJob) -> None:
+    _, said = replace(job, setting=replace(job.setting, share=(1, 3))).run()
+    assert f"share 1-of-3 of {ROWS} rows: 40 rows in 2 shards; results in " in said, said
+
+
 def test_a_retry_says_how_many_rows_it_generates_again(job: StandingJob) -> None:
     assert job.run()[0] == 0
     again = replace(job, setting=replace(job.setting, retry_failed=True))

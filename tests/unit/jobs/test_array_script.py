@@ -1,17 +1,20 @@
 """The script of an array, run without Slurm; tests/slurm runs it on a real one."""
 
+import io
 import os
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import committed_jobs
 import pytest
 
 import jobs
 from run_batch.jobs.job.config import JobConfig, load_config
+from run_batch.jobs.slurm import submit
 from run_batch.jobs.slurm.array_script import array_script
-from run_batch.jobs.slurm.sbatch_options import SlurmTable
+from run_batch.jobs.slurm.sbatch_options import SlurmTable, read_slurm_table
 from run_batch.jobs.slurm.submit import hub_environment
 
 
@@ -135,3 +138,17 @@ def test_the_files_to_adapt_requeue_what_may_go_on_within_one_bound(
     done = subprocess.run(["bash", file, "job.toml"], env=environ, capture_output=True, text=True, timeout=30)
     task = "15" if "#SBATCH --array" not in file.read_text() else "12_3"
     assert (done.returncode, done.stdout) == (code, said.replace("TASK", task)), done.stderr
+
+
+def test_who_has_submitted_is_told_how_to_follow_that_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in (("check_job", ("", 0)), ("_submit", "7"), ("_download_weights", None)):
+        monkeypatch.setattr(submit, name, lambda *_, value=value: value)
+    job = committed_jobs.prepared(tmp_path, {"prompt": list("abcdef")})
+    table = read_slurm_table(job.config, (), 2)
+    out = io.StringIO()
+    assert submit.submit_job(job, table, Path("a job.toml"), ("output.path=x y",), False, out) == 0
+    assert out.getvalue() == "7\n"
+    follow = "follow it: run-batch status --config 'a job.toml' --set 'output.path=x y' --watch\n"
+    assert capsys.readouterr().err.endswith(follow)

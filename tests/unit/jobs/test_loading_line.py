@@ -15,6 +15,7 @@ import pytest
 
 import jobs
 from run_batch.jobs.job.config import load_config
+from run_batch.jobs.job.shares import WHOLE_JOB
 from run_batch.jobs.watch import loading_line as watched
 from run_batch.jobs.watch import run_messages
 from run_batch.jobs.watch.loading_line import loading_line
@@ -99,7 +100,7 @@ def test_the_engine_settings_are_shown_at_every_width(
 ) -> None:
     monkeypatch.setattr(run_messages, "_columns", lambda: width)
     config = load_config(jobs.write_job(tmp_path, jobs.rows(2), model={"path": "model"}, preprocess={"workers": 2}))
-    job: Any = SimpleNamespace(config=config, shards=range(1), store=SimpleNamespace(folder="out"))
+    job: Any = SimpleNamespace(config=config, share=WHOLE_JOB, shards=range(1), store=SimpleNamespace(folder="out"))
     committed: Any = SimpleNamespace(rows=2, rows_done=0)
     run_messages.RunMessages(quiet=False).work(job, committed)
     assert capsys.readouterr().err.splitlines()[1:] == shown

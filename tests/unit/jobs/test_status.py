@@ -176,6 +176,14 @@ def test_rows_in_committed_shards_and_in_none_are_counted_while_it_runs_and_afte
         assert f"\nended by length: {counts[3]} rows" in one.as_text()
 
 
+def test_rows_that_are_committed_under_a_later_plan_are_none_of_the_one_that_is_looked_at(job: Any) -> None:
+    committed_jobs.commit(job, range(6))
+    (plan,) = job.store.run_folder.glob("plan-*.json")
+    plan.write_text(json.dumps(json.loads(plan.read_text()) | {"rows": 5}))
+    found = status(job)
+    assert (found.rows, found.done, found.left, found.shards_done) == (5, 5, 0, 3)
+
+
 def test_the_rate_the_time_left_and_the_bottleneck_are_those_of_the_processes_that_run(job: Any) -> None:
     begin(job)
     for index, (rate, bottleneck) in enumerate([(2.0, "mapping"), (1.0, "engine"), (1.5, "mapping")]):
