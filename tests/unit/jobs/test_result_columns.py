@@ -105,7 +105,7 @@ def test_columns_that_no_one_asked_for_are_not_there(tmp_path: Path) -> None:
         ({"output": {"extra": ["prompt_logprobs"]}}, "output.extra: the column prompt_logprobs stays empty without"),
         (
             {"output": {"extra": ["prompt_logprobs"]}, "sampling": {"prompt_logprobs": False}},
-            "stays empty without sampling.prompt_logprobs",
+            "sampling.prompt_logprobs = False: expected a whole number",
         ),
         ({"sampling": {"prompt_logprobs": 2}}, 'needs output.extra = ["prompt_logprobs"]'),
         ({"output": {"extra": ["timing", "timing"]}}, "named twice"),
