@@ -18,7 +18,7 @@ from run_batch.model.images.resize import FILTERS, round_weights, weights_of
 from run_batch.model.mappers.patches import check_new_size, resize
 
 # Of a strip of an image that is transposed: with its result, it fits into a core's cache.
-_STRIP_BYTES = 1 << 18
+_STRIP_BYTES = 1 << 20
 # Of one direction of an image that is resized here, and of one whose weights are kept for the next image of its size.
 _MAX_WEIGHTS, _KEPT_WEIGHTS = 1 << 22, 1 << 15
 # Of a weight, and of its unit; torch's limits.
