@@ -4,7 +4,8 @@ All candidates process the same images in turns of about a hundred, and the CPU 
 other load on the machine affects all of them equally. Rates are images per second on one core.
 
 `--model FOLDER` measures a checkpoint of a model that vLLM ships instead of the benchmark's LLaVA: run-batch's worker,
-the same with vLLM's processor (`model.mapper = "vllm"`), and transformers' processor called by hand with each prompt.
+the same with vLLM's processor (`model.mapper = "vllm"`), and transformers' processor called by hand with each prompt,
+where the checkpoint has one.
 """
 
 import argparse
@@ -16,6 +17,7 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable
+from functools import partial
 from multiprocessing import Pipe, get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -115,27 +117,29 @@ def ways(rows: Path, model: Path) -> Ways:
     }
 
 
-def ways_of_shipped_model(rows: Path, model: Path) -> Ways:
+def ways_of_shipped_model(rows: Path, model: Path, trusted: bool) -> Ways:
     folder = FOLDER / "run"
     folder.mkdir(parents=True, exist_ok=True)
-    placeholder = Renderer(ModelSettings(str(model))).image_placeholder(1) or ""
+    placeholder = Renderer(ModelSettings(str(model), trust_remote_code=trusted)).image_placeholder(1) or ""
     schema = ParquetSource(str(rows)).schema
 
     def mapper(choice: str) -> RowMapper:
-        config = load_config(shipped_job_file(rows, model, folder, placeholder + "{prompt}", choice))
+        config = load_config(shipped_job_file(rows, model, folder, placeholder + "{prompt}", choice, trusted))
         return RowMapper(config, schema, None)
 
     bulk = mapper("auto")
     print(f"images: {bulk.image_mapping}")
-    processor = AutoProcessor.from_pretrained(model)
+    processor = AutoProcessor.from_pretrained(model, trust_remote_code=trusted)
 
     def by_hand(batch: pa.RecordBatch) -> None:
         for encoded, prompt in zip(files(batch), batch["prompt"].to_pylist(), strict=True):
             processor(text=[placeholder + prompt], images=[pillow(encoded)], return_tensors="pt")
 
+    # Of a checkpoint without a processor, AutoProcessor gives its tokenizer.
+    hand = {"transformers, by hand": by_hand} if hasattr(processor, "image_processor") else {}
     return {
         **DECODING,
-        "transformers, by hand": by_hand,
+        **hand,
         "run-batch, vLLM's processor": whole_task(mapper("vllm")),
         "run-batch, mapped rows": lambda batch: list(bulk.map(RowBatch(0, batch))),
         WHOLE_TASK: whole_task(mapper("auto")),
@@ -186,10 +190,12 @@ def become_a_worker() -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, help="folder of a checkpoint of a model that vLLM ships")
+    parser.add_argument("--trust-remote-code", action="store_true", help="of that checkpoint")
     arguments = parser.parse_args()
     become_a_worker()
     if arguments.model is not None:
-        show(f"640x480, {arguments.model.name}", measure("640x480", arguments.model, ways_of_shipped_model))
+        ways_of = partial(ways_of_shipped_model, trusted=arguments.trust_remote_code)
+        show(f"640x480, {arguments.model.name}", measure("640x480", arguments.model.resolve(), ways_of))
         return
     for workload in ("640x480", "1600x1200", "224-png"):
         show(f"{workload} to {IMAGE_SIZE} px", measure(workload, make_model(IMAGE_SIZE), ways))

@@ -90,7 +90,7 @@ def toml(value: object) -> str:
     return json.dumps(value)
 
 
-def shipped_job_file(rows: Path, model: Path, folder: Path, template: str, mapper: str) -> Path:
+def shipped_job_file(rows: Path, model: Path, folder: Path, template: str, mapper: str, trusted: bool = False) -> Path:
     """Write a job.toml for a model that vLLM ships, with the checkpoint's own settings; return its path."""
     job = folder / f"{mapper}.toml"
     job.write_text(f"""
@@ -104,6 +104,7 @@ template = {json.dumps(template)}
 [model]
 path = {json.dumps(str(model))}
 mapper = "{mapper}"
+trust_remote_code = {toml(trusted)}
 
 [output]
 path = "out"
