@@ -213,7 +213,8 @@ class RowMapper:
         prompts = [prompt for _, prompt, _ in ready]
         if ready:
             has_images = any(prompt.images or prompt.videos for prompt in prompts)
-            what = "decoding and mapping its images or videos" if has_images else "tokenizing its prompt"
+            media = "images" if self._config.input.video_column is None else "images or videos"
+            what = f"decoding and mapping its {media}" if has_images else "tokenizing its prompt"
             clock.begin(ready[0][0], len(ready), what)
         mapped = self._model.render(prompts, add_special_tokens=self._prompts.add_special_tokens)
         sizes = [0 if isinstance(result, RowError) else tensor_bytes(result) for result in mapped]

@@ -132,9 +132,9 @@ def test_a_row_with_very_many_pixels_is_left_to_vllm(folder: Folder, monkeypatch
     model, rows = folder("qwen2_vl"), [[IMAGES[0]] * 2 + [IMAGES[1]], [IMAGES[3]] * 3, [IMAGES[2]]]
     loaded, by_vllm, original = renderer(model), [], VllmRenderer.render
 
-    def counting(self: VllmRenderer, token_ids: Any, images: Any) -> Any:
+    def counting(self: VllmRenderer, token_ids: Any, images: Any, *videos: Any) -> Any:
         by_vllm.extend(map(len, images))
-        return original(self, token_ids, images)
+        return original(self, token_ids, images, *videos)
 
     monkeypatch.setattr(VllmRenderer, "render", counting)
     found = loaded.render(prompts("qwen2_vl", rows))
