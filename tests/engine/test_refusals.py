@@ -66,7 +66,7 @@ REFUSALS: dict[str, tuple[dict[str, Any], str]] = {
     "unwritable output": ({"output": {"path": "job.toml/out"}}, "output.path"),
     "dummy data without images": ({"model": {"architecture": "BareLlava", "plugins": ["bare"]}}, "gave 0 images"),
     "mapper that fails": ({"model": {"architecture": "BrokenLlava", "plugins": ["broken_mapper"]}}, "KeyError: 'typo'"),
-    "mapper of videos": ({"model": {"plugins": ["videos"]}}, "run-batch maps images only"),
+    "mapper of videos": ({"model": {"plugins": ["video_mapper"]}}, "run-batch maps images only"),
     "mapper of other arguments": ({"model": {"plugins": ["no_context"]}}, "is called with (context, items), but it is"),
     "plugin that exits": ({"model": {"plugins": ["leaving"]}}, "SystemExit: 4"),
     "two models of one name": ({"model": {"plugins": ["short", "short_again"]}}, "both declare a model ShortLlava"),
@@ -127,7 +127,7 @@ PLUGINS = {
     "broken_mapper": _IMPORTS + _BROKEN_MAPPER,
     "leaving": "import sys; sys.exit(4)",
     "plain": _IMPORTS + _PLAIN,
-    "videos": _IMPORTS + _VIDEOS,
+    "video_mapper": _IMPORTS + _VIDEOS,
     "no_context": _IMPORTS + _NO_CONTEXT,
 }
 
