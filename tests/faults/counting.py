@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from run_batch.jobs.cli import main
+from run_batch.jobs.engine import start_vllm
 from run_batch.jobs.engine import vllm_engine as engine
 from run_batch.jobs.job.rows import Generation
-from run_batch.jobs.runner import run_job
 from run_batch.model.checkpoint.settings import ModelSettings
 
 FOLDER = Path(sys.argv[sys.argv.index("--config") + 1]).parent
@@ -31,5 +31,5 @@ class CountingEngine(engine.Engine):
 
 
 if __name__ == "__main__":
-    run_job.Engine = CountingEngine  # type: ignore[misc]
+    start_vllm.Engine = CountingEngine  # type: ignore[misc]
     main()
