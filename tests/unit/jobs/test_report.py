@@ -157,7 +157,7 @@ def test_nothing_of_a_row_is_markup_and_only_the_pages_own_script_may_run(tmp_pa
         *("html", "head", "meta", "title", "style", "body", "main", "header", "nav", "a", "h1", "h2", "p", "bdi"),
         *("table", "thead", "tbody", "tr", "th", "td", "pre", "svg", "polyline", "polygon", "rect", "text", "line"),
         *("div", "input", "select", "option", "article", "dl", "dt", "dd", "img", "script", "section", "span"),
-        *("details", "summary"),
+        *("details", "summary", "h3"),
     }
     assert [len(page.all(tag)) for tag in ("script", "style")] == [1, 1]
     assert not any(name.startswith("on") or name == "style" for _, found in page.tags for name in found)
@@ -266,6 +266,16 @@ def test_an_image_that_cannot_be_decoded_and_one_behind_a_url_are_named(tmp_path
     assert "image_decode: not an image" in page.rows[0]["images"]
     assert page.rows[1]["images"] == "an image behind a URL is not fetched"
     assert len(page.all("img")) == 1 and "image_empty" in page.rows[3]["images"]
+
+
+def test_an_image_that_a_row_misses_is_named_by_its_place(tmp_path: Path) -> None:
+    (tmp_path / "there.png").write_bytes(PICTURES[0])
+    rows = {"prompt": ["a"], "image": [["none.png", "there.png"]]}
+    job = committed_jobs.prepared(tmp_path, rows, input={"path": str(tmp_path / "rows.parquet")})
+    committed_jobs.commit(job, range(1))
+    page = report(job)
+    assert "image 1 of 2: image_not_found" in page.rows[0]["images"]
+    assert [image["alt"] for image in page.all("img")] == ["image 2"]
 
 
 @pytest.mark.parametrize(
