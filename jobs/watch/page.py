@@ -8,7 +8,7 @@ of the page.
 import base64
 import hashlib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 
@@ -109,10 +109,15 @@ def navigation(titles: Iterable[str]) -> str:
     return f'<nav aria-label="parts of this page">{links}</nav>'
 
 
-def tiles(shown: Sequence[tuple[str, str, str]]) -> str:
-    """A few numbers that are seen first: name, value, and what is to be known of it."""
+def tiles(shown: Sequence[tuple[str, str, str]], bad: Collection[str] = ()) -> str:
+    """A few numbers that are seen first: name, value, and what is to be known of it.
+
+    Args:
+        bad: names of those that tell of a fault.
+    """
     found = "".join(
-        f'<div data-tile="{plain(name)}"><dt>{plain(name)}</dt><dd>{cell(value)}{note(more)}</dd></div>'
+        f'<div data-tile="{plain(name)}"><dt>{plain(name)}</dt>'
+        f"<dd>{cell(value)}{note(more, 'bad' if name in bad else 'soft')}</dd></div>"
         for name, value, more in shown
     )
     return f'<dl class="tiles">{found}</dl>'

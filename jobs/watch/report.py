@@ -143,7 +143,7 @@ def make_report(folder: JobFolder, job: JobRecord, status: JobStatus, options: R
     worked, living = work_time(rates), living_processes(store.run_folder)
     rows, sizes = shown_rows(folder, job, sample, len(commits), options.seed)
     sections = {
-        "Overview": (tiles(headline(status, of_shards, rates, worked)), note(_missing(status), "bad")),
+        "Overview": (tiles(headline(status, of_shards, rates, worked), _faults(status)), note(_missing(status), "bad")),
         "Rows": rows,
         "Expected": expected_texts(numbers, rows_compared(of_shards)),
         "Speed": speed(rates, worked),
@@ -171,6 +171,13 @@ def make_report(folder: JobFolder, job: JobRecord, status: JobStatus, options: R
             *shown.values(),
         ],
     )
+
+
+def _faults(status: JobStatus) -> tuple[str, ...]:
+    """Names of the tiles of the headline that tell of a fault: rows that have failed, of a complete job, too."""
+    if not status.failed:
+        return ()
+    return ("failed", "state") if status.state == "complete" else ("failed",)
 
 
 def _missing(status: JobStatus) -> str:

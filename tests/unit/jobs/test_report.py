@@ -133,6 +133,15 @@ def test_carried_columns_of_small_cells_are_shown_by_their_names(tmp_path: Path)
     assert len(page.content) < 200_000
 
 
+def test_a_complete_job_with_failed_rows_stands_out(tmp_path: Path) -> None:
+    job = finished(tmp_path, list("abcd"))
+    assert "2 rows failed" not in report(job).text, "it is not complete yet"
+    job.store.mark_success()
+    content = report(job).content
+    assert re.search(r">complete</pre><p class=\"bad\"><bdi>but 2 rows failed<", content)
+    assert re.search(r">2</pre><p class=\"bad\"><bdi>50\.00% of those done<", content)
+
+
 def test_counts_are_those_of_status(tmp_path: Path) -> None:
     job = finished(tmp_path, list("abcdefgh"))
     status, page = read_status(job.config), report(job)
