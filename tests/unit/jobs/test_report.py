@@ -233,6 +233,17 @@ def test_a_watched_report_is_written_again_until_the_job_is_complete(tmp_path: P
     assert said.getvalue() == f"{job.store.run_folder / 'report.html'}\n"
 
 
+def test_a_process_that_runs_is_told_as_running_and_one_that_was_killed_is_not(tmp_path: Path) -> None:
+    path = str(tmp_path / "rows.parquet")
+    job = committed_jobs.prepared(tmp_path, {"prompt": list("abcd")}, input={"path": path, "image_column": ""})
+    committed_jobs.commit(job, range(0))  # it records the job
+    seen = []
+    committed_jobs.commit(job, range(2), lambda: seen.append(report(job).text))
+    assert seen[0].count("still running") == 1 and "killed" not in seen[0]
+    after = report(job).text
+    assert "still running" not in after and "0: done" in after
+
+
 def test_the_same_seed_chooses_the_same_rows(tmp_path: Path) -> None:
     job = finished(tmp_path, [f"p{i}" for i in range(40)], output={"rows_per_shard": 10})
     chosen = [[row["id"] for row in report(job, rows=8, seed=seed).rows] for seed in (1, 1, 2)]

@@ -192,6 +192,10 @@ def test_what_held_a_job_up_is_told_with_when_and_for_how_long(tmp_path: Path, u
     assert reading[2].startswith("20 s from 1970-01-01 00:17:3")
     at_no_time = "another stage was always waited for more"
     assert mapping[:2] == ["mapping: the worker processes: images and prompts", "1.0%"] and mapping[2] != at_no_time
+    times = re.findall(r"<text [^>]*>([-\d ]*\d\d:\d\d:\d\d)</text>", html)
+    assert times[:4] == ["1970-01-01 00:16:39", "01:23:20", "00:17:19", "00:17:44"], (
+        "40 and 65 seconds of running later"
+    )
     assert "65.0 min in 1 gap, of 65.0 min at most" in html and "In 65.0 min of that, nobody ran the job" in html
     commits = [Commit(shard, 0, 1, 0, 0, {"worse": 1}, time=1000.0 + 90 * shard % 60) for shard in range(3)]
     commits[1] = Commit(1, 0, 1, 0, 0, {"worse": 1}, time=4999.5)
