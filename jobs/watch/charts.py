@@ -10,6 +10,8 @@ from run_batch.jobs.watch.times import clock, clock_of, duration
 _WIDTH, _HEIGHT, _TOP, _BOTTOM = 460, 130, 22, 20
 _STRIP_HEIGHT = 70
 _WIDEST_BAR = 90
+# Parts of a chart's width at which its time is told.
+_TICKS = (0.4, 0.65)
 _MARKED_GAPS = 100
 # A number over each bar would touch the next one's, where the bars are narrower.
 _LABELLED_BAR = 30
@@ -113,12 +115,17 @@ def _gaps(found: RunningRates, height: float) -> str:
 
 
 def _times(found: RunningRates, height: float) -> str:
-    """The times of the day at which a chart begins, and ends."""
+    """The times of the day at which a chart begins, and ends, and of some between."""
+    ticks = "".join(
+        f'<text x="{part * _WIDTH:.1f}" y="{height - 5}" text-anchor="middle">'
+        f"{clock(clock_of(found.runs, part * found.seconds)).partition(' ')[2]}</text>"
+        for part in _TICKS
+    )
     start, stop = (clock(clock_of(found.runs, at)) for at in (0.0, found.seconds))
     same_day = start.partition(" ")[0] == stop.partition(" ")[0]
     return (
         f'<text x="4" y="{height - 5}">{start}</text><text x="{_WIDTH - 4}" y="{height - 5}" text-anchor="end">'
-        f"{stop.partition(' ')[2] if same_day else stop}</text>"
+        f"{stop.partition(' ')[2] if same_day else stop}</text>{ticks if same_day else ''}"
     )
 
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shlex
 from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
@@ -13,7 +14,7 @@ from run_batch.jobs.watch.report_sample import KINDS, SHOWN, SampledRow
 # Bytes of the texts of all rows.
 _TEXT_BYTES = 1_600_000
 _CELL_BYTES = 4000
-_ID_BYTES, _NAME_BYTES = 600, 60
+_ID_BYTES, _NAME_BYTES, _COMMAND_CHARACTERS = 600, 60, 200
 # As page.js sorts: by an attribute of rows, the greatest or the least first.
 _ORDERS = {
     "tokens": ("longest answers first", "shortest answers first"),
@@ -24,8 +25,12 @@ _ORDERS = {
 }
 
 
-def gallery(rows: Sequence[SampledRow], inputs: Mapping[int, InputCells]) -> str:
-    """The rows, and the controls by which the page's script filters them; nothing without rows."""
+def gallery(rows: Sequence[SampledRow], inputs: Mapping[int, InputCells], job_rows: int) -> str:
+    """The rows, and the controls by which the page's script filters them; nothing without rows.
+
+    Args:
+        job_rows: of the whole job.
+    """
     if not rows:
         return ""
     max_bytes = _TEXT_BYTES // len(rows)
@@ -40,7 +45,7 @@ def gallery(rows: Sequence[SampledRow], inputs: Mapping[int, InputCells]) -> str
         + _choice("finish", {"": "all finish reasons", **{reason: reason for reason in reasons}})
         + _choice("order", _orders(shown))
         + '</div><p class="soft"><span id="count" aria-live="polite"></span> <span id="only"></span></p>'
-        + '<div id="gallery">'
+        + f'<div id="gallery" data-rows="{job_rows}">'
         + "\n".join(shown)
         + '</div><p id="more"></p>'
     )
@@ -75,11 +80,12 @@ def _article(row: SampledRow, found: InputCells, max_bytes: int) -> str:
     texts, numbers = _texts(row, found), _numbers(row, found)
     cut = _cut({name: str(value) for name, value in {**texts, **numbers}.items() if value is not None}, max_bytes)
     name = page.plain(f"row {row.cells.get('row_id')}", _NAME_BYTES)
-    images = "".join(page.image(jpeg, f"image {number}") for number, jpeg in enumerate(found.images, 1))
+    images = "".join(page.image(jpeg, f"image {number}") for number, jpeg in found.images)
     return (
         f'<article class="row" aria-label="{name}" data-kinds="{" ".join(row.kinds)}" '
         f'data-finish="{page.plain(_finish(row))}"'
-        f"{_sorted_by(row, found)}{_exact_id(row.cells.get('row_id'))}>"
+        f"{' data-mismatch' if row.cells.get('matches_expected') is False else ''}"
+        f"{_sorted_by(row, found)}{_exact_id(row)}>"
         f'{f"""<div class="images">{images}</div>""" if images else ""}<dl>{_fields(texts, cut)}</dl>'
         f'<dl class="about">{_fields(numbers, cut)}</dl></article>'
     )
@@ -135,10 +141,25 @@ def _fields(values: Mapping[str, Any], cut: Mapping[str, str]) -> str:
     )
 
 
-def _exact_id(row_id: object) -> str:
-    """The id as the script copies it, in ASCII, whatever is in it; nothing for one that nobody would paste."""
+def _exact_id(row: SampledRow) -> str:
+    """The id as the script copies it, in ASCII, whatever is in it; nothing for one that nobody would paste. And of a
+    row that has failed, the command that tries it again.
+    """
+    row_id = row.cells.get("row_id")
     written = json.dumps(row_id)
-    return f' data-id="{escape(written)}"' if isinstance(row_id, str) and len(written) <= _ID_BYTES else ""
+    if not isinstance(row_id, str) or len(written) > _ID_BYTES:
+        return ""
+    again = f' data-try="{page.plain(try_command(row_id))}"' if row.cells.get("error") else ""
+    return f' data-id="{escape(written)}"{again}'
+
+
+def try_command(row_id: str) -> str:
+    """The command that tries a row again, for a shell. It has no id that is long, or that does something to a terminal
+    as it is pasted.
+    """
+    known = row_id.isprintable() and 0 < len(row_id) <= _COMMAND_CHARACTERS
+    given = shlex.quote(row_id) if known else "ID"
+    return f"run-batch try --config job.toml --row{'=' if given.startswith('-') else ' '}{given}"
 
 
 def _cut(texts: Mapping[str, str], max_bytes: int) -> dict[str, str]:

@@ -50,7 +50,9 @@ function show() {
   for (const row of rows) row.article.hidden = true;
   for (const row of shown.slice(0, limit)) row.article.hidden = false;
   const left = shown.length - limit;
-  element("count").textContent = `${shown.length} of ${rows.length} rows ${left > 0 ? `found, ${limit} ` : ""}shown`
+  const inJob = Number(element("gallery").dataset.rows), sampled = inJob > rows.length;
+  element("count").textContent = `${shown.length} of ${rows.length} ${sampled ? "sampled " : ""}rows `
+    + `${left > 0 ? `found, ${limit} ` : ""}shown${sampled ? `, of ${inJob.toLocaleString("en")} in the job` : ""}`
     + (shown.length ? "" : "; this page has some of the job's rows alone: run-batch try --config job.toml --row ID tries any");
   element("more").replaceChildren(...left > 0
     ? [button(`show ${Math.min(MORE, left)} more`, "show more rows", () => more(MORE)), " ",
@@ -78,34 +80,63 @@ const cells = line => [...line.cells].map(cell => cell.textContent);
 function linkTables() {
   for (const line of document.querySelectorAll("#errors tbody tr")) {
     const finish = `error: ${cells(line)[0]}`;
-    link(line, { text: finish, fits: row => row.article.dataset.finish === finish });
+    link(line.cells[1], { text: finish, fits: row => row.article.dataset.finish === finish });
   }
   for (const line of document.querySelectorAll("#mistakes tbody tr")) {
     const [expected, answer] = cells(line);
-    const pair = { expected: expected.toLowerCase(), answer: answer.toLowerCase() };
-    const same = row => ["expected", "answer"].every(name => row.fields.get(name) === pair[name]);
-    link(line, { text: `${expected} answered as ${answer}`, fits: same });
+    link(line.cells[2], answeredAs(expected, answer));
   }
+  const answers = [...document.querySelectorAll("#confusion th")].map(name => name.textContent);
+  for (const line of document.querySelectorAll("#confusion tbody tr")) {
+    for (const cell of line.querySelectorAll(":is(.same, .heat1, .heat2, .heat3, .heat4):has(pre)"))
+      linkNumber(cell, answeredAs(line.cells[0].textContent, answers[cell.cellIndex]));
+  }
+  const failed = row => row.article.dataset.kinds.split(" ").includes("failed");
+  linkTile("failed", "look", { text: "rows that failed", fits: failed });
+  linkTile("as expected", "look at the others", { text: "rows that are not as expected", fits: row => "mismatch" in row.article.dataset });
 }
 
-function link(line, found) {
+function answeredAs(expected, answer) {
+  const pair = { expected: expected.toLowerCase(), answer: answer.toLowerCase() };
+  const fits = row => ["expected", "answer"].every(name => row.fields.get(name)?.trim() === pair[name].trim());
+  return { text: `${expected} answered as ${answer}`, fits };
+}
+
+// A button that shows some rows; null where the page has none of them.
+function lookAt(found, text) {
   const count = rows.filter(found.fits).length;
-  if (!count) return;
-  const said = `look at ${count} row${count > 1 ? "s" : ""}: ${found.text}`;
-  const act = Object.assign(button("look", said, () => showOnly(found)), { ariaLabel: said });
-  line.cells[line.cells.length > 4 ? 1 : 2].append(" ", act);
+  const said = `look at ${count} row${count === 1 ? "" : "s"}: ${found.text}`;
+  return count && { count, act: Object.assign(button(text, said, () => showOnly(found)), { ariaLabel: said }) };
 }
 
-async function copy(row, pressed) {
-  const id = JSON.parse(row.article.dataset.id);
-  const done = await navigator.clipboard.writeText(id).then(() => true, () => copySelected(id, pressed));
+function link(cell, found) {
+  const of = cell.textContent, look = lookAt(found, "look");
+  if (!look) return;
+  cell.append(" ", look.act, make("span", { className: "soft" }, `${look.count} of the ${of} ${look.count === 1 ? "is" : "are"} on this page`));
+}
+
+function linkNumber(cell, found) {
+  const look = lookAt(found, cell.textContent);
+  if (!look) return;
+  look.act.className = "cell";
+  cell.replaceChildren(look.act);
+}
+
+function linkTile(name, text, found) {
+  const look = lookAt(found, text);
+  if (look) document.querySelector(`[data-tile="${name}"] dd`)?.append(look.act);
+}
+
+async function copy(text, pressed) {
+  const named = pressed.dataset.named ??= pressed.textContent;
+  const done = await navigator.clipboard.writeText(text).then(() => true, () => copySelected(text, pressed));
   pressed.textContent = done ? "copied" : "not copied";
-  setTimeout(() => { pressed.textContent = "copy id"; }, 1500);
+  setTimeout(() => { pressed.textContent = named; }, 1500);
 }
 
 // Where the browser gives a page no clipboard.
-function copySelected(id, pressed) {
-  const area = make("textarea", { value: id });
+function copySelected(text, pressed) {
+  const area = make("textarea", { value: text });
   pressed.after(area);
   area.select();
   const done = document.execCommand("copy");
@@ -138,8 +169,10 @@ function step(by) {
 }
 
 function copyButtons(row) {
-  if (!row.article.dataset.id) return [];
-  return [button("copy id", "copy the id of this row", event => copy(row, event.target))];
+  const { id, try: again } = row.article.dataset, made = [];
+  if (id) made.push(button("copy id", "copy the id of this row", event => copy(JSON.parse(id), event.target)), " ");
+  if (again) made.push(button("copy try command", again, event => copy(again, event.target)));
+  return made;
 }
 
 function focusRow(by) {
@@ -163,7 +196,9 @@ function onKey(event) {
     if (event.key === "ArrowRight") step(1);
     return;
   }
-  if (/^(INPUT|SELECT|TEXTAREA)$/.test(document.activeElement.tagName)) return;
+  // In a menu, letters choose.
+  const { tagName } = document.activeElement;
+  if (/^(INPUT|TEXTAREA)$/.test(tagName) || (tagName === "SELECT" && event.key !== "/")) return;
   const acts = { "/": () => element("find").focus(), j: () => focusRow(1), k: () => focusRow(-1),
     r: () => element("rows").scrollIntoView() };
   if (acts[event.key]) {
@@ -176,6 +211,9 @@ function closed() {
   reveal(shown.indexOf(opened));
   opened?.article.querySelector(".enlarge").focus();
 }
+
+for (const { firstChild, lastChild } of document.querySelectorAll(".command"))
+  lastChild.after(button("copy", "copy this command", event => copy(firstChild.textContent, event.target)));
 
 function begin() {
   document.body.classList.add("live");

@@ -8,7 +8,7 @@ of the page.
 import base64
 import hashlib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 
@@ -22,6 +22,18 @@ _CUT = re.compile(r"(&[^;]*|\\[xuU]?[0-9a-f]*)$")
 
 # Characters of a short text; columns from which on a table is a wide one; rows that one has at most outside of a box.
 _SHORT, _MANY_COLUMNS, _MANY_ROWS = 20, 4, 30
+
+# Names of columns of numbers.
+_NUMBERS = {
+    "rows",
+    "part",
+    "of that time",
+    "finished rows for",
+    "rows/s",
+    "generated tokens/s",
+    "prompt tokens/s",
+    "images",
+}
 
 # How the file begins.
 DOCTYPE = "<!doctype html>"
@@ -60,6 +72,17 @@ def section(title: str, *content: str) -> str:
     return f'<section id="{anchor(title)}"><h2>{plain(title)}</h2>{shown}</section>' if shown else ""
 
 
+def block(title: str, *content: str, is_wide: bool = False) -> str:
+    """A part of a section with a title of its own, which stays together; nothing where it has no content.
+
+    Args:
+        is_wide: it takes the width of the page, as tables of many columns do.
+    """
+    shown = "".join(content)
+    kind = "block wide" if is_wide else "block"
+    return f'<div class="{kind}"><h3>{plain(title)}</h3>{shown}</div>' if shown else ""
+
+
 def group(name: str, *content: str) -> str:
     """A part of a section that stays together.
 
@@ -69,9 +92,10 @@ def group(name: str, *content: str) -> str:
     return f'<div id="{name}">{"".join(content)}</div>'
 
 
-def columns(sections: Sequence[str]) -> str:
-    """Sections beside one another, in as many columns as the window has room for."""
-    return f'<div class="columns">{"".join(sections)}</div>'
+def columns(blocks: Sequence[str]) -> str:
+    """Blocks of a section beside one another, in as many columns as the window has room for; nothing without blocks."""
+    shown = "".join(blocks)
+    return f'<div class="columns">{shown}</div>' if shown else ""
 
 
 def anchor(title: str) -> str:
@@ -85,10 +109,16 @@ def navigation(titles: Iterable[str]) -> str:
     return f'<nav aria-label="parts of this page">{links}</nav>'
 
 
-def tiles(shown: Sequence[tuple[str, str, str]]) -> str:
-    """A few numbers that are seen first: name, value, and what is to be known of it."""
+def tiles(shown: Sequence[tuple[str, str, str]], bad: Collection[str] = ()) -> str:
+    """A few numbers that are seen first: name, value, and what is to be known of it.
+
+    Args:
+        bad: names of those that tell of a fault.
+    """
     found = "".join(
-        f"<div><dt>{plain(name)}</dt><dd>{cell(value)}{note(more)}</dd></div>" for name, value, more in shown
+        f'<div data-tile="{plain(name)}"><dt>{plain(name)}</dt>'
+        f"<dd>{cell(value)}{note(more, 'bad' if name in bad else 'soft')}</dd></div>"
+        for name, value, more in shown
     )
     return f'<dl class="tiles">{found}</dl>'
 
@@ -96,6 +126,11 @@ def tiles(shown: Sequence[tuple[str, str, str]]) -> str:
 def note(text: str, kind: str = "soft") -> str:
     """A line of text."""
     return f'<p class="{kind}"><bdi>{plain(text)}</bdi></p>' if text else ""
+
+
+def command(text: str) -> str:
+    """A command, which the page's script lets people copy."""
+    return f'<div class="command"><pre>{plain(text)}</pre></div>'
 
 
 def details(summary: str, content: str) -> str:
@@ -113,9 +148,13 @@ def table(
     """
     if not rows:
         return ""
-    head = "".join(f'<th scope="col">{plain(name)}</th>' for name in names)
+    head = "".join(f'<th scope="col"{_side(name)}>{plain(name)}</th>' for name in names)
     body = "".join(
-        f"<tr>{''.join(_cell(text, (marks or {}).get((y, x), '')) for x, text in enumerate(row))}</tr>"
+        "<tr>"
+        + "".join(
+            _cell(text, (marks or {}).get((y, x), ""), names[x] if x < len(names) else "") for x, text in enumerate(row)
+        )
+        + "</tr>"
         for y, row in enumerate(rows)
     )
     shown = f"<table>{f'<thead><tr>{head}</tr></thead>' if head else ''}<tbody>{body}</tbody></table>"
@@ -126,8 +165,13 @@ def table(
     return f'<div class="{kind}" tabindex="0" role="region" aria-label="{label}">{shown}</div>'
 
 
-def _cell(text: str, mark: str) -> str:
-    return f"<td{f' class={mark}' if mark else ''}>{cell(text) if text else ''}</td>"
+def _side(name: str) -> str:
+    """The attribute of cells that stand on the right: those of columns of numbers."""
+    return " data-number" if name in _NUMBERS else ""
+
+
+def _cell(text: str, mark: str, name: str) -> str:
+    return f"<td{f' class={mark}' if mark else ''}{_side(name)}>{cell(text) if text else ''}</td>"
 
 
 def image(jpeg: bytes, name: str) -> str:

@@ -18,7 +18,19 @@ from run_batch.jobs.job.recorded_config import recorded_tables
 from run_batch.jobs.job.recorded_job import JobRecord, read_recorded_job
 from run_batch.jobs.results.shard_commits import read_commits
 from run_batch.jobs.watch.job_folder import JobFolder
-from run_batch.jobs.watch.page import DOCTYPE, columns, details, navigation, note, page, plain, section, table, tiles
+from run_batch.jobs.watch.page import (
+    DOCTYPE,
+    block,
+    columns,
+    details,
+    navigation,
+    note,
+    page,
+    plain,
+    section,
+    table,
+    tiles,
+)
 from run_batch.jobs.watch.report_answers import answers, expected_texts
 from run_batch.jobs.watch.report_counts import counts, errors, headline, rows_compared, times
 from run_batch.jobs.watch.report_numbers import read_numbers
@@ -27,6 +39,7 @@ from run_batch.jobs.watch.report_rows import shown_rows
 from run_batch.jobs.watch.report_sample import sample_rows
 from run_batch.jobs.watch.report_times import speed
 from run_batch.jobs.watch.running_rates import running_rates
+from run_batch.jobs.watch.share_processes import living_processes
 from run_batch.jobs.watch.status import JobStatus, folder_status
 from run_batch.jobs.watch.times import clock
 from run_batch.jobs.watch.watching import watch_job
@@ -37,7 +50,7 @@ _LISTED = 64
 # Missing shards that are named.
 _NAMED = 5
 _WATCH_SECONDS = 30.0
-# Sections that take the width of the page.
+# Sections without blocks, which take the width of the page.
 _WIDE = ("Overview", "Rows", "Expected")
 
 
@@ -127,31 +140,44 @@ def make_report(folder: JobFolder, job: JobRecord, status: JobStatus, options: R
     numbers = read_numbers(store, commits.keys())
     sample = sample_rows(store, job.plan, commits, options.rows, options.seed, numbers)
     rates, of_shards = running_rates(store.run_folder), list(commits.values())
-    worked = work_time(rates)
+    worked, living = work_time(rates), living_processes(store.run_folder)
     rows, sizes = shown_rows(folder, job, sample, len(commits), options.seed)
     sections = {
-        "Overview": (tiles(headline(status, of_shards, rates, worked)), note(_missing(status), "bad")),
+        "Overview": (tiles(headline(status, of_shards, rates, worked), _faults(status)), note(_missing(status), "bad")),
         "Rows": rows,
         "Expected": expected_texts(numbers, rows_compared(of_shards)),
-        "Speed": speed(rates),
-        "Errors": errors(store, of_shards, rates),
+        "Speed": speed(rates, worked),
+        "Errors": errors(store, of_shards, rates, sample.rows),
         "Answers": answers(numbers, len(commits)),
         "Images": sizes,
-        "Counts": [table(counts(status, of_shards))],
-        "Processes": [*times(folder, job, rates, worked), *breaks(worked), *processes(rates, _LISTED)],
+        "Counts": [block("Of the whole job", table(counts(status, of_shards)))],
+        "Processes": [
+            *times(folder, job, rates, worked),
+            *breaks(worked),
+            *processes(rates, _LISTED, living, status.done),
+        ],
         "Settings": _settings(store, job),
     }
-    shown = {title: section(title, *found) for title, found in sections.items()}
-    title, as_of = f"run-batch: {store.folder.name}", f"as of {clock(time.time())} {time.strftime('%Z')}"
+    shown = {
+        title: section(title, *(found if title in _WIDE else [columns(found)])) for title, found in sections.items()
+    }
+    name = "/".join(store.folder.absolute().parts[-2:])
+    title, as_of = f"run-batch: {name}", f"as of {clock(time.time())} {time.strftime('%Z')}"
     return page(
         title,
         [
             f"<header><h1>{plain(title)}</h1>{note(as_of)}</header>",
             navigation(name for name, found in shown.items() if found),
-            *(found for name, found in shown.items() if name in _WIDE),
-            columns([found for name, found in shown.items() if name not in _WIDE]),
+            *shown.values(),
         ],
     )
+
+
+def _faults(status: JobStatus) -> tuple[str, ...]:
+    """Names of the tiles of the headline that tell of a fault: rows that have failed, of a complete job, too."""
+    if not status.failed:
+        return ()
+    return ("failed", "state") if status.state == "complete" else ("failed",)
 
 
 def _missing(status: JobStatus) -> str:
@@ -165,9 +191,8 @@ def _settings(store: ShardStore, job: JobRecord) -> list[str]:
     given = [(f"{name}.{key}", _shown(value)) for name, keys in tables.items() for key, value in keys.items()]
     known = [(name, _shown(value)) for name, value in {**job.named, **job.identity}.items() if value is not None]
     return [
-        note("What job.toml had at the last run, without secrets:") if given else "",
-        table(given),
-        details("All that the results depend on", table(known)),
+        block("What job.toml had at the last run, without secrets", table(given)),
+        block("All that the results depend on", details("show them", table(known)) if known else ""),
     ]
 
 

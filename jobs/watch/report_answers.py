@@ -4,7 +4,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
 from run_batch.jobs.watch.charts import token_chart
-from run_batch.jobs.watch.page import group, note, table
+from run_batch.jobs.watch.page import block, group, note, table
 from run_batch.jobs.watch.report_numbers import Numbers
 
 _LISTED = 20
@@ -22,17 +22,27 @@ def answers(numbers: Numbers, shards: int) -> list[str]:
     """
     if not numbers.rows:
         return []
-    texts = _frequent(numbers)
+    of_all = f"Of {numbers.rows:,} rows, in {numbers.shards:,} of {shards:,} committed shards."
+    generated = token_chart(numbers.answer_bits, "How many rows have generated how many tokens")
+    prompts = token_chart(numbers.prompt_bits, "How many rows have how many tokens in their prompt")
     return [
-        note(f"Of {numbers.rows:,} rows, in {numbers.shards:,} of {shards:,} committed shards."),
-        table(_endings(numbers), ("finish reason", "rows", "part")),
-        note("Answers that many rows of a shard have, and empty ones:") if texts else "",
-        table(texts, ("answer", "rows", "part")),
-        note("Rows by generated tokens:") if numbers.answer_bits else "",
-        token_chart(numbers.answer_bits, "How many rows have generated how many tokens"),
-        note("Rows by tokens of the prompt, images included:") if numbers.prompt_bits else "",
-        token_chart(numbers.prompt_bits, "How many rows have how many tokens in their prompt"),
+        block("How they ended", note(of_all), table(_endings(numbers), ("finish reason", "rows", "part"))),
+        block("Empty and repeated answers", *_repeated(numbers)),
+        block("Rows by generated tokens", generated),
+        block("Rows by tokens of the prompt, images included", prompts),
     ]
+
+
+def _repeated(numbers: Numbers) -> list[str]:
+    """How many answers are empty, 0 too, and which are frequent, as HTML."""
+    found = [(text, count) for text, count in numbers.repeated.most_common(_LISTED) if text.strip()]
+    rows = [(text, f"{count:,}", f"{count / numbers.rows:.2%}") for text, count in [("(empty)", numbers.empty), *found]]
+    known = (
+        "Answers of several rows of a shard, the most frequent ones:"
+        if found
+        else "No answer is repeated in its shard."
+    )
+    return [note(known), table(rows, ("answer", "rows", "part"))]
 
 
 def expected_texts(numbers: Numbers, compared: int) -> list[str]:
@@ -48,7 +58,10 @@ def expected_texts(numbers: Numbers, compared: int) -> list[str]:
     wrong, (names, classes, marks) = _mistakes(numbers, expecting), _confusion(numbers, expecting)
     of_all = f"Of {compared:,} rows that expect a text and did not fail, the most frequent other answers:{rare}"
     mistakes = table(wrong, ("expected", "answered", "rows", "of those that expect it"))
-    confusion = [note("Rows by expected text, down, and answer, across:"), table(classes, names, marks)]
+    confusion = [
+        note("Rows by expected text, down, and answer, across. Rows of all prompts are counted together."),
+        table(classes, names, marks),
+    ]
     return [
         group("mistakes", note(of_all), mistakes) if wrong else "",
         group("confusion", *confusion) if classes else "",
@@ -60,13 +73,6 @@ def _endings(numbers: Numbers) -> list[tuple[str, str, str]]:
     return [
         (reason, f"{count:,}", f"{count / numbers.rows:.2%}") for reason, count in numbers.finish_reasons.most_common()
     ]
-
-
-def _frequent(numbers: Numbers) -> list[tuple[str, str, str]]:
-    """Texts that many rows have, and texts without a letter: text, rows, part of all."""
-    found = [(text, count) for text, count in numbers.repeated.most_common(_LISTED) if text.strip()]
-    empty = [("(empty)", numbers.empty)] if numbers.empty else []
-    return [(text, f"{count:,}", f"{count / numbers.rows:.2%}") for text, count in [*empty, *found]]
 
 
 def _mistakes(numbers: Numbers, expecting: Counter[str]) -> list[tuple[str, str, str, str]]:

@@ -8,17 +8,22 @@ from run_batch.io.outputs.shards import ShardError, ShardStore
 from run_batch.jobs.job.recorded_job import JobRecord
 from run_batch.jobs.results.shard_commits import Commit, errors_by_kind
 from run_batch.jobs.watch.charts import amount
+from run_batch.jobs.watch.gallery import try_command
 from run_batch.jobs.watch.job_folder import JobFolder
-from run_batch.jobs.watch.page import note, table
+from run_batch.jobs.watch.page import block, command, table
 from run_batch.jobs.watch.report_processes import WorkTime
+from run_batch.jobs.watch.report_sample import SampledRow
 from run_batch.jobs.watch.report_times import errors_over_time
+from run_batch.jobs.watch.run_end import exit_in_words
 from run_batch.jobs.watch.running_rates import RunningRates
 from run_batch.jobs.watch.share_status import State
 from run_batch.jobs.watch.status import JobStatus
-from run_batch.jobs.watch.times import clock, duration
+from run_batch.jobs.watch.times import clock, counted, duration
 
-# Kinds of errors, shares and versions that are listed.
-_LISTED = 64
+# Kinds of errors, shares and versions that are listed; and kinds of which a row is tried again.
+_LISTED, _TRIED = 64, 4
+
+_RETRY = "run-batch --config job.toml --retry-failed"
 
 
 def headline(
@@ -34,16 +39,20 @@ def headline(
         _end(status, worked),
         ("ran for", duration(worked.seconds), _breaks(worked)),
         ("ended by length", f"{status.truncated:,}", f"{_part(status.truncated, status.done)} of those done"),
-        *_held_up(rates),
+        *_held_up(rates, worked),
     ]
 
 
 def _state(status: JobStatus) -> str:
-    """What is known of the state: where and when the job stopped, how, what it waits for."""
+    """What is known of the state: where and when the job stopped, how, what it waits for, rows that have failed."""
     state = State(status.state, status.host, status.last_seen, status.silent_seconds, status.why, status.exit_code)
     known = state.as_text().removeprefix(status.state).strip(" :()")
-    why = status.why if status.state == "stopped" else ""
-    return "; ".join(filter(None, [known, why]))
+    if status.state == "complete" and status.failed:
+        known = f"but {counted(status.failed, 'row')} failed"
+    if status.state != "stopped":
+        return known
+    meaning = exit_in_words(status.exit_code) if status.exit_code is not None and status.exit_code >= 0 else ""
+    return "; ".join(filter(None, [known, meaning, status.why]))
 
 
 def _part(count: int, of_all: int) -> str:
@@ -85,16 +94,18 @@ def _end(status: JobStatus, worked: WorkTime) -> tuple[str, str, str]:
 
 def _breaks(worked: WorkTime) -> str:
     count, seconds = len(worked.breaks), sum(stop - start for start, stop in worked.breaks)
-    return f"without {count:,} break{'s' if count > 1 else ''} of {duration(seconds)} in all" if count else "no breaks"
+    return f"without {counted(count, 'break')} of {duration(seconds)} in all" if count else "no breaks"
 
 
-def _held_up(rates: RunningRates) -> list[tuple[str, str, str]]:
-    """The stage that was waited for most."""
+def _held_up(rates: RunningRates, worked: WorkTime) -> list[tuple[str, str, str]]:
+    """How long it took until there were rows, and the stage that was waited for most from then on."""
     if not rates.stages:
         return []
     sums = {stage: sum(parts) for stage, parts in rates.stages.items()}
     most = max(sums, key=lambda stage: sums[stage])
-    return [("waited for", most, f"in {sums[most] / sum(sums.values()):.0%} of the time")]
+    part = f"{sums[most] / sum(sums.values()):.0%} of the {duration(rates.seconds)} in which it finished rows"
+    start = f"of the {duration(worked.seconds)} that it ran: loading the model"
+    return [("before the first rows", duration(worked.seconds_before_rows), start), ("waited for", most, f"in {part}")]
 
 
 def counts(status: JobStatus, commits: Sequence[Commit]) -> list[tuple[str, str]]:
@@ -123,23 +134,41 @@ def _first(rows: Sequence[tuple[str, str]], what: str) -> list[tuple[str, str]]:
     return [*rows[:_LISTED], *more]
 
 
-def errors(store: ShardStore, commits: Sequence[Commit], rates: RunningRates) -> list[str]:
-    """Errors by kind: how many rows, an example, when; and how to try rows again; as HTML."""
+def errors(store: ShardStore, commits: Sequence[Commit], rates: RunningRates, shown: Sequence[SampledRow]) -> list[str]:
+    """Errors by kind: how many rows, an example, when; and how to try rows again; as HTML.
+
+    Args:
+        shown: rows of the page, of which examples are, where one has failed so.
+    """
     first_shards: dict[str, int] = {}
     for commit in sorted(commits, key=lambda commit: commit.shard):
         for kind in commit.errors:
             first_shards.setdefault(kind, commit.shard)
-    counted = errors_by_kind(commits).most_common(_LISTED)
-    times = errors_over_time(rates, commits)
-    rows = [(kind, f"{count:,}", *_example(store, first_shards[kind], kind), times[kind]) for kind, count in counted]
-    again = (
-        "Try one again: run-batch try --config job.toml --row ID. All of them, once their cause is mended: run-batch "
-        "--config job.toml --retry-failed"
-    )
+    counted_kinds, times = errors_by_kind(commits).most_common(_LISTED), errors_over_time(rates, commits)
+    examples = _shown_examples(shown)
+    for kind, _ in counted_kinds:
+        if kind not in examples:
+            examples[kind] = _example(store, first_shards[kind], kind)
+    rows = [(kind, f"{count:,}", *examples[kind], times[kind]) for kind, count in counted_kinds]
+    if not rows:
+        return []
+    names = ("kind", "rows", "such as row", "which says", "when")
+    tries = [command(try_command(examples[kind][0])) for kind, _ in counted_kinds[:_TRIED]]
     return [
-        table(rows, ("kind", "rows", "such as row", "which says", "when")),
-        note(again) if rows else "",
+        block("By kind", table(rows, names), is_wide=True),
+        block("Try one again", *dict.fromkeys(tries)),
+        block("Try all of them again, once their cause is mended", command(_RETRY)),
     ]
+
+
+def _shown_examples(shown: Sequence[SampledRow]) -> dict[str, tuple[str, str]]:
+    """By kind of error: id and message of the first row of the page that has it."""
+    found: dict[str, tuple[str, str]] = {}
+    for row in shown:
+        kind, _, message = (row.cells.get("error") or "").partition(": ")
+        if kind:
+            found.setdefault(kind, (row.cells["row_id"], message))
+    return found
 
 
 def _example(store: ShardStore, shard: int, kind: str) -> tuple[str, str]:
@@ -160,12 +189,14 @@ def times(folder: JobFolder, job: JobRecord, rates: RunningRates, worked: WorkTi
     engine = folder.config.engine if folder.config is not None else {}
     sizes = (engine.get(name) for name in ("tensor_parallel_size", "pipeline_parallel_size"))
     gpus = math.prod(size for size in sizes if isinstance(size, int))
-    hours = f"{worked.process_seconds / 3600:,.2f} h, each on {gpus} GPU{'s' if gpus > 1 else ''} where it has GPUs"
+    of_all = f"{duration(worked.process_seconds)}, each on {counted(gpus, 'GPU')} where it has GPUs"
     versions = [", ".join(f"{name} {version}" for name, version in each.items()) for each in job.versions]
     rows = [
-        ("ran for", f"{duration(worked.seconds)}, without breaks; {duration(rates.seconds)} of it finishing rows"),
+        ("ran for", f"{duration(worked.seconds)}, without breaks"),
+        ("before the first rows", duration(worked.seconds_before_rows)),
+        ("finishing rows", duration(rates.seconds)),
         ("processes", f"{len(rates.processes):,} in all"),
-        ("hours of processes", hours),
+        ("time of processes", of_all),
         *_first([("made by", version) for version in versions], "versions"),
     ]
-    return [table(rows)] if rates.processes else []
+    return [block("How long it took", table(rows))] if rates.processes else []

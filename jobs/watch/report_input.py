@@ -43,14 +43,14 @@ class InputCells:
     Attributes:
         prompt: the columns that its prompt is made of, as text.
         expected: the text of `errors.expected_column`.
-        images: small JPEG files.
+        images: the place of each among the images of its row, from 1 on, and a small JPEG file.
         sizes: width and height of the images that these are of.
         note: why images are not shown, or not all of them.
     """
 
     prompt: str = ""
     expected: str | None = None
-    images: list[bytes] = field(default_factory=list)
+    images: list[tuple[int, bytes]] = field(default_factory=list)
     sizes: list[tuple[int, int]] = field(default_factory=list)
     note: str = ""
 
@@ -164,16 +164,16 @@ class InputRows:
         shown = images[:_IMAGES_SHOWN]
         budget = min(_IMAGE_BYTES, self._image_bytes // max(len(shown), 1))
         notes = [*([cells.note] if cells.note else []), *_more_images(len(images) - len(shown))]
-        for image in shown:
+        for number, image in enumerate(shown, 1):
             try:
                 if self._media.is_downloaded(content_of(image)):
                     notes.append("an image behind a URL is not fetched")
                     continue
                 for encoded in self._read(image):
-                    cells.images.append(thumbnail(encoded, budget))
+                    cells.images.append((number, thumbnail(encoded, budget)))
                     cells.sizes += filter(None, [image_size(encoded)])
             except (MediaError, NoThumbnailError) as error:
-                notes.append(str(error))
+                notes.append(f"image {number} of {len(images)}: {error}" if len(images) > 1 else str(error))
         cells.note = "; ".join(dict.fromkeys(notes))
 
     def _read(self, image: Any) -> Iterator[bytes]:

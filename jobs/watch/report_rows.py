@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from run_batch.jobs.job.recorded_job import JobRecord
 from run_batch.jobs.watch.gallery import gallery
 from run_batch.jobs.watch.job_folder import JobFolder
-from run_batch.jobs.watch.page import note, table
+from run_batch.jobs.watch.page import block, note, table
 from run_batch.jobs.watch.report_input import InputCells, InputRows
 from run_batch.jobs.watch.report_sample import Sample, SampledRow
 
@@ -31,7 +31,7 @@ def shown_rows(
     inputs = InputRows(folder, min(_ROW_PICTURE_BYTES, _PICTURE_BYTES // len(sample.rows)))
     found = inputs.read(sample.rows)
     return [
-        gallery(sample.rows, found),
+        gallery(sample.rows, found, job.plan.num_rows),
         note(
             f"{len(sample.rows):,} of {job.plan.num_rows:,} rows: random ones of {sample.shards:,} of {shards:,} "
             f"committed shards (seed {seed}); of these and a few others some that failed and that are not as expected; "
@@ -53,9 +53,12 @@ def _sizes(rows: Sequence[SampledRow], found: Mapping[int, InputCells]) -> list[
     frequent = [(_size(size), f"{count:,}") for size, count in counts.most_common(_LISTED_SIZES)]
     others = [("others", f"{len(counts) - len(frequent):,} sizes")] if len(counts) > len(frequent) else []
     return [
-        note(f"Of the {len(sizes):,} images of the rows shown; the rows can be sorted by the size of their images."),
-        table([(f"{what}: {_size(size)}", row_id) for what, (size, row_id) in some.items()], ("size", "row")),
-        table([*frequent, *others], ("width x height", "images")),
+        block(
+            "Smallest and largest",
+            note(f"Of the {len(sizes):,} images of the rows shown, which can be sorted by the size of their images."),
+            table([(f"{what}: {_size(size)}", row_id) for what, (size, row_id) in some.items()], ("size", "row")),
+        ),
+        block("Most frequent sizes", table([*frequent, *others], ("width x height", "images"))),
     ]
 
 

@@ -6,9 +6,10 @@ from itertools import accumulate, pairwise
 
 from run_batch.jobs.results.shard_commits import Commit
 from run_batch.jobs.watch.charts import rate_chart, stage_chart
-from run_batch.jobs.watch.page import note, table
+from run_batch.jobs.watch.page import block, note, table
+from run_batch.jobs.watch.report_processes import WorkTime
 from run_batch.jobs.watch.running_rates import RunningRates
-from run_batch.jobs.watch.times import clock, clock_of, duration
+from run_batch.jobs.watch.times import clock, clock_of, counted, duration, span
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
 # Columns of a curve that is drawn as text.
@@ -21,28 +22,40 @@ _WAITS_FOR = {
 }
 
 
-def speed(rates: RunningRates) -> list[str]:
+def speed(rates: RunningRates, worked: WorkTime) -> list[str]:
     """Rows and tokens per second over time, what held the job up, and when, as HTML."""
-    stages = _held_up(rates)
     return [
-        rate_chart(rates, rates.rates, "rows/s"),
-        rate_chart(rates, rates.generated_tokens, "generated tokens/s"),
-        rate_chart(rates, rates.prompt_tokens, "prompt tokens/s"),
-        stage_chart(rates),
-        note(_left_out(rates)),
-        note("What the processes waited for, all together:") if stages else "",
-        table(stages, ("waited for", "of its time", "longest time")),
+        block("Rows per second", rate_chart(rates, rates.rates, "rows/s"), note(_left_out(rates, worked))),
+        block("Generated tokens per second", rate_chart(rates, rates.generated_tokens, "generated tokens/s")),
+        block("Prompt tokens per second", rate_chart(rates, rates.prompt_tokens, "prompt tokens/s")),
+        block("What the processes waited for, over time", stage_chart(rates)),
+        block("What held the job up", *_holdups(rates, worked)),
     ]
 
 
-def _left_out(rates: RunningRates) -> str:
+def _holdups(rates: RunningRates, worked: WorkTime) -> list[str]:
+    stages = _held_up(rates)
+    if not stages:
+        return []
+    return [
+        note(
+            f"The job ran for {duration(worked.seconds)}: {duration(worked.seconds_before_rows)} until it finished "
+            f"rows (loading the model), {duration(rates.seconds)} while it did. Percentages are of the latter, all "
+            "processes together."
+        ),
+        table(stages, ("waited for", "of that time", "longest time")),
+    ]
+
+
+def _left_out(rates: RunningRates, worked: WorkTime) -> str:
     if not rates.gaps:
         return ""
     gaps = [seconds for _, seconds in rates.gaps]
-    count = f"{len(gaps):,} gap{'s' if len(gaps) > 1 else ''}"
+    nobody = sum(stop - start for start, stop in worked.breaks)
     return (
-        f"Left out, where a line is dashed: {duration(sum(gaps))} in {count}, of {duration(max(gaps))} at most, in "
-        "which no row was finished: a model was loading, or nobody ran the job."
+        f"Left out, where a line is dashed: {duration(sum(gaps))} in {counted(len(gaps), 'gap')}, of "
+        f"{duration(max(gaps))} at most, in which no row was finished. In {duration(nobody)} of that, nobody ran the "
+        "job; in the rest, a process started or ended."
     )
 
 
@@ -79,7 +92,7 @@ def _longest(rates: RunningRates, stage: str) -> str:
             start = None
     length, begin = max(stretches, key=lambda stretch: stretch[0])
     if not length:
-        return "never for most processes"
+        return "another stage was always waited for more"
     width = rates.seconds / count
     return f"{duration(length * width)} from {clock(clock_of(rates.runs, begin * width))}"
 
@@ -97,15 +110,7 @@ def errors_over_time(rates: RunningRates, commits: Iterable[Commit]) -> Mapping[
             parts.setdefault(kind, [0.0] * count)[place] += rows
             seen = times.setdefault(kind, [commit.time, commit.time])
             seen[:] = min(seen[0], commit.time), max(seen[1], commit.time)
-    return {kind: f"{curve(parts[kind])}\n{_span(*times[kind])}" for kind in parts}
-
-
-def _span(start: float, stop: float) -> str:
-    first, last = clock(start), clock(stop)
-    if first == last:
-        return first
-    same_day = first.partition(" ")[0] == last.partition(" ")[0]
-    return f"{first} to {last.partition(' ')[2] if same_day else last}"
+    return {kind: f"{curve(parts[kind])}\n{span(*times[kind])}" for kind in parts}
 
 
 def _running_at(rates: RunningRates, begins: Sequence[float], moment: float) -> float:

@@ -8,6 +8,7 @@ import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from signal import Signals
 
 import msgspec
 
@@ -16,13 +17,40 @@ from run_batch.io.files import replace_file
 from run_batch.io.outputs.shards import ShardStore
 from run_batch.io.secrets import hide_secrets
 from run_batch.io.transient import may_pass
-from run_batch.jobs.job.errors import EXIT_COMPLETE, EXIT_INTERRUPTED, EXIT_MAY_PASS, EXIT_RUN_FAILED, Interrupted
+from run_batch.jobs.job.errors import (
+    EXIT_BAD_JOB,
+    EXIT_COMPLETE,
+    EXIT_INTERRUPTED,
+    EXIT_MAY_PASS,
+    EXIT_RUN_FAILED,
+    EXIT_TOO_MANY_FAILURES,
+    Interrupted,
+)
 from run_batch.jobs.job.recorded_job import JOB_FILE
 
 END_FILE = "end.json"
 RUNS_FILE = "runs.jsonl"
 # Of a message; the process itself says it whole.
 _CHARACTERS = 500
+
+
+_KILLED = "killed, or its machine went down"
+# As docs/errors.md and docs/slurm.md have them.
+_MEANINGS = {
+    EXIT_COMPLETE: "done",
+    EXIT_RUN_FAILED: "it failed; the same command may go on",
+    EXIT_BAD_JOB: "the job or its settings are wrong: mend them first",
+    EXIT_TOO_MANY_FAILURES: "complete, with more failed rows than errors.max_fraction",
+    EXIT_MAY_PASS: "storage or network failed, which may pass: go on with the same command",
+    EXIT_INTERRUPTED: "interrupted: go on with the same command",
+}
+
+
+def exit_in_words(code: int | None) -> str:
+    """What an exit code means; None is that of a process that has left none, a negative one names a signal."""
+    if code is None or code < 0:
+        return _KILLED if code is None else f"killed by {Signals(-code).name}"
+    return _MEANINGS.get(code, "")
 
 
 class RunEnd(msgspec.Struct, frozen=True):

@@ -9,9 +9,10 @@ from pathlib import Path
 
 from run_batch.io.coordination.lease import STALE_SECONDS, last_lease, storage_time
 from run_batch.io.coordination.process_identity import Holder, has_ended
-from run_batch.jobs.job.shares import Share, begun_shares, engines_leases
+from run_batch.jobs.job.shares import WHOLE_JOB, Share, begun_shares, engines_leases
 from run_batch.jobs.watch.progress import PROGRESS_FILE, ProgressRecord, read_progress
 from run_batch.jobs.watch.run_end import END_FILE, read_end
+from run_batch.jobs.watch.running_rates import WHOLE_JOB_LABEL
 
 # A process writes its progress every second, unless a step of its engine takes longer, the engine is started again, or
 # the storage stalls.
@@ -60,6 +61,19 @@ def read_processes(run_folder: Path) -> Mapping[Share, ShareProcess]:
     shares = begun_shares(run_folder)
     found = {share: _read_process(run_folder / share.folder, share, now, starters) for share in shares}
     return {share: process for share, process in found.items() if process is not None}
+
+
+def living_processes(run_folder: Path) -> Mapping[str, str]:
+    """What the processes that have not ended do, by the label of their ProcessRun; see ShareProcess for what.
+
+    Raises:
+        OSError: the folder cannot be read.
+    """
+    return {
+        WHOLE_JOB_LABEL if share == WHOLE_JOB else share.label: process.state
+        for share, process in read_processes(run_folder).items()
+        if process.state != "ended"
+    }
 
 
 def has_starter(run_folder: Path) -> bool:

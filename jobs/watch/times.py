@@ -9,6 +9,23 @@ def clock(seconds: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
 
 
+def clock_after(seconds: float, before: float | None) -> str:
+    """A time of the day, without the date where that is the day of `before`."""
+    shown = clock(seconds)
+    day, _, of_day = shown.partition(" ")
+    return of_day if before is not None and clock(before).startswith(day) else shown
+
+
+def span(start: float, stop: float) -> str:
+    """From when to when."""
+    return clock(start) if clock(start) == clock(stop) else f"{clock(start)} to {clock_after(stop, start)}"
+
+
+def counted(count: int, what: str) -> str:
+    """A number of things, such as `1 gap` or `2 gaps`."""
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
+
+
 def clock_of(runs: Sequence[tuple[float, float]], at: float) -> float:
     """The time after so many seconds of running.
 

@@ -1,17 +1,22 @@
 """The layout of the page of `run-batch report`, and its ways to rows: where things stand, where links and keys lead."""
 
+import io
+import json
+import re
 from pathlib import Path
 from typing import Any
 
 import committed_jobs
 import pytest
 from pictures import encoded, picture
+from PIL import Image
 
 from run_batch.jobs.job.rows import Generation, RowFailure, RowResult, TokenLogprob
 from run_batch.jobs.watch.job_folder import JobFolder
 from run_batch.jobs.watch.report import ReportOptions, write_report
 
 PHONE, TABLET, DESK, WIDE = (360, 740), (900, 1100), (1280, 900), (1600, 1000)
+SIZES = [(390, 800), (1400, 900), (1900, 1000)]
 ROWS = 60
 DIGITS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
 
@@ -40,6 +45,31 @@ def page(tmp_path_factory: Any) -> Path:
         patch.setattr(committed_jobs, "result", answer)
         committed_jobs.commit(job, range(ROWS))
     return write_report(JobFolder.at(job.store.folder), ReportOptions(rows=ROWS))[0]
+
+
+@pytest.fixture(scope="module")
+def page_of_processes(tmp_path_factory: Any) -> Path:
+    """The page of a job that three processes have worked on, two of them of hosts with long names; of a part of its
+    rows.
+    """
+    folder = tmp_path_factory.mktemp("job")
+    rows = {"id": [f"train/{row:07}" for row in range(ROWS)], "prompt": ["p"] * ROWS}
+    settings = {"input": {"path": str(folder / "rows.parquet"), "id_column": "id", "image_column": ""}}
+    job = committed_jobs.prepared(folder, rows, errors={"max_fraction": 1.0}, **settings)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(committed_jobs, "result", answer)
+        committed_jobs.commit(job, range(ROWS))
+    for share, code in ((0, 75), (1, 0), (2, None)):
+        folder = job.store.run_folder / "shares" / f"{share}-of-3"
+        folder.mkdir(parents=True)
+        began = {"host": f"gpu-node-{share:03}.cluster.example.org", "began": 1e9 + 1000 * share}
+        ended = [{**began, "ended": began["began"] + 40, "exit_code": code}] if code is not None else []
+        (folder / "runs.jsonl").write_text("\n".join(map(json.dumps, [began, *ended])) + "\n")
+        seconds = range(int(began["began"]) + 20, int(began["began"]) + 40)
+        line = {"seconds": 1.0, "rows_finished": 1, "prompt_tokens": 9, "generated_tokens": 9, "bottleneck": "engine"}
+        lines = [json.dumps({"time": float(second), **line}) for second in seconds]
+        (folder / "metrics.jsonl").write_text("\n".join(lines) + "\n")
+    return write_report(JobFolder.at(job.store.folder), ReportOptions(rows=20))[0]
 
 
 def shown(window: Any) -> list[int]:
@@ -89,6 +119,102 @@ def test_links_lead_to_each_part_and_one_key_to_the_rows(quiet: Any, page: Path)
         assert 0 <= top(quiet, heading) < DESK[1] and top(quiet, "nav") == 0, "the links stay in sight"
     quiet.press("r")
     assert 0 <= top(quiet, "#find") < 120
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("kind", ["page", "page_of_processes"])
+def test_each_link_leads_to_its_own_heading_below_the_bar(quiet: Any, request: Any, kind: str, size: Any) -> None:
+    quiet.open(request.getfixturevalue(kind), size)
+    places = []
+    for link in quiet.all("nav a"):
+        quiet.run("arguments[0].click()", link)
+        name = f"#{link.get_attribute('href').partition('#')[2]}"
+        places.append(quiet.run("return window.scrollY"))
+        bar = quiet.run("return document.querySelector('nav').getBoundingClientRect().bottom")
+        assert -8 <= top(quiet, name) - bar < 40 or places[-1] == 0, (name, top(quiet, name), bar)
+        if name not in ("#overview", "#rows"):  # their headings are not seen
+            assert 0 <= top(quiet, f"{name} h2") - bar < 60
+    assert places == sorted(places) and len(set(places)) == len(places)
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("kind", ["page", "page_of_processes"])
+def test_each_heading_stands_with_all_that_it_is_of(quiet: Any, request: Any, kind: str, size: Any) -> None:
+    quiet.open(request.getfixturevalue(kind), size)
+    torn = """
+      const box = element => element.getBoundingClientRect();
+      const inside = (a, b) => a.left >= b.left - 1 && a.right <= b.right + 1 && a.top >= b.top - 1
+        && a.bottom <= b.bottom + 1;
+      const parts = [...document.querySelectorAll(".columns :is(table, svg, .command, p)")];
+      return parts.filter(part => part.checkVisibility()).filter(part => {
+        const block = part.closest(".block"), outer = part.closest(".scroll") ?? part;
+        const heading = block?.querySelector("h3"), title = block?.closest("section").querySelector("h2");
+        return !heading || box(heading).bottom > box(outer).top + 1 || !inside(box(outer), box(block))
+          || !inside(box(heading), box(block)) || box(title).bottom > box(block).top + 1;
+      }).map(part => part.outerHTML.slice(0, 200))"""
+    assert quiet.run(torn) == []
+    assert len(quiet.all(".block")) >= 10
+
+
+@pytest.mark.parametrize("size", SIZES[1:])
+def test_tables_of_errors_and_processes_show_all_columns_on_a_desk(
+    quiet: Any, page_of_processes: Path, size: Any
+) -> None:
+    quiet.open(page_of_processes, size)
+    wide = "return [...document.querySelectorAll('.wide .scroll')].map(box => box.scrollWidth - box.clientWidth)"
+    assert quiet.run(wide) == [0] * 4, "of errors, hosts, shares, processes"
+
+
+@pytest.mark.parametrize("kind", ["page", "page_of_processes"])
+def test_labels_are_on_one_line_on_a_phone(quiet: Any, request: Any, kind: str) -> None:
+    quiet.open(request.getfixturevalue(kind), SIZES[0])
+    broken = """
+      const lines = element => { const range = document.createRange(); range.selectNodeContents(element);
+        return new Set([...range.getClientRects()].map(box => Math.round(box.top))).size };
+      return [...document.querySelectorAll(".row dt, nav a, .columns td:first-child .short")]
+        .filter(label => label.checkVisibility() && !label.textContent.includes(" ") && lines(label) > 1)
+        .map(label => label.textContent)"""
+    assert quiet.run(broken) == []
+
+
+def test_the_bar_of_links_shows_at_which_end_there_are_more(quiet: Any, page: Path) -> None:
+    quiet.open(page, SIZES[0])
+    ends = []
+    for scrolled in (0, 10_000):
+        quiet.run("document.querySelector('nav').scrollLeft = arguments[0]", scrolled)
+        picture = Image.open(io.BytesIO(quiet.picture())).convert("L")
+        y = int(top(quiet, "nav")) + 3  # above the letters
+        ends.append([picture.getpixel((x, y)) < 230 for x in (0, SIZES[0][0] - 1)])
+    assert ends == [[False, True], [True, False]]
+    quiet.open(page, SIZES[1])
+    picture = Image.open(io.BytesIO(quiet.picture())).convert("L")
+    assert picture.getpixel((1399, int(top(quiet, "nav")) + 3)) > 250
+
+
+def test_the_number_of_rows_is_told_beside_that_of_the_job(quiet: Any, page_of_processes: Path) -> None:
+    quiet.open(page_of_processes)
+    assert quiet.one("#count").text == "20 of 20 sampled rows found, 12 shown, of 60 in the job"
+    (one, *_) = [line.text.split("\n") for line in quiet.all("#errors tbody td:nth-child(2)")]
+    found = re.fullmatch(r"(\d) look (\d) of the (\d) (is|are) on this page", " ".join(one))
+    assert found and found[1] == found[3] and int(found[2]) <= int(found[1])
+
+
+def test_numbers_of_the_headline_and_cells_of_the_confusion_lead_to_their_rows(quiet: Any, page: Path) -> None:
+    quiet.open(page)
+    quiet.one("[data-tile='failed'] button").click()
+    assert shown(quiet) == [3, 23, 43]
+    quiet.run("window.scrollTo(0, 0)")
+    quiet.one("[data-tile='as expected'] button").click()
+    assert shown(quiet) == [4, 24, 44]
+    cell = next(
+        found for found in quiet.all("#confusion button") if found.accessible_name.endswith("four answered as nine")
+    )
+    assert cell.value_of_css_property("cursor") == "pointer"
+    assert "underline" in cell.value_of_css_property("text-decoration")
+    quiet.one("#only button").click()
+    cell.click()
+    assert shown(quiet) == [4, 24, 44] and "four answered as nine" in quiet.one("#only").text
+    assert "Rows of all prompts are counted together" in quiet.one("#confusion").text
 
 
 def test_few_rows_are_shown_at_first_and_more_when_asked(quiet: Any, page: Path) -> None:

@@ -155,6 +155,51 @@ def test_an_id_is_copied_as_it_is_in_the_data(quiet: Any, page: Path, place: str
     assert not quiet.all("textarea")
 
 
+def test_the_command_that_tries_a_failed_row_again_is_copied(quiet: Any, page: Path) -> None:
+    quiet.open(page)
+    copies = [found for found in quiet.all(".row button") if found.text == "copy try command"]
+    assert len(copies) == 2, "of the rows that failed"
+    again = next(found for found in quiet.all("#errors .command button"))
+    commands = [
+        "run-batch try --config job.toml --row row-2",
+        "run-batch try --config job.toml --row row-3",
+        "run-batch try --config job.toml --row row-2",
+        "run-batch --config job.toml --retry-failed",
+    ]
+    for button, command in zip([*copies, *quiet.all("#errors .command button")], commands, strict=True):
+        named = button.text
+        button.click()
+        quiet.until(lambda button=button: button.text == "copied")
+        quiet.run("document.getElementById('find').focus()")
+        quiet.press(CONTROL + "v")
+        assert quiet.run("return document.getElementById('find').value") == command
+        quiet.press(CONTROL + "a", BACKSPACE)
+        button.click()
+        quiet.until(lambda button=button, named=named: button.text == named)
+    assert "monospace" in again.find_element("xpath", "../pre").value_of_css_property("font-family")
+
+
+def test_a_menu_that_has_the_focus_keeps_letters_and_gives_the_search_key(quiet: Any, page: Path) -> None:
+    quiet.open(page)
+    quiet.run("document.getElementById('kind').focus()")
+    quiet.press("r")
+    assert quiet.run("return document.activeElement.id") == "kind"
+    quiet.press("/")
+    assert quiet.run("return document.activeElement.id") == "find"
+    assert quiet.run("return document.getElementById('find').value") == ""
+
+
+def test_the_large_view_has_its_image_beside_its_text_on_a_desk_and_above_it_on_a_phone(quiet: Any, page: Path) -> None:
+    sides = """const box = name => document.querySelector("#large " + name).getBoundingClientRect();
+      const image = box("img"), text = box("dl");
+      return [image.right <= text.left, image.bottom <= text.top, image.width]"""
+    for size, beside in ((DESK, True), (PHONE, False)):
+        quiet.open(page, size)
+        quiet.run("document.querySelector('.enlarge').click()")
+        is_left, is_above, width = quiet.run(sides)
+        assert (is_left, is_above) == (beside, not beside) and width > (500 if beside else 280)
+
+
 def test_all_of_it_is_done_by_keys_alone(quiet: Any, page: Path) -> None:
     quiet.open(page)
     quiet.press("/")
@@ -267,7 +312,7 @@ def test_texts_of_the_data_do_nothing(quiet: Any, hostile_page: Path) -> None:
     assert quiet.run(
         "return [...document.images].every(image => image.src.startsWith('data:image/jpeg') && image.naturalWidth)"
     )
-    assert [heading.text for heading in quiet.all("h1")] == ["run-batch: test"]
+    assert [heading.text for heading in quiet.all("h1")] == ["run-batch: hostile0/test"]
     prompt = quiet.run("return document.querySelector('.row:not([hidden]) dt + dd').parentElement.textContent")
     assert HOSTILE[0] in prompt
     assert quiet.run("return document.documentElement.outerHTML.length") < 400_000

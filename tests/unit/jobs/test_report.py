@@ -133,6 +133,15 @@ def test_carried_columns_of_small_cells_are_shown_by_their_names(tmp_path: Path)
     assert len(page.content) < 200_000
 
 
+def test_a_complete_job_with_failed_rows_stands_out(tmp_path: Path) -> None:
+    job = finished(tmp_path, list("abcd"))
+    assert "2 rows failed" not in report(job).text, "it is not complete yet"
+    job.store.mark_success()
+    content = report(job).content
+    assert re.search(r">complete</pre><p class=\"bad\"><bdi>but 2 rows failed<", content)
+    assert re.search(r">2</pre><p class=\"bad\"><bdi>50\.00% of those done<", content)
+
+
 def test_counts_are_those_of_status(tmp_path: Path) -> None:
     job = finished(tmp_path, list("abcdefgh"))
     status, page = read_status(job.config), report(job)
@@ -157,7 +166,7 @@ def test_nothing_of_a_row_is_markup_and_only_the_pages_own_script_may_run(tmp_pa
         *("html", "head", "meta", "title", "style", "body", "main", "header", "nav", "a", "h1", "h2", "p", "bdi"),
         *("table", "thead", "tbody", "tr", "th", "td", "pre", "svg", "polyline", "polygon", "rect", "text", "line"),
         *("div", "input", "select", "option", "article", "dl", "dt", "dd", "img", "script", "section", "span"),
-        *("details", "summary"),
+        *("details", "summary", "h3"),
     }
     assert [len(page.all(tag)) for tag in ("script", "style")] == [1, 1]
     assert not any(name.startswith("on") or name == "style" for _, found in page.tags for name in found)
@@ -224,6 +233,17 @@ def test_a_watched_report_is_written_again_until_the_job_is_complete(tmp_path: P
     assert said.getvalue() == f"{job.store.run_folder / 'report.html'}\n"
 
 
+def test_a_process_that_runs_is_told_as_running_and_one_that_was_killed_is_not(tmp_path: Path) -> None:
+    path = str(tmp_path / "rows.parquet")
+    job = committed_jobs.prepared(tmp_path, {"prompt": list("abcd")}, input={"path": path, "image_column": ""})
+    committed_jobs.commit(job, range(0))  # it records the job
+    seen = []
+    committed_jobs.commit(job, range(2), lambda: seen.append(report(job).text))
+    assert seen[0].count("still running") == 1 and "killed" not in seen[0]
+    after = report(job).text
+    assert "still running" not in after and "0: done" in after
+
+
 def test_the_same_seed_chooses_the_same_rows(tmp_path: Path) -> None:
     job = finished(tmp_path, [f"p{i}" for i in range(40)], output={"rows_per_shard": 10})
     chosen = [[row["id"] for row in report(job, rows=8, seed=seed).rows] for seed in (1, 1, 2)]
@@ -266,6 +286,16 @@ def test_an_image_that_cannot_be_decoded_and_one_behind_a_url_are_named(tmp_path
     assert "image_decode: not an image" in page.rows[0]["images"]
     assert page.rows[1]["images"] == "an image behind a URL is not fetched"
     assert len(page.all("img")) == 1 and "image_empty" in page.rows[3]["images"]
+
+
+def test_an_image_that_a_row_misses_is_named_by_its_place(tmp_path: Path) -> None:
+    (tmp_path / "there.png").write_bytes(PICTURES[0])
+    rows = {"prompt": ["a"], "image": [["none.png", "there.png"]]}
+    job = committed_jobs.prepared(tmp_path, rows, input={"path": str(tmp_path / "rows.parquet")})
+    committed_jobs.commit(job, range(1))
+    page = report(job)
+    assert "image 1 of 2: image_not_found" in page.rows[0]["images"]
+    assert [image["alt"] for image in page.all("img")] == ["image 2"]
 
 
 @pytest.mark.parametrize(

@@ -2,22 +2,26 @@
 
 import re
 import time
+from html import unescape
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import committed_jobs
+import pyarrow as pa
 import pytest
 from pictures import encoded, picture
 
 from run_batch.jobs.job.rows import Generation, RowFailure
 from run_batch.jobs.results.shard_commits import Commit
 from run_batch.jobs.watch import report_counts
+from run_batch.jobs.watch.gallery import try_command
 from run_batch.jobs.watch.job_folder import JobFolder
 from run_batch.jobs.watch.report import write_report
-from run_batch.jobs.watch.report_counts import headline, times
+from run_batch.jobs.watch.report_counts import errors, headline, times
 from run_batch.jobs.watch.report_processes import WorkTime
-from run_batch.jobs.watch.run_end import Run
+from run_batch.jobs.watch.report_sample import SampledRow
+from run_batch.jobs.watch.run_end import Run, exit_in_words
 from run_batch.jobs.watch.running_rates import ProcessRun, RunningRates
 from run_batch.jobs.watch.status import JobStatus
 
@@ -35,7 +39,7 @@ RATES = RunningRates(
     [20.0, 0.0, 0.0, 20.0],
     [ProcessRun("whole job", Run("a", 900.0, 1004.0, 0), 4.0, 20)],
 )
-WORKED = WorkTime([(0.0, 60.0), (100.0, 130.0), (190.0, 200.0)], 7200.0)
+WORKED = WorkTime([(0.0, 60.0), (100.0, 130.0), (190.0, 200.0)], 7200.0, 40.0)
 
 
 def status(**values: Any) -> JobStatus:
@@ -53,7 +57,8 @@ def test_the_headline_tells_each_number_and_of_which_rows_it_is() -> None:
     assert found["as expected"] == ("75.00%", "9 of 12 rows that expect a text and did not fail")
     assert found["ended by length"] == ("2", "10.00% of those done")
     assert found["ran for"] == ("100 s", "without 2 breaks of 100 s in all")
-    assert found["waited for"] == ("engine", "in 75% of the time")
+    assert found["before the first rows"] == ("40 s", "of the 100 s that it ran: loading the model")
+    assert found["waited for"] == ("engine", "in 75% of the 4 s in which it finished rows")
 
 
 def test_rates_are_those_of_now_while_it_runs_and_the_average_else(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,12 +78,16 @@ def test_rates_are_those_of_now_while_it_runs_and_the_average_else(monkeypatch: 
 def test_a_job_that_has_stopped_says_where_when_and_how() -> None:
     stopped = {"host": "node7", "last_seen": 1000.0, "exit_code": 74, "why": "the disk is full"}
     (_, value, more), *others = headline(JobStatus("stopped", 40, 20, left=20, **stopped), COMMITS, RATES, WORKED)
-    assert value == "stopped" and re.fullmatch(r"host node7, [-\d]+ [:\d]+, exit code 74; the disk is full", more)
+    assert value == "stopped" and re.fullmatch(
+        r"host node7, [-\d]+ [:\d]+, exit code 74; .* go on with the same command; the disk is full", more
+    )
     assert ("projected end", "unknown", "it is stopped") in others
     (_, value, more), *_ = headline(JobStatus("waiting", why="shares of others"), COMMITS, RATES, WORKED)
     assert (value, more) == ("waiting", "for shares of others")
     (_, value, more), *_ = headline(JobStatus("complete"), COMMITS, RATES, WORKED)
     assert (value, more) == ("complete", "")
+    (_, value, more), *_ = headline(JobStatus("complete", 40, 40, failed=3), COMMITS, RATES, WORKED)
+    assert (value, more) == ("complete", "but 3 rows failed")
 
 
 def test_a_job_without_expected_texts_or_processes_tells_nothing_of_them() -> None:
@@ -92,8 +101,12 @@ def test_hours_are_those_of_all_processes_on_all_gpus_of_each(tmp_path: Path) ->
     job: Any = SimpleNamespace(versions=[{"run-batch": "1"}, {"run-batch": "2"}])
     html = "".join(times(folder, job, RATES, WORKED))
     text = re.sub("<[^>]*>", " ", html)
-    assert "2.00 h, each on 8 GPUs where it has GPUs" in text and "1 in all" in text
-    assert "100 s, without breaks; 4 s of it finishing rows" in text and "run-batch 1" in text and "run-batch 2" in text
+    assert "2.0 h, each on 8 GPUs where it has GPUs" in text and "1 in all" in text
+    told = re.sub(" +", " ", text)
+    assert "ran for 100 s, without breaks before the first rows 40 s finishing rows 4 s" in told
+    assert "run-batch 1" in text and "run-batch 2" in text
+    short = "".join(times(folder, job, RATES, WorkTime([(0.0, 3.0)], 3.0)))
+    assert "3 s, each on 8 GPUs" in short, "not as a part of an hour"
 
 
 @pytest.fixture
@@ -119,12 +132,65 @@ def cells(page: str, part: str) -> list[str]:
     return [re.sub("<[^>]*>", "", cell) for cell in re.findall(r"<td[^>]*>(.*?)</td>", section, re.DOTALL)]
 
 
+def test_the_example_of_an_error_is_a_row_of_the_page_where_one_has_it() -> None:
+    shown = [
+        SampledRow(5, ["failed"], {"row_id": "it's here", "error": "bad: seen"}),
+        SampledRow(6, [], {"row_id": "x"}),
+    ]
+    read: list[int] = []
+
+    class Store:
+        def batches(self, shard: int, names: Any) -> Any:
+            read.append(shard)
+            yield pa.RecordBatch.from_pydict({"row_id": ["r"], "error": ["worse: unseen"]})
+
+    store: Any = Store()
+    html = "".join(errors(store, COMMITS, RATES, shown))
+    found = [re.sub("<[^>]*>", "", cell) for cell in re.findall(r"<td[^>]*>(.*?)</td>", html, re.DOTALL)]
+    assert found[:4] == ["bad", "2", "it&#x27;s here", "seen"] and found[5:9] == ["worse", "1", "r", "unseen"]
+    assert read == [1], "an example is read where the page has none"
+    commands = [unescape(text) for text in re.findall(r'class="command"><pre>(.*?)</pre>', html)]
+    tried = "run-batch try --config job.toml --row "
+    assert commands == [f"""{tried}'it'"'"'s here'""", f"{tried}r", "run-batch --config job.toml --retry-failed"]
+
+
+@pytest.mark.parametrize(
+    ("row_id", "given"),
+    [
+        ("a b", " 'a b'"),
+        ("-1", "=-1"),
+        ("$(rm x)", " '$(rm x)'"),
+        ("\x1b[201~\nrm x", " ID"),
+        ("\u202eab", " ID"),
+        ("", " ID"),
+        ("x" * 500, " ID"),
+    ],
+)
+def test_a_command_to_paste_holds_an_id_only_as_a_word_of_the_shell(row_id: str, given: str) -> None:
+    assert try_command(row_id) == f"run-batch try --config job.toml --row{given}"
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        (0, "done"),
+        (75, "interrupted: go on with the same command"),
+        (None, "killed, or its machine went down"),
+        (9, ""),
+    ],
+)
+def test_exit_codes_have_words(code: int | None, said: str) -> None:
+    assert exit_in_words(code) == said
+    assert exit_in_words(-9) == "killed by SIGKILL"
+
+
 def test_errors_are_counted_by_kind_with_an_example_and_how_to_try_again(page: str) -> None:
     today = time.strftime("%Y-%m-%d")
     found = cells(page, "errors")
     assert found[:4] == ["bad", "2", "r2", "why 2"] and found[5:9] == ["worse", "1", "r7", "why 7"]
     assert today in found[4]
-    assert "run-batch try --config job.toml --row ID" in page and "--retry-failed" in page
+    assert "<pre>run-batch try --config job.toml --row r2</pre>" in page and "--retry-failed</pre>" in page
+    assert page.count('data-try="run-batch try --config job.toml --row r') == 3, "of the rows that failed"
 
 
 def test_all_counts_stand_in_a_table(page: str) -> None:
@@ -151,4 +217,4 @@ def test_the_largest_and_the_smallest_images_are_named_by_their_rows(page: str) 
 def test_settings_are_those_of_job_toml_and_all_that_the_results_depend_on(page: str) -> None:
     found = cells(page, "settings")
     assert found[found.index("input.id_column") + 1] == "id" and found[found.index("output.rows_per_shard") + 1] == "2"
-    assert found.count("input.id_column") == 2 and "<details><summary>All that the results depend on" in page
+    assert found.count("input.id_column") == 2 and "<h3>All that the results depend on</h3><details>" in page
