@@ -116,7 +116,7 @@ def test_llava_next_loads_every_naming_of_weights(naming: str, tmp_path: Path, g
     assert_same_texts(tmp_path, model, generate_with, 30, seed=5, max_model_len=512)
 
 
-@pytest.mark.parametrize("kind", ["full features", "next"])
+@pytest.mark.parametrize("kind", [pytest.param("full features", marks=pytest.mark.long), "next"])
 def test_half_precision_begins_as_full_precision_does(kind: str, tmp_path: Path, generate_with: Any) -> None:
     save_llava(tmp_path, seed=7, **KINDS[kind])
     prompts = as_prompts(random_rows(24, seed=13))
