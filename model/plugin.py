@@ -5,6 +5,7 @@ run-batch started the process tree, so installing run-batch changes no other use
 """
 
 import ctypes
+import filecmp
 import importlib
 import json
 import multiprocessing
@@ -64,7 +65,7 @@ def register() -> None:
     for module in OWN_MODELS:
         importlib.import_module(module)
     for module in plugins["modules"]:
-        _import_plugin(module)
+        _import_plugin(module, Path(plugins["folder"]))
 
     from vllm import ModelRegistry
 
@@ -121,7 +122,7 @@ def _die_with_parent() -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _import_plugin(module: str) -> None:
+def _import_plugin(module: str, folder: Path) -> None:
     try:
         importlib.import_module(module)
     except ModuleNotFoundError as error:
@@ -132,3 +133,15 @@ def _import_plugin(module: str) -> None:
         raise PluginError(f"model.plugins: importing {module!r} failed: {error}") from error
     except (Exception, SystemExit) as error:
         raise PluginError(f"model.plugins: importing {module!r} failed: {type(error).__name__}: {error}") from error
+    _refuse_another(module.split(".")[0], folder)
+
+
+def _refuse_another(name: str, folder: Path) -> None:
+    """Refuse a plugin in the folder of job.toml in whose place other code of its name has been imported."""
+    own = [path for path in (folder / f"{name}.py", folder / name / "__init__.py") if path.exists()]
+    used = getattr(sys.modules[name], "__file__", None)
+    if own and (used is None or not any(filecmp.cmp(path, used, shallow=False) for path in own)):
+        raise PluginError(
+            f"model.plugins names {name!r}, which is {own[0]} and also another module that Python finds first "
+            f"({used or 'a part of Python'}): rename the plugin"
+        )

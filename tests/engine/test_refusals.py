@@ -68,6 +68,7 @@ REFUSALS: dict[str, tuple[dict[str, Any], str]] = {
     "mapper that fails": ({"model": {"architecture": "BrokenLlava", "plugins": ["broken_mapper"]}}, "KeyError: 'typo'"),
     "mapper of videos": ({"model": {"plugins": ["video_mapper"]}}, "run-batch maps images only"),
     "mapper of other arguments": ({"model": {"plugins": ["no_context"]}}, "is called with (context, items), but it is"),
+    "plugin of another module's name": ({"model": {"plugins": ["colorsys"]}}, "also another module that Python finds"),
     "plugin that exits": ({"model": {"plugins": ["leaving"]}}, "SystemExit: 4"),
     "two models of one name": ({"model": {"plugins": ["short", "short_again"]}}, "both declare a model ShortLlava"),
     "no multi-modal model": ({"model": {"plugins": ["plain"]}}, "does not implement vLLM's SupportsMultiModal"),
@@ -127,6 +128,7 @@ PLUGINS = {
     "broken_mapper": _IMPORTS + _BROKEN_MAPPER,
     "leaving": "import sys; sys.exit(4)",
     "plain": _IMPORTS + _PLAIN,
+    "colorsys": _IMPORTS,
     "video_mapper": _IMPORTS + _VIDEOS,
     "no_context": _IMPORTS + _NO_CONTEXT,
 }
