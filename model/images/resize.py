@@ -81,6 +81,20 @@ def compile_resize() -> None:
     _compiled = njit(signature, nogil=True)(_sum_rows)
 
 
+def check_new_size(image: np.ndarray, size: Size) -> None:
+    """Refuse what would become huge, as a very narrow image may.
+
+    Raises:
+        RowError: `image_too_large`, the new (height, width) exceeds the limit on pixels.
+    """
+    if size[0] * size[1] > MAX_PIXELS:
+        raise RowError(
+            "image_too_large",
+            f"{image.shape[1]} x {image.shape[0]} pixels become {size[1]} x {size[0]} when they are resized; the limit "
+            f"is {MAX_PIXELS:,} pixels",
+        )
+
+
 def resize(image: np.ndarray, size: Size, resample: Image.Resampling, window: Window | None = None) -> np.ndarray:
     """Resize one RGB image as Pillow 13 does.
 
@@ -95,12 +109,7 @@ def resize(image: np.ndarray, size: Size, resample: Image.Resampling, window: Wi
     Raises:
         RowError: `image_too_large`, where the new size exceeds the limit on pixels, as for a very narrow image.
     """
-    if size[0] * size[1] > MAX_PIXELS:
-        raise RowError(
-            "image_too_large",
-            f"{image.shape[1]} x {image.shape[0]} pixels become {size[1]} x {size[0]} when they are resized; the limit "
-            f"is {MAX_PIXELS:,} pixels",
-        )
+    check_new_size(image, size)
     window = window or Window(0, 0, *size)
     if image.shape[:2] != size:
         filter = FILTERS.get(resample.name.lower())

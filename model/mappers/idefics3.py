@@ -9,10 +9,9 @@ from run_batch.model.declaration import Declaration
 from run_batch.model.images.decode import Size
 from run_batch.model.mappers.normalization import normalization_of
 from run_batch.model.mappers.patches import filter_of, resize
-from run_batch.model.mappers.plane_resize import resize_to_tiles, resized_planes
+from run_batch.model.mappers.plane_resize import planes, resize_to_tiles, resized_planes, tile_planes
 from run_batch.model.mappers.processor_facts import ProcessorFacts, UnknownSettings
 from run_batch.model.mappers.tile_model import declare_tiles
-from run_batch.model.mappers.tiles import planes, tile_planes
 
 # Of the longer side of an image; transformers makes larger ones smaller again.
 _LONGEST = 4096

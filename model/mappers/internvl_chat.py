@@ -7,9 +7,9 @@ from PIL.Image import Resampling
 
 from run_batch.model.declaration import Declaration, Normalization
 from run_batch.model.images.resize import resize
+from run_batch.model.mappers.plane_resize import planes, tile_planes
 from run_batch.model.mappers.processor_facts import ProcessorFacts
 from run_batch.model.mappers.tile_model import declare_tiles
-from run_batch.model.mappers.tiles import planes, tile_planes
 
 
 def declare_internvl_chat(model_cls: type, facts: ProcessorFacts) -> Declaration:

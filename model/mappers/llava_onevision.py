@@ -14,9 +14,8 @@ from run_batch.model.declaration import PIXELS, Declaration, TensorLayout, array
 from run_batch.model.images.decode import Size
 from run_batch.model.mappers.normalization import normalization_of
 from run_batch.model.mappers.patches import filter_of, resize
-from run_batch.model.mappers.plane_resize import resize_to_tiles
+from run_batch.model.mappers.plane_resize import resize_to_tiles, tile_planes
 from run_batch.model.mappers.processor_facts import ProcessorFacts, UnknownSettings
-from run_batch.model.mappers.tiles import tile_planes
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,8 @@ import torch
 from torch.nn import functional
 
 from run_batch.model.declaration import RowError
-from run_batch.model.images.decode import MAX_PIXELS, Size
+from run_batch.model.images.decode import Size
+from run_batch.model.images.resize import check_new_size
 from run_batch.model.mappers.processor_facts import UnknownSettings
 
 # As Pillow numbers them, and as torchvision and torch name them.
@@ -92,20 +93,6 @@ def check_aspect_ratio(height: int, width: int) -> None:
     if ratio > _MAX_ASPECT_RATIO:
         message = f"ValueError: absolute aspect ratio must be smaller than {_MAX_ASPECT_RATIO}, got {ratio}"
         raise RowError("image_processing", message)
-
-
-def check_new_size(image: np.ndarray, size: Size) -> None:
-    """Refuse what would become huge, as a very narrow image may.
-
-    Raises:
-        RowError: `image_too_large`, the new (height, width) exceeds the limit on pixels.
-    """
-    if size[0] * size[1] > MAX_PIXELS:
-        raise RowError(
-            "image_too_large",
-            f"{image.shape[1]} x {image.shape[0]} pixels become {size[1]} x {size[0]} when they are resized; the limit "
-            f"is {MAX_PIXELS:,} pixels",
-        )
 
 
 def resize(image: np.ndarray, size: Size, filter: str) -> np.ndarray:

@@ -14,8 +14,8 @@ import cv2
 import numpy as np
 
 from run_batch.model.images.decode import Size
-from run_batch.model.images.resize import FILTERS, round_weights, weights_of
-from run_batch.model.mappers.patches import check_new_size, resize
+from run_batch.model.images.resize import FILTERS, check_new_size, round_weights, weights_of
+from run_batch.model.mappers.patches import resize
 
 # Of a strip of an image that is transposed: with its result, it fits into a core's cache.
 _STRIP_BYTES = 1 << 20
@@ -72,18 +72,41 @@ def resize_to_tiles(image: np.ndarray, size: Size, filter: str, tiles: np.ndarra
     """
     check_new_size(image, size)
     height, width = tiles.shape[2:]
-    places = [(top, left) for top in range(0, size[0], height) for left in range(0, size[1], width)]
     rows, columns = _direction(image.shape[0], size[0], filter), _direction(image.shape[1], size[1], filter)
     if _sum_rows is None or rows is None or columns is None or min(width, image.shape[0]) < _lanes:
-        resized = resize(image, size, filter)
-        for (top, left), tile in zip(places, tiles, strict=False):
-            # Of an array that is not contiguous, OpenCV splits each pixel alone: five times as slow.
-            cv2.split(np.ascontiguousarray(resized[top : top + height, left : left + width]), list(tile))
+        tile_planes(resize(image, size, filter), (height, width), tiles)
         return
-    planes = _resize_width(image, size[1], columns)
+    wide = _resize_width(image, size[1], columns)
+    places = [(top, left) for top in range(0, size[0], height) for left in range(0, size[1], width)]
     for (top, left), tile in zip(places, tiles, strict=False):
-        for plane, new in zip(planes, tile, strict=True):
+        for plane, new in zip(wide, tile, strict=True):
             rows.write(plane[:, left : left + width], new, top)
+
+
+def tile_planes(canvas: np.ndarray, size: Size, tiles: np.ndarray) -> None:
+    """Write the channels of a canvas into tiles, row by row.
+
+    Args:
+        canvas: uint8 (rows * tile height, columns * tile width, 3), contiguous.
+        size: (height, width) of a tile.
+        tiles: uint8 (tiles, 3, tile height, tile width), as many as the canvas holds or more.
+    """
+    (height, width), columns = size, canvas.shape[1] // size[1]
+    for tile in range(canvas.shape[0] // height * columns):
+        top, left = tile // columns * height, tile % columns * width
+        # Of an array that is not contiguous, OpenCV splits each pixel alone: five times as slow.
+        planes(np.ascontiguousarray(canvas[top : top + height, left : left + width]), tiles[tile])
+
+
+def planes(image: np.ndarray, into: np.ndarray | None = None) -> np.ndarray:
+    """The channels of an image, uint8 (3, height, width), of uint8 (height, width, 3), contiguous.
+
+    Args:
+        into: where they are written; None for new memory.
+    """
+    channels = np.empty((3, *image.shape[:2]), np.uint8) if into is None else into
+    cv2.split(image, list(channels))
+    return channels
 
 
 @dataclass(frozen=True, slots=True)

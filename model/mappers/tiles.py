@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from functools import lru_cache
 
-import cv2
 import numpy as np
 
 from run_batch.model.images.decode import Size
@@ -69,29 +68,3 @@ def cut_tiles(image: np.ndarray, tiling: Tiling) -> np.ndarray:
     if count > 1:
         resize_to_tiles(image, tiling.size, tiling.filter, tiles[-1:])
     return tiles
-
-
-def tile_planes(canvas: np.ndarray, size: Size, tiles: np.ndarray) -> None:
-    """Write the channels of a canvas into tiles, row by row.
-
-    Args:
-        canvas: uint8 (rows * tile height, columns * tile width, 3), contiguous.
-        size: (height, width) of a tile.
-        tiles: uint8 (tiles, 3, tile height, tile width), as many as the canvas holds or more.
-    """
-    (height, width), columns = size, canvas.shape[1] // size[1]
-    for tile in range(canvas.shape[0] // height * columns):
-        top, left = tile // columns * height, tile % columns * width
-        # Of an array that is not contiguous, OpenCV splits each pixel alone: five times as slow.
-        planes(np.ascontiguousarray(canvas[top : top + height, left : left + width]), tiles[tile])
-
-
-def planes(image: np.ndarray, into: np.ndarray | None = None) -> np.ndarray:
-    """The channels of an image, uint8 (3, height, width), of uint8 (height, width, 3), contiguous.
-
-    Args:
-        into: where they are written; None for new memory.
-    """
-    channels = np.empty((3, *image.shape[:2]), np.uint8) if into is None else into
-    cv2.split(image, list(channels))
-    return channels
