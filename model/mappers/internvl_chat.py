@@ -6,6 +6,7 @@ import numpy as np
 from PIL.Image import Resampling
 
 from run_batch.model.declaration import Declaration, Normalization
+from run_batch.model.images.mapped_memory import new_pixels
 from run_batch.model.images.resize import resize
 from run_batch.model.mappers.plane_resize import planes, tile_planes
 from run_batch.model.mappers.processor_facts import ProcessorFacts
@@ -40,7 +41,7 @@ def declare_internvl_chat(model_cls: type, facts: ProcessorFacts) -> Declaration
 
     def cut(image: np.ndarray) -> np.ndarray:
         count, width, height = targets(*image.shape[:2])
-        tiles = np.empty((count + (has_thumbnail and count > 1), 3, side, side), np.uint8)
+        tiles = new_pixels(count + (has_thumbnail and count > 1), 3, side, side)
         tile_planes(np.ascontiguousarray(resize(image, (height, width), Resampling.BICUBIC)), (side, side), tiles)
         if len(tiles) > count:
             planes(np.ascontiguousarray(resize(image, (side, side), Resampling.BICUBIC)), tiles[-1])

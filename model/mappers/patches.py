@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from run_batch.model.declaration import RowError
 from run_batch.model.images.decode import Size
+from run_batch.model.images.mapped_memory import new_pixels
 from run_batch.model.images.resize import check_new_size
 from run_batch.model.mappers.processor_facts import UnknownSettings
 
@@ -134,6 +135,6 @@ def cut_patches(planes: np.ndarray, grid: PatchGrid) -> torch.Tensor:
     # A line of a patch is copied as one value of so many bytes: several times as fast as byte by byte.
     line = np.dtype(f"V{size}")
     lines = planes.view(line).reshape(3, rows, merged, size, columns, merged).transpose(1, 4, 2, 5, 0, 3)
-    patches = np.empty((rows * columns * merged * merged, 3 * size * size), np.uint8)
+    patches = new_pixels(rows * columns * merged * merged, 3 * size * size)
     patches.view(line).reshape(rows, columns, merged, merged, 3, size)[...] = lines
     return torch.from_numpy(patches)

@@ -31,9 +31,7 @@ def workers() -> Iterator[list[WorkerProcess]]:
     spec: Any = LightSpec()
     started = start_workers(spec, 4)
     for worker in started:
-        ready = receive(worker)
-        assert isinstance(ready, WorkerReady)
-        worker.ready(ready.pid)
+        assert isinstance(receive(worker), WorkerReady)
     yield started
     for worker in started:
         worker.end()
@@ -41,7 +39,7 @@ def workers() -> Iterator[list[WorkerProcess]]:
 
 def receive(worker: WorkerProcess) -> Any:
     assert worker.connection.poll(20), "the worker neither answers nor is seen to be dead"
-    return shared_memory.receive(worker.connection)[0]
+    return worker.receive().value
 
 
 def pid_of(worker: WorkerProcess) -> int:

@@ -117,12 +117,12 @@ def test_the_input_is_read_no_further_while_mapped_rows_take_too_much_memory() -
 def test_a_worker_maps_no_more_of_a_batch_than_its_memory_holds() -> None:
     (worker,) = fork_workers(LightSpec(tensor_bytes=1000, memory=WorkerMemory(batch_bytes=2500)), 1)
     try:
-        assert isinstance(shared_memory.receive(worker.connection).value, WorkerReady)
+        assert isinstance(worker.receive().value, WorkerReady)
         shared_memory.send(worker.connection, batch(0))
-        rows, mapped = shared_memory.receive(worker.connection).value, 0
+        rows, mapped = worker.receive().value, 0
         while not isinstance(rows, RowsGivenBack):
             mapped += len(rows)
-            rows = shared_memory.receive(worker.connection).value
+            rows = worker.receive().value
         assert mapped == 4, "two parts of two rows each"
     finally:
         worker.end()
