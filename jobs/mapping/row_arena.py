@@ -62,8 +62,7 @@ class RowArena:
         self.descriptor = os.memfd_create("run-batch-arena", os.MFD_CLOEXEC)
         os.ftruncate(self.descriptor, self.nbytes)
         self._memory = mmap.mmap(self.descriptor, self.nbytes)
-        self._bytes = np.frombuffer(self._memory, np.uint8)
-        self._address = _address(self._bytes)
+        self._address = _address(np.frombuffer(self._memory, np.uint8))
         self._kept_bytes = kept_bytes - kept_bytes % mmap.PAGESIZE
         self._free = FreeRanges(_TICKETS, self.nbytes, self._give_back)
         # Of places in use: their offsets in order, and for each how large it is, and how many use it.
@@ -138,12 +137,14 @@ class RowArena:
 
     def _collect(self) -> None:
         """Free what nobody uses any more."""
-        # Of a copy: NumPy fails where the pool sets a byte in the meantime.
-        for ticket in np.flatnonzero(self._bytes[: self._most_tickets].copy()).tolist():
-            self._bytes[ticket] = 0
+        tickets = self._memory[: self._most_tickets]
+        ticket = tickets.find(1)
+        while ticket >= 0:
+            self._memory[ticket] = 0
             self._free_tickets.append(ticket)
             for place in self._lent.pop(ticket):
                 self._drop(place)
+            ticket = tickets.find(1, ticket + 1)
         while self._dropped:
             self._drop(self._dropped.popleft())
         self._free.trim(self._kept_bytes)
