@@ -104,10 +104,16 @@ class RowArena:
         self._lent[ticket] = places
         return Lent(ticket, [_address(array) - self._address if len(array) else 0 for array in arrays])
 
-    def give_back(self) -> None:
-        """Give all memory that is free to the kernel: this process has nothing to do."""
+    @property
+    def has_memory(self) -> bool:
+        """Whether some of the file is in use, or free memory is kept."""
+        return bool(self._starts or self._free.resident)
+
+    def free(self, keep: bool) -> None:
+        """Free what nobody uses any more, and give it to the kernel, but for what is kept, if any is to be."""
         self._collect()
-        self._free.trim(0)
+        if not keep:
+            self._free.trim(0)
 
     def _copy(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray] | None:
         """Copies that lie in one place after each other; None where there is no memory."""

@@ -42,8 +42,9 @@ if TYPE_CHECKING:
 
 # Of mapped rows that are sent together: many small ones, or a large one, whose memory is freed when it is finished.
 PART_BYTES = 8 << 20
-# A worker that has had nothing to do for so long gives the memory that it keeps to the kernel.
-_IDLE_SECONDS = 1.0
+# A worker with nothing to do looks so often whether mapped rows have been dropped, whose memory counts no more; after
+# so many times, it gives all free memory to the kernel.
+_LOOK_SECONDS, _LOOKS = 0.1, 10
 # Added to the worker's nice value, so that the engine gets the cores first.
 _NICENESS = 5
 
@@ -186,8 +187,7 @@ def serve(connection: Connection, others: Sequence[int]) -> None:
     if arena is not None:
         send_handle(connection, arena.descriptor, None)
     while True:
-        while arena is not None and not connection.poll(_IDLE_SECONDS):
-            arena.give_back()
+        _wait(connection, arena)
         batch: RowBatch = shared_memory.receive(connection)[0]
         clock.begin(batch.start, batch.records.num_rows, MAPPING_ROW)
         try:
@@ -210,6 +210,14 @@ def _open_arena(memory: WorkerMemory) -> "RowArena | None":
         return None
     map_into(arena.allocate)
     return arena
+
+
+def _wait(connection: Connection, arena: "RowArena | None") -> None:
+    """Wait for the next batch, and free the memory of rows that are dropped in the meantime."""
+    looks = 0
+    while arena is not None and arena.has_memory and not connection.poll(_LOOK_SECONDS):
+        looks += 1
+        arena.free(keep=looks < _LOOKS)
 
 
 def _map(

@@ -1,5 +1,6 @@
 """Where mapped images are: a worker process has them in memory that the process which reads them sees, too."""
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -23,7 +24,7 @@ def map_into(allocate: Callable[[int], np.ndarray | None]) -> None:
 def new_pixels(*shape: int) -> np.ndarray:
     """An array for what a mapper returns, uint8 of this shape, not initialized."""
     if _allocate is not None:
-        nbytes = int(np.prod(shape))
+        nbytes = math.prod(shape)
         memory = _allocate(nbytes) if nbytes >= _LARGE_BYTES else None
         if memory is not None:
             return memory.reshape(shape)

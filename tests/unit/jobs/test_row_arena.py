@@ -139,7 +139,7 @@ def test_free_memory_goes_back_to_the_kernel_but_for_what_is_kept() -> None:
     arrays.clear()
     ends.mapped(PAGE, 0)
     assert ends.memory <= 2 * LARGE + PAGE + row_arena._TICKETS
-    ends.arena.give_back()
+    ends.arena.free(keep=False)
     assert ends.memory <= row_arena._TICKETS
 
 
@@ -197,7 +197,7 @@ def test_no_array_changes_while_another_process_holds_it() -> None:
         assert len(list(send_in_parts(ours, [rows()], 1 << 30, arena))) == 1
     assert ours.poll(60) and ours.recv() == 0
     other.join(10)
-    arena.give_back()
+    arena.free(keep=False)
     assert os.stat(arena.descriptor).st_blocks * 512 <= row_arena._TICKETS
 
 
