@@ -2,6 +2,7 @@
 
 import contextlib
 import queue
+import resource
 import subprocess
 import sys
 import time
@@ -206,6 +207,20 @@ def test_an_input_that_cannot_be_read_ends_the_run() -> None:
 
     with pool_of(LightSpec(), damaged()) as pool, pytest.raises(JobError, match=r"^rows.parquet is damaged$"):
         all_rows(pool)
+
+
+class LimitedSpec(LightSpec):
+    """In processes that may not have as much address space as they like, as under `ulimit -v`."""
+
+    def load(self) -> LightSpec:
+        resource.setrlimit(resource.RLIMIT_AS, (1 << 40, 1 << 40))
+        return super().load()
+
+
+def test_rows_are_mapped_where_address_space_is_limited() -> None:
+    with pool_of(LimitedSpec(tensor_bytes=200_000), iter(Input(4)), budget=1 << 42) as pool:
+        assert indices(all_rows(pool)) == list(range(4 * BATCH_ROWS))
+        assert all(worker.arena is None for worker in pool._workers)
 
 
 class DyingStarts:
