@@ -61,7 +61,7 @@ class SampledVideo:
 
 
 def video_shape(video: EncodedVideo) -> tuple[int, ...]:
-    """Frames, width and height of a video, as its file tells them; empty for a file that cannot be read."""
+    """Frames, width and height of a video, as its file tells them; empty for one that does not, or cannot be read."""
     names = (cv2.CAP_PROP_FRAME_COUNT, cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT)
     try:
         check_container(video.encoded)
@@ -69,7 +69,8 @@ def video_shape(video: EncodedVideo) -> tuple[int, ...]:
             capture = open_capture(video.encoded)
     except (RowError, ValueError, cv2.error):  # the row's own error says why
         return ()
-    return tuple(int(capture.get(name)) for name in names)
+    shape = tuple(int(capture.get(name)) for name in names)
+    return shape if min(shape) > 0 else ()
 
 
 class FrameSampler:

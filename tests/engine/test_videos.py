@@ -168,6 +168,7 @@ def test_texts_are_those_of_vllms_own_chat(family: str, tmp_path: Path, folder: 
 
 @pytest.mark.engine
 def test_a_trial_shows_videos(tmp_path: Path, folder: Folder) -> None:
-    tried = jobs.run(write_job(tmp_path, folder("qwen2_5_vl"), table(ROWS[1:2]), chat=True), command="try")
+    tried = jobs.run(write_job(tmp_path, folder("qwen2_5_vl"), table([ROWS[1], ROWS[5]]), chat=True), command="try")
     assert tried.returncode == 0, tried.stderr
-    assert "50 frames of 96 x 64" in tried.stdout
+    assert "  video 1: 50 frames of 96 x 64, " in tried.stdout
+    assert "  image 1: 90 x 70 PNG, " in tried.stdout and "  video 1: 4 frames of 48 x 96, " in tried.stdout
