@@ -26,6 +26,12 @@ def video(seed: int, frames: int = 12, fps: float = 6.0, size: tuple[int, int] =
         return path.read_bytes()
 
 
+def turned(encoded: bytes) -> bytes:
+    """An MP4 file that is to be shown turned by a quarter, as phones record it."""
+    start = encoded.index(b"tkhd") + 44
+    return encoded[:start] + struct.pack(">9i", 0, 1 << 16, 0, -(1 << 16), 0, 0, 0, 0, 1 << 30) + encoded[start + 36 :]
+
+
 def index_first(encoded: bytes) -> bytes:
     """An MP4 file with its index before its frames, as files for streaming have it: cut off, it can still be opened."""
     boxes, position = {}, 0

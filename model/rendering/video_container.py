@@ -3,6 +3,7 @@
 FFmpeg takes what is there of a file that is cut off for a shorter video.
 """
 
+import re
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
@@ -26,7 +27,7 @@ def check_container(encoded: bytes) -> None:
     """
     if not encoded:
         raise RowError("video_empty", "the video has no bytes")
-    ends = [end for offset, magic, end in _CONTAINERS if encoded.startswith(magic, offset)]
+    ends = [end for beginning, end in _CONTAINERS if re.match(beginning, encoded, re.DOTALL)]
     if not ends:
         raise RowError(
             "video_decode",
@@ -131,17 +132,17 @@ def _color_table(flags: int) -> int:
     return 3 << (flags & 7) + 1 if flags & 0x80 else 0
 
 
-# The first bytes of files that are one video each, at their offset, and where such a file ends by its container. FFmpeg
-# opens more: also playlists, which make it read other files and URLs.
-_CONTAINERS: Sequence[tuple[int, bytes, _End | None]] = (
-    *((4, kind, _boxes_end) for kind in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip")),  # MP4, MOV
-    (8, b"AVI ", _riff_end),
-    (0, b"\x1aE\xdf\xa3", _segment_end),  # Matroska, WebM
-    (0, b"FLV", _flv_end),
-    (0, b"OggS", _ogg_end),
-    (0, b"0&\xb2u\x8ef\xcf\x11", None),  # ASF, WMV
-    (0, b"\x00\x00\x01\xba", _program_stream_end),  # MPEG program stream
-    (0, b"\x00\x00\x01\xb3", None),  # MPEG video
-    (188, b"\x47", _transport_stream_end),  # MPEG transport stream
-    (0, b"GIF8", _gif_end),
+# How files begin that are one video each, and where such a file ends by its container. FFmpeg opens more, playlists
+# among them, which make it read other files and URLs.
+_CONTAINERS: Sequence[tuple[bytes, _End | None]] = (
+    (rb".{4}(ftyp|moov|mdat|wide|free|skip)", _boxes_end),  # MP4, MOV
+    (rb"RIFF.{4}AVI ", _riff_end),
+    (rb"\x1aE\xdf\xa3", _segment_end),  # Matroska, WebM
+    (rb"FLV", _flv_end),
+    (rb"OggS", _ogg_end),
+    (rb"0&\xb2u\x8ef\xcf\x11", None),  # ASF, WMV
+    (rb"\0\0\x01\xba", _program_stream_end),  # MPEG program stream
+    (rb"\0\0\x01\xb3", None),  # MPEG video
+    (rb"\x47.{187}\x47", _transport_stream_end),  # MPEG transport stream
+    (rb"GIF8", _gif_end),
 )

@@ -148,7 +148,7 @@ def test_check_says_what_samples_the_frames(tmp_path: Path, folder: Folder) -> N
     checked = jobs.run(job, command="check")
     assert checked.returncode == 0, checked.stderr
     assert "videos: vLLM's own processor, frames sampled by vLLM's loader qwen2_vl (fps = 1)" in checked.stdout
-    assert "2 of the first 9 rows have no video in column video: they are asked without it" in checked.stdout
+    assert "2 of the first 10 rows have no video in column video: they are asked without it" in checked.stdout
 
 
 @pytest.mark.engine

@@ -41,6 +41,14 @@ def test_a_file_that_is_cut_off_is_told_wherever_it_is_cut(form: str) -> None:
         assert f"it has {cut:,} of " in str(caught.value)
 
 
+@pytest.mark.parametrize("place", [b"", b"AVI ", b"#" * 180 + b"G"], ids=str)
+def test_a_playlist_is_no_video(place: bytes) -> None:
+    """It would make FFmpeg read what it names."""
+    playlist = b"#EXTM3U\n" + place + b"\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\nfile:///etc/passwd\n#EXT-X-ENDLIST\n"
+    with pytest.raises(RowError, match="video_decode: no video that is known by its first bytes"):
+        check_container(playlist)
+
+
 def test_a_file_without_sizes_is_taken_as_it_is() -> None:
     """That is left to who counts its frames."""
     encoded = as_stream(video(1, form="webm"))
