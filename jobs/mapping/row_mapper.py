@@ -28,7 +28,6 @@ from run_batch.jobs.mapping.row_images import RowImages, RowVideos
 from run_batch.jobs.mapping.row_settings import RowSettings, row_settings
 from run_batch.jobs.mapping.template_prompts import TemplatePrompts
 from run_batch.jobs.mapping.worker_memory import PLENTY, WorkerMemory
-from run_batch.model.checkpoint.media_settings import find_refused_media
 from run_batch.model.checkpoint.settings import SettingsError
 from run_batch.model.declaration import RowError
 from run_batch.model.images.row_image import RowImage
@@ -69,7 +68,8 @@ class RowMapper:
         self._job_sampling = config.resolve_sampling().values
         hosts = HostRules.of(config.input.allowed_hosts, config.input.allow_private_hosts)
         table = config.input
-        has_videos = _has_videos(config, prompt_column)
+        may_have_videos = None if prompt_column is not PromptColumn.TEXTS else False  # in messages
+        has_videos = True if table.video_column is not None else may_have_videos
         ahead = memory.download_bytes if has_videos is False else memory.download_bytes // 2
         self._images = RowImages(MediaReader(media_root, hosts, ahead), table.image_column)
         self._videos = RowVideos(MediaReader(media_root, hosts, ahead, are_videos=True), table.video_column)
@@ -249,22 +249,6 @@ class RowMapper:
             return _values(records.slice(rows[0], len(rows)), {table.image_column, table.video_column})
 
         return isolate_bad_rows(values, range(records.num_rows))
-
-
-def _has_videos(config: JobConfig, prompt_column: PromptColumn) -> bool | None:
-    """Whether rows have videos; None where their messages may hold some.
-
-    Raises:
-        JobError: there are settings for videos, and no row has any.
-    """
-    if config.input.video_column is not None:
-        return True
-    if prompt_column is not PromptColumn.TEXTS:
-        return None
-    refused = find_refused_media(config.engine.get("media_io_kwargs"), has_videos=False)
-    if refused is not None:
-        raise JobError(refused)
-    return False
 
 
 def _values(records: pa.RecordBatch, media_columns: Set[str | None]) -> Iterator[Mapping[str, Any]]:

@@ -75,7 +75,6 @@ def mapped(
     model: Path,
     columns: pa.Table,
     root: Path | None = None,
-    holds: PromptColumn = PromptColumn.JSON_CONVERSATIONS,
     hosts: Sequence[str] = (),
     **engine: Any,
 ) -> MappedRows:
@@ -87,7 +86,7 @@ def mapped(
         "prompt": {"template": None, "chat": True},
     }
     config = load_config(jobs.write_job(folder, columns, **tables))
-    mapper = RowMapper(config, columns.schema, root, holds)
+    mapper = RowMapper(config, columns.schema, root, PromptColumn.JSON_CONVERSATIONS)
     return list(mapper.map(RowBatch(0, columns.combine_chunks().to_batches()[0], None)))
 
 
@@ -200,11 +199,6 @@ def test_a_model_without_videos_answers_the_other_rows(tmp_path: Path, folder: F
     assert with_video.error == f"prompt_messages: a message holds a video, and {folder('smolvlm')} takes no videos"
     with pytest.raises(JobError, match=r"engine\.media_io_kwargs: .* takes no videos; remove the key"):
         mapped(tmp_path / "set", folder("smolvlm"), table(CONVERSATIONS[4:]), **FEWER)
-
-
-def test_settings_of_videos_are_refused_where_no_row_can_have_one(tmp_path: Path, folder: Folder) -> None:
-    with pytest.raises(JobError, match=r"engine\.media_io_kwargs does nothing without videos"):
-        mapped(tmp_path, folder("qwen3_vl"), table(["a", "b"]), holds=PromptColumn.TEXTS, **FEWER)
 
 
 def test_check_takes_a_batch_file_with_videos(tmp_path: Path, folder: Folder) -> None:
