@@ -28,9 +28,11 @@ from run_batch.model.rendering.video_container import check_container
 
 # Of all frames that are sampled of a row's videos together: 3 GB.
 _ROW_PIXELS = 1_000_000_000
-# That a pixel of the frames takes at most, decoded and in the processors of the models that are tested. Frames below
-# 0.1 megapixel take up to twice as much where a processor makes them larger.
-_BYTES_PER_PIXEL = 15
+# Bytes that a pixel takes: decoded, and as the processor's copy of it.
+_DECODED = 3 * 2
+# A processor takes three times the bytes of the tensors that it makes, for the models that are tested; of the first
+# video, bytes for each pixel.
+_COPIES, _FIRST_PROCESSED = 3, 9.0
 # Bytes of a file for each of its frames: fewer than any container needs to list one.
 _LEAST_FRAME_BYTES = 4
 # The loader for models that have none of their own.
@@ -96,6 +98,7 @@ class FrameSampler:
         _refuse_needless(name, self._loader, settings)
         self._io.video_loader = _watched(self._loader, self._check_source, self._read_frames)
         self._pixels, self._encoded = 0, b""
+        self._seen = [0, 0]  # pixels of the videos so far, and bytes of their tensors
         shown = ", ".join(f"{key} = {value}" for key, value in settings.items())
         self.description = f"frames sampled by vLLM's loader {name}" + (f" ({shown})" if shown else "")
 
@@ -107,6 +110,12 @@ class FrameSampler:
         """
         self._pixels = 0
         return [self._sample(video) for video in videos]
+
+    def processed(self, nbytes: int) -> None:
+        """Tell that the videos that were sampled last became so many bytes of tensors: by these, others are counted."""
+        if self._pixels:
+            self._seen = [self._seen[0] + self._pixels, self._seen[1] + nbytes]
+        self._pixels = 0
 
     def _sample(self, video: EncodedVideo) -> SampledVideo:
         check_container(video.encoded)
@@ -163,7 +172,9 @@ class FrameSampler:
                 f"{frames} frames of {width} x {height}, {self._pixels:,} pixels in all frames of the row; limit: "
                 f"{_ROW_PIXELS:,}. Settings in engine.media_io_kwargs.video sample fewer",
             )
-        need(frames * width * height * _BYTES_PER_PIXEL)
+        seen_pixels, seen_bytes = self._seen
+        processed = _COPIES * seen_bytes / seen_pixels if seen_pixels else _FIRST_PROCESSED
+        need(int(frames * width * height * (_DECODED + processed)))
 
 
 def _loader_of(model_config: Any) -> str:
