@@ -83,7 +83,7 @@ class VllmProcessor:
         self._check_finite(rendered)
         nbytes = tensor_bytes(rendered)
         self._has_large_images = nbytes >= LARGE_BYTES
-        if self._sampler is not None:
+        if self._sampler is not None and videos:
             self._sampler.processed(nbytes)
         self._mapped.keep_new(pixels)
         return rendered
