@@ -48,6 +48,7 @@ bench: setup
 	@$(BIN)/python scripts/bench/run.py --plot
 	@$(BIN)/python scripts/bench/mapping.py
 	@$(BIN)/python scripts/bench/equal_images.py
+	@$(BIN)/python scripts/bench/videos.py
 	@$(BIN)/python scripts/bench/overlap.py
 	@$(BIN)/python scripts/bench/limits.py
 	@$(BIN)/python scripts/bench/reading.py

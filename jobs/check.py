@@ -58,7 +58,7 @@ def check_job(job: PreparedJob) -> tuple[str, int]:
         *_describe_memory(job),
         *_describe_prompts(job),
         *([f"images: {mapper.image_mapping}"] if mapper.image_mapping else []),
-        *([f"videos: {mapper.video_mapping}"] if mapper.video_mapping else []),
+        *([f"videos: {mapper.video_mapping}"] if _have_videos(job, results) else []),
         *([] if is_pooling(job.config) else _describe_sampling(sampling, mapper.max_model_len)),
         *_describe(results),
         *_describe_placeholders(job, mapper.image_placeholder, batches),
@@ -177,6 +177,12 @@ def _describe_missing(job: PreparedJob, what: str, batches: Sequence[RowBatch]) 
         f"note: {count} of the first {len(cells)} rows have no {what} in column {column}: they are asked {how}, "
         f"without the {what} placeholder"
     ]
+
+
+def _have_videos(job: PreparedJob, results: MappedRows) -> bool:
+    """Whether a column holds videos, or messages of the first rows do."""
+    mapped = (row.engine_input.get("mm_placeholders") or {} for row in results if isinstance(row, MappedRow))
+    return job.config.input.video_column is not None or any("video" in places for places in mapped)
 
 
 def _describe(results: MappedRows) -> list[str]:

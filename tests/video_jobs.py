@@ -6,7 +6,7 @@ from typing import Any
 
 import pyarrow as pa
 from pictures import encoded, picture
-from videos import video
+from videos import turned, video
 
 import jobs
 from run_batch.io.inputs.source import RowBatch
@@ -32,6 +32,7 @@ ROWS: list[Row] = [
     ([IMAGE], [], "What is this?"),
     ([], [], "Say something."),
     ([], VIDEOS[:1], "What is at the end?"),
+    ([], [turned(VIDEOS[0])], "Which side is up?"),
 ]
 
 

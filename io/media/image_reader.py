@@ -6,6 +6,7 @@ of objects: then paths stand for URLs.
 """
 
 import os
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -32,6 +33,8 @@ from run_batch.io.media.prefetch import UrlFetcher
 MAX_BYTES = 128 << 20
 # The same of all videos of a row.
 MAX_VIDEO_BYTES = 512 << 20
+# A form in which vLLM's server takes the frames of a video.
+_FRAMES = re.compile(r"\s*data:video/jpeg[;,]", re.IGNORECASE)
 # As many bytes as tell whether they are text of an image.
 _TEXT_IN_BYTES = 128
 
@@ -122,6 +125,8 @@ class MediaReader:
         if not _is_utf8(text):
             raise MediaError("text_encoding", "the path or URL is text that is not UTF-8")
         if is_data_url(text):
+            if self._are_videos and _FRAMES.match(text):
+                raise MediaError("image_form", "a data: URL of video/jpeg holds frames as images, not a video file")
             return read_data_url(text, self._max_bytes)
         if not is_url(text) and self._is_base64_image(text):
             return read_base64(text, self._max_bytes)

@@ -224,9 +224,8 @@ def _check_contradictions(config: JobConfig) -> None:
     check_adapters(config)
     check_pooling(config)
     rows_bring_sampling, has_adapters = config.input.sampling_column is not None, bool(adapter_paths(config))
-    refused = find_refused(
-        config.engine, config.sampling, rows_bring_sampling, has_adapters, config.input.video_column is not None
-    )
+    may_have_videos = config.input.video_column is not None or config.prompt.chat
+    refused = find_refused(config.engine, config.sampling, rows_bring_sampling, has_adapters, may_have_videos)
     refused = refused or find_unknown(vllm_version(), config.engine, config.sampling)
     if refused is not None:
         raise JobError(refused)

@@ -12,6 +12,7 @@ from run_batch.jobs.job.config import JobConfig
 from run_batch.jobs.job.errors import JobError, MayPassError, run_failed
 from run_batch.jobs.job.media_sample import columns_with_paths
 from run_batch.jobs.job.prompt_column import PromptColumn
+from run_batch.model.checkpoint.media_settings import find_refused_media
 
 
 def media_root_of(config: JobConfig, source: Source) -> MediaRoot | None:
@@ -23,13 +24,18 @@ def media_root_of(config: JobConfig, source: Source) -> MediaRoot | None:
 
 
 def check_media(config: JobConfig, source: Source, prompt_column: PromptColumn) -> None:
-    """Refuse places of images that are not there, or are empty, as where a file system is not mounted.
+    """Refuse places of images that are not there, or are empty, as where a file system is not mounted; and settings
+    for videos where no row can have one.
 
     Raises:
         JobError: the media root is missing, or has no file where rows can name some; the package for a store of
             objects is missing.
         RunError: the media root cannot be read.
     """
+    if config.input.video_column is None and prompt_column is PromptColumn.TEXTS:
+        refused = find_refused_media(config.engine.get("media_io_kwargs"), has_videos=False)
+        if refused is not None:
+            raise JobError(refused)
     for entry in filter(is_object_url, config.input.allowed_hosts):
         _check_store(f"input.allowed_hosts: {entry}", entry, must_exist=False)
     root = config.input.media_root

@@ -24,6 +24,9 @@ _OPENING = ("[", "{", "(", '"', "array(")
 _ROLES = ("user", "human", "system", "developer", "assistant", "gpt", "model", "tool")
 _ROLE_IN_TEXT = re.compile(rf"""["'](role|from)["']\s*:\s*["']({"|".join(_ROLES)})["']""")
 _CHARACTERS_LOOKED_AT = 4000
+# Of parts of messages: their types, and the keys of those without a type.
+_PART_TYPES = ("text", "image", "video", "image_url", "video_url", "input_text", "input_image")
+_PART_KEYS = {"text", "image", "image_url", "video", "video_url"}
 # How deep conversations are looked for in other JSON, such as lines of batch files.
 _DEPTH = 3
 _ACCEPTED = (
@@ -66,7 +69,7 @@ def find_prompt_column(config: JobConfig, source: Source) -> PromptColumn:
         return PromptColumn.TEXTS
     if is_list(kind) and pa.types.is_struct(kind.value_type):
         fields = {field.name for field in kind.value_type}
-        if _is_message(dict.fromkeys(fields)) or "type" in fields or fields <= {"text", "image", "image_url"}:
+        if _is_message(dict.fromkeys(fields)) or "type" in fields or fields <= _PART_KEYS:
             return PromptColumn.CONVERSATIONS
     raise JobError(f"input.prompt_column: column {column} is {kind}; prompt.chat = true takes {_ACCEPTED}")
 
@@ -153,8 +156,7 @@ def _is_part(value: Any) -> bool:
     """Whether a value is a part of a message."""
     if not isinstance(value, Mapping):
         return False
-    by_type = value.get("type") in ("text", "image", "video", "image_url", "input_text", "input_image")
-    return by_type or (bool(value) and set(value) <= {"text", "image", "image_url"})
+    return value.get("type") in _PART_TYPES or (bool(value) and set(value) <= _PART_KEYS)
 
 
 def _is_pair(value: Any) -> bool:

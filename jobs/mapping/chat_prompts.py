@@ -24,7 +24,8 @@ from run_batch.jobs.mapping.prompt_draft import (
 from run_batch.model.checkpoint.settings import SettingsError
 from run_batch.model.declaration import RowError
 from run_batch.model.images.row_image import EncodedImage, decode_row_image
-from run_batch.model.prompts.messages import Message, MessageImage, MessageVideo, Part, parse_messages
+from run_batch.model.prompts.message_parts import MessageImage, MessageVideo, Part, refusal
+from run_batch.model.prompts.messages import Message, Place, parse_messages
 from run_batch.model.prompts.tokenizer import Piece
 from run_batch.model.rendering.renderer import Prompt, Renderer
 
@@ -75,10 +76,12 @@ class ChatPrompts:
         if self._template is not None:
             filled = fill_template(self._template, row)
             self._refuse_messages(row)
-            return PromptDraft((), lambda *media: self._finish(row, [self._user_message(filled, *media)], *media))
+            return PromptDraft((), (), lambda *media: self._finish(row, [self._user_message(filled, *media)], *media))
         messages = [self._with_markers(message) for message in self._conversation(row)]
-        held = [image.cell for message in messages for image in message.images() if image.cell is not None]
-        return PromptDraft(held, lambda *media: self._finish(row, messages, *media))
+        if not self._model.takes_videos and any(message.places(MessageVideo) for message in messages):
+            raise refusal(f"a message holds a video, and {self._config.model.path} takes no videos")
+        held = (_held_cells(messages, MessageImage), _held_cells(messages, MessageVideo))
+        return PromptDraft(*held, lambda *media: self._finish(row, messages, *media))
 
     def _refuse_messages(self, row: Mapping[str, Any]) -> None:
         """Refuse a conversation in a column of texts: as text, the model would answer something else."""
@@ -124,16 +127,22 @@ class ChatPrompts:
         return find_places(filled, self._model, self._config.prompt.image_marker, kinds)
 
     def _user_message(
-        self, filled: Sequence[tuple[str, bool]], images: Images, held_images: Images, videos: Videos
+        self, filled: Sequence[tuple[str, bool]], images: Images, _: Images, videos: Videos, __: Videos
     ) -> Message:
         return Message("user", [self._find_places(filled, kinds_of(images, videos))])
 
     def _finish(
-        self, row: Mapping[str, Any], messages: Sequence[Message], images: Images, held_images: Images, videos: Videos
+        self,
+        row: Mapping[str, Any],
+        messages: Sequence[Message],
+        images: Images,
+        held_images: Images,
+        videos: Videos,
+        held_videos: Videos,
     ) -> Prompt:
         # Those that have no place stand before the text, images before videos.
-        messages, shown = _place_videos(messages, videos)
-        messages, order = _place(messages, images, held_images)
+        messages, shown = _place(messages, MessageVideo, videos, held_videos)
+        messages, order = _place(messages, MessageImage, images, held_images)
         return Prompt(self._chat.pieces(self._around(row, messages)), [*self._first_images, *order], shown)
 
     def _around(self, row: Mapping[str, Any], messages: Sequence[Message]) -> list[Message]:
@@ -166,7 +175,7 @@ class ChatPrompts:
             try:
                 for image in images:
                     decode_row_image(image)
-                (self._first[number],), _ = _place([self._first[number]], images, ())
+                (self._first[number],), _ = _place([self._first[number]], MessageImage, images, ())
             except RowError as error:
                 raise JobError(f"prompt.examples: {error.message}") from None
             found.append(images)
@@ -204,37 +213,35 @@ class ChatPrompts:
             raise JobError(f"{key}: the chat template does not write the text of this message into the prompt")
 
 
-def _place(messages: Sequence[Message], images: Images, held_images: Images) -> tuple[list[Message], list[Any]]:
-    """Give each place for an image in messages its image.
+def _held_cells(messages: Sequence[Message], kind: type[Place]) -> list[Any]:
+    """The images, or the videos, that messages hold themselves."""
+    return [place.cell for message in messages for place in message.places(kind) if place.cell is not None]
+
+
+def _place(
+    messages: Sequence[Message], kind: type[Place], column: Sequence[Any], held: Sequence[Any]
+) -> tuple[list[Message], list[Any]]:
+    """Give each place for an image, or for a video, in messages its own.
 
     Args:
-        images: of the row's image column. If no message has a place for them, they stand before the first user message.
-        held_images: those that the messages hold themselves, in order.
+        kind: which of the two.
+        column: those of the row's column. If no message has a place for them, they stand before the first user message.
+        held: those that the messages hold themselves, in order.
 
     Returns:
-        The messages, and all images in the order of their places.
+        The messages, and all images, or videos, in the order of their places.
 
     Raises:
-        RowError: `placeholders` or `prompt_messages`, if the images do not fit the places.
+        RowError: `placeholders` or `prompt_messages`, if they do not fit the places.
     """
-    messages = list(messages)
-    places = [image for message in messages for image in message.images()]
-    if images and all(place.cell is not None for place in places):
-        messages = _with_parts_before(messages, [[MessageImage()] for _ in images], "images")
-        places = [image for message in messages for image in message.images()]
+    messages, what = list(messages), "images" if kind is MessageImage else "videos"
+    places = [place for message in messages for place in message.places(kind)]
+    if column and all(place.cell is not None for place in places):
+        messages = _with_parts_before(messages, [[kind()] for _ in column], what)
+        places = [place for message in messages for place in message.places(kind)]
     own = [place for place in places if place.cell is None]
-    chosen = _choose(own, len(images), "images")
-    held, rest = iter(held_images), iter(chosen)
-    return messages, [next(held) if place.cell is not None else images[next(rest)] for place in places]
-
-
-def _place_videos(messages: Sequence[Message], videos: Videos) -> tuple[list[Message], Videos]:
-    """As `_place` for a row's videos."""
-    messages = list(messages)
-    if videos and not any(message.videos() for message in messages):
-        messages = _with_parts_before(messages, [[MessageVideo()] for _ in videos], "videos")
-    places = [video for message in messages for video in message.videos()]
-    return messages, [videos[number] for number in _choose(places, len(videos), "videos")]
+    chosen, others = iter(_choose(own, len(column), what)), iter(held)
+    return messages, [next(others) if place.cell is not None else column[next(chosen)] for place in places]
 
 
 def _with_parts_before(messages: Sequence[Message], parts: Sequence[Part], what: str) -> list[Message]:

@@ -9,7 +9,7 @@ from run_batch.jobs.job.errors import JobError
 from run_batch.jobs.job.prompt_template import PromptTemplate
 from run_batch.model.declaration import RowError
 from run_batch.model.images.row_image import RowImage
-from run_batch.model.prompts.messages import MessageImage, MessageVideo
+from run_batch.model.prompts.message_parts import MessageImage, MessageVideo
 from run_batch.model.prompts.tokenizer import Piece
 from run_batch.model.rendering.renderer import Prompt, Renderer
 from run_batch.model.rendering.row_video import EncodedVideo
@@ -21,16 +21,18 @@ Item: TypeAlias = Piece | MessageImage | MessageVideo
 
 @dataclass(frozen=True, slots=True)
 class PromptDraft:
-    """A row's prompt before its images are read.
+    """A row's prompt before its images and videos are read.
 
     Attributes:
-        cells: images that the prompt itself holds, each a cell of one image, as in the image column.
-        finish: makes the prompt of the images of the row's image column, of those of `cells`, and of the videos of its
-            video column. Raises RowError for a row whose images or videos do not fit its prompt.
+        images: those that the prompt itself holds, each a cell of one image, as in the image column.
+        videos: those that the prompt itself holds, each a cell of one video.
+        finish: makes the prompt of the images of the row's image column, those of `images`, the videos of its video
+            column, and those of `videos`. Raises RowError for a row whose images or videos do not fit its prompt.
     """
 
-    cells: Sequence[Any]
-    finish: Callable[[Images, Images, Videos], Prompt]
+    images: Sequence[Any]
+    videos: Sequence[Any]
+    finish: Callable[[Images, Images, Videos, Videos], Prompt]
 
 
 def fill_template(template: PromptTemplate, row: Mapping[str, Any]) -> list[tuple[str, bool]]:
@@ -100,9 +102,9 @@ def _split_at_marker(text: str, marker: str | None) -> Iterator[Item]:
 def _split_at_placeholders(text: str, model: Renderer, numbers: dict[type[Item], int]) -> Iterator[Item]:
     """Cut a template's text at placeholders, the first one first; counts those that it finds in `numbers`."""
     while text:
-        wanted = {
+        wanted: dict[type[MessageImage] | type[MessageVideo], str | None] = {
             MessageImage: model.image_placeholder(numbers[MessageImage]),
-            MessageVideo: model.video_placeholder(numbers[MessageVideo]),
+            MessageVideo: model.video_placeholder(numbers[MessageVideo]) if model.has_videos else None,
         }
         found = [(text.index(name), kind, name) for kind, name in wanted.items() if name and name in text]
         if not found:

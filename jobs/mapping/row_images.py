@@ -1,4 +1,4 @@
-"""The images and videos of a row: those of its columns, and the images that its messages hold."""
+"""The images and videos of a row: those of its columns, and those that its messages hold."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from run_batch.io.media.image_column import content_of, images_in
-from run_batch.io.media.image_reader import MAX_BYTES, MediaReader
+from run_batch.io.media.image_reader import MAX_BYTES, MAX_VIDEO_BYTES, MediaReader
 from run_batch.jobs.mapping.prompt_draft import PromptDraft
 from run_batch.jobs.mapping.row_clock import clock
 from run_batch.model.declaration import RowError
@@ -31,17 +31,17 @@ class RowImages:
     def announce(self, rows: Iterable[tuple[Mapping[str, Any], PromptDraft]]) -> None:
         """Start to download the images of rows, in the order in which they will be read."""
         self._media.announce(
-            cell for row, draft in rows for cell in (*([row[self._column]] if self._column else []), *draft.cells)
+            cell for row, draft in rows for cell in (*([row[self._column]] if self._column else []), *draft.images)
         )
 
     def read(self, row: Mapping[str, Any], draft: PromptDraft) -> tuple[list[RowImage], list[RowImage]]:
-        """The images of the row's image column, and those of its draft's cells.
+        """The images of the row's image column, and those that its draft holds.
 
         Raises:
             RowError, MediaError: an image cannot be read, or the row's images are too large together.
         """
         images = list(self._read_all(row[self._column])) if self._column else []
-        held = [self._read_one(cell) for cell in draft.cells]
+        held = [self._read_one(cell) for cell in draft.images]
         nbytes = sum(map(nbytes_of, [*images, *held]))
         if held and nbytes > MAX_BYTES:
             raise RowError("image_too_large", f"{nbytes:,} bytes in all images of the row; the limit is {MAX_BYTES:,}")
@@ -68,21 +68,33 @@ class RowVideos:
     def __init__(self, media: MediaReader, column: str | None) -> None:
         self._media, self._column = media, column
 
-    def announce(self, rows: Iterable[Mapping[str, Any]]) -> None:
+    def announce(self, rows: Iterable[tuple[Mapping[str, Any], PromptDraft]]) -> None:
         """Start to download the videos of rows, in the order in which they will be read."""
-        if self._column is not None:
-            self._media.announce(row[self._column] for row in rows)
+        self._media.announce(cell for row, draft in rows for cell in (*self._own_cells(row), *draft.videos))
 
-    def read(self, row: Mapping[str, Any]) -> list[EncodedVideo]:
-        """The videos of the row's video column.
+    def read(self, row: Mapping[str, Any], draft: PromptDraft) -> tuple[list[EncodedVideo], list[EncodedVideo]]:
+        """The videos of the row's video column, and those that its draft holds.
 
         Raises:
-            MediaError: a video cannot be read, or the row's videos are too large together.
+            RowError, MediaError: a video cannot be read, or the row's videos are too large together.
         """
-        if self._column is None:
-            return []
-        contents = _contents(self._media, row[self._column], "video")
-        return [EncodedVideo.of(content) for content in contents if isinstance(content, bytes)]
+        videos = [video for cell in self._own_cells(row) for video in self._read_all(cell)]
+        held: list[EncodedVideo] = []
+        for cell in draft.videos:
+            held += self._read_all(cell)
+            nbytes = sum(map(nbytes_of, [*videos, *held]))
+            if nbytes > MAX_VIDEO_BYTES:
+                raise RowError(
+                    "video_too_large", f"{nbytes:,} bytes in all videos of the row; the limit is {MAX_VIDEO_BYTES:,}"
+                )
+        return videos, held
+
+    def _own_cells(self, row: Mapping[str, Any]) -> list[Any]:
+        return [] if self._column is None else [row[self._column]]
+
+    def _read_all(self, cell: Any) -> Iterator[EncodedVideo]:
+        contents = _contents(self._media, cell, "video")
+        yield from (EncodedVideo.of(content) for content in contents if isinstance(content, bytes))
 
 
 def nbytes_of(item: RowImage | EncodedVideo) -> int:

@@ -68,14 +68,14 @@ class RowMapper:
         self._job_sampling = config.resolve_sampling().values
         hosts = HostRules.of(config.input.allowed_hosts, config.input.allow_private_hosts)
         table = config.input
-        ahead = memory.download_bytes if table.video_column is None else memory.download_bytes // 2
+        may_have_videos = None if prompt_column is not PromptColumn.TEXTS else False  # in messages
+        has_videos = True if table.video_column is not None else may_have_videos
+        ahead = memory.download_bytes if has_videos is False else memory.download_bytes // 2
         self._images = RowImages(MediaReader(media_root, hosts, ahead), table.image_column)
         self._videos = RowVideos(MediaReader(media_root, hosts, ahead, are_videos=True), table.video_column)
         self._groups = RowGroups(memory.encoded_bytes)
         try:
-            self._model = Renderer(
-                config.model_settings, config.preprocess.scaled_jpeg_decoding, table.video_column is not None
-            )
+            self._model = Renderer(config.model_settings, config.preprocess.scaled_jpeg_decoding, has_videos)
             self._model.check_sampling(self._job_sampling)
         except SettingsError as error:
             raise JobError(str(error)) from None
@@ -181,7 +181,7 @@ class RowMapper:
             if not isinstance(row, RowError) and not isinstance(draft, RowError)
         ]
         self._images.announce(able)
-        self._videos.announce(row for row, _ in able)
+        self._videos.announce(able)
 
     def images(self, batch: RowBatch) -> list[Sequence[RowImage | EncodedVideo]]:
         """Read the images of each row of a batch in the order of its prompt, and its videos; none of a row that has no
@@ -213,7 +213,7 @@ class RowMapper:
         prompts = [prompt for _, prompt, _ in ready]
         if ready:
             has_images = any(prompt.images or prompt.videos for prompt in prompts)
-            media = "images" if self._config.input.video_column is None else "images or videos"
+            media = "images or videos" if any(prompt.videos for prompt in prompts) else "images"
             what = f"decoding and mapping its {media}" if has_images else "tokenizing its prompt"
             clock.begin(ready[0][0], len(ready), what)
         mapped = self._model.render(prompts, add_special_tokens=self._prompts.add_special_tokens)
@@ -239,7 +239,7 @@ class RowMapper:
         return f'; {placeholder} in the data is text: with prompt.image_marker = "{placeholder}" it stands for an image'
 
     def _prompt(self, row: Mapping[str, Any], draft: PromptDraft) -> Prompt:
-        return draft.finish(*self._images.read(row, draft), self._videos.read(row))
+        return draft.finish(*self._images.read(row, draft), *self._videos.read(row, draft))
 
     def _rows(self, batch: RowBatch) -> list[Mapping[str, Any] | RowError]:
         """The rows by column name, as Python values; one with a value that Python cannot hold as its RowError."""

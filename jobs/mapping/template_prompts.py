@@ -18,7 +18,7 @@ from run_batch.jobs.mapping.prompt_draft import (
     refuse_needless_placeholder,
 )
 from run_batch.model.declaration import RowError
-from run_batch.model.prompts.messages import MessageImage, MessageVideo
+from run_batch.model.prompts.message_parts import MessageImage, MessageVideo
 from run_batch.model.prompts.tokenizer import Piece
 from run_batch.model.rendering.renderer import Prompt, Renderer
 
@@ -60,7 +60,7 @@ class TemplatePrompts:
             RowError: `prompt_null`.
         """
         filled = fill_template(self._template, row)
-        return PromptDraft((), lambda images, _, videos: self._finish(filled, images, videos))
+        return PromptDraft((), (), lambda images, _, videos, __: self._finish(filled, images, videos))
 
     def _finish(self, filled: list[tuple[str, bool]], images: Images, videos: Videos) -> Prompt:
         pieces: list[Piece] = []

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -115,12 +116,12 @@ def _indented(text: str, full: bool) -> list[str]:
 
 def _image_lines(row: TriedRow) -> list[str]:
     images, tokens = row.images, row.image_tokens
+    numbers = {medium: count(1) for medium in ("image", "video")}
+    lines = [f"  {image.medium} {next(numbers[image.medium])}: {image}" for image in images]
     if len(images) == len(tokens):
-        pairs = zip(images, tokens, strict=True)
-        return [f"  image {i}: {image}, {count} tokens" for i, (image, count) in enumerate(pairs, 1)]
+        return [f"{line}, {number} tokens" for line, number in zip(lines, tokens, strict=True)]
     # A row that fails has no tokens.
-    lines = [f"  image {i}: {image}" for i, image in enumerate(images, 1)]
-    return lines + [f"  placeholders {i}: {count} tokens" for i, count in enumerate(tokens, 1)]
+    return lines + [f"  placeholders {i}: {number} tokens" for i, number in enumerate(tokens, 1)]
 
 
 def as_json(rows: Sequence[TriedRow], found: Forecast | None) -> str:

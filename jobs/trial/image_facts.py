@@ -18,7 +18,7 @@ class ImageFacts:
     """One image or video of a prompt.
 
     Attributes:
-        what: file format such as `JPEG`; `video`; `features` for precomputed features; "" for a file that cannot be
+        what: file format such as `JPEG`; `video`; `features` for precomputed features; "" for an image that cannot be
             decoded.
         shape: width and height in pixels, upright; of features, their number and their size; empty if not decoded. Of a
             video, frames, width and height of the whole file.
@@ -32,17 +32,23 @@ class ImageFacts:
     digest: str
 
     def __str__(self) -> str:
+        if not self.shape:
+            return f"{self.nbytes:,} bytes, not decoded"
         size = " x ".join(map(str, self.shape))
         if self.what == "video":
-            size = f"{self.shape[0]} frames of {self.shape[1]} x {self.shape[2]},"
-        return f"{size} {self.what}, {self.nbytes:,} bytes" if self.what else f"{self.nbytes:,} bytes, not decoded"
+            return f"{self.shape[0]} frames of {self.shape[1]} x {self.shape[2]}, {self.nbytes:,} bytes"
+        return f"{size} {self.what}, {self.nbytes:,} bytes"
+
+    @property
+    def medium(self) -> str:
+        """`image` or `video`."""
+        return "video" if self.what == "video" else "image"
 
 
 def image_facts(image: RowImage | EncodedVideo) -> ImageFacts:
     """Look at one image or video."""
     if isinstance(image, EncodedVideo):
-        shape = video_shape(image)
-        return ImageFacts("video" if shape else "", shape, len(image.encoded), image.digest.hex())
+        return ImageFacts("video", video_shape(image), len(image.encoded), image.digest.hex())
     assert not isinstance(image, Image.Image), "rows of an input hold none"
     if isinstance(image, torch.Tensor):
         return ImageFacts("features", tuple(image.shape), image.nbytes, hash_tensors({"": image}))

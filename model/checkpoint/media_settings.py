@@ -33,7 +33,7 @@ def find_refused_media(given: Any, has_videos: bool) -> str | None:
     """What is wrong with `engine.media_io_kwargs`; None for nothing.
 
     Args:
-        has_videos: the job has an `input.video_column`.
+        has_videos: rows have videos, or may have some in messages.
     """
     if given is None:
         return None
@@ -43,7 +43,7 @@ def find_refused_media(given: Any, has_videos: bool) -> str | None:
         if modality != "video":
             return f"{_KEY}.{modality} cannot be set: run-batch reads the images itself; only {_KEY}.video can"
     if not has_videos:
-        return f"{_KEY} does nothing without input.video_column: name the column of videos, or remove it"
+        return f"{_KEY} does nothing without videos: name their column in input.video_column, or remove it"
     for name, value in given.get("video", {}).items():
         if name not in _VIDEO:
             return f"{_KEY}.video.{name} cannot be set: run-batch takes {', '.join(_VIDEO)}"

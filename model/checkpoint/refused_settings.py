@@ -135,7 +135,7 @@ def find_refused(
         engine, sampling: the job's tables.
         rows_bring_sampling: the job has an `input.sampling_column`.
         has_adapters: the job has LoRA adapters.
-        has_videos: the job has an `input.video_column`.
+        has_videos: rows have videos, or may have some in messages.
     """
     for table, values in (("engine", engine), ("sampling", sampling)):
         for key, value in values.items():

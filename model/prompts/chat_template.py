@@ -12,7 +12,8 @@ from typing import Any
 
 from run_batch.model.checkpoint.settings import SettingsError
 from run_batch.model.declaration import RowError
-from run_batch.model.prompts.messages import Message, MessageImage, MessageVideo, Part
+from run_batch.model.prompts.message_parts import MessageImage, MessageVideo, Part
+from run_batch.model.prompts.messages import Message
 from run_batch.model.prompts.tokenizer import Piece, PromptTokenizer
 
 # Private-use characters that mark the place of the k-th text while the template is rendered.
@@ -117,7 +118,7 @@ class ChatTemplate:
         from vllm.renderers.hf import safe_apply_chat_template
 
         self._check_developer(messages)
-        numbers = {kind: count(1) for kind in self._placeholders}
+        numbers: dict[type, Iterator[int]] = {kind: count(1) for kind in self._placeholders}
         conversation = [
             {
                 "role": message.role,

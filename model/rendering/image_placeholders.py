@@ -6,7 +6,7 @@ does with a plain one, since the model classes do not always tell.
 """
 
 import re
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -55,7 +55,7 @@ class ImagePlaceholders:
         processor: a BaseMultiModalProcessor of vLLM.
         placeholder_str: `get_placeholder_str` of the model class: of a modality and a number, counted from 1.
         modality: `image` or `video`.
-        counted: feature tokens that the placeholders of another modality have, too, which count as those.
+        counted: placeholders of another modality, whose feature tokens count as those.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class ImagePlaceholders:
         processor: Any,
         placeholder_str: Callable[[str, int], str | None],
         modality: str = "image",
-        counted: Collection[int] = (),
+        counted: "ImagePlaceholders | None" = None,
     ) -> None:
         self._processor, self._modality, self._counted = processor, modality, counted
         self._placeholder_str = placeholder_str
@@ -173,7 +173,7 @@ class ImagePlaceholders:
         tokenizer = self._tokenizer
         # Some models use the token for what is unknown, or for an end; a prompt may hold these for their own sake.
         ordinary = {
-            *self._counted,
+            *(() if self._counted is None else self._counted.features),
             tokenizer.unk_token_id,
             tokenizer.bos_token_id,
             tokenizer.eos_token_id,

@@ -5,8 +5,7 @@ a bulk mapper where there is one (shipped_renderer.py), else through vLLM's proc
 need not know which.
 """
 
-import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
@@ -18,7 +17,7 @@ from vllm.tokenizers import cached_tokenizer_from_config
 from run_batch.model.checkpoint.missing_package import missing_packages_named
 from run_batch.model.checkpoint.sampling_checks import check_sampling
 from run_batch.model.checkpoint.settings import ModelSettings, SettingsError, build_engine_args, build_model_config
-from run_batch.model.declaration import DeclarationError, RowError
+from run_batch.model.declaration import RowError
 from run_batch.model.images.row_image import RowImage
 from run_batch.model.prompts.chat_template import ChatSettings, ChatTemplate
 from run_batch.model.prompts.tokenizer import Piece, PromptTokenizer
@@ -28,7 +27,7 @@ from run_batch.model.rendering.declared_processor import DeclaredInfo
 from run_batch.model.rendering.declared_renderer import DeclaredRenderer
 from run_batch.model.rendering.engine_input import EngineInput
 from run_batch.model.rendering.image_placeholders import ImagePlaceholders
-from run_batch.model.rendering.job_faults import describe, root_of
+from run_batch.model.rendering.loading import loading
 from run_batch.model.rendering.placeholder_hint import placeholder_hint
 from run_batch.model.rendering.processor_kwargs import check_declared, check_no_processor, check_processor
 from run_batch.model.rendering.remembered_texts import remembering
@@ -100,26 +99,32 @@ class Renderer:
 
     Args:
         scaled_jpeg_decoding: decode large JPEG files at a reduced size (see decode_image).
-        has_videos: whether rows may have videos.
+        has_videos: whether a column holds videos; None where messages may hold some.
 
     Attributes:
         image_mapping: what maps the model's images, and why, in one line; None for a model that takes none.
-        video_mapping: what samples and maps rows' videos, in one line; None for a job without videos.
+        video_mapping: what samples and maps rows' videos, in one line; None where there are none.
+        has_videos: whether a column holds videos.
+        takes_videos: whether rows can have any.
 
     Raises:
         SettingsError: the model's settings are wrong, it takes no videos, or it needs a package that is not installed.
         DeclarationError: scaled decoding is asked for, and the model maps pixels by a function of its own.
     """
 
-    def __init__(self, settings: ModelSettings, scaled_jpeg_decoding: bool = False, has_videos: bool = False) -> None:
+    def __init__(
+        self, settings: ModelSettings, scaled_jpeg_decoding: bool = False, has_videos: bool | None = False
+    ) -> None:
         with missing_packages_named(settings.path):
             self._engine_args = build_engine_args(settings)
             self._model_config = build_model_config(settings, self._engine_args)
-            with _loading("tokenizer", settings):
+            with loading("tokenizer", settings):
                 tokenizer = cached_tokenizer_from_config(self._model_config)
             path = _path_for(settings, self._model_config, tokenizer, scaled_jpeg_decoding, has_videos)
-        if has_videos and path.videos is None:
-            raise SettingsError(f"input.video_column: {settings.path} takes no videos; remove the key")
+        key = "input.video_column" if has_videos else "engine.media_io_kwargs"
+        if path.videos is None and (has_videos or settings.engine.get("media_io_kwargs")):
+            raise SettingsError(f"{key}: {settings.path} takes no videos; remove the key")
+        self.has_videos, self.takes_videos = bool(has_videos), path.videos is not None
         self._renderer, self._placeholder, self._videos = path.renderer, path.placeholder, path.videos
         self.image_mapping = path.image_mapping
         self.video_mapping = None if path.videos is None else f"vLLM's own processor, {path.videos.sampler.description}"
@@ -146,7 +151,7 @@ class Renderer:
         return None if self._placeholder is None else self._placeholder(number)
 
     def video_placeholder(self, number: int) -> str | None:
-        """As `image_placeholder` for videos; None also for a job without videos."""
+        """As `image_placeholder` for videos; None also where rows have none."""
         return None if self._videos is None else self._videos.placeholders.text(number)
 
     def check_sampling(self, sampling: Mapping[str, Any]) -> None:
@@ -219,20 +224,8 @@ class Renderer:
         )
 
 
-@contextlib.contextmanager
-def _loading(part: str, settings: ModelSettings) -> Iterator[None]:
-    """Turn what libraries raise for a checkpoint's files, or for packages that they miss, into a SettingsError."""
-    try:
-        yield
-    except (SettingsError, DeclarationError):
-        raise
-    except Exception as error:
-        message = f"model.path {settings.path}: its {part} cannot be loaded: {describe(root_of(error))}"
-        raise SettingsError(message) from error
-
-
 def _path_for(
-    settings: ModelSettings, model_config: Any, tokenizer: Any, scaled_jpeg_decoding: bool, has_videos: bool
+    settings: ModelSettings, model_config: Any, tokenizer: Any, scaled_jpeg_decoding: bool, has_videos: bool | None
 ) -> _Path:
     """The path that the rows of a model take; without videos where the model takes none."""
     if not model_config.is_multimodal_model:
@@ -240,7 +233,7 @@ def _path_for(
         return _text_path(settings)
     from vllm.model_executor.model_loader import get_model_architecture
 
-    with _loading("processor", settings):
+    with loading("processor", settings):
         own = remembering(tokenizer, text_bytes())
         processor = VLLM_MULTIMODAL_REGISTRY.create_processor(model_config, tokenizer=own)
         model_cls, _ = get_model_architecture(model_config)
@@ -262,8 +255,8 @@ def _path_for(
     check_processor(settings.engine, processor)
     if "image" not in processor.info.supported_mm_limits:
         return _text_path(settings)
-    with _loading("processor", settings):
-        videos = RowVideos.of(processor, model_config, model_cls) if has_videos else None
+    with loading("processor", settings):
+        videos = None if has_videos is False else RowVideos.of(processor, model_config, model_cls, bool(has_videos))
         return _shipped_path(settings, context, processor, model_cls, videos)
 
 

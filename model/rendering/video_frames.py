@@ -4,10 +4,8 @@ vLLM's code chooses the frames and decodes them, as for a `video_url` of `LLM.ch
 will take is counted.
 """
 
-import contextlib
 import inspect
-import io
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +14,7 @@ import numpy as np
 from vllm.multimodal.media.image import ImageMediaIO
 from vllm.multimodal.media.video import VideoMediaIO
 from vllm.multimodal.video import VIDEO_LOADER_REGISTRY, get_video_loader_backend_for_processor
-from vllm.multimodal.video_decoders import VideoSourceMetadata, VideoTargetMetadata, opencv
+from vllm.multimodal.video_decoders import VideoSourceMetadata, VideoTargetMetadata
 from vllm.transformers_utils.processor import get_video_processor_cls_name
 
 from run_batch.model.checkpoint.settings import SettingsError
@@ -24,12 +22,17 @@ from run_batch.model.declaration import RowError
 from run_batch.model.images.image_memory import need
 from run_batch.model.images.quiet import quiet_decoders
 from run_batch.model.rendering.job_faults import describe, raise_if_no_rows_fault
-from run_batch.model.rendering.row_video import EncodedVideo, check_container
+from run_batch.model.rendering.row_video import EncodedVideo
+from run_batch.model.rendering.video_capture import RewoundCapture, open_capture, safe_captures
+from run_batch.model.rendering.video_container import check_container
 
 # Of all frames that are sampled of a row's videos together: 3 GB.
 _ROW_PIXELS = 1_000_000_000
-# Frames are in memory twice: decoded, and in the processor.
-_BYTES_PER_PIXEL = 3 * 2
+# Bytes that a pixel takes: decoded, and as the processor's copy of it.
+_DECODED = 3 * 2
+# A processor takes three times the bytes of the tensors that it makes, for the models that are tested; of the first
+# video, bytes for each pixel.
+_COPIES, _FIRST_PROCESSED = 3, 9.0
 # Bytes of a file for each of its frames: fewer than any container needs to list one.
 _LEAST_FRAME_BYTES = 4
 # The loader for models that have none of their own.
@@ -60,15 +63,16 @@ class SampledVideo:
 
 
 def video_shape(video: EncodedVideo) -> tuple[int, ...]:
-    """Frames, width and height of a video, as its file tells them; empty for a file that cannot be read."""
+    """Frames, width and height of a video, as its file tells them; empty for one that does not, or cannot be read."""
     names = (cv2.CAP_PROP_FRAME_COUNT, cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT)
     try:
         check_container(video.encoded)
-        with quiet_decoders(), _safe_streams():
-            capture = opencv.OpenCVVideoBackendMixin.open_video_capture(video.encoded)
+        with quiet_decoders():
+            capture = open_capture(video.encoded)
     except (RowError, ValueError, cv2.error):  # the row's own error says why
         return ()
-    return tuple(int(capture.get(name)) for name in names)
+    shape = tuple(int(capture.get(name)) for name in names)
+    return shape if min(shape) > 0 else ()
 
 
 class FrameSampler:
@@ -92,8 +96,9 @@ class FrameSampler:
         self._loader = VIDEO_LOADER_REGISTRY.name2class[name]
         self._io = VideoMediaIO(ImageMediaIO(), video_backend=name, **settings)
         _refuse_needless(name, self._loader, settings)
-        self._io.video_loader = _counting(self._loader, self._check_source, self._count)
-        self._pixels = self._file_bytes = 0
+        self._io.video_loader = _watched(self._loader, self._check_source, self._read_frames)
+        self._pixels, self._encoded = 0, b""
+        self._seen = [0, 0]  # pixels of the videos so far, and bytes of their tensors
         shown = ", ".join(f"{key} = {value}" for key, value in settings.items())
         self.description = f"frames sampled by vLLM's loader {name}" + (f" ({shown})" if shown else "")
 
@@ -106,11 +111,17 @@ class FrameSampler:
         self._pixels = 0
         return [self._sample(video) for video in videos]
 
+    def processed(self, nbytes: int) -> None:
+        """Tell that the videos that were sampled last became so many bytes of tensors: by these, others are counted."""
+        if self._pixels:
+            self._seen = [self._seen[0] + self._pixels, self._seen[1] + nbytes]
+        self._pixels = 0
+
     def _sample(self, video: EncodedVideo) -> SampledVideo:
         check_container(video.encoded)
-        self._file_bytes = len(video.encoded)
+        self._encoded = video.encoded
         try:
-            with quiet_decoders(), _safe_streams():
+            with quiet_decoders(), safe_captures():
                 frames, metadata = self._io.load_bytes(video.encoded).media
         except RowError:
             raise
@@ -122,10 +133,35 @@ class FrameSampler:
 
     def _check_source(self, frames: int) -> None:
         """Refuse what a damaged index says: vLLM's loaders would look for so many frames, one by one."""
-        if frames * _LEAST_FRAME_BYTES > self._file_bytes:
+        if frames < 1:
             raise RowError(
-                "video_decode", f"damaged: {self._file_bytes:,} bytes cannot hold the {frames:,} frames that it counts"
+                "video_decode",
+                "its container tells no number of frames: damaged, or written as a stream; `ffmpeg -i IN -c copy "
+                "OUT.mp4` counts what is there",
             )
+        nbytes = len(self._encoded)
+        if frames * _LEAST_FRAME_BYTES > nbytes:
+            raise RowError(
+                "video_decode", f"damaged: {nbytes:,} bytes cannot hold the {frames:,} frames that it counts"
+            )
+
+    def _read_frames(self, capture: Any, indices: list[int], total_frames_num: int, **options: Any) -> Any:
+        """What the loader reads, of a video that turns out whole."""
+        asked = len(set(indices))
+        size = (int(capture.get(side)) for side in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
+        self._count(asked, *size)
+        rewound = RewoundCapture(capture)
+        frames, valid = self._loader.read_frames(rewound, indices, total_frames_num, **options)
+        # Many containers count one frame more than they have.
+        if not valid or len(valid) < asked - 1:
+            raise RowError("video_decode", f"only {len(valid)} of {asked} sampled frames can be decoded: damaged")
+        if not rewound.begins_as(self._encoded):
+            raise RowError(
+                "video_decode",
+                "OpenCV does not find its first frame again, so that vLLM's loader would show others than it says; "
+                "write it to another container: `ffmpeg -i IN -c copy OUT.mp4`",
+            )
+        return frames, valid
 
     def _count(self, frames: int, width: int, height: int) -> None:
         """Count frames that are about to be decoded."""
@@ -136,28 +172,9 @@ class FrameSampler:
                 f"{frames} frames of {width} x {height}, {self._pixels:,} pixels in all frames of the row; limit: "
                 f"{_ROW_PIXELS:,}. Settings in engine.media_io_kwargs.video sample fewer",
             )
-        need(frames * width * height * _BYTES_PER_PIXEL)
-
-
-class _Stream(io.BytesIO):
-    """The bytes of a file, with seeks that do not raise: OpenCV ends the process then."""
-
-    def seek(self, position: int, whence: int = 0, /) -> int:
-        """Go to a position; -1 where a damaged file leads to one that there is not."""
-        try:
-            return super().seek(position, whence)
-        except (ValueError, OverflowError):
-            return -1
-
-
-@contextlib.contextmanager
-def _safe_streams() -> Iterator[None]:
-    """Have vLLM give OpenCV streams of this form."""
-    kept, opencv.BytesIO = opencv.BytesIO, _Stream
-    try:
-        yield
-    finally:
-        opencv.BytesIO = kept
+        seen_pixels, seen_bytes = self._seen
+        processed = _COPIES * seen_bytes / seen_pixels if seen_pixels else _FIRST_PROCESSED
+        need(int(frames * width * height * (_DECODED + processed)))
 
 
 def _loader_of(model_config: Any) -> str:
@@ -168,12 +185,12 @@ def _runs_on_cpu(loader: str) -> bool:
     return not VIDEO_LOADER_REGISTRY.backend_requires_gpu(loader)
 
 
-def _counting(loader: Any, check_source: Callable[[int], None], count: Callable[[int, int, int], None]) -> Any:
-    """A loader that counts the frames that it has chosen before they are decoded, and refuses damaged videos.
+def _watched(loader: Any, check_source: Callable[[int], None], read: Callable[..., Any]) -> Any:
+    """A loader whose videos are checked before it chooses frames, and again when it reads them.
 
     Args:
         check_source: called with the frames that the container counts, before the loader chooses any.
-        count: called with the number, width and height of the frames that it has chosen.
+        read: called in place of the loader's `read_frames`, with the same arguments.
     """
 
     def prepare_source(cls: Any, source: VideoSourceMetadata) -> VideoSourceMetadata:
@@ -181,14 +198,8 @@ def _counting(loader: Any, check_source: Callable[[int], None], count: Callable[
         prepared: VideoSourceMetadata = loader._prepare_source(source)
         return prepared
 
-    def read_frames(cls: Any, cap: Any, frame_idx: list[int], total_frames_num: int, **options: Any) -> Any:
-        asked = len(set(frame_idx))
-        count(asked, int(cap.get(cv2.CAP_PROP_FRAME_WIDTH)), int(cap.get(cv2.CAP_PROP_FRAME_HEIGHT)))
-        frames, valid = loader.read_frames(cap, frame_idx, total_frames_num, **options)
-        # Many containers count one frame more than they have.
-        if not valid or len(valid) < asked - 1:
-            raise RowError("video_decode", f"only {len(valid)} of {asked} sampled frames can be decoded: damaged")
-        return frames, valid
+    def read_frames(cls: Any, *given: Any, **options: Any) -> Any:
+        return read(*given, **options)
 
     own = {"_prepare_source": classmethod(prepare_source), "read_frames": classmethod(read_frames)}
     return type(loader.__name__, (loader,), own)()

@@ -81,7 +81,10 @@ class VllmProcessor:
         else:
             rendered = self._apply_mapped(token_ids, items, hashes)
         self._check_finite(rendered)
-        self._has_large_images = tensor_bytes(rendered) >= LARGE_BYTES
+        nbytes = tensor_bytes(rendered)
+        self._has_large_images = nbytes >= LARGE_BYTES
+        if self._sampler is not None and videos:
+            self._sampler.processed(nbytes)
         self._mapped.keep_new(pixels)
         return rendered
 

@@ -42,13 +42,15 @@ class RowVideos:
     Attributes:
         placeholders: of videos, in prompts.
         sampler: of their frames.
+        in_column: whether a column holds them. Otherwise messages may, and no other text stands for any.
     """
 
     placeholders: ImagePlaceholders
     sampler: FrameSampler
+    in_column: bool
 
     @classmethod
-    def of(cls, processor: Any, model_config: Any, model_cls: Any) -> "RowVideos | None":
+    def of(cls, processor: Any, model_config: Any, model_cls: Any, in_column: bool) -> "RowVideos | None":
         """Those of a model; None where it takes no videos, or engine.limit_mm_per_prompt leaves no room for any.
 
         Raises:
@@ -59,9 +61,10 @@ class RowVideos:
             return None
         # GLM-4V shows the frames of a video by the tokens of images.
         images = ImagePlaceholders(processor, model_cls.get_placeholder_str)
-        placeholders = ImagePlaceholders(processor, model_cls.get_placeholder_str, "video", images.features)
-        placeholders.text(1)  # which may have to ask the processor
-        return cls(placeholders, FrameSampler(model_config))
+        placeholders = ImagePlaceholders(processor, model_cls.get_placeholder_str, "video", images)
+        if in_column:
+            placeholders.text(1)  # which may have to ask the processor
+        return cls(placeholders, FrameSampler(model_config), in_column)
 
 
 class VllmRenderer:
@@ -105,7 +108,7 @@ class VllmRenderer:
     ) -> EngineInput | RowError:
         try:
             self._placeholders.check(token_ids, len(images))
-            if self._videos is not None:
+            if self._videos is not None and (videos or self._videos.in_column):
                 self._videos.placeholders.check(token_ids, len(videos))
             if not images and not videos:
                 return tokens_input(token_ids)

@@ -4,11 +4,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cv2
 import pyarrow as pa
 import pytest
 from built_in_families import family_folders
 from video_jobs import IMAGE, ROWS, VIDEOS, mapped, table
-from videos import index_first, video, with_frames_far_away
+from videos import as_stream, index_first, video, with_frames_far_away
 from vllm.multimodal.video import VideoLoader
 
 import jobs
@@ -27,6 +28,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Folder:
 
 STREAMED = index_first(VIDEOS[1])
 HLS = b"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nfile:///etc/passwd.ts\n#EXT-X-ENDLIST\n"
+WEBM, TS = video(5, form="webm"), video(5, frames=50, fps=25.0, form="ts")
 BAD = {
     "empty": (b"", "video_empty: the video has no bytes"),
     "no video": (IMAGE, "video_decode: no video that is known by its first bytes"),
@@ -34,6 +36,9 @@ BAD = {
     "cut off": (VIDEOS[1][: len(VIDEOS[1]) // 2], "video_decode: the file is cut off: it has "),
     "frames cut off": (STREAMED[: len(STREAMED) // 3], "video_decode: the file is cut off: it has 5,18"),
     "AVI cut off": (VIDEOS[3][: len(VIDEOS[3]) // 2], "video_decode: the file is cut off: it has "),
+    "WebM cut off": (WEBM[: len(WEBM) // 2], "video_decode: the file is cut off: it has "),
+    "WebM of a browser": (as_stream(WEBM), "video_decode: its container tells no number of frames: "),
+    "transport stream": (TS, "video_decode: OpenCV does not find its first frame again"),
     "frames far away": (with_frames_far_away(VIDEOS[1]), "video_decode: "),
     "zeros": (VIDEOS[1][:64] + bytes(4000), "video_decode: "),
     "one frame": (video(1, frames=1), "video_decode: vLLM's loader cannot take it: ZeroDivisionError"),
@@ -60,7 +65,7 @@ def test_a_bad_video_is_an_error_of_its_row(tmp_path: Path, folder: Folder) -> N
 def test_frames_are_counted_before_they_are_decoded(
     tmp_path: Path, folder: Folder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of the first two videos, four frames each."""
+    """Of the first two videos, four frames each; the processor's part by what it made of those before."""
     first, second = 4 * 64 * 48, 4 * 96 * 64
     most = first + second
     needed: list[int] = []
@@ -70,8 +75,12 @@ def test_frames_are_counted_before_they_are_decoded(
         monkeypatch.setattr(video_frames, "_ROW_PIXELS", limit)
         large, small = mapped(tmp_path / str(limit), folder("qwen2_5_vl"), columns, chat=True)
         assert isinstance(small, MappedRow) and isinstance(large, RowFailure) is fails, (large, small)
+        if isinstance(large, MappedRow):
+            expected = [15 * first, 15 * second, int(first * (6 + 3 * large.nbytes / most))]
+            assert needed == expected
+            needed.clear()
     assert isinstance(large, RowFailure) and large.error.startswith("video_too_large: 4 frames of 96 x 64, ")
-    assert sum(needed) == 2 * 3 * (first + second + first + first + first), "frames are in memory twice"
+    assert needed == [15 * first, 15 * first]
 
 
 @pytest.mark.parametrize(("missing", "fails"), [(1, False), (2, True)])
@@ -87,6 +96,20 @@ def test_containers_may_count_one_frame_too_many(
     assert not isinstance(row, RowFailure) or row.error == error
 
 
+def test_a_video_is_decoded_by_one_thread(tmp_path: Path, folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """FFmpeg's decoders take as many as there are cores, in each worker process."""
+    threads: list[float] = []
+    read = VideoLoader.read_frames
+
+    def counted(capture: Any, *given: Any, **options: Any) -> Any:
+        threads.append(capture.get(cv2.CAP_PROP_N_THREADS))
+        return read(capture, *given, **options)
+
+    monkeypatch.setattr(VideoLoader, "read_frames", counted)
+    (row,) = mapped(tmp_path, folder("qwen3_vl"), table([([], VIDEOS[:1], "what?")]), chat=True)
+    assert isinstance(row, MappedRow) and threads == [1]
+
+
 REFUSALS: dict[str, tuple[str, dict[str, Any], str]] = {
     "setting that the loader does not read": (
         "qwen2_5_vl",
@@ -100,6 +123,7 @@ REFUSALS: dict[str, tuple[str, dict[str, Any], str]] = {
     ),
     "no room for videos": ("qwen3_vl", {"limit_mm_per_prompt": {"video": 0}}, " takes no videos"),
     "model without videos": ("mistral3", {}, " takes no videos"),
+    "model whose videos vLLM does not take": ("smolvlm", {}, " takes no videos"),
 }
 
 

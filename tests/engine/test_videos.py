@@ -134,14 +134,13 @@ def test_parts_of_messages_say_where_videos_stand(tmp_path: Path, folder: Folder
         row({"type": "video", "index": 1}, {"type": "video", "index": 0}),
         row(),
         row(place),
-        row({"type": "video", "video": "a.mp4"}),
     ]
-    columns = pa.table({"video": [VIDEOS[:2]] * 5, "prompt": prompts, "uid": [*"abcde"]})
+    columns = pa.table({"video": [VIDEOS[:2]] * 4, "prompt": prompts, "uid": [*"abcd"]})
     rows = mapped(tmp_path, folder("qwen2_5_vl"), columns, holds=PromptColumn.JSON_CONVERSATIONS, chat=True)
     placed, swapped, before, *bad = rows
     hashes = [row.engine_input["mm_hashes"]["video"] for row in (placed, swapped, before)]
     assert hashes[0] == hashes[2] == hashes[1][::-1] and len(set(hashes[0])) == 2
-    assert [failure.error.split(":")[0] for failure in bad] == ["placeholders", "prompt_messages"]
+    assert [failure.error.split(":")[0] for failure in bad] == ["placeholders"]
 
 
 def test_check_says_what_samples_the_frames(tmp_path: Path, folder: Folder) -> None:
@@ -149,7 +148,7 @@ def test_check_says_what_samples_the_frames(tmp_path: Path, folder: Folder) -> N
     checked = jobs.run(job, command="check")
     assert checked.returncode == 0, checked.stderr
     assert "videos: vLLM's own processor, frames sampled by vLLM's loader qwen2_vl (fps = 1)" in checked.stdout
-    assert "2 of the first 9 rows have no video in column video: they are asked without it" in checked.stdout
+    assert "2 of the first 10 rows have no video in column video: they are asked without it" in checked.stdout
 
 
 @pytest.mark.engine
@@ -169,6 +168,7 @@ def test_texts_are_those_of_vllms_own_chat(family: str, tmp_path: Path, folder: 
 
 @pytest.mark.engine
 def test_a_trial_shows_videos(tmp_path: Path, folder: Folder) -> None:
-    tried = jobs.run(write_job(tmp_path, folder("qwen2_5_vl"), table(ROWS[1:2]), chat=True), command="try")
+    tried = jobs.run(write_job(tmp_path, folder("qwen2_5_vl"), table([ROWS[1], ROWS[5]]), chat=True), command="try")
     assert tried.returncode == 0, tried.stderr
-    assert "50 frames of 96 x 64" in tried.stdout
+    assert "  video 1: 50 frames of 96 x 64, " in tried.stdout
+    assert "  image 1: 90 x 70 PNG, " in tried.stdout and "  video 1: 4 frames of 48 x 96, " in tried.stdout

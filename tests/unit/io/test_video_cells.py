@@ -76,6 +76,7 @@ def test_videos_are_read_in_every_form(tmp_path: Path, server: str, monkeypatch:
         ({"bytes": 3, "path": None}, "video_form: a struct of bytes, path: nothing is in bytes or path"),
         (5, "video_form: a video cannot be a int"),
         ("data:video/mp4;base64,????", "video_decode: "),
+        ("data:video/jpeg;base64,/9j/,/9j/", "video_form: a data: URL of video/jpeg holds frames as images"),
         (base64.b64encode(b"\x89PNG\r\n\x1a\n" + bytes(100)).decode(), "video_not_found: "),
         ([VIDEO] * 2, "video_too_large: 536 bytes in all videos of the row; the limit is 300 bytes"),
         ("http://other.org/a.mp4", "url_not_allowed: "),

@@ -81,3 +81,18 @@ def test_a_folder_that_the_storage_does_not_give_is_no_fault_of_the_job(
     with pytest.raises(RunError, match=os.strerror(number)) as caught:
         prepared(tmp_path, _PATHS["text"])
     assert caught.value.exit_code == (1 if number == errno.EIO else 74)
+
+
+def test_settings_of_videos_are_refused_where_no_row_can_have_one(tmp_path: Path) -> None:
+    tables = {
+        "input": {"image_column": ""},
+        "prompt": {"template": None, "chat": True},
+        "engine": {"media_io_kwargs": {"video": {"fps": 1}}},
+    }
+    asked: list[Any] = ["is it even?", [{"role": "user", "content": "is it even?"}]]
+    texts, messages = (
+        load_config(jobs.write_job(tmp_path / str(n), {"uid": ["a"], "prompt": [asked[n]]}, **tables)) for n in (0, 1)
+    )
+    prepare(messages)
+    with pytest.raises(JobError, match=r"engine\.media_io_kwargs does nothing without videos: name their column"):
+        prepare(texts)

@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from run_batch.model import RowError
-from run_batch.model.prompts.messages import Message, MessageImage, parse_messages
+from run_batch.model.prompts.message_parts import MessageImage, MessageVideo
+from run_batch.model.prompts.messages import Message, parse_messages
 from run_batch.model.prompts.tokenizer import Piece
 
 
@@ -92,10 +93,31 @@ def test_an_image_is_found_where_a_part_holds_it(part: dict[str, Any], cell: Any
     assert (found, text.text) == (expected, "What?")
 
 
+@pytest.mark.parametrize(
+    ("part", "cell"),
+    [
+        ({"type": "video_url", "video_url": {"url": "https://a/b.mp4"}}, "https://a/b.mp4"),
+        ({"type": "video_url", "video_url": "https://a/b.mp4", "image_url": {"url": ""}}, "https://a/b.mp4"),
+        ({"type": "video", "video": "b.mp4", "text": ""}, "b.mp4"),
+        ({"type": "video", "video": {"bytes": b"x", "path": None}}, {"bytes": b"x", "path": None}),
+        ({"type": "video", "url": "https://a/b.mp4"}, "https://a/b.mp4"),
+        ({"type": "video", "path": "b.mp4"}, {"bytes": None, "path": "b.mp4"}),
+        ({"video_url": {"url": "https://a/b.mp4"}}, "https://a/b.mp4"),
+        ({"video": "b.mp4"}, "b.mp4"),
+        ({"type": "video"}, None),
+    ],
+    ids=str,
+)
+def test_a_video_is_found_where_a_part_holds_it(part: dict[str, Any], cell: Any) -> None:
+    for conversation in ([part, {"text": "What?"}], [{"role": "user", "content": [part, {"text": "What?"}]}]):
+        (message,) = parse_messages(conversation)
+        assert [list(held) for held in message.parts] == [[MessageVideo(cell)], [Piece("What?", trusted=False)]]
+
+
 @pytest.mark.parametrize(("index", "expected"), [(1, 1), (1.0, 1), (0.0, 0), (None, None), (float("nan"), None)])
 def test_parts_may_say_which_of_the_rows_images_they_are(index: Any, expected: int | None) -> None:
     (message,) = parse_messages([{"role": "user", "content": [{"type": "image", "index": index, "text": None}]}])
-    assert message.images() == [MessageImage(index=expected)]
+    assert message.places(MessageImage) == [MessageImage(index=expected)]
 
 
 def test_names_of_roles_in_data_sets_are_those_of_chat_templates() -> None:
@@ -142,14 +164,25 @@ def test_what_templates_read_of_a_message_is_kept_as_vllm_gives_it_to_them() -> 
         ({"role": "", "content": "x"}, "the role ''"),
         ({"role": "user", "content": 1}, "cannot be a int"),
         ({"role": "user", "content": [1]}, "cannot be a int"),
-        ({"role": "user", "content": [{"type": "video", "video": "a.mp4"}]}, "type 'video'"),
+        ({"role": "user", "content": [{"type": "video_url"}]}, "has no video"),
+        ({"role": "user", "content": [{"type": "video", "video": "a.mp4", "fps": 2}]}, "the key 'fps', which is not"),
+        ({"role": "user", "content": [{"type": "video_url", "video_url": {"url": "a", "fps": 2}}]}, "the key 'fps'"),
+        ({"role": "user", "content": [{"type": "video", "video": ["a.jpg", "b.jpg"]}]}, "frames of a video as images"),
+        ({"role": "user", "content": [{"type": "video", "video": "a", "url": "b"}]}, "video twice: video, url"),
+        ({"role": "user", "content": [{"type": "video", "image_url": "a"}]}, "the key 'image_url'"),
+        ({"role": "user", "content": [{"type": "image", "video_url": "a"}]}, "holds a video (video_url)"),
+        ({"role": "user", "content": [{"type": "text", "text": "x", "video": "a"}]}, "both a text and its video"),
+        ({"role": "user", "content": [{"type": "video", "video": "a", "text": "x"}]}, "both a text and its video"),
+        ({"role": "user", "content": [{"type": "video", "index": -1}]}, "index -1"),
+        ({"role": "user", "content": "x", "videos": ["a"]}, "'videos'"),
+        ({"role": "user", "content": '[{"type": "video_url", "video_url": {"url": "a"}}]'}, "parts as JSON text"),
         ({"role": "user", "content": [{"type": "input_audio"}]}, "type 'input_audio'"),
         ({"role": "user", "content": [{"type": "text"}]}, "type text has no text"),
         ({"role": "user", "content": [{"type": "image_url"}]}, "has no image"),
         ({"role": "user", "content": [{"type": "image", "image": "a", "url": "b"}]}, "image twice: image, url"),
-        ({"role": "user", "content": [{"text": "x", "image": b"x"}]}, "both text and an image"),
-        ({"role": "user", "content": [{"type": "text", "text": "x", "image": b"x"}]}, "both text and an image"),
-        ({"role": "user", "content": [{"type": "image", "image": b"x", "text": "x"}]}, "both text and an image"),
+        ({"role": "user", "content": [{"text": "x", "image": b"x"}]}, "both a text and its image"),
+        ({"role": "user", "content": [{"type": "text", "text": "x", "image": b"x"}]}, "both a text and its image"),
+        ({"role": "user", "content": [{"type": "image", "image": b"x", "text": "x"}]}, "both a text and its image"),
         ({"role": "user", "content": [{"type": "image", "text": "x"}]}, "holds a text"),
         ({"role": "user", "content": [{"type": "image", "file_id": "f1"}]}, "the key 'file_id'"),
         ({"role": "user", "content": [{"type": "image", "index": "1"}]}, "index 1;"),
@@ -180,14 +213,14 @@ def test_what_is_not_taken_is_named(message: Any, reason: str) -> None:
 
 
 KEYS = ["role", "content", "from", "value", "type", "text", "image", "image_url", "url", "bytes", "path", "index"]
-KEYS += ["source", "data", "tool_calls", "function", "name"]
+KEYS += ["video", "video_url", "source", "data", "tool_calls", "function", "name"]
 LEAVES = (
     st.none()
     | st.booleans()
     | st.integers()
     | st.floats()
     | st.binary(max_size=2)
-    | st.sampled_from(["user", "assistant", "image", "text", "gpt", "{", "[{}]", ""])
+    | st.sampled_from(["user", "assistant", "image", "video", "text", "gpt", "{", "[{}]", ""])
 )
 
 

@@ -129,7 +129,7 @@ def test_settings_of_videos_that_do_nothing_or_fit_no_loader_are_refused(given: 
     assert find_refused({"media_io_kwargs": {"video": {"fps": 0.5}}}, {}, False, has_videos=True) is None
     without = find_refused({"media_io_kwargs": {"video": {"fps": 0.5}}}, {}, False)
     assert without == (
-        "engine.media_io_kwargs does nothing without input.video_column: name the column of videos, or remove it"
+        "engine.media_io_kwargs does nothing without videos: name their column in input.video_column, or remove it"
     )
 
 
