@@ -1,127 +1,114 @@
-"""Sums rows of bytes with weights of 16 bits, on processors with AVX2: the inner loop of a resize.
+"""Resizes RGB images to tiles by weighted sums of columns and rows, as code that numba compiles for AVX2.
 
-An instruction multiplies two rows with their weights and adds both, 32 values after each other; the loops that numba
-compiles do not use it. numba is imported here alone: see `compile_plane_resize`.
+A strip of `LANES` rows is transposed, so that its columns are summed many rows at a time, and turned back into rows of
+planes. Rows of these are summed as soon as a row of tiles has all that it needs, and written where they belong: what is
+read was written shortly before. numba is imported here and in `byte_lanes` alone: see `compile_plane_resize`.
 """
 
 from collections.abc import Callable
 from typing import Any
 
-from llvmlite import binding, ir
 from numba import int16, int64, njit, types, uint8, void
-from numba.core import cgutils
-from numba.extending import intrinsic
 
-# Values that are summed at once, in registers of so many bytes.
-LANES = 32
+from run_batch.model.images.byte_lanes import (
+    COLUMNS,
+    LANES,
+    copy_line,
+    has_lanes,
+    sum_lanes,
+    transpose_block,
+)
 
-_I32, _I64 = ir.IntType(32), ir.IntType(64)
-_BYTES = ir.VectorType(ir.IntType(8), LANES)
-_WORDS = ir.VectorType(ir.IntType(16), LANES // 2)
-_SUMS = ir.VectorType(_I32, LANES // 4)
 
-
-def compile_sum_rows() -> Callable[..., None] | None:
-    """Compile `_sum_rows` for this process; None where the processor has no AVX2."""
-    if not binding.get_host_cpu_features().get("avx2"):
+def compile_tile_resize() -> Callable[..., None] | None:
+    """Compile `_resize_to_tiles` for this process; None where the processor has no AVX2."""
+    if not has_lanes():
         return None
     # Arrays that share memory with bytes are read-only.
-    rows = types.Array(uint8, 2, "A", readonly=True)
-    signature = void(rows, types.Array(uint8, 2, "A"), int64[::1], int64[::1], int16[:, ::1], int64)
-    return njit(signature, nogil=True)(_sum_rows)  # type: ignore[no-any-return]
+    image = types.Array(uint8, 2, "C", readonly=True)
+    direction = types.Tuple((int64[::1], int64[::1], int16[:, ::1], int64))
+    signature = void(image, direction, direction, uint8[:, :, ::1], uint8[::1], uint8[:, :, :, ::1], int64)
+    return njit(signature, nogil=True)(_resize_to_tiles)  # type: ignore[no-any-return]
 
 
-def _sum_rows(rows: Any, new: Any, begins: Any, pairs: Any, weights: Any, bits: int) -> None:
-    """Make each new row the weighted sum of old rows, rounded, and clipped to bytes.
+def _resize_to_tiles(image: Any, columns: Any, rows: Any, wide: Any, strip: Any, tiles: Any, merged: int) -> None:
+    """Resize an image, and cut it into tiles.
 
     Args:
-        rows: uint8 (old rows, values), each row contiguous, at least `LANES` values.
-        new: uint8 (new rows, values), each row contiguous.
-        begins: for each new row, its first old row.
-        pairs: for each new row, half the number of old rows, all of which exist.
-        weights: int16 (new rows, 2 * most pairs), in units of 2 ** -bits.
+        image: uint8 (old height, 3 * old width), at least `LANES` rows, and `COLUMNS` values in each.
+        columns, rows: the resize of the width and of the height, each as a tuple: for each new one, its first old one,
+            int64; half the number of old ones, all of which exist, int64; their weights, int16 (new, 2 * most pairs),
+            in units of 2 ** -bits; and bits.
+        wide: uint8 (3, old height, new width), at least `LANES` columns; it is overwritten.
+        strip: uint8 (`LANES` * 3 * old width or more, new width or more); it is overwritten.
+        tiles: uint8 (tiles, 3, tile height, tile width), at least `SHORTEST_LINE` wide.
+        merged: the tiles are in rows of squares of so many times so many tiles, each in rows itself.
     """
-    values, stride, new_stride = rows.shape[1], rows.strides[0], new.strides[0]
-    for y in range(new.shape[0]):
-        for x in range(0, values, LANES):
-            # The last lanes overlap those before them where the values are no multiple.
-            at = min(x, values - LANES)
-            first, target = begins[y] * stride + at, y * new_stride + at
-            _sum_lanes(rows, first, stride, pairs[y], weights, y * weights.shape[1], bits, new, target)
+    begins, pairs, _, _ = rows
+    height, tile_height, done = image.shape[0], tiles.shape[2], 0
+    for first in range(0, len(begins), tile_height):
+        last = first + tile_height - 1
+        # An old row that is there to make pairs, of weight 0, may follow those of the last new row.
+        while done < min(begins[last] + 2 * pairs[last] + 1, height):
+            # The last strip overlaps the one before it where it would be too low.
+            _resize_strip(image, min(done, height - LANES), columns, wide, strip)
+            done += LANES
+        _sum_to_tiles(wide, rows, first, strip, tiles, merged)
 
 
-@intrinsic  # type: ignore[untyped-decorator]
-def _sum_lanes(
-    context: Any,
-    rows: Any,
-    first: Any,
-    stride: Any,
-    pairs: Any,
-    weights: Any,
-    first_weight: Any,
-    bits: Any,
-    new: Any,
-    target: Any,
-) -> Any:
-    """Sum `LANES` values of 2 * `pairs` rows, from byte `first` of `rows` on, into those from `target` of `new` on."""
-    signature = types.none(rows, first, stride, pairs, weights, first_weight, bits, new, target)
-    return signature, _generate
+@njit(nogil=True)  # type: ignore[untyped-decorator]
+def _resize_strip(image: Any, top: int, columns: Any, wide: Any, strip: Any) -> None:
+    """Resize the width of `LANES` rows of an image, from `top` on."""
+    begins, pairs, weights, bits = columns
+    (height, values), width, most = image.shape, wide.shape[2], weights.shape[1]
+    block = strip[values * LANES :]
+    for x in range(0, values, COLUMNS):
+        # The last block overlaps the one before it where the values are no multiple.
+        at = min(x, values - COLUMNS)
+        transpose_block(image, top * values + at, values, strip, at * LANES, LANES)
+    for channel in range(3):
+        for x in range(0, width, LANES):
+            left = min(x, width - LANES)
+            for new in range(LANES):
+                column = left + new
+                first, its = (3 * begins[column] + channel) * LANES, column * most
+                sum_lanes(strip, first, 3 * LANES, pairs[column], weights, its, bits, block, new * LANES)
+            target = (channel * height + top) * width + left
+            for half in range(0, LANES, COLUMNS):
+                transpose_block(block, half, LANES, wide, target + half * width, width)
 
 
-def _generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-    def data(index: int) -> Any:
-        return context.make_array(signature.args[index])(context, builder, arguments[index]).data
+@njit(nogil=True)  # type: ignore[untyped-decorator]
+def _sum_to_tiles(wide: Any, rows: Any, first: int, line: Any, tiles: Any, merged: int) -> None:
+    """Fill a row of tiles, whose first row of pixels is the new row `first`."""
+    height, width = wide.shape[1:]
+    tile_height, tile_width = tiles.shape[2:]
+    tile, across, square = 3 * tile_height * tile_width, width // tile_width, merged * merged
+    row = first // tile_height
+    first_tile = (row // merged) * merged * across + (row % merged) * merged
+    for channel in range(3):
+        for y in range(tile_height):
+            source = channel * height * width
+            target = first_tile * tile + (channel * tile_height + y) * tile_width
+            if tile_width < LANES:
+                _sum_row(wide, source, width, width, rows, first + y, line, 0)
+            left = 0
+            for _ in range(across // merged):
+                for beside in range(merged):
+                    place = target + beside * tile
+                    if tile_width < LANES:
+                        copy_line(line, left, tiles, place, tile_width)
+                    else:
+                        _sum_row(wide, source + left, width, tile_width, rows, first + y, tiles, place)
+                    left += tile_width
+                target += square * tile
 
-    lanes = _Lanes(builder)
-    rows, weights, new = data(0), data(4), data(7)
-    _, first, stride, pairs, _, first_weight, bits, _, target = arguments
-    bits = builder.trunc(bits, _I32)
-    half = lanes.all(builder.shl(_I32(1), builder.sub(bits, _I32(1))))
-    sums = [cgutils.alloca_once_value(builder, half) for _ in range(4)]
-    with cgutils.for_range(builder, pairs, intp=_I64) as loop:
-        pair = builder.mul(loop.index, _I64(2))
-        row = builder.gep(rows, [builder.add(first, builder.mul(pair, stride))])
-        both = lanes.load(row, _BYTES), lanes.load(builder.gep(row, [stride]), _BYTES)
-        weight = lanes.load(builder.gep(weights, [builder.add(first_weight, pair)]), _I32)
-        weight = builder.bitcast(lanes.all(weight), _WORDS)
-        for place, words in zip(sums, lanes.pairs_of_words(*both), strict=True):
-            product = lanes.call("avx2.pmadd.wd", _SUMS, words, weight)
-            builder.store(builder.add(builder.load(place), product), place)
-    values = [builder.ashr(builder.load(place), lanes.all(bits)) for place in sums]
-    words = [lanes.call("avx2.packssdw", _WORDS, *values[i : i + 2]) for i in (0, 2)]
-    into = builder.bitcast(builder.gep(new, [target]), _BYTES.as_pointer())
-    builder.store(lanes.call("avx2.packuswb", _BYTES, *words), into, align=1)
-    return context.get_dummy_value()
 
-
-class _Lanes:
-    """Writes operations on vectors."""
-
-    def __init__(self, builder: Any) -> None:
-        self._builder = builder
-
-    def load(self, pointer: Any, type_: Any) -> Any:
-        return self._builder.load(self._builder.bitcast(pointer, type_.as_pointer()), align=1)
-
-    def all(self, value: Any) -> Any:
-        """Sums that all have one value."""
-        one = self._builder.insert_element(_SUMS(ir.Undefined), value, _I32(0))
-        return self._builder.shuffle_vector(one, _SUMS(ir.Undefined), _SUMS([0] * (LANES // 4)))
-
-    def call(self, name: str, result: Any, first: Any, second: Any) -> Any:
-        """An instruction of the processor that takes two vectors."""
-        kind = ir.FunctionType(result, [first.type, second.type])
-        function = cgutils.get_or_insert_function(self._builder.module, kind, f"llvm.x86.{name}")
-        return self._builder.call(function, [first, second])
-
-    def pairs_of_words(self, even: Any, odd: Any) -> list[Any]:
-        """The bytes of two rows side by side, each as 16 bits, in the order that the instructions which pack undo."""
-        zeros = _BYTES([0] * LANES)
-        halves = [self._interleave(even, odd, first) for first in (0, 8)]
-        words = [self._interleave(half, zeros, first) for half in halves for first in (0, 8)]
-        return [self._builder.bitcast(vector, _WORDS) for vector in words]
-
-    def _interleave(self, even: Any, odd: Any, first: int) -> Any:
-        """The values from `first` on of each 16, alternating: the processor has instructions for that."""
-        places = [base + first + i + side for base in range(0, LANES, 16) for i in range(8) for side in (0, LANES)]
-        return self._builder.shuffle_vector(even, odd, ir.VectorType(_I32, LANES)(places))
+@njit(nogil=True)  # type: ignore[untyped-decorator]
+def _sum_row(old: Any, first: int, stride: int, values: int, rows: Any, row: int, new: Any, target: int) -> None:
+    """Make a new row of so many values of old rows, of which byte `first` begins the first one."""
+    begins, pairs, weights, bits = rows
+    first += begins[row] * stride
+    for x in range(0, values, LANES):
+        at = min(x, values - LANES)
+        sum_lanes(old, first + at, stride, pairs[row], weights, row * weights.shape[1], bits, new, target + at)

@@ -1,31 +1,44 @@
-"""Resizes RGB images to planes, to the values of torch's antialiased kernel for bytes, at up to twice its speed.
+"""Resizes RGB images to planes, tiles or patches, to the values of torch's antialiased kernel for bytes.
 
 torch (UpSampleKernelAVXAntialias.h) resizes the width, then the height. Each new value is a weighted sum of
 neighbouring values, in integers, with weights of 16 bits, in a unit that depends on the largest of them. Here,
-`weighted_rows` sums whole rows; to resize the width, planes are transposed in strips. What the mappers need are planes,
-or tiles of them: they are written where they belong, without a copy of the resized image.
+`weighted_rows` makes these sums, at several times torch's speed, and writes what the mappers need where it belongs,
+without a copy of the resized image.
 """
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 
 from run_batch.model.images.decode import Size
 from run_batch.model.images.resize import FILTERS, check_new_size, round_weights, weights_of
-from run_batch.model.mappers.patches import resize
+from run_batch.model.mappers.patches import PatchGrid, cut_patches, resize
 
-# Of a strip of an image that is transposed: with its result, it fits into a core's cache.
-_STRIP_BYTES = 1 << 20
 # Of one direction of an image that is resized here, and of one whose weights are kept for the next image of its size.
 _MAX_WEIGHTS, _KEPT_WEIGHTS = 1 << 22, 1 << 15
 # Of a weight, and of its unit; torch's limits.
 _WEIGHT_BITS, _MAX_BITS = 15, 22
 
-_sum_rows: Callable[..., None] | None = None
-_lanes = 0
+
+class _Compiled(NamedTuple):
+    """`weighted_rows`, compiled.
+
+    Attributes:
+        resize_to_tiles: see there.
+        lanes: the least height of an image, and the least new width.
+        least_values, least_line: the least number of values in a row of an image, and the least width of a tile.
+    """
+
+    resize_to_tiles: Callable[..., None]
+    lanes: int
+    least_values: int
+    least_line: int
+
+
+_compiled: _Compiled | None = None
 
 
 def compile_plane_resize() -> None:
@@ -33,10 +46,12 @@ def compile_plane_resize() -> None:
 
     Do not call it in a process that starts vLLM's engine; see `compile_resize`.
     """
-    global _sum_rows, _lanes
-    from run_batch.model.images.weighted_rows import LANES, compile_sum_rows
+    global _compiled
+    from run_batch.model.images.byte_lanes import COLUMNS, LANES, SHORTEST_LINE
+    from run_batch.model.images.weighted_rows import compile_tile_resize
 
-    _sum_rows, _lanes = compile_sum_rows(), LANES
+    if (resize_to_tiles := compile_tile_resize()) is not None:
+        _compiled = _Compiled(resize_to_tiles, LANES, COLUMNS, SHORTEST_LINE)
 
 
 def resized_planes(image: np.ndarray, size: Size, filter: str) -> np.ndarray:
@@ -65,22 +80,33 @@ def resize_to_tiles(image: np.ndarray, size: Size, filter: str, tiles: np.ndarra
     Args:
         image, filter: see `resized_planes`.
         size: the new (height, width), multiples of a tile's.
-        tiles: uint8 (tiles, 3, tile height, tile width), as many as the new image holds or more; they are overwritten.
+        tiles: uint8 (tiles, 3, tile height, tile width), contiguous, as many as the new image holds or more; they are
+            overwritten.
 
     Raises:
         RowError: see `patches.resize`.
     """
     check_new_size(image, size)
-    height, width = tiles.shape[2:]
-    rows, columns = _direction(image.shape[0], size[0], filter), _direction(image.shape[1], size[1], filter)
-    if _sum_rows is None or rows is None or columns is None or min(width, image.shape[0]) < _lanes:
-        tile_planes(resize(image, size, filter), (height, width), tiles)
-        return
-    wide = _resize_width(image, size[1], columns)
-    places = [(top, left) for top in range(0, size[0], height) for left in range(0, size[1], width)]
-    for (top, left), tile in zip(places, tiles, strict=False):
-        for plane, new in zip(wide, tile, strict=True):
-            rows.write(plane[:, left : left + width], new, top)
+    if not _resize_fast(image, size, filter, tiles, 1):
+        tile_planes(resize(image, size, filter), tiles.shape[2:], tiles)  # type: ignore[arg-type]
+
+
+def resize_to_patches(image: np.ndarray, size: Size, filter: str, grid: PatchGrid, patches: np.ndarray) -> None:
+    """Resize an image, and cut it into patches.
+
+    Args:
+        image, filter: see `resized_planes`.
+        size: the new (height, width), multiples of the grid's unit.
+        patches: see `cut_patches`; they are overwritten.
+
+    Raises:
+        RowError: see `patches.resize`.
+    """
+    check_new_size(image, size)
+    # Patches are small tiles, in another order.
+    tiles = patches.reshape(-1, 3, grid.patch_size, grid.patch_size)
+    if not _resize_fast(image, size, filter, tiles, grid.merge_size):
+        cut_patches(planes(resize(image, size, filter)), grid, patches)
 
 
 def tile_planes(canvas: np.ndarray, size: Size, tiles: np.ndarray) -> None:
@@ -109,55 +135,36 @@ def planes(image: np.ndarray, into: np.ndarray | None = None) -> np.ndarray:
     return channels
 
 
-@dataclass(frozen=True, slots=True)
-class _Direction:
-    """The resize of one direction.
+class _Direction(NamedTuple):
+    """The resize of one direction; see `weighted_rows`."""
 
-    Attributes:
-        begins, pairs, weights, bits: see `weighted_rows`; None where the length does not change.
-    """
-
-    begins: np.ndarray | None
+    begins: np.ndarray
     pairs: np.ndarray
     weights: np.ndarray
     bits: int
 
-    def write(self, rows: np.ndarray, new: np.ndarray, first: int) -> None:
-        """Make new rows, from the new row `first` on, of all old ones."""
-        end = first + len(new)
-        if self.begins is None:
-            new[...] = rows[first:end]
-            return
-        assert _sum_rows is not None
-        _sum_rows(rows, new, self.begins[first:end], self.pairs[first:end], self.weights[first:end], self.bits)
 
-
-def _resize_width(image: np.ndarray, width: int, columns: _Direction) -> np.ndarray:
-    """The planes of an image, uint8 (3, height, width), of the new width."""
-    height, old_width, _ = image.shape
-    planes = np.empty((3, height, width), np.uint8)
-    if columns.begins is None:
-        cv2.split(image, list(planes))
-        return planes
-    step = max(_lanes, _STRIP_BYTES // (3 * old_width))
-    for begin in range(0, height, step):
-        # The last strip overlaps the one before it where it would be too low to be summed.
-        strip = slice(max(0, min(begin, height - _lanes)), min(begin + step, height))
-        # OpenCV's own new arrays take several times as long.
-        wide = np.empty((3, strip.stop - strip.start, old_width), np.uint8)
-        cv2.split(image[strip], list(wide))
-        turned, narrow = (np.empty((length, wide.shape[1]), np.uint8) for length in (old_width, width))
-        for plane, new in zip(wide, planes, strict=True):
-            cv2.transpose(plane, turned)
-            columns.write(turned, narrow, 0)
-            cv2.transpose(narrow, new[strip])
-    return planes
+def _resize_fast(image: np.ndarray, size: Size, filter: str, tiles: np.ndarray, merged: int) -> bool:
+    """Resize an image to tiles, in rows of squares of `merged` times `merged` of them; False where torch has to."""
+    (height, width, _), compiled = image.shape, _compiled
+    if compiled is None or min(height, size[1]) < compiled.lanes:
+        return False
+    if 3 * width < compiled.least_values or tiles.shape[3] < compiled.least_line:
+        return False
+    rows, columns = _direction(height, size[0], filter), _direction(width, size[1], filter)
+    if rows is None or columns is None:
+        return False
+    wide = np.empty((3, height, size[1]), np.uint8)
+    strip = np.empty(max(compiled.lanes * (3 * width + compiled.lanes), size[1]), np.uint8)
+    compiled.resize_to_tiles(image.reshape(height, 3 * width), tuple(columns), tuple(rows), wide, strip, tiles, merged)
+    return True
 
 
 def _direction(length: int, new_length: int, filter: str) -> _Direction | None:
     """None where torch has to do it: an unusual filter, few old values, or very many."""
     if length == new_length:
-        return _Direction(None, np.empty(0), np.empty(0), 0)
+        # It takes each old value once, and its neighbour with weight 0.
+        filter = "bilinear"
     if filter not in FILTERS or 5 * max(length, new_length) > _MAX_WEIGHTS:
         return None
     few = 5 * max(length, new_length) <= _KEPT_WEIGHTS
