@@ -4,6 +4,7 @@ An instruction multiplies two rows with their weights and adds both, 32 values a
 the bytes of two rows, which transposes a block in four steps; the loops that numba compiles use neither.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -15,8 +16,8 @@ from numba.extending import intrinsic
 LANES = 32
 # Columns of a block that is transposed.
 COLUMNS = LANES // 2
-# The shortest line that `copy_line` copies.
-SHORTEST_LINE = 8
+# Bytes that are copied at once where there are less than `LANES`.
+FEW = 8
 
 _I32, _I64 = ir.IntType(32), ir.IntType(64)
 _BYTES = ir.VectorType(ir.IntType(8), LANES)
@@ -95,32 +96,21 @@ def _transpose_block(context: Any, builder: Any, signature: Any, arguments: Any)
 
 
 @intrinsic  # type: ignore[untyped-decorator]
-def copy_line(context: Any, line: Any, first: Any, new: Any, target: Any, length: Any) -> Any:
-    """Copy `length` bytes, `SHORTEST_LINE` to `LANES`, from byte `first` of `line` on, to `target` of `new`."""
-    return types.none(line, first, new, target, length), _copy_line
+def copy_lanes(context: Any, old: Any, first: Any, new: Any, target: Any) -> Any:
+    """Copy `LANES` bytes, from byte `first` of `old` on, to `target` of `new`."""
+    return types.none(old, first, new, target), functools.partial(_copy, _BYTES)
 
 
-def _copy_line(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+@intrinsic  # type: ignore[untyped-decorator]
+def copy_few(context: Any, old: Any, first: Any, new: Any, target: Any) -> Any:
+    """Copy `FEW` bytes, as `copy_lanes` does."""
+    return types.none(old, first, new, target), functools.partial(_copy, ir.IntType(8 * FEW))
+
+
+def _copy(type_: Any, context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
     data, lanes = _pointers(context, builder, signature, arguments), _Lanes(builder)
-    line, new = data(0), data(2)
-    _, first, _, target, length = arguments
-
-    def copy(nbytes: int) -> None:
-        """The first bytes and the last ones, which may overlap."""
-        places = _I64(0), builder.sub(length, _I64(nbytes))
-        ends = [
-            [builder.gep(data, [builder.add(at, place)]) for place in places]
-            for data, at in ((line, first), (new, target))
-        ]
-        values = [lanes.load(end, ir.IntType(8 * nbytes)) for end in ends[0]]
-        for value, end in zip(values, ends[1], strict=True):
-            lanes.store(value, end)
-
-    with builder.if_else(builder.icmp_signed(">=", length, _I64(16))) as (long, short):
-        with long:
-            copy(16)
-        with short:
-            copy(SHORTEST_LINE)
+    value = lanes.load(builder.gep(data(0), [arguments[1]]), type_)
+    lanes.store(value, builder.gep(data(2), [arguments[3]]))
     return context.get_dummy_value()
 
 

@@ -23,35 +23,41 @@ _MAX_WEIGHTS, _KEPT_WEIGHTS = 1 << 22, 1 << 15
 _WEIGHT_BITS, _MAX_BITS = 15, 22
 
 
+_is_allowed = False
+
+
+def compile_plane_resize() -> None:
+    """Let this process and those forked from it compile the fast way once it is needed; before, torch resizes.
+
+    Do not call it in a process that starts vLLM's engine; see `compile_resize`.
+    """
+    global _is_allowed
+    _is_allowed = True
+
+
 class _Compiled(NamedTuple):
     """`weighted_rows`, compiled.
 
     Attributes:
-        resize_to_tiles: see there.
-        lanes: the least height of an image, and the least new width.
-        least_values, least_line: the least number of values in a row of an image, and the least width of a tile.
+        resize_width, resize_height: see there.
+        lanes, columns, few: see `byte_lanes`.
     """
 
-    resize_to_tiles: Callable[..., None]
+    resize_width: Callable[..., None]
+    resize_height: Callable[..., None]
     lanes: int
-    least_values: int
-    least_line: int
+    columns: int
+    few: int
 
 
-_compiled: _Compiled | None = None
-
-
-def compile_plane_resize() -> None:
-    """Compile the fast way for this process and those forked from it; before, and without AVX2, torch resizes.
-
-    Do not call it in a process that starts vLLM's engine; see `compile_resize`.
-    """
-    global _compiled
-    from run_batch.model.images.byte_lanes import COLUMNS, LANES, SHORTEST_LINE
+@functools.cache
+def _compiled() -> _Compiled | None:
+    """Takes half a second at first; None where the processor has no AVX2."""
+    from run_batch.model.images.byte_lanes import COLUMNS, FEW, LANES
     from run_batch.model.images.weighted_rows import compile_tile_resize
 
-    if (resize_to_tiles := compile_tile_resize()) is not None:
-        _compiled = _Compiled(resize_to_tiles, LANES, COLUMNS, SHORTEST_LINE)
+    both = compile_tile_resize()
+    return None if both is None else _Compiled(*both, LANES, COLUMNS, FEW)
 
 
 def resized_planes(image: np.ndarray, size: Size, filter: str) -> np.ndarray:
@@ -146,17 +152,19 @@ class _Direction(NamedTuple):
 
 def _resize_fast(image: np.ndarray, size: Size, filter: str, tiles: np.ndarray, merged: int) -> bool:
     """Resize an image to tiles, in rows of squares of `merged` times `merged` of them; False where torch has to."""
-    (height, width, _), compiled = image.shape, _compiled
+    compiled = _compiled() if _is_allowed else None
+    (height, width, _), (_, _, _, tile_width) = image.shape, tiles.shape
     if compiled is None or min(height, size[1]) < compiled.lanes:
         return False
-    if 3 * width < compiled.least_values or tiles.shape[3] < compiled.least_line:
+    if 3 * width < compiled.columns or tile_width < compiled.few:
         return False
     rows, columns = _direction(height, size[0], filter), _direction(width, size[1], filter)
     if rows is None or columns is None:
         return False
-    wide = np.empty((3, height, size[1]), np.uint8)
-    strip = np.empty(max(compiled.lanes * (3 * width + compiled.lanes), size[1]), np.uint8)
-    compiled.resize_to_tiles(image.reshape(height, 3 * width), tuple(columns), tuple(rows), wide, strip, tiles, merged)
+    planes, line = np.empty((3, height, size[1]), np.uint8), np.empty(size[1], np.uint8)
+    strip = np.empty(compiled.lanes * (3 * width + compiled.lanes), np.uint8)
+    compiled.resize_width(image.reshape(height, 3 * width), *columns, planes, strip)
+    compiled.resize_height(planes, *rows, line, tiles, merged)
     return True
 
 

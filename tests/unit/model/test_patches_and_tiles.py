@@ -19,7 +19,12 @@ from run_batch.model.images.decode import Size
 from run_batch.model.mappers.glm4v import fitted_size
 from run_batch.model.mappers.patch_model import PatchSettings
 from run_batch.model.mappers.patches import PatchGrid, cut_patches, resize, smart_resize
-from run_batch.model.mappers.plane_resize import compile_plane_resize, resize_to_tiles, resized_planes
+from run_batch.model.mappers.plane_resize import (
+    compile_plane_resize,
+    resize_to_patches,
+    resize_to_tiles,
+    resized_planes,
+)
 from run_batch.model.mappers.tiles import Tiling, cut_tiles, tiles_of
 
 
@@ -70,7 +75,7 @@ def worker() -> Iterator[ProcessPoolExecutor]:
 
 
 def check_planes(number: int, size: Size, filter: str) -> None:
-    """Planes and tiles of an image have the values that torchvision gives, for images of one color, too."""
+    """Planes, tiles and patches of an image have the values that torchvision gives, for images of one color, too."""
     image = noise(size) if number % 4 else noise(size) // 128 * 255
     image.flags.writeable = number % 3 > 0
     # Some are resized in one direction alone.
@@ -80,6 +85,7 @@ def check_planes(number: int, size: Size, filter: str) -> None:
     mode = InterpolationMode(filter)
     theirs = torchvision_functional.resize(planes, list(new_size), mode, antialias=True)[0].numpy()
     assert np.array_equal(resized_planes(image, new_size, filter), theirs), (size, new_size, filter)
+    check_patches(number, image, filter)
     if new_size[0] % 30 or new_size[1] % 42:
         return
     tiles = np.zeros((new_size[0] // 30 * (new_size[1] // 42), 3, 30, 42), np.uint8)
@@ -88,8 +94,20 @@ def check_planes(number: int, size: Size, filter: str) -> None:
     assert np.array_equal(tiles, cut.reshape(tiles.shape)), (size, new_size, filter)
 
 
+def check_patches(number: int, image: np.ndarray, filter: str) -> None:
+    """Patches are cut from what torch gives, whatever their size."""
+    grid = PatchGrid((14, 16, 7, 8, 37)[number % 5], 1 + number % 3, 1)
+    size = grid.unit * (1 + number % 4), grid.unit * (1 + number % 6)
+    patches, theirs = np.zeros((2, size[0] * size[1] // grid.patch_size**2, 3 * grid.patch_size**2), np.uint8)
+    resize_to_patches(image, size, filter, grid, patches)
+    cut_patches(np.ascontiguousarray(resize(image, size, filter).transpose(2, 0, 1)), grid, theirs)
+    assert np.array_equal(patches, theirs), (image.shape, size, grid)
+
+
 @pytest.mark.parametrize("filter", ["bicubic", "bilinear", "lanczos"])
-def test_planes_and_tiles_have_the_values_that_torchvision_gives(filter: str, worker: ProcessPoolExecutor) -> None:
+def test_planes_tiles_and_patches_have_the_values_that_torchvision_gives(
+    filter: str, worker: ProcessPoolExecutor
+) -> None:
     for number, size in enumerate([*sizes(90, 900), (2400, 1800), (1, 1), (31, 500), (33, 40_000), (40_000, 33)]):
         worker.submit(check_planes, number, size, filter).result()
 
