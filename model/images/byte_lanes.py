@@ -12,6 +12,8 @@ from llvmlite import binding, ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
+from run_batch.model.images.resize import LOW_BITS
+
 # Bytes of a register: values that are summed at once, and rows of a block that is transposed.
 LANES = 32
 # Columns of a block that is transposed.
@@ -46,7 +48,8 @@ def sum_lanes(
 ) -> Any:
     """Sum `LANES` values of 2 * `pairs` rows, from byte `first` of `rows` on, into those from `target` of `new` on.
 
-    The sum is rounded, and clipped to bytes; `weights`, from `first_weight` on, are int16, in units of 2 ** -`bits`.
+    The sum is rounded, and clipped to bytes. `weights`, from `first_weight` on, are int16, in units of 2 ** -`bits`: of
+    two dimensions, or of three, (new rows, 2, most rows), the multiples of 2 ** `LOW_BITS`, and what remains.
     """
     return types.none(rows, first, stride, pairs, weights, first_weight, bits, new, target), _sum_lanes
 
@@ -57,17 +60,28 @@ def _sum_lanes(context: Any, builder: Any, signature: Any, arguments: Any) -> An
     _, first, stride, pairs, _, first_weight, bits, _, target = arguments
     bits = builder.trunc(bits, _I32)
     half = lanes.all(builder.shl(_I32(1), builder.sub(bits, _I32(1))))
-    sums = [cgutils.alloca_once_value(builder, half) for _ in range(4)]
+    starts, firsts = [first_weight], [half]
+    if signature.args[4].ndim == 3:
+        most = cgutils.unpack_tuple(
+            builder, context.make_array(signature.args[4])(context, builder, arguments[4]).shape
+        )[2]
+        starts, firsts = [first_weight, builder.add(first_weight, most)], [lanes.all(_I32(0)), half]
+    parts = [[cgutils.alloca_once_value(builder, value) for _ in range(4)] for value in firsts]
     with cgutils.for_range(builder, pairs, intp=_I64) as loop:
         pair = builder.mul(loop.index, _I64(2))
         row = builder.gep(rows, [builder.add(first, builder.mul(pair, stride))])
-        both = lanes.load(row, _BYTES), lanes.load(builder.gep(row, [stride]), _BYTES)
-        weight = lanes.load(builder.gep(weights, [builder.add(first_weight, pair)]), _I32)
-        weight = builder.bitcast(lanes.all(weight), _WORDS)
-        for place, words in zip(sums, lanes.pairs_of_words(*both), strict=True):
-            product = lanes.call("avx2.pmadd.wd", _SUMS, words, weight)
-            builder.store(builder.add(builder.load(place), product), place)
-    values = [builder.ashr(builder.load(place), lanes.all(bits)) for place in sums]
+        both = lanes.pairs_of_words(lanes.load(row, _BYTES), lanes.load(builder.gep(row, [stride]), _BYTES))
+        for start, sums in zip(starts, parts, strict=True):
+            weight = lanes.load(builder.gep(weights, [builder.add(start, pair)]), _I32)
+            weight = builder.bitcast(lanes.all(weight), _WORDS)
+            for place, words in zip(sums, both, strict=True):
+                product = lanes.call("avx2.pmadd.wd", _SUMS, words, weight)
+                builder.store(builder.add(builder.load(place), product), place)
+    values = [builder.load(place) for place in parts[-1]]
+    if len(parts) == 2:
+        multiples = [builder.shl(builder.load(place), lanes.all(_I32(LOW_BITS))) for place in parts[0]]
+        values = [builder.add(*both) for both in zip(values, multiples, strict=True)]
+    values = [builder.ashr(value, lanes.all(bits)) for value in values]
     words = [lanes.call("avx2.packssdw", _WORDS, *values[i : i + 2]) for i in (0, 2)]
     lanes.store(lanes.call("avx2.packuswb", _BYTES, *words), builder.gep(new, [target]))
     return context.get_dummy_value()

@@ -20,19 +20,20 @@ from run_batch.model.images.byte_lanes import (
     transpose_block,
 )
 
-# For each new row or column: its first old one; half the number of old ones, all of which exist; their weights (new, 2
-# * most pairs), in units of 2 ** -bits; and bits.
-_DIRECTION = (int64[::1], int64[::1], int16[:, ::1], int64)
 
+def compile_tile_resize(dimensions: int) -> tuple[Callable[..., None], Callable[..., None]] | None:
+    """Compile `_resize_width` and `_resize_height` for this process; None where the processor has no AVX2.
 
-def compile_tile_resize() -> tuple[Callable[..., None], Callable[..., None]] | None:
-    """Compile `_resize_width` and `_resize_height` for this process; None where the processor has no AVX2."""
+    Args:
+        dimensions: of the weights that they will be called with, 2 or 3; see `sum_lanes`.
+    """
     if not has_lanes():
         return None
     # Arrays that share memory with bytes are read-only.
     image, planes = types.Array(uint8, 2, "C", readonly=True), uint8[:, :, ::1]
-    width = void(image, *_DIRECTION, planes, uint8[::1])
-    height = void(planes, *_DIRECTION, uint8[::1], uint8[:, :, :, ::1], int64)
+    direction = (int64[::1], int64[::1], types.Array(int16, dimensions, "C"), int64)
+    width = void(image, *direction, planes, uint8[::1])
+    height = void(planes, *direction, uint8[::1], uint8[:, :, :, ::1], int64)
     return _compile(width, _resize_width), _compile(height, _resize_height)
 
 
@@ -46,11 +47,13 @@ def _resize_width(image: Any, begins: Any, pairs: Any, weights: Any, bits: int, 
 
     Args:
         image: uint8 (height, 3 * old width), at least `LANES` rows, and `COLUMNS` values in each.
-        begins, pairs, weights, bits: see `_DIRECTION`.
+        begins: int64, for each new column, its first old one.
+        pairs: int64, half the number of old columns, all of which exist.
+        weights, bits: see `sum_lanes`.
         planes: uint8 (3, height, new width), at least `LANES` wide.
         strip: uint8 (`LANES` * (3 * old width + `LANES`)), for what lies between.
     """
-    (height, values), width, most = image.shape, planes.shape[2], weights.shape[1]
+    (height, values), width, most = image.shape, planes.shape[2], weights.size // len(weights)
     block = LANES * values
     for y in range(0, height, LANES):
         # The last strip, or block, overlaps the one before it where there are no more rows, or values.
@@ -77,20 +80,21 @@ def _resize_height(
 
     Args:
         planes: uint8 (3, old height, width), at least `LANES` wide.
-        begins, pairs, weights, bits: see `_DIRECTION`.
+        begins, pairs, weights, bits: see `_resize_width`.
         line: uint8 (width), for what lies between.
         tiles: uint8 (tiles, 3, tile height, tile width), at least `FEW` wide.
         merged: the tiles are those of squares, in rows, of so many times so many tiles, in rows themselves.
     """
     (_, height, width), (_, _, tile_height, tile_width) = planes.shape, tiles.shape
     tile, across, square = 3 * tile_height * tile_width, width // tile_width, merged * merged
+    most = weights.size // len(weights)
     for row in range(len(begins) // tile_height * 3 * tile_height):
         first_tile, y = row // (3 * tile_height), row % (3 * tile_height)
         new = first_tile * tile_height + y % tile_height
         source = (y // tile_height * height + begins[new]) * width
         for x in range(0, width, LANES):
             at = min(x, width - LANES)
-            sum_lanes(planes, source + at, width, pairs[new], weights, new * weights.shape[1], bits, line, at)
+            sum_lanes(planes, source + at, width, pairs[new], weights, new * most, bits, line, at)
         target = (first_tile // merged * across + first_tile % merged) * merged * tile + y * tile_width
         left = 0
         for _ in range(across // merged):

@@ -3,11 +3,9 @@
 import functools
 
 import numpy as np
-from PIL.Image import Resampling
 
 from run_batch.model.declaration import Declaration, Normalization
-from run_batch.model.images.resize import resize
-from run_batch.model.mappers.plane_resize import planes, tile_planes
+from run_batch.model.mappers.plane_resize import resize_to_tiles_as_pillow
 from run_batch.model.mappers.processor_facts import ProcessorFacts
 from run_batch.model.mappers.tile_model import declare_tiles
 
@@ -41,9 +39,9 @@ def declare_internvl_chat(model_cls: type, facts: ProcessorFacts) -> Declaration
     def cut(image: np.ndarray) -> np.ndarray:
         count, width, height = targets(*image.shape[:2])
         tiles = np.empty((count + (has_thumbnail and count > 1), 3, side, side), np.uint8)
-        tile_planes(np.ascontiguousarray(resize(image, (height, width), Resampling.BICUBIC)), (side, side), tiles)
+        resize_to_tiles_as_pillow(image, (height, width), "bicubic", tiles)
         if len(tiles) > count:
-            planes(np.ascontiguousarray(resize(image, (side, side), Resampling.BICUBIC)), tiles[-1])
+            resize_to_tiles_as_pillow(image, (side, side), "bicubic", tiles[-1:])
         return tiles
 
     normalization = Normalization(_as_float32(vllms.IMAGENET_MEAN), _as_float32(vllms.IMAGENET_STD), 255.0, facts.dtype)

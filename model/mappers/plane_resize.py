@@ -1,9 +1,8 @@
-"""Resizes RGB images to planes, tiles or patches, to the values of torch's antialiased kernel for bytes.
+"""Resizes RGB images to planes, tiles or patches, to the values of torch's antialiased kernel for bytes, or of Pillow.
 
 torch (UpSampleKernelAVXAntialias.h) resizes the width, then the height. Each new value is a weighted sum of
-neighbouring values, in integers, with weights of 16 bits, in a unit that depends on the largest of them. Here,
-`weighted_rows` makes these sums, at several times torch's speed, and writes what the mappers need where it belongs,
-without a copy of the resized image.
+neighbouring values, in integers. Here, `weighted_rows` makes these sums, at several times torch's speed, and writes
+what the mappers need where it belongs, without a copy of the resized image.
 """
 
 import functools
@@ -12,16 +11,13 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
+from PIL import Image
 
 from run_batch.model.images.decode import Size
-from run_batch.model.images.resize import FILTERS, check_new_size, round_weights, weights_of
+from run_batch.model.images.resize import check_new_size, resizes_height_first
+from run_batch.model.images.resize import resize as resize_as_pillow
 from run_batch.model.mappers.patches import PatchGrid, cut_patches, resize
-
-# Of one direction of an image that is resized here, and of one whose weights are kept for the next image of its size.
-_MAX_WEIGHTS, _KEPT_WEIGHTS = 1 << 22, 1 << 15
-# Of a weight, and of its unit; torch's limits.
-_WEIGHT_BITS, _MAX_BITS = 15, 22
-
+from run_batch.model.mappers.resize_weights import Rounding, as_pillow, as_torch, direction
 
 _is_allowed = False
 
@@ -51,12 +47,12 @@ class _Compiled(NamedTuple):
 
 
 @functools.cache
-def _compiled() -> _Compiled | None:
-    """Takes half a second at first; None where the processor has no AVX2."""
+def _compiled(dimensions: int) -> _Compiled | None:
+    """See `compile_tile_resize`; takes half a second at first."""
     from run_batch.model.images.byte_lanes import COLUMNS, FEW, LANES
     from run_batch.model.images.weighted_rows import compile_tile_resize
 
-    both = compile_tile_resize()
+    both = compile_tile_resize(dimensions)
     return None if both is None else _Compiled(*both, LANES, COLUMNS, FEW)
 
 
@@ -93,8 +89,16 @@ def resize_to_tiles(image: np.ndarray, size: Size, filter: str, tiles: np.ndarra
         RowError: see `patches.resize`.
     """
     check_new_size(image, size)
-    if not _resize_fast(image, size, filter, tiles, 1):
+    if not _resize_fast(image, size, filter, tiles):
         tile_planes(resize(image, size, filter), tiles.shape[2:], tiles)  # type: ignore[arg-type]
+
+
+def resize_to_tiles_as_pillow(image: np.ndarray, size: Size, filter: str, tiles: np.ndarray) -> None:
+    """Resize an image as Pillow does, and cut it into tiles; see `resize_to_tiles`."""
+    check_new_size(image, size)
+    if resizes_height_first(image.shape[:2], size) or not _resize_fast(image, size, filter, tiles, as_pillow):  # type: ignore[arg-type]
+        resized = resize_as_pillow(image, size, Image.Resampling[filter.upper()])
+        tile_planes(np.ascontiguousarray(resized), tiles.shape[2:], tiles)  # type: ignore[arg-type]
 
 
 def resize_to_patches(image: np.ndarray, size: Size, filter: str, grid: PatchGrid, patches: np.ndarray) -> None:
@@ -111,7 +115,7 @@ def resize_to_patches(image: np.ndarray, size: Size, filter: str, grid: PatchGri
     check_new_size(image, size)
     # Patches are small tiles, in another order.
     tiles = patches.reshape(-1, 3, grid.patch_size, grid.patch_size)
-    if not _resize_fast(image, size, filter, tiles, grid.merge_size):
+    if not _resize_fast(image, size, filter, tiles, merged=grid.merge_size):
         cut_patches(planes(resize(image, size, filter)), grid, patches)
 
 
@@ -141,60 +145,20 @@ def planes(image: np.ndarray, into: np.ndarray | None = None) -> np.ndarray:
     return channels
 
 
-class _Direction(NamedTuple):
-    """The resize of one direction; see `weighted_rows`."""
-
-    begins: np.ndarray
-    pairs: np.ndarray
-    weights: np.ndarray
-    bits: int
-
-
-def _resize_fast(image: np.ndarray, size: Size, filter: str, tiles: np.ndarray, merged: int) -> bool:
-    """Resize an image to tiles, in rows of squares of `merged` times `merged` of them; False where torch has to."""
-    compiled = _compiled() if _is_allowed else None
-    (height, width, _), (_, _, _, tile_width) = image.shape, tiles.shape
-    if compiled is None or min(height, size[1]) < compiled.lanes:
+def _resize_fast(
+    image: np.ndarray, size: Size, filter: str, tiles: np.ndarray, rounding: Rounding = as_torch, merged: int = 1
+) -> bool:
+    """Resize an image to tiles, in rows of squares of `merged` times `merged` of them; False where it is left as is."""
+    if not _is_allowed:
         return False
-    if 3 * width < compiled.columns or tile_width < compiled.few:
+    height, width, _ = image.shape
+    rows, columns = (direction(*both, filter, rounding) for both in zip((height, width), size, strict=True))
+    if rows is None or columns is None or (compiled := _compiled(rows.weights.ndim)) is None:
         return False
-    rows, columns = _direction(height, size[0], filter), _direction(width, size[1], filter)
-    if rows is None or columns is None:
+    if min(height, size[1]) < compiled.lanes or 3 * width < compiled.columns or tiles.shape[3] < compiled.few:
         return False
     planes, line = np.empty((3, height, size[1]), np.uint8), np.empty(size[1], np.uint8)
     strip = np.empty(compiled.lanes * (3 * width + compiled.lanes), np.uint8)
     compiled.resize_width(image.reshape(height, 3 * width), *columns, planes, strip)
     compiled.resize_height(planes, *rows, line, tiles, merged)
     return True
-
-
-def _direction(length: int, new_length: int, filter: str) -> _Direction | None:
-    """None where torch has to do it: an unusual filter, few old values, or very many."""
-    if length == new_length:
-        # It takes each old value once, and its neighbour with weight 0.
-        filter = "bilinear"
-    if filter not in FILTERS or 5 * max(length, new_length) > _MAX_WEIGHTS:
-        return None
-    few = 5 * max(length, new_length) <= _KEPT_WEIGHTS
-    return (_kept_direction if few else _new_direction)(length, new_length, filter)
-
-
-def _new_direction(length: int, new_length: int, filter: str) -> _Direction | None:
-    begins, taps, weights = weights_of(length, new_length, 0, new_length, FILTERS[filter])
-    pairs = (taps + 1) // 2
-    most = 2 * int(pairs.max())
-    if most > length:
-        return None
-    largest = weights.max()
-    bits = next((b for b in range(_MAX_BITS) if int(0.5 + largest * (2 << b)) >= 1 << _WEIGHT_BITS), _MAX_BITS)
-    rounded = round_weights(weights, bits).astype(np.int16)
-    # An odd number of old values gets one more, of weight 0: before them where there is none after them.
-    shifted = np.minimum(begins, length - 2 * pairs)
-    even = np.zeros((new_length, most), np.int16)
-    for shift in np.unique(begins - shifted):
-        its = begins - shifted == shift
-        even[its, shift : shift + weights.shape[1]] = rounded[its, : most - shift]
-    return _Direction(shifted, pairs, even, bits)
-
-
-_kept_direction = functools.lru_cache(maxsize=128)(_new_direction)

@@ -8,6 +8,7 @@ from multiprocessing import get_context
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as torchvision_functional
 from transformers.models.glm4v import image_processing_glm4v as glm4v
@@ -23,6 +24,7 @@ from run_batch.model.mappers.plane_resize import (
     compile_plane_resize,
     resize_to_patches,
     resize_to_tiles,
+    resize_to_tiles_as_pillow,
     resized_planes,
 )
 from run_batch.model.mappers.tiles import Tiling, cut_tiles, tiles_of
@@ -110,6 +112,25 @@ def test_planes_tiles_and_patches_have_the_values_that_torchvision_gives(
 ) -> None:
     for number, size in enumerate([*sizes(90, 900), (2400, 1800), (1, 1), (31, 500), (33, 40_000), (40_000, 33)]):
         worker.submit(check_planes, number, size, filter).result()
+
+
+def check_tiles_as_pillow(number: int, size: Size) -> None:
+    """Tiles are cut from what Pillow gives, for images of one color, too, and of a size that does not change."""
+    image = noise(size) if number % 2 else noise(size) // 128 * 255
+    side = (28, 32, 50, 112)[number % 4]
+    rows, columns = 1 + number % 3, 1 + number % 5
+    if number % 7 == 0:
+        image = np.ascontiguousarray(image.repeat(rows * side, 0)[: rows * side])
+    resized = Image.fromarray(image).resize((columns * side, rows * side), Image.Resampling.BICUBIC)
+    cut = np.asarray(resized).reshape(rows, side, columns, side, 3).transpose(0, 2, 4, 1, 3)
+    tiles = np.zeros((rows * columns, 3, side, side), np.uint8)
+    resize_to_tiles_as_pillow(image, (rows * side, columns * side), "bicubic", tiles)
+    assert np.array_equal(tiles, cut.reshape(tiles.shape)), (image.shape, rows, columns, side)
+
+
+def test_tiles_have_the_values_that_pillow_gives(worker: ProcessPoolExecutor) -> None:
+    for number, size in enumerate([*sizes(90, 900), (2400, 1800), (1, 1), (31, 500), (33, 40_000), (40_000, 33)]):
+        worker.submit(check_tiles_as_pillow, number, size).result()
 
 
 def test_a_process_that_has_compiled_nothing_resizes_to_the_same_planes() -> None:
