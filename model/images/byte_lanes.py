@@ -20,6 +20,8 @@ LANES = 32
 COLUMNS = LANES // 2
 # Bytes that are copied at once where there are less than `LANES`.
 FEW = 8
+# Bytes that a processor fetches at once.
+CACHE_LINE = 64
 
 _I32, _I64 = ir.IntType(32), ir.IntType(64)
 _BYTES = ir.VectorType(ir.IntType(8), LANES)
@@ -125,6 +127,20 @@ def _copy(type_: Any, context: Any, builder: Any, signature: Any, arguments: Any
     data, lanes = _pointers(context, builder, signature, arguments), _Lanes(builder)
     value = lanes.load(builder.gep(data(0), [arguments[1]]), type_)
     lanes.store(value, builder.gep(data(2), [arguments[3]]))
+    return context.get_dummy_value()
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def fetch(context: Any, new: Any, target: Any) -> Any:
+    """Tell the processor that the bytes around `target` of `new` are written soon; they need not exist."""
+    return types.none(new, target), _fetch
+
+
+def _fetch(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    place = builder.gep(_pointers(context, builder, signature, arguments)(0), [arguments[1]])
+    kind = ir.FunctionType(ir.VoidType(), [place.type, _I32, _I32, _I32])
+    function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
+    builder.call(function, [place, _I32(1), _I32(3), _I32(1)])
     return context.get_dummy_value()
 
 

@@ -10,11 +10,13 @@ from typing import Any
 from numba import int16, int64, njit, types, uint8, void
 
 from run_batch.model.images.byte_lanes import (
+    CACHE_LINE,
     COLUMNS,
     FEW,
     LANES,
     copy_few,
     copy_lanes,
+    fetch,
     has_lanes,
     sum_lanes,
     transpose_block,
@@ -95,6 +97,10 @@ def _resize_height(
         for x in range(0, width, LANES):
             at = min(x, width - LANES)
             sum_lanes(planes, source + at, width, pairs[new], weights, new * most, bits, line, at)
+        if tile_width < LANES:
+            # The processor does not foresee where so short lines are written: this fetches the next row of squares.
+            for x in range(0, width, CACHE_LINE):
+                fetch(tiles, (row + 3 * tile_height * merged) * width + x)
         target = (first_tile // merged * across + first_tile % merged) * merged * tile + y * tile_width
         left = 0
         for _ in range(across // merged):
