@@ -30,6 +30,14 @@ def frame(marker: int = 0xC0, bits: int = 8, size: Size = (16, 16), colors: int 
     return segment(marker, bytes([bits]) + sides + bytes([colors]) + bytes(3 * colors + more))
 
 
+UNUSUAL_FRAMES = [
+    frame(bits=12),
+    frame(colors=4),
+    frame(colors=2),
+    frame(size=(0, 16)),
+    frame(size=(16, 0)),
+    frame(more=1),
+]
 # What is put between the segments of a file.
 ODD = [
     *(segment(0xE0, body) for body in (JFIF, JFIF[:6], JFIF[:8], b"JFXX\0\x10", b"")),
@@ -39,7 +47,7 @@ ODD = [
     *(segment(0xE1, body) for body in (EXIF, EXIF[:12], XMP, b"")),
     *(segment(0xDB, bytes([kind]) + bytes(more)) for kind in (0, 3, 16) for more in (63, 64, 128, 129)),
     *(frame(marker) for marker in (0xC0, 0xC1, 0xC2, 0xC3, 0xC9, 0xCA, 0xCF)),
-    *(frame(bits=12), frame(colors=4), frame(colors=2), frame(size=(0, 16)), frame(size=(16, 0)), frame(more=1)),
+    *UNUSUAL_FRAMES,
     *(segment(marker, bytes(2)) for marker in (0xC4, 0xCC, 0xDC, 0xDD, 0xFE, 0xED, 0xF0, 0x01)),
     *(segment(0xFE, bytes(4), length) for length in (0, 1, 2, 3, 9, 0xFFFF)),
     *(b"\xff", b"\xff\xff\xff", b"junk", b"\xff\x00", b"\xff\xd0", b"\xff\xd8", b"\xff\xd9"),
@@ -116,6 +124,14 @@ def test_usual_files_are_plain() -> None:
         for mode in ("RGB", "L"):
             jpeg = encoded(image.convert(mode), "JPEG", **settings)
             assert plain_jpeg(jpeg) == PlainJpeg(40, 24, "progressive" in settings)
+
+
+@pytest.mark.parametrize("unusual", [*UNUSUAL_FRAMES, frame() * 2, frame(0xC3), frame(0xC9), b""])
+def test_files_of_unusual_frames_are_not_plain(unusual: bytes) -> None:
+    def file(its_frame: bytes) -> bytes:
+        return b"\xff\xd8" + its_frame + segment(0xDA, bytes(10)) + b"\xff\xd9"
+
+    assert plain_jpeg(file(unusual)) is None and plain_jpeg(file(frame())) == PlainJpeg(16, 16, False)
 
 
 def test_files_are_refused_by_the_limit_that_a_plugin_gives_pillow(monkeypatch: pytest.MonkeyPatch) -> None:
