@@ -51,7 +51,7 @@ def sum_lanes(
     """Sum `LANES` values of 2 * `pairs` rows, from byte `first` of `rows` on, into those from `target` of `new` on.
 
     The sum is rounded, and clipped to bytes. `weights`, from `first_weight` on, are int16, in units of 2 ** -`bits`: of
-    two dimensions, or of three, (new rows, 2, most rows), the multiples of 2 ** `LOW_BITS`, and what remains.
+    two dimensions, or of three, (new rows, 2, most rows), multiples of 2 ** `LOW_BITS`, and what remains.
     """
     return types.none(rows, first, stride, pairs, weights, first_weight, bits, new, target), _sum_lanes
 
@@ -64,9 +64,8 @@ def _sum_lanes(context: Any, builder: Any, signature: Any, arguments: Any) -> An
     half = lanes.all(builder.shl(_I32(1), builder.sub(bits, _I32(1))))
     starts, firsts = [first_weight], [half]
     if signature.args[4].ndim == 3:
-        most = cgutils.unpack_tuple(
-            builder, context.make_array(signature.args[4])(context, builder, arguments[4]).shape
-        )[2]
+        shape = context.make_array(signature.args[4])(context, builder, arguments[4]).shape
+        most = cgutils.unpack_tuple(builder, shape)[2]
         starts, firsts = [first_weight, builder.add(first_weight, most)], [lanes.all(_I32(0)), half]
     parts = [[cgutils.alloca_once_value(builder, value) for _ in range(4)] for value in firsts]
     with cgutils.for_range(builder, pairs, intp=_I64) as loop:

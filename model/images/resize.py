@@ -18,7 +18,7 @@ from run_batch.model.declaration import RowError
 from run_batch.model.images.decode import MAX_PIXELS, Size
 
 WEIGHT_BITS = 22
-# Of these, the lower ones, which code for 16 bits multiplies by themselves; see byte_lanes.py.
+# Of these, the lower ones, by which code that multiplies 16 bits takes a weight apart; see byte_lanes.py.
 LOW_BITS = 11
 # Values of a row that are summed together.
 _BLOCK_VALUES = 4096

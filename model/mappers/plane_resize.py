@@ -157,6 +157,8 @@ def _resize_fast(
         return False
     if min(height, size[1]) < compiled.lanes or 3 * width < compiled.columns or tiles.shape[3] < compiled.few:
         return False
+    # The compiled code does not check where it writes.
+    assert tiles.size >= 3 * size[0] * size[1], (tiles.shape, size)
     planes, line = np.empty((3, height, size[1]), np.uint8), np.empty(size[1], np.uint8)
     strip = np.empty(compiled.lanes * (3 * width + compiled.lanes), np.uint8)
     compiled.resize_width(image.reshape(height, 3 * width), *columns, planes, strip)

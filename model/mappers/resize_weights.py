@@ -1,7 +1,7 @@
 """The weights by which torch and Pillow resize one direction of an image, as `weighted_rows` takes them.
 
 Both compute the same weights, and round them to integers: torch to 16 bits, in a unit that depends on the largest of
-them, Pillow to multiples of 2 ** -22.
+them, Pillow to multiples of 2 ** -22, which do not fit into 16 bits: they are split.
 """
 
 import functools
@@ -40,9 +40,7 @@ def as_torch(weights: np.ndarray) -> tuple[np.ndarray, int]:
 def as_pillow(weights: np.ndarray) -> tuple[np.ndarray, int]:
     """Round as Pillow does to resize bytes."""
     rounded = round_weights(weights, WEIGHT_BITS).astype(np.int32)
-    # The rest is of any sign: what sums of it take is the least.
-    rest = (rounded + (1 << LOW_BITS - 1)) % (1 << LOW_BITS) - (1 << LOW_BITS - 1)
-    return np.stack([rounded - rest >> LOW_BITS, rest], axis=1).astype(np.int16), WEIGHT_BITS
+    return np.stack(np.divmod(rounded, 1 << LOW_BITS), axis=1).astype(np.int16), WEIGHT_BITS
 
 
 def direction(length: int, new_length: int, filter: str, rounding: Rounding) -> Direction | None:
