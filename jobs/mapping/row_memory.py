@@ -60,7 +60,7 @@ class MemoryShares:
 
     def of_worker(self, turns: str) -> WorkerMemory:
         """What one worker is told; see WorkerMemory."""
-        return WorkerMemory(self.batch, self.worker, turns)
+        return WorkerMemory(self.batch, self.worker, self.rows, turns)
 
 
 class RowMemory:

@@ -1,9 +1,10 @@
 """Sends batches of rows and mapped rows between processes in shared memory instead of through a pipe.
 
-A value is pickled; the bytes of its tensors and Arrow batches go into an anonymous memory file (memfd), whose
-descriptor is passed over the pipe's Unix socket. The rest of the pickle is small enough that sending it does not block
-until the other end reads. Both ends are processes of the same run: no pickle comes from disk or from the network. The
-kernel frees the memory when the last tensor or batch that uses it is dropped, and when the processes die.
+A value is pickled; the bytes of its tensors and Arrow batches lie in the sender's arena (row_arena.py), or go into an
+anonymous memory file (memfd), whose descriptor is passed over the pipe's Unix socket. The rest of the pickle is small
+enough that sending it does not block until the other end reads. Both ends are processes of the same run: no pickle
+comes from disk or from the network. The memory is freed when the last tensor or batch that uses it is dropped, and when
+the processes die.
 """
 
 import io
@@ -11,6 +12,7 @@ import os
 import pickle
 import struct
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import accumulate
 from multiprocessing.connection import Connection
 from multiprocessing.reduction import recv_handle, send_handle
 from typing import Any, NamedTuple
@@ -18,8 +20,11 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import torch
 
-# Values of a list, 0 for a single value that is no list of parts; then the number of buffers, whose sizes follow.
-_HEADER = struct.Struct("<II")
+from run_batch.jobs.mapping.row_arena import ALIGNMENT, BorrowedArena, Lent, RowArena
+
+# Values of a list, 0 for a single value that is no list of parts; the ticket in the arena, or -1; the number of
+# buffers, whose sizes follow, and then their offsets.
+_HEADER = struct.Struct("<IiI")
 # Such a part of a list's bytes is little: where the features of an image belong in a prompt, and other tensors that a
 # row has besides those of its images.
 _LITTLE = 128
@@ -81,20 +86,22 @@ class _Message:
         self._views += views
         return True
 
-    def send(self, connection: Connection, is_list: bool) -> tuple[int, int]:
+    def send(self, connection: Connection, is_list: bool, arena: RowArena | None) -> tuple[int, int]:
         """Send the values, and give their number and the bytes of their buffers; see `send` for what it raises."""
+        lent = arena.lend(self._views) if arena is not None and self.nbytes else None
         sizes = [view.nbytes for view in self._views]
-        header = _HEADER.pack(self.count if is_list else 0, len(sizes)) + struct.pack(f"<{len(sizes)}Q", *sizes)
-        message = header + self._stream.getbuffer()
-        if not self.nbytes:
+        ticket, offsets = lent or Lent(-1, list(accumulate(map(_aligned, sizes[:-1]), initial=0))[: len(sizes)])
+        header = _HEADER.pack(self.count if is_list else 0, ticket, len(sizes))
+        message = header + struct.pack(f"<{2 * len(sizes)}Q", *sizes, *offsets) + self._stream.getbuffer()
+        if lent is not None or not self.nbytes:
             connection.send_bytes(message)
-            return self.count, 0
+            return self.count, self.nbytes
         descriptor = os.memfd_create("run-batch-rows", os.MFD_CLOEXEC)
         try:
             with open(descriptor, "wb", closefd=False) as file:
                 for view in self._views:
                     file.write(view)
-                    file.write(b"\0" * (-view.nbytes % 64))
+                    file.write(b"\0" * (_aligned(view.nbytes) - view.nbytes))
             # Only once the memory is filled: the other end would take the next message for the rest of half a message.
             connection.send_bytes(message)
             send_handle(connection, descriptor, None)
@@ -116,18 +123,19 @@ def send(connection: Connection, value: Any) -> None:
     """
     message = _Message()
     message.add(value)
-    message.send(connection, is_list=False)
+    message.send(connection, is_list=False, arena=None)
 
 
 def send_in_parts(
-    connection: Connection, groups: Iterable[Iterable[Any]], part_bytes: int
+    connection: Connection, groups: Iterable[Iterable[Any]], part_bytes: int, arena: RowArena | None = None
 ) -> Iterator[tuple[int, int]]:
-    """Send values as lists, each with a shared memory of its own, which is freed once its last value is dropped.
+    """Send values as lists; the shared memory of a list is freed once its last value is dropped.
 
     Args:
         groups: of values. What the values of one list have in common is sent once; a list that is full is sent at the
             end of a group, before the next one is made.
         part_bytes: of the tensors and Arrow batches of one list at most, unless those of a single value are more.
+        arena: of this process, which the other end has mapped; None for a memory file for each list.
 
     Yields:
         For each list that has been sent, its length and the bytes of its tensors and Arrow batches.
@@ -139,16 +147,16 @@ def send_in_parts(
     for values in groups:
         for value in values:
             if not message.add(value, part_bytes):
-                yield message.send(connection, is_list=True)
+                yield message.send(connection, True, arena)
                 message = _Message()
                 message.add(value)
             del value  # or it would be held while the next one is made
         if message.nbytes >= part_bytes:
-            sent = message.send(connection, is_list=True)
+            sent = message.send(connection, True, arena)
             message = _Message()
             yield sent
     if message.count:
-        yield message.send(connection, is_list=True)
+        yield message.send(connection, True, arena)
 
 
 class Received(NamedTuple):
@@ -165,32 +173,42 @@ class Received(NamedTuple):
     pickled_bytes: int
 
 
-def receive(connection: Connection) -> Received:
+def receive(connection: Connection, arena: BorrowedArena | None = None) -> Received:
     """Wait for a value that `send` has sent, or a list of values that `send_in_parts` has.
+
+    Args:
+        arena: of the other end, if it has one.
 
     Raises:
         EOFError, OSError: the other end is closed.
     """
     message = memoryview(connection.recv_bytes())
-    count, buffers = _HEADER.unpack_from(message)
-    sizes = struct.unpack_from(f"<{buffers}Q", message, _HEADER.size)
-    body = message[_HEADER.size + 8 * buffers :]
-    views: list[Any] = _receive_memory(connection, sizes) if any(sizes) else [bytearray() for _ in sizes]
+    count, ticket, buffers = _HEADER.unpack_from(message)
+    numbers = struct.unpack_from(f"<{2 * buffers}Q", message, _HEADER.size)
+    sizes, offsets = numbers[:buffers], numbers[buffers:]
+    body = message[_HEADER.size + 16 * buffers :]
+    if ticket >= 0:
+        assert arena is not None
+        views: list[Any] = arena.views(ticket, offsets, sizes)
+    elif any(sizes):
+        memory = _receive_memory(connection)
+        views = [memory[offset : offset + size] for offset, size in zip(offsets, sizes, strict=True)]
+    else:
+        views = [bytearray() for _ in sizes]
     unpickler = pickle.Unpickler(io.BytesIO(body), buffers=views)
     value = [unpickler.load() for _ in range(count)] if count else unpickler.load()
     return Received(value, sum(sizes), len(body))
 
 
-def _receive_memory(connection: Connection, sizes: Sequence[int]) -> list[memoryview]:
+def _receive_memory(connection: Connection) -> memoryview:
     descriptor = recv_handle(connection)
     try:
         # Python's mmap keeps a descriptor open as long as the memory is used, and thousands of batches may wait.
         path, length = f"/proc/self/fd/{descriptor}", os.fstat(descriptor).st_size
-        memory = memoryview(torch.from_file(path, shared=True, size=length, dtype=torch.uint8).numpy())
+        return memoryview(torch.from_file(path, shared=True, size=length, dtype=torch.uint8).numpy())
     finally:
         os.close(descriptor)
-    views, offset = [], 0
-    for size in sizes:
-        views.append(memory[offset : offset + size])
-        offset += size + -size % 64
-    return views
+
+
+def _aligned(nbytes: int) -> int:
+    return nbytes + -nbytes % ALIGNMENT

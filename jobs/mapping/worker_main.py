@@ -8,6 +8,7 @@ import gc
 import logging
 import os
 import pickle
+import resource
 import select
 import signal
 import sys
@@ -16,6 +17,7 @@ import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from multiprocessing.reduction import send_handle
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -31,13 +33,18 @@ from run_batch.jobs.mapping.worker_memory import PLENTY, WorkerMemory
 from run_batch.model.checkpoint.settings import SettingsError
 from run_batch.model.declaration import DeclarationError, JobFault
 from run_batch.model.failure_reports import Report, is_own_bug
+from run_batch.model.images.mapped_memory import map_into
 from run_batch.model.plugin import PluginError, register
 
 if TYPE_CHECKING:
+    from run_batch.jobs.mapping.row_arena import RowArena
     from run_batch.jobs.mapping.row_mapper import RowMapper
 
 # Of mapped rows that are sent together: many small ones, or a large one, whose memory is freed when it is finished.
 PART_BYTES = 8 << 20
+# A worker with nothing to do looks so often whether mapped rows have been dropped, whose memory counts no more; after
+# so many times, it gives all free memory to the kernel.
+_LOOK_SECONDS, _LOOKS = 0.1, 10
 # Added to the worker's nice value, so that the engine gets the cores first.
 _NICENESS = 5
 
@@ -97,10 +104,12 @@ class WorkerReady:
     Attributes:
         pid: its process id; the pool has started only the first worker itself.
         clock: the descriptor of its clock's page in that process.
+        arena_bytes: of its arena, whose descriptor follows; 0 for no arena.
     """
 
     pid: int
     clock: int | None = None
+    arena_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,25 +182,53 @@ def serve(connection: Connection, others: Sequence[int]) -> None:
     gc.enable()
     connection = _fork(connection, others)
     threading.Thread(target=_end_with, args=(parent,), name="parent", daemon=True).start()
-    shared_memory.send(connection, WorkerReady(os.getpid(), clock.share()))
+    arena = _open_arena(spec.memory)
+    shared_memory.send(connection, WorkerReady(os.getpid(), clock.share(), arena.nbytes if arena else 0))
+    if arena is not None:
+        send_handle(connection, arena.descriptor, None)
     while True:
+        _wait(connection, arena)
         batch: RowBatch = shared_memory.receive(connection)[0]
         clock.begin(batch.start, batch.records.num_rows, MAPPING_ROW)
         try:
-            _map(connection, mapper, batch, spec.memory.batch_bytes)
+            _map(connection, mapper, batch, spec.memory.batch_bytes, arena)
             clock.rest()
         except Exception as error:
             shared_memory.send(connection, _problem(error, batch))
             return
 
 
-def _map(connection: Connection, mapper: "RowMapper", batch: RowBatch, batch_bytes: int) -> None:
+def _open_arena(memory: WorkerMemory) -> "RowArena | None":
+    """The arena that mappers write into; None where processes may not have as much address space as they like."""
+    from run_batch.jobs.mapping.row_arena import RowArena
+
+    if resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY:
+        return None
+    try:
+        arena = RowArena(memory.arena_bytes, memory.kept_bytes)
+    except (OSError, ValueError):
+        return None
+    map_into(arena.allocate)
+    return arena
+
+
+def _wait(connection: Connection, arena: "RowArena | None") -> None:
+    """Wait for the next batch, and free the memory of rows that are dropped in the meantime."""
+    looks = 0
+    while arena is not None and arena.has_memory and not connection.poll(_LOOK_SECONDS):
+        looks += 1
+        arena.free(keep=looks < _LOOKS)
+
+
+def _map(
+    connection: Connection, mapper: "RowMapper", batch: RowBatch, batch_bytes: int, arena: "RowArena | None"
+) -> None:
     """Map a batch and send its rows in parts; give back what is left once they take `batch_bytes` bytes."""
     from run_batch.jobs.mapping import shared_memory
 
     rows_sent, bytes_sent = 0, 0
     part_bytes = min(PART_BYTES, batch_bytes)
-    for rows, nbytes in shared_memory.send_in_parts(connection, mapper.map_groups(batch), part_bytes):
+    for rows, nbytes in shared_memory.send_in_parts(connection, mapper.map_groups(batch), part_bytes, arena):
         rows_sent, bytes_sent = rows_sent + rows, bytes_sent + nbytes
         if bytes_sent >= batch_bytes and rows_sent < batch.records.num_rows:
             shared_memory.send(connection, RowsGivenBack())

@@ -189,17 +189,14 @@ class WorkerPool:
             raise RunError(f"rows cannot be handed to the worker processes: {error}") from error
 
     def _collect(self, worker: WorkerProcess) -> None:
-        from run_batch.jobs.mapping import shared_memory
-
         try:
-            answer, nbytes, pickled_bytes = shared_memory.receive(worker.connection)
+            answer, nbytes, pickled_bytes = worker.receive()
         except (EOFError, OSError):
             self._replace(worker)
             return
         if isinstance(answer, WorkerProblem):
             raise _error_of(answer)
         if isinstance(answer, WorkerReady):
-            worker.ready(answer.pid, answer.clock)
             self._starts_failed = 0
             return
         batch = worker.batches.popleft()

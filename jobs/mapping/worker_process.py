@@ -11,13 +11,18 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, Pipe
-from typing import TypeAlias
+from multiprocessing.reduction import recv_handle
+from typing import TYPE_CHECKING, TypeAlias
 
 from run_batch.io.inputs.source import RowBatch
 from run_batch.jobs.mapping.row_clock import SeenClock, open_page
-from run_batch.jobs.mapping.worker_main import WorkerSpec
+from run_batch.jobs.mapping.worker_main import WorkerReady, WorkerSpec
 from run_batch.jobs.mapping.worker_memory import WorkerMemory
 from run_batch.jobs.watch.run_messages import say
+
+if TYPE_CHECKING:
+    from run_batch.jobs.mapping.row_arena import BorrowedArena
+    from run_batch.jobs.mapping.shared_memory import Received
 
 _ENVIRONMENT = {
     # One core per worker: the pool is what runs in parallel.
@@ -27,9 +32,8 @@ _ENVIRONMENT = {
     "TOKENIZERS_PARALLELISM": "false",
 }
 # By default glibc returns the memory of decoded images to the kernel after each batch, and the kernel clears it again
-# for the next: a tenth of the time that a large image takes. With these values it keeps up to 128 MiB, if the worker's
-# share allows; blocks above 32 MiB are still returned.
-_KEPT_BYTES, _LARGE_BLOCK = 128 << 20, 32 << 20
+# for the next: a tenth of the time that a large image takes. Blocks above 32 MiB are still returned.
+_LARGE_BLOCK = 32 << 20
 
 # A killed process is dead within less, unless it hangs in the kernel.
 _DEATH_SECONDS = 2.0
@@ -47,6 +51,7 @@ class WorkerProcess:
         pidfd: refers to the process of a copy, once that is ready; a process id alone could be reused.
         original: the worker that this one is a copy of; None for one that was started.
         clock: what the worker is doing.
+        arena: the memory of its mapped rows, once it is ready; None where it has none.
     """
 
     process: subprocess.Popen[bytes] | None
@@ -56,17 +61,39 @@ class WorkerProcess:
     pidfd: int | None = None
     original: "WorkerProcess | None" = None
     clock: SeenClock = field(default_factory=SeenClock)
+    arena: "BorrowedArena | None" = None
 
-    def ready(self, pid: int, clock: int | None = None) -> None:
-        """Note that the worker takes batches, which process it is, and the descriptor of its clock there."""
-        self.loaded = True
-        if clock is not None:
+    def receive(self) -> "Received":
+        """Wait for what the worker sends.
+
+        Raises:
+            EOFError, OSError: its pipe is closed, or the memory of its rows cannot be had.
+        """
+        # Imports torch, which takes a second: not before the workers have been started.
+        from run_batch.jobs.mapping.shared_memory import receive
+
+        received = receive(self.connection, self.arena)
+        if isinstance(received.value, WorkerReady):
+            self._ready(received.value)
+        return received
+
+    def _ready(self, ready: WorkerReady) -> None:
+        if ready.arena_bytes:
+            from run_batch.jobs.mapping.row_arena import BorrowedArena
+
+            descriptor = recv_handle(self.connection)
+            try:
+                self.arena = BorrowedArena(descriptor, ready.arena_bytes)
+            finally:
+                os.close(descriptor)
+        if ready.clock is not None:
             with contextlib.suppress(OSError):  # it has died already
-                self.clock.page = open_page(pid, clock)
+                self.clock.page = open_page(ready.pid, ready.clock)
         if self.process is None:
             # A copy that has died already has no process; end of file on its pipe reports the death.
             with contextlib.suppress(ProcessLookupError):
-                self.pidfd = os.pidfd_open(pid)
+                self.pidfd = os.pidfd_open(ready.pid)
+        self.loaded = True
 
     def end(self) -> None:
         """Kill the process, if it still runs, and close the pipe. One that hangs in the kernel is left behind."""
@@ -111,11 +138,10 @@ def tell_death(dead: WorkerProcess, deaths: int) -> None:
 
 def worker_environment(memory: WorkerMemory) -> dict[str, str]:
     """The environment variables that a worker process is started with, besides those of this process."""
-    kept = min(_KEPT_BYTES, memory.kept_bytes)
     return {
         **_ENVIRONMENT,
-        "MALLOC_TRIM_THRESHOLD_": str(kept),
-        "MALLOC_MMAP_THRESHOLD_": str(min(_LARGE_BLOCK, kept // 4)),
+        "MALLOC_TRIM_THRESHOLD_": str(memory.kept_bytes),
+        "MALLOC_MMAP_THRESHOLD_": str(min(_LARGE_BLOCK, memory.kept_bytes // 4)),
     }
 
 

@@ -16,6 +16,7 @@ from torch import nn
 
 from run_batch.model.declaration import array_mapper
 from run_batch.model.images.decode import Size
+from run_batch.model.images.mapped_memory import new_pixels
 from run_batch.model.images.resize import Window, resize
 
 
@@ -103,7 +104,7 @@ def resize_and_crop(image: np.ndarray, settings: PixelSettings) -> torch.Tensor:
         canvas = np.zeros((*crop, 3), np.uint8)
         canvas[max(0, -top) :, max(0, -left) :][: kept.height, : kept.width] = pixels
         pixels = canvas
-    planes = np.empty((3, *crop), np.uint8)
+    planes = new_pixels(3, *crop)
     # Several times faster than permute and copy, where rows are contiguous.
     cv2.split(np.ascontiguousarray(pixels), list(planes))
     return torch.from_numpy(planes)

@@ -9,6 +9,7 @@ import numpy as np
 
 from run_batch.model.declaration import Declaration
 from run_batch.model.images.decode import Size
+from run_batch.model.images.mapped_memory import new_pixels
 from run_batch.model.mappers.normalization import normalization_of
 from run_batch.model.mappers.patches import filter_of
 from run_batch.model.mappers.plane_resize import resize_to_tiles
@@ -66,7 +67,7 @@ def declare_gemma3(model_cls: type, facts: ProcessorFacts) -> Declaration:
 
     def cut(image: np.ndarray) -> np.ndarray:
         parts = [image, *(_parts(image, crops) if crops else ())]
-        tiles = np.empty((len(parts), 3, *size), np.uint8)
+        tiles = new_pixels(len(parts), 3, *size)
         for number, part in enumerate(parts):
             resize_to_tiles(np.ascontiguousarray(part), size, filter, tiles[number : number + 1])
         return tiles

@@ -7,6 +7,7 @@ import numpy as np
 
 from run_batch.model.declaration import Declaration
 from run_batch.model.images.decode import Size
+from run_batch.model.images.mapped_memory import new_pixels
 from run_batch.model.mappers.normalization import normalization_of
 from run_batch.model.mappers.patches import filter_of, resize
 from run_batch.model.mappers.plane_resize import planes, resize_to_tiles, resized_planes, tile_planes
@@ -53,7 +54,7 @@ def _splitting(longest: int, side: int, filter: str) -> Callable[[np.ndarray], n
         canvas = resize(image, (rows * side, columns * side), filter)
         if rows * columns == 1:
             return planes(canvas)[None]
-        tiles = np.empty((rows * columns + 1, 3, side, side), np.uint8)
+        tiles = new_pixels(rows * columns + 1, 3, side, side)
         tile_planes(canvas, (side, side), tiles)
         resize_to_tiles(canvas, (side, side), filter, tiles[-1:])
         return tiles

@@ -5,6 +5,7 @@ import functools
 import numpy as np
 
 from run_batch.model.declaration import Declaration, Normalization
+from run_batch.model.images.mapped_memory import new_pixels
 from run_batch.model.mappers.plane_resize import resize_to_tiles_as_pillow
 from run_batch.model.mappers.processor_facts import ProcessorFacts
 from run_batch.model.mappers.tile_model import declare_tiles
@@ -38,7 +39,7 @@ def declare_internvl_chat(model_cls: type, facts: ProcessorFacts) -> Declaration
 
     def cut(image: np.ndarray) -> np.ndarray:
         count, width, height = targets(*image.shape[:2])
-        tiles = np.empty((count + (has_thumbnail and count > 1), 3, side, side), np.uint8)
+        tiles = new_pixels(count + (has_thumbnail and count > 1), 3, side, side)
         resize_to_tiles_as_pillow(image, (height, width), "bicubic", tiles)
         if len(tiles) > count:
             resize_to_tiles_as_pillow(image, (side, side), "bicubic", tiles[-1:])

@@ -12,6 +12,7 @@ from transformers.image_processing_utils import select_best_resolution
 
 from run_batch.model.declaration import PIXELS, Declaration, TensorLayout, array_mapper
 from run_batch.model.images.decode import Size
+from run_batch.model.images.mapped_memory import new_pixels
 from run_batch.model.mappers.normalization import normalization_of
 from run_batch.model.mappers.patches import filter_of, resize
 from run_batch.model.mappers.plane_resize import resize_to_tiles, tile_planes
@@ -81,7 +82,7 @@ def _cut(image: np.ndarray, size: Size, canvases: _Canvases) -> np.ndarray:
     canvas = np.zeros((*size, 3), np.uint8)
     top, left = (size[0] - fitted.shape[0]) // 2, (size[1] - fitted.shape[1]) // 2
     canvas[top : top + fitted.shape[0], left : left + fitted.shape[1]] = fitted
-    tiles = np.empty((1 + size[0] // side * (size[1] // side), 3, side, side), np.uint8)
+    tiles = new_pixels(1 + size[0] // side * (size[1] // side), 3, side, side)
     resize_to_tiles(image, (side, side), canvases.filter, tiles[:1])
     tile_planes(canvas, (side, side), tiles[1:])
     return tiles

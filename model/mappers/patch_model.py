@@ -12,6 +12,7 @@ import torch
 
 from run_batch.model.declaration import PIXELS, Declaration, Normalization, TensorLayout, TokenizedPrompt, array_mapper
 from run_batch.model.images.decode import Size
+from run_batch.model.images.mapped_memory import new_pixels
 from run_batch.model.images.resize import check_new_size
 from run_batch.model.mappers.normalization import normalization_of
 from run_batch.model.mappers.patches import PatchGrid, filter_of
@@ -70,7 +71,7 @@ def declare_patches(
             size = fitted(item.shape[:2])  # type: ignore[arg-type]
             check_new_size(item, size)
             rows, columns = (length // grid.patch_size for length in size)
-            patches = np.empty((rows * columns, 3 * grid.patch_size**2), np.uint8)
+            patches = new_pixels(rows * columns, 3 * grid.patch_size**2)
             resize_to_patches(np.ascontiguousarray(item), size, settings.filter, grid, patches)
             values.append(torch.from_numpy(patches))
             grids.append(torch.tensor([1, rows, columns]))

@@ -6,6 +6,7 @@ from functools import lru_cache
 import numpy as np
 
 from run_batch.model.images.decode import Size
+from run_batch.model.images.mapped_memory import new_pixels
 from run_batch.model.mappers.plane_resize import resize_to_tiles
 
 
@@ -63,7 +64,7 @@ def cut_tiles(image: np.ndarray, tiling: Tiling) -> np.ndarray:
     """
     (height, width), (rows, columns) = tiling.size, tiles_of(image.shape[:2], tiling)  # type: ignore[arg-type]
     count = rows * columns + (rows * columns > 1)
-    tiles = np.empty((count, 3, height, width), np.uint8)
+    tiles = new_pixels(count, 3, height, width)
     resize_to_tiles(image, (height * rows, width * columns), tiling.filter, tiles)
     if count > 1:
         resize_to_tiles(image, tiling.size, tiling.filter, tiles[-1:])

@@ -6,6 +6,7 @@ special token) or taken from the data (where it is plain text).
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol
 
 from tokenizers import Tokenizer
@@ -82,8 +83,12 @@ class PromptTokenizer:
     def special_tokens(self, text: str) -> list[int]:
         """The special tokens that a trusted text holds, in order."""
         ids = self.hf_tokenizer(text, add_special_tokens=False, return_attention_mask=False)["input_ids"]
-        added = self.hf_tokenizer.added_tokens_decoder
-        return [token_id for token_id in ids if token_id in added and is_control(added[token_id])]
+        return [token_id for token_id in ids if token_id in self._control_ids]
+
+    @cached_property
+    def _control_ids(self) -> set[int]:
+        # To ask for the added tokens takes as long as a row, of a tokenizer that has thousands.
+        return {token_id for token_id, token in self.hf_tokenizer.added_tokens_decoder.items() if is_control(token)}
 
 
 def _guard_for(tokenizer: Any) -> _Guard:

@@ -4,35 +4,53 @@ The processors of some models decode a prompt and tokenize it again (Phi-3-visio
 is plain text). What was text of the row, such as `<|end|>`, may then come out as the special token of that name.
 """
 
-from collections import Counter
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 from run_batch.model.rendering.kept_text import first_change
 
 
-def new_special_token(tokenizer: Any, before: list[int], after: list[int], placeholders: Sequence[Any]) -> str | None:
-    """A special token that a processor has made of text; None where it has made none.
+class SpecialTokenCheck:
+    """Looks for special tokens that a processor has made of text.
 
     Args:
-        before: the prompt's tokens, where text of the row is no special token.
-        after: the tokens that the processor has made of them.
-        placeholders: the ranges of `after` that stand for images, each with `offset` and `length`, in their order.
+        tokenizer: of transformers. A copy of its special tokens is kept: to ask for them takes as long as a row, of a
+            tokenizer that has thousands.
     """
-    if first_change(before, after, placeholders) is None:
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+
+    @cached_property
+    def _special(self) -> dict[int, str]:
+        added = self._tokenizer.added_tokens_decoder.items()
+        return {token_id: token.content for token_id, token in added if token.special}
+
+    def made_of_text(self, before: list[int], after: list[int], placeholders: Sequence[Any]) -> str | None:
+        """A special token that a processor has made of text; None where it has made none.
+
+        Args:
+            before: the prompt's tokens, where text of the row is no special token.
+            after: the tokens that the processor has made of them.
+            placeholders: the ranges of `after` that stand for images, each with `offset` and `length`, in their order.
+        """
+        if first_change(before, after, placeholders) is None:
+            return None
+        outside, text = _outside(after, placeholders), None
+        for token_id in dict.fromkeys(outside):
+            name, given = self._special.get(token_id), before.count(token_id)
+            if name is None:
+                continue
+            # What a placeholder is written with may be in its range, which takes its place.
+            made = outside.count(token_id)
+            replaces = after.count(token_id) > made and given >= len(placeholders)
+            if made <= (given - len(placeholders) if replaces else given):
+                continue
+            text = self._tokenizer.decode(before) if text is None else text
+            if text.count(name) > given:
+                return name
         return None
-    text, given = tokenizer.decode(before), Counter(before)
-    outside = _outside(after, placeholders)
-    made, replacing = Counter(outside), Counter(after) - Counter(outside)
-    for token_id, token in tokenizer.added_tokens_decoder.items():
-        kept = given[token_id]
-        reads_like_it = token.special and text.count(token.content) > kept
-        # What a placeholder is written with may be in its range, which takes its place.
-        if replacing[token_id] and kept >= len(placeholders):
-            kept -= len(placeholders)
-        if reads_like_it and made[token_id] > kept:
-            return token.content
-    return None
 
 
 def _outside(token_ids: list[int], placeholders: Sequence[Any]) -> list[int]:

@@ -21,7 +21,7 @@ from vllm.multimodal.inputs import (
 from run_batch.model.declaration import MappedItem, PlaceholderRange, RowError, TokenizedPrompt
 from run_batch.model.rendering.job_faults import describe, raise_if_no_rows_fault, root_of
 from run_batch.model.rendering.lru_cache import LruCache
-from run_batch.model.rendering.retokenized_text import new_special_token
+from run_batch.model.rendering.retokenized_text import SpecialTokenCheck
 
 # Of what stands for images of the sizes used last, with its tokens at eight bytes each.
 _KEPT_BYTES = 16 << 20
@@ -53,7 +53,7 @@ class VllmExpansion:
 
     def __init__(self, processor: Any) -> None:
         self._processor = processor
-        self._tokenizer = processor.info.get_tokenizer()
+        self._special_tokens = SpecialTokenCheck(processor.info.get_tokenizer())
         self._kept: LruCache[_Placeholder] = LruCache(_KEPT_BYTES)
 
     def __call__(self, context: Any, prompts: Sequence[TokenizedPrompt]) -> list[TokenizedPrompt]:
@@ -72,8 +72,8 @@ class VllmExpansion:
             raise_if_no_rows_fault(error)
             raise RowError("image_processing", describe(root_of(error))) from error
         expanded = _lengthened(prompt, short, starts, placeholders)
-        made = new_special_token(
-            self._tokenizer, prompt.prompt_token_ids, expanded.prompt_token_ids, expanded.placeholders
+        made = self._special_tokens.made_of_text(
+            prompt.prompt_token_ids, expanded.prompt_token_ids, expanded.placeholders
         )
         if made is not None:
             raise RowError(

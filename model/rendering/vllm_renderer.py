@@ -16,7 +16,7 @@ from run_batch.model.images.row_image import RowImage
 from run_batch.model.rendering.engine_input import EngineInput
 from run_batch.model.rendering.image_placeholders import ImagePlaceholders
 from run_batch.model.rendering.job_faults import describe, raise_if_no_rows_fault, root_of
-from run_batch.model.rendering.retokenized_text import new_special_token
+from run_batch.model.rendering.retokenized_text import SpecialTokenCheck
 from run_batch.model.rendering.row_video import EncodedVideo
 from run_batch.model.rendering.video_frames import FrameSampler
 from run_batch.model.rendering.vllm_processor import VllmProcessor
@@ -76,7 +76,7 @@ class VllmRenderer:
         kept = cache_bytes(_KEPT_BYTES) - text_bytes()
         self._mapping = VllmProcessor(processor, kept, None if videos is None else videos.sampler)
         self._placeholders, self._videos = placeholders, videos
-        self._tokenizer = processor.info.get_tokenizer()
+        self._special_tokens = SpecialTokenCheck(processor.info.get_tokenizer())
         # Some models' processors put the BOS where it belongs themselves, or their templates do.
         self.adds_special_tokens: bool = processor.info.default_tok_params.add_special_tokens
 
@@ -132,7 +132,7 @@ class VllmRenderer:
     def _check_text(self, token_ids: list[int], rendered: Any) -> None:
         found_ranges = chain.from_iterable(rendered.get("mm_placeholders", {}).values())
         ranges = sorted(found_ranges, key=lambda placeholder: placeholder.offset)
-        found = new_special_token(self._tokenizer, token_ids, rendered["prompt_token_ids"], ranges)
+        found = self._special_tokens.made_of_text(token_ids, rendered["prompt_token_ids"], ranges)
         if found is not None:
             raise RowError(
                 "image_processing", f"the model's processor would take text of the row for the special token {found}"

@@ -25,8 +25,11 @@ from workloads import FOLDER, PROMPT, ROOT, Workload, make_model, make_workload
 from run_batch.io.inputs.source import RowBatch
 from run_batch.jobs.job.config import parse_config
 from run_batch.jobs.mapping import shared_memory
+from run_batch.jobs.mapping.row_arena import RowArena
 from run_batch.jobs.mapping.row_mapper import RowMapper
 from run_batch.jobs.mapping.worker_main import PART_BYTES
+from run_batch.jobs.mapping.worker_memory import PLENTY
+from run_batch.model.images.mapped_memory import map_into
 
 BATCH_ROWS = 16
 TURNS = 4
@@ -81,15 +84,17 @@ def worker(model: Path, schema: pa.Schema, sends: bool = True) -> Callable[[pa.R
     }
     mapper = RowMapper(parse_config(tables, FOLDER), schema, None)
     ours, theirs = Pipe()
-    get_context("fork").Process(target=drain, args=(theirs,), daemon=True).start()
+    arena = RowArena(PLENTY.arena_bytes, PLENTY.kept_bytes)
+    get_context("fork").Process(target=drain, args=(theirs, arena), daemon=True).start()
 
     def task(batch: pa.RecordBatch) -> int:
+        map_into(arena.allocate)
         groups = mapper.map_groups(RowBatch(0, batch))
         if not sends:
             for _ in chain.from_iterable(groups):
                 pass
             return 0
-        return sum(nbytes for _, nbytes in shared_memory.send_in_parts(ours, groups, PART_BYTES))
+        return sum(nbytes for _, nbytes in shared_memory.send_in_parts(ours, groups, PART_BYTES, arena))
 
     return task
 

@@ -37,11 +37,14 @@ from run_batch.io.inputs.parquet import ParquetSource
 from run_batch.io.inputs.source import RowBatch
 from run_batch.jobs.job.config import load_config
 from run_batch.jobs.job.rows import RowFailure
+from run_batch.jobs.mapping.row_arena import BorrowedArena, RowArena
 from run_batch.jobs.mapping.row_mapper import RowMapper
-from run_batch.jobs.mapping.shared_memory import receive, send
+from run_batch.jobs.mapping.shared_memory import receive, send_in_parts
+from run_batch.jobs.mapping.worker_main import PART_BYTES
 from run_batch.jobs.mapping.worker_memory import PLENTY
 from run_batch.jobs.mapping.worker_process import worker_environment
 from run_batch.model.checkpoint.settings import ModelSettings
+from run_batch.model.images.mapped_memory import map_into
 from run_batch.model.images.resize import compile_resize
 from run_batch.model.mappers.plane_resize import compile_plane_resize
 from run_batch.model.plugin import announce_plugins, register
@@ -80,13 +83,16 @@ DECODING: Ways = {
 def whole_task(mapper: RowMapper) -> Callable[[pa.RecordBatch], None]:
     """What a worker does with a batch: maps its rows, and sends them to another process."""
     ours, theirs = Pipe()
-    get_context("fork").Process(target=drain, args=(theirs,), daemon=True).start()
+    arena = RowArena(PLENTY.arena_bytes, PLENTY.kept_bytes)
+    get_context("fork").Process(target=drain, args=(theirs, arena), daemon=True).start()
 
     def run(batch: pa.RecordBatch) -> None:
+        map_into(arena.allocate)
         rows = list(mapper.map(RowBatch(0, batch)))
         failures = [row for row in rows if isinstance(row, RowFailure)]
         assert not failures, failures[0]
-        send(ours, rows)
+        for _ in send_in_parts(ours, [rows], PART_BYTES, arena):
+            pass
 
     return run
 
@@ -146,11 +152,12 @@ def ways_of_shipped_model(rows: Path, model: Path, trusted: bool) -> Ways:
     }
 
 
-def drain(connection: Connection) -> None:
+def drain(connection: Connection, arena: RowArena) -> None:
     """Receive from the other end of the pipe, in a separate process like the worker's."""
+    borrowed = BorrowedArena(arena.descriptor, arena.nbytes)
     with contextlib.suppress(EOFError):
         while True:
-            receive(connection)
+            receive(connection, borrowed)
 
 
 def measure(workload: str, model: Path, ways_of: Callable[[Path, Path], Ways]) -> dict[str, float]:

@@ -53,5 +53,5 @@ def test_rows_of_24_mb_stay_in_the_budget_and_would_not_without_it(tmp_path: Pat
     (said,) = (line for line in job.said().splitlines() if line.startswith("preprocess.memory"))
     assert "400 MB hold 6 rows of 49 MB" in said and 'preprocess.memory = "1.3 GB"' in said
     large = large_rows(tmp_path / "large", "8 GB")
-    assert peak(large) > 2.5 * BUDGET, "the test would not see it"
+    assert peak(large) > 1.5 * BUDGET, "the test would not see it"
     assert "preprocess.memory" not in large.said()

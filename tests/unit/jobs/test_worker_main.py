@@ -10,11 +10,11 @@ from typing import Any
 
 import psutil
 import pytest
-from light_spec import LightSpec, batch
+from light_spec import BATCH_ROWS, LightSpec, batch
 
 from run_batch.jobs.job.errors import JobError, MayPassError
 from run_batch.jobs.job.rows import MappedRow
-from run_batch.jobs.mapping import shared_memory
+from run_batch.jobs.mapping import shared_memory, worker_main
 from run_batch.jobs.mapping.worker_main import WorkerReady
 from run_batch.jobs.mapping.worker_pool import WorkerPool
 from run_batch.jobs.mapping.worker_process import WorkerProcess, start_workers
@@ -31,9 +31,7 @@ def workers() -> Iterator[list[WorkerProcess]]:
     spec: Any = LightSpec()
     started = start_workers(spec, 4)
     for worker in started:
-        ready = receive(worker)
-        assert isinstance(ready, WorkerReady)
-        worker.ready(ready.pid)
+        assert isinstance(receive(worker), WorkerReady)
     yield started
     for worker in started:
         worker.end()
@@ -41,7 +39,7 @@ def workers() -> Iterator[list[WorkerProcess]]:
 
 def receive(worker: WorkerProcess) -> Any:
     assert worker.connection.poll(20), "the worker neither answers nor is seen to be dead"
-    return shared_memory.receive(worker.connection)[0]
+    return worker.receive().value
 
 
 def pid_of(worker: WorkerProcess) -> int:
@@ -147,3 +145,30 @@ def test_a_job_that_a_worker_cannot_load_ends_with_the_jobs_error() -> None:
             pool.get(timeout=60)
     finally:
         pool.close()
+
+
+def arena_bytes(pid: int) -> int:
+    """Bytes of memory that a worker's arena takes."""
+    links = (descriptor for descriptor in Path(f"/proc/{pid}/fd").iterdir() if descriptor.is_symlink())
+    arena, *_ = (link for link in links if "memfd:run-batch-arena" in str(link.readlink()))
+    return arena.stat().st_blocks * 512
+
+
+def test_a_worker_with_nothing_to_do_gives_the_memory_of_its_rows_to_the_kernel() -> None:
+    spec: Any = LightSpec(tensor_bytes=200_000)
+    (worker,) = start_workers(spec, 1)
+    try:
+        assert isinstance(receive(worker), WorkerReady) and worker.process is not None
+        shared_memory.send(worker.connection, batch(0))
+        rows = receive(worker)
+        taken = arena_bytes(worker.process.pid)
+        assert taken > BATCH_ROWS * 200_000
+        time.sleep(2 * worker_main._LOOK_SECONDS * worker_main._LOOKS)
+        assert arena_bytes(worker.process.pid) >= taken and not any(row.engine_input[2].any() for row in rows)
+        del rows
+        deadline = time.monotonic() + 20
+        while arena_bytes(worker.process.pid) > 100_000 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert arena_bytes(worker.process.pid) <= 100_000
+    finally:
+        worker.end()

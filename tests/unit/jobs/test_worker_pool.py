@@ -2,6 +2,7 @@
 
 import contextlib
 import queue
+import resource
 import subprocess
 import sys
 import time
@@ -117,12 +118,12 @@ def test_the_input_is_read_no_further_while_mapped_rows_take_too_much_memory() -
 def test_a_worker_maps_no_more_of_a_batch_than_its_memory_holds() -> None:
     (worker,) = fork_workers(LightSpec(tensor_bytes=1000, memory=WorkerMemory(batch_bytes=2500)), 1)
     try:
-        assert isinstance(shared_memory.receive(worker.connection).value, WorkerReady)
+        assert isinstance(worker.receive().value, WorkerReady)
         shared_memory.send(worker.connection, batch(0))
-        rows, mapped = shared_memory.receive(worker.connection).value, 0
+        rows, mapped = worker.receive().value, 0
         while not isinstance(rows, RowsGivenBack):
             mapped += len(rows)
-            rows = shared_memory.receive(worker.connection).value
+            rows = worker.receive().value
         assert mapped == 4, "two parts of two rows each"
     finally:
         worker.end()
@@ -206,6 +207,20 @@ def test_an_input_that_cannot_be_read_ends_the_run() -> None:
 
     with pool_of(LightSpec(), damaged()) as pool, pytest.raises(JobError, match=r"^rows.parquet is damaged$"):
         all_rows(pool)
+
+
+class LimitedSpec(LightSpec):
+    """In processes that may not have as much address space as they like, as under `ulimit -v`."""
+
+    def load(self) -> LightSpec:
+        resource.setrlimit(resource.RLIMIT_AS, (1 << 40, 1 << 40))
+        return super().load()
+
+
+def test_rows_are_mapped_where_address_space_is_limited() -> None:
+    with pool_of(LimitedSpec(tensor_bytes=200_000), iter(Input(4)), budget=1 << 42) as pool:
+        assert indices(all_rows(pool)) == list(range(4 * BATCH_ROWS))
+        assert all(worker.arena is None for worker in pool._workers)
 
 
 class DyingStarts:
