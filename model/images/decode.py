@@ -18,6 +18,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from run_batch.model.declaration import RowError
 from run_batch.model.images import png
 from run_batch.model.images.image_memory import need
+from run_batch.model.images.jpeg import plain_jpeg
 from run_batch.model.images.quiet import quiet_decoders
 from run_batch.model.images.rgb import rgb_pixels
 
@@ -30,6 +31,8 @@ MAX_PIXELS = 100_000_000
 
 # Bytes of memory for each pixel while a file of such a format is decoded; of others, 10.
 _DECODE_BYTES = {"JPEG": 6, "PNG": 8, "AVIF": 12, "WEBP": 17, "JPEG2000": 20}
+# The same of a JPEG of which the coefficients of all components are in memory.
+_PROGRESSIVE_BYTES = 12
 
 # Pillow reads more formats, and not all are safe: an EPS file is a program, which it has Ghostscript run.
 _FORMATS = (
@@ -145,6 +148,17 @@ def _first_bytes(encoded: bytes) -> str:
 
 
 def _decode(encoded: bytes, needed_size: Callable[[Size], Size] | None) -> DecodedImage:
+    plain = plain_jpeg(encoded)
+    # Pillow has a limit of its own, which a plugin may set.
+    if plain is None or plain.width * plain.height > min(MAX_PIXELS, 2 * (Image.MAX_IMAGE_PIXELS or MAX_PIXELS)):
+        return _decode_any(encoded, needed_size)
+    need(plain.width * plain.height * (_PROGRESSIVE_BYTES if plain.is_progressive else _DECODE_BYTES["JPEG"]))
+    scale = 1 if needed_size is None else _jpeg_scale((plain.height, plain.width), needed_size)
+    decoded = _by_opencv(encoded, (plain.width, plain.height), scale, 1)
+    return decoded or _decode_by_pillow(Image.open(io.BytesIO(encoded), formats=_FORMATS), encoded)
+
+
+def _decode_any(encoded: bytes, needed_size: Callable[[Size], Size] | None) -> DecodedImage:
     image = Image.open(io.BytesIO(encoded), formats=_FORMATS)
     if image.width * image.height > MAX_PIXELS:
         raise RowError("image_too_large", f"{image.width} x {image.height} pixels; the limit is {MAX_PIXELS:,} pixels")
@@ -157,7 +171,7 @@ def _decode(encoded: bytes, needed_size: Callable[[Size], Size] | None) -> Decod
 def _decode_bytes(image: Image.Image) -> int:
     """Bytes that decoding takes for each pixel at most, with the pixels that it gives; measured."""
     if image.format == "JPEG" and (image.mode == "CMYK" or "progressive" in image.info):
-        return 12  # the coefficients of all components
+        return _PROGRESSIVE_BYTES
     return _DECODE_BYTES.get(image.format or "", 10)
 
 
@@ -233,12 +247,17 @@ def _decode_by_opencv(
             scale = _jpeg_scale((image.height, image.width), needed_size)
     elif not (image.format == "PNG" and _is_plain_png(image, encoded)):
         return None
+    return _by_opencv(encoded, image.size, scale, orientation)
+
+
+def _by_opencv(encoded: bytes, size: tuple[int, int], scale: int, orientation: int) -> DecodedImage | None:
+    """Decode a file of (width, height) at 1 / `scale` of that; None where OpenCV does not."""
     pixels = cv2.imdecode(np.frombuffer(encoded, np.uint8), _SCALED[scale] | cv2.IMREAD_IGNORE_ORIENTATION)
     if pixels is None:
         return None
     if scale > 1:
         pixels = cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
-    width, height = image.size if orientation < 5 else image.size[::-1]
+    width, height = size if orientation < 5 else size[::-1]
     turn = _UPRIGHT.get(orientation)
     return DecodedImage(pixels if turn is None else turn(pixels), width, height)
 

@@ -17,7 +17,9 @@ from PIL import Image
 from run_batch.model.declaration import RowError
 from run_batch.model.images.decode import MAX_PIXELS, Size
 
-_WEIGHT_BITS = 22
+WEIGHT_BITS = 22
+# Of these, the lower ones, by which code that multiplies 16 bits takes a weight apart; see byte_lanes.py.
+LOW_BITS = 11
 # Values of a row that are summed together.
 _BLOCK_VALUES = 4096
 # Of a strip that is transposed: with its result, it fits into a core's cache.
@@ -123,11 +125,14 @@ def _resize(image: np.ndarray, size: Size, window: Window, filter: Filter) -> np
     rows = _Pass(image.shape[0], size[0], window.top, window.height, filter)
     columns = _Pass(image.shape[1], size[1], window.left, window.width, filter)
     image = image[rows.begin : rows.end, columns.begin : columns.end]
-    # Each pass rounds and clips, so their order matters.
-    less_height, less_width = rows.length - rows.new_length, columns.length - columns.new_length
-    if less_height > max(0, 2 * less_width):
+    if resizes_height_first((rows.length, columns.length), size):
         return _resize_width(_resize_height(image, rows), columns)
     return _resize_height(_resize_width(image, columns), rows)
+
+
+def resizes_height_first(old: Size, new: Size) -> bool:
+    """Whether Pillow resizes the height before the width: each pass rounds and clips, so their order matters."""
+    return old[0] - new[0] > max(0, 2 * (old[1] - new[1]))
 
 
 class _Pass:
@@ -195,9 +200,9 @@ def round_weights(weights: np.ndarray, bits: int) -> np.ndarray:
 def _weights(
     length: int, new_length: int, first: int, count: int, filter: Filter
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """See `weights_of`; weights are int32, in units of 2 ** -_WEIGHT_BITS."""
+    """See `weights_of`; weights are int32, in units of 2 ** -WEIGHT_BITS."""
     begins, taps, weights = weights_of(length, new_length, first, count, filter)
-    return begins, taps, round_weights(weights, _WEIGHT_BITS).astype(np.int32)
+    return begins, taps, round_weights(weights, WEIGHT_BITS).astype(np.int32)
 
 
 _kept_weights = functools.lru_cache(maxsize=64)(_weights)
@@ -231,7 +236,7 @@ def _sum_rows(rows: Any, new: Any, begins: Any, taps: Any, weights: Any, offset:
         end = min(start + _BLOCK_VALUES, rows.shape[1])
         total = np.empty(end - start, np.int32)
         for y in range(new.shape[0]):
-            total[:] = 1 << (_WEIGHT_BITS - 1)
+            total[:] = 1 << (WEIGHT_BITS - 1)
             tap, row = 0, begins[y] - offset
             # Four at a time, so that `total` is read and written a quarter as often.
             while tap + 3 < taps[y]:
@@ -254,4 +259,4 @@ def _sum_rows(rows: Any, new: Any, begins: Any, taps: Any, weights: Any, offset:
                 tap += 1
             new_row = new[y][start:end]
             for i in range(end - start):
-                new_row[i] = min(max(total[i] >> _WEIGHT_BITS, 0), 255)
+                new_row[i] = min(max(total[i] >> WEIGHT_BITS, 0), 255)

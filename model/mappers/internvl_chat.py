@@ -3,12 +3,10 @@
 import functools
 
 import numpy as np
-from PIL.Image import Resampling
 
 from run_batch.model.declaration import Declaration, Normalization
 from run_batch.model.images.mapped_memory import new_pixels
-from run_batch.model.images.resize import resize
-from run_batch.model.mappers.plane_resize import planes, tile_planes
+from run_batch.model.mappers.plane_resize import resize_to_tiles_as_pillow
 from run_batch.model.mappers.processor_facts import ProcessorFacts
 from run_batch.model.mappers.tile_model import declare_tiles
 
@@ -42,9 +40,9 @@ def declare_internvl_chat(model_cls: type, facts: ProcessorFacts) -> Declaration
     def cut(image: np.ndarray) -> np.ndarray:
         count, width, height = targets(*image.shape[:2])
         tiles = new_pixels(count + (has_thumbnail and count > 1), 3, side, side)
-        tile_planes(np.ascontiguousarray(resize(image, (height, width), Resampling.BICUBIC)), (side, side), tiles)
+        resize_to_tiles_as_pillow(image, (height, width), "bicubic", tiles)
         if len(tiles) > count:
-            planes(np.ascontiguousarray(resize(image, (side, side), Resampling.BICUBIC)), tiles[-1])
+            resize_to_tiles_as_pillow(image, (side, side), "bicubic", tiles[-1:])
         return tiles
 
     normalization = Normalization(_as_float32(vllms.IMAGENET_MEAN), _as_float32(vllms.IMAGENET_STD), 255.0, facts.dtype)

@@ -12,9 +12,11 @@ import torch
 
 from run_batch.model.declaration import PIXELS, Declaration, Normalization, TensorLayout, TokenizedPrompt, array_mapper
 from run_batch.model.images.decode import Size
+from run_batch.model.images.mapped_memory import new_pixels
+from run_batch.model.images.resize import check_new_size
 from run_batch.model.mappers.normalization import normalization_of
-from run_batch.model.mappers.patches import PatchGrid, cut_patches, filter_of
-from run_batch.model.mappers.plane_resize import resized_planes
+from run_batch.model.mappers.patches import PatchGrid, filter_of
+from run_batch.model.mappers.plane_resize import resize_to_patches
 from run_batch.model.mappers.processor_facts import ProcessorFacts
 
 
@@ -66,9 +68,13 @@ def declare_patches(
     def map_patches(context: Any, items: list[np.ndarray]) -> dict[str, list[torch.Tensor]]:
         values, grids = [], []
         for item in items:
-            size = height, width = fitted(item.shape[:2])  # type: ignore[arg-type]
-            values.append(cut_patches(resized_planes(np.ascontiguousarray(item), size, settings.filter), grid))
-            grids.append(torch.tensor([1, height // grid.patch_size, width // grid.patch_size]))
+            size = fitted(item.shape[:2])  # type: ignore[arg-type]
+            check_new_size(item, size)
+            rows, columns = (length // grid.patch_size for length in size)
+            patches = new_pixels(rows * columns, 3 * grid.patch_size**2)
+            resize_to_patches(np.ascontiguousarray(item), size, settings.filter, grid, patches)
+            values.append(torch.from_numpy(patches))
+            grids.append(torch.from_numpy(np.array([1, rows, columns])))
         return {"pixel_values": values, "image_grid_thw": grids}
 
     def expand(context: Any, prompts: list[TokenizedPrompt]) -> list[TokenizedPrompt]:

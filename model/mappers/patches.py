@@ -15,7 +15,6 @@ from torch.nn import functional
 
 from run_batch.model.declaration import RowError
 from run_batch.model.images.decode import Size
-from run_batch.model.images.mapped_memory import new_pixels
 from run_batch.model.images.resize import check_new_size
 from run_batch.model.mappers.processor_facts import UnknownSettings
 
@@ -121,20 +120,16 @@ def resize(image: np.ndarray, size: Size, filter: str) -> np.ndarray:
     return np.ascontiguousarray(resized[0].permute(1, 2, 0).numpy())
 
 
-def cut_patches(planes: np.ndarray, grid: PatchGrid) -> torch.Tensor:
+def cut_patches(planes: np.ndarray, grid: PatchGrid, patches: np.ndarray) -> None:
     """Cut an image into patches, in the order in which the model merges them.
 
     Args:
         planes: uint8 (3, height, width), contiguous; both sides are multiples of the grid's unit.
-
-    Returns:
-        uint8 (patches, 3 * patch_size * patch_size): one frame of each patch.
+        patches: uint8 (patches, 3 * patch_size * patch_size), contiguous: one frame of each patch is written there.
     """
     size, merged = grid.patch_size, grid.merge_size
     rows, columns = planes.shape[1] // grid.unit, planes.shape[2] // grid.unit
     # A line of a patch is copied as one value of so many bytes: several times as fast as byte by byte.
     line = np.dtype(f"V{size}")
     lines = planes.view(line).reshape(3, rows, merged, size, columns, merged).transpose(1, 4, 2, 5, 0, 3)
-    patches = new_pixels(rows * columns * merged * merged, 3 * size * size)
     patches.view(line).reshape(rows, columns, merged, merged, 3, size)[...] = lines
-    return torch.from_numpy(patches)

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from bulk_mapping import IMAGES, QWEN_PLACEHOLDER, ROWS, Folder, assert_equal, changed_folders, prompts, renderer
@@ -83,14 +84,14 @@ def test_a_model_on_another_image_processor_is_left_to_vllm(folder: Folder) -> N
 def test_a_bulk_mapper_that_fails_where_it_is_tried_is_not_used(
     folder: Folder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(patch_model, "cut_patches", lambda image, grid: 1 / 0)
+    monkeypatch.setattr(patch_model, "resize_to_patches", lambda *_: 1 / 0)
     found = assert_equal("qwen2_vl", folder("qwen2_vl"), ROWS[:1], is_bulk=False)
     assert "the bulk mapper fails on a test image: ZeroDivisionError" in found
 
 
 def test_a_bulk_mapper_that_fails_later_stops_the_job_as_a_bug(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
     mapper = renderer(folder("qwen2_vl"))
-    monkeypatch.setattr(patch_model, "cut_patches", lambda image, grid: 1 / 0)
+    monkeypatch.setattr(patch_model, "resize_to_patches", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         mapper.render(prompts("qwen2_vl", ROWS[:1]))
 
@@ -105,9 +106,13 @@ def test_a_mapper_that_gives_other_values_than_vllm_is_not_used(
     folder: Folder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As it may be with another version of transformers, or on a machine whose torch resizes differently."""
-    other = lambda image, grid: torch.bitwise_xor(cut(image, grid), 1)  # noqa: E731
-    cut = patch_model.cut_patches
-    monkeypatch.setattr(patch_model, "cut_patches", other)
+    cut = patch_model.resize_to_patches
+
+    def other(*arguments: Any) -> None:
+        cut(*arguments)
+        np.bitwise_xor(arguments[-1], 1, out=arguments[-1])
+
+    monkeypatch.setattr(patch_model, "resize_to_patches", other)
     found = assert_equal("qwen2_vl", folder("qwen2_vl"), ROWS[:1], is_bulk=False)
     assert "gives other tensors or tokens than vLLM's processor" in found
 

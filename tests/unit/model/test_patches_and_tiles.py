@@ -8,6 +8,7 @@ from multiprocessing import get_context
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as torchvision_functional
 from transformers.models.glm4v import image_processing_glm4v as glm4v
@@ -19,7 +20,13 @@ from run_batch.model.images.decode import Size
 from run_batch.model.mappers.glm4v import fitted_size
 from run_batch.model.mappers.patch_model import PatchSettings
 from run_batch.model.mappers.patches import PatchGrid, cut_patches, resize, smart_resize
-from run_batch.model.mappers.plane_resize import compile_plane_resize, resize_to_tiles, resized_planes
+from run_batch.model.mappers.plane_resize import (
+    compile_plane_resize,
+    resize_to_patches,
+    resize_to_tiles,
+    resize_to_tiles_as_pillow,
+    resized_planes,
+)
 from run_batch.model.mappers.tiles import Tiling, cut_tiles, tiles_of
 
 
@@ -70,7 +77,7 @@ def worker() -> Iterator[ProcessPoolExecutor]:
 
 
 def check_planes(number: int, size: Size, filter: str) -> None:
-    """Planes and tiles of an image have the values that torchvision gives, for images of one color, too."""
+    """Planes, tiles and patches of an image have the values that torchvision gives, for images of one color, too."""
     image = noise(size) if number % 4 else noise(size) // 128 * 255
     image.flags.writeable = number % 3 > 0
     # Some are resized in one direction alone.
@@ -80,6 +87,7 @@ def check_planes(number: int, size: Size, filter: str) -> None:
     mode = InterpolationMode(filter)
     theirs = torchvision_functional.resize(planes, list(new_size), mode, antialias=True)[0].numpy()
     assert np.array_equal(resized_planes(image, new_size, filter), theirs), (size, new_size, filter)
+    check_patches(number, image, filter)
     if new_size[0] % 30 or new_size[1] % 42:
         return
     tiles = np.zeros((new_size[0] // 30 * (new_size[1] // 42), 3, 30, 42), np.uint8)
@@ -88,10 +96,41 @@ def check_planes(number: int, size: Size, filter: str) -> None:
     assert np.array_equal(tiles, cut.reshape(tiles.shape)), (size, new_size, filter)
 
 
+def check_patches(number: int, image: np.ndarray, filter: str) -> None:
+    """Patches are cut from what torch gives, whatever their size."""
+    grid = PatchGrid((14, 16, 7, 8, 37)[number % 5], 1 + number % 3, 1)
+    size = grid.unit * (1 + number % 4), grid.unit * (1 + number % 6)
+    patches, theirs = np.zeros((2, size[0] * size[1] // grid.patch_size**2, 3 * grid.patch_size**2), np.uint8)
+    resize_to_patches(image, size, filter, grid, patches)
+    cut_patches(np.ascontiguousarray(resize(image, size, filter).transpose(2, 0, 1)), grid, theirs)
+    assert np.array_equal(patches, theirs), (image.shape, size, grid)
+
+
 @pytest.mark.parametrize("filter", ["bicubic", "bilinear", "lanczos"])
-def test_planes_and_tiles_have_the_values_that_torchvision_gives(filter: str, worker: ProcessPoolExecutor) -> None:
+def test_planes_tiles_and_patches_have_the_values_that_torchvision_gives(
+    filter: str, worker: ProcessPoolExecutor
+) -> None:
     for number, size in enumerate([*sizes(90, 900), (2400, 1800), (1, 1), (31, 500), (33, 40_000), (40_000, 33)]):
         worker.submit(check_planes, number, size, filter).result()
+
+
+def check_tiles_as_pillow(number: int, size: Size) -> None:
+    """Tiles are cut from what Pillow gives, for images of one color, too, and of a size that does not change."""
+    image = noise(size) if number % 2 else noise(size) // 128 * 255
+    side = (28, 32, 50, 112)[number % 4]
+    rows, columns = 1 + number % 3, 1 + number % 5
+    if number % 7 == 0:
+        image = np.ascontiguousarray(image.repeat(rows * side, 0)[: rows * side])
+    resized = Image.fromarray(image).resize((columns * side, rows * side), Image.Resampling.BICUBIC)
+    cut = np.asarray(resized).reshape(rows, side, columns, side, 3).transpose(0, 2, 4, 1, 3)
+    tiles = np.zeros((rows * columns, 3, side, side), np.uint8)
+    resize_to_tiles_as_pillow(image, (rows * side, columns * side), "bicubic", tiles)
+    assert np.array_equal(tiles, cut.reshape(tiles.shape)), (image.shape, rows, columns, side)
+
+
+def test_tiles_have_the_values_that_pillow_gives(worker: ProcessPoolExecutor) -> None:
+    for number, size in enumerate([*sizes(90, 900), (2400, 1800), (1, 1), (31, 500), (33, 40_000), (40_000, 33)]):
+        worker.submit(check_tiles_as_pillow, number, size).result()
 
 
 def test_a_process_that_has_compiled_nothing_resizes_to_the_same_planes() -> None:
@@ -116,7 +155,9 @@ def test_patches_are_in_the_order_of_transformers(grid: PatchGrid) -> None:
     image = noise((grid.unit * 3, grid.unit * 5))
     planes = torch.from_numpy(image).permute(2, 0, 1)[None]
     theirs, _, _ = qwen2_vl.Qwen2VLImageProcessor().patchify(planes, grid.patch_size, grid.merge_size, 1)
-    assert torch.equal(cut_patches(planes[0].contiguous().numpy(), grid), theirs[0])
+    patches = np.empty(theirs.shape[1:], np.uint8)
+    cut_patches(planes[0].contiguous().numpy(), grid, patches)
+    assert np.array_equal(patches, theirs[0].numpy())
 
 
 @pytest.mark.parametrize(("least", "most"), [(1, 12), (1, 1), (2, 6), (1, 40)])
