@@ -85,8 +85,7 @@ class Forked:
             return
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
-        # What is collected later would close descriptors by numbers that are new ones then.
-        gc.collect()
+        # What is garbage now must not be collected: it would close descriptors by numbers that are new ones then.
         gc.freeze()
         # Only its own end: it has to see when the parent is gone.
         close_all_but(theirs.fileno())
