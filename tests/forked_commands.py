@@ -153,9 +153,11 @@ class Command:
         return self._process.exitcode
 
     def workers(self) -> list[int]:
-        """Its worker processes, below the one that forks them."""
-        (forker,) = psutil.Process(self.pid).children()
-        return [worker.pid for worker in forker.children()]
+        """Its worker processes, below the one that forks them; none before the first and after its end."""
+        try:
+            return [worker.pid for forker in psutil.Process(self.pid).children() for worker in forker.children()]
+        except psutil.NoSuchProcess:
+            return []
 
     def send_signal(self, number: int) -> None:
         os.kill(self.pid, number)

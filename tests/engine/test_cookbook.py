@@ -158,7 +158,7 @@ def host(tmp_path: Path) -> Iterator[str]:
     write_images(tmp_path)
     handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=tmp_path / "images")
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         yield f"localhost:{server.server_port}"
         server.shutdown()
 
