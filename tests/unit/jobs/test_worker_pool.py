@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from light_spec import BATCH_ROWS, LightSpec, batch
-from stand_ins import fork_workers
+from stand_in_workers import fork_workers
 
 from run_batch.io.inputs.source import InputError, RowBatch
 from run_batch.jobs.job.errors import JobError, RunError
