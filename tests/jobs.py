@@ -68,7 +68,7 @@ def _toml(value: Any) -> str:
 
 
 def run(
-    job: Path, *arguments: str, command: str | None = None, forked: bool = True, without_torchvision: bool = False
+    job: Path, *arguments: str, command: str | None = None, forked: bool = True
 ) -> subprocess.CompletedProcess[str]:
     """`run-batch [command] --config job [arguments]`, from another folder than the job's.
 
@@ -79,9 +79,7 @@ def run(
     words = [*([command] if command else []), "--config", str(job), *arguments]
     # Nothing here may need a hub, and what asks for one shall be told at once that there is none.
     environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
-    if without_torchvision:
-        environment["PYTHONPATH"] = str(ROOT / "tests" / "without_torchvision")
-    elif forked and command in (None, "check", "try", "submit"):
+    if forked and command in (None, "check", "try", "submit"):
         with tempfile.TemporaryDirectory() as folder:
             return forked_commands.Command(words, environment, Path(folder)).finish(timeout=240)
     return subprocess.run([str(COMMAND), *words], capture_output=True, text=True, timeout=240, cwd="/", env=environment)
