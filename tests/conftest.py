@@ -1,6 +1,10 @@
-"""What all tests share: the garbage collector leaves alone what was there before the first of them."""
+"""What all tests share: how the threads of this process wait, and what its garbage collector leaves alone."""
 
 import gc
+import os
+
+# Read when torch is imported: threads that wait for each other leave their cores to others soon.
+os.environ.setdefault("GOMP_SPINCOUNT", "4000")
 
 
 def pytest_collection_finish() -> None:
