@@ -15,6 +15,7 @@ SECRET = "s3crets3crets3cret"
 def test_secrets_are_in_nothing_that_a_run_says_or_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in (("AWS_SECRET_ACCESS_KEY", SECRET), ("HF_TOKEN", f"hf_{SECRET}")):
         monkeypatch.setenv(name, value)
+    monkeypatch.delenv("VLLM_LOGGING_LEVEL", raising=False)  # which tests with engines in this process have set
     jobs.write_job(tmp_path, jobs.rows(20))
     with file_server((tmp_path / "rows.parquet").read_bytes(), SECRET) as port:
         url = f"http://user:{SECRET}@127.0.0.1:{port}/data/rows.parquet?signature={SECRET}"
