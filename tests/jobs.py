@@ -74,7 +74,7 @@ def run(
 
     Args:
         forked: a command that imports vLLM is a fork of a process that has; see forked_commands. Not for tests of how a
-            command starts, nor for an engine in a process of its own.
+            command starts.
     """
     words = [*([command] if command else []), "--config", str(job), *arguments]
     # Nothing here may need a hub, and what asks for one shall be told at once that there is none.
