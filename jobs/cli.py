@@ -8,11 +8,11 @@ from typing import Any
 
 import click
 
+from run_batch.jobs.cli_on_results import config_option, report, set_option, status
 from run_batch.jobs.cli_without_job import init, keys, new_model, verbose_option
-from run_batch.jobs.command import run_command, run_on_results
+from run_batch.jobs.command import run_command
 from run_batch.jobs.command_group import CommandGroup, refuse_options_before_command
 from run_batch.jobs.job.config import JobConfig
-from run_batch.jobs.job.errors import EXIT_COMPLETE, EXIT_RUN_FAILED
 from run_batch.jobs.job.shares import WHOLE_JOB, Share
 from run_batch.jobs.machine.gpus import engine_places, first_place
 from run_batch.jobs.machine.slurm_environment import find_share
@@ -27,18 +27,12 @@ Exit codes:
   75  interrupted after saving progress; run the same command again
 """
 
-_config_option = click.option("--config", "config_path", type=click.Path(path_type=Path), help="The job's job.toml.")
-_folder_argument = click.argument("folder", required=False, type=click.Path(path_type=Path))
-_set_option = click.option(
-    "--set", "overrides", multiple=True, metavar="TABLE.KEY=VALUE", help="Override one key of job.toml."
-)
-
 
 @click.group(
     cls=CommandGroup, invoke_without_command=True, epilog=_EXIT_CODES, context_settings={"max_content_width": 100}
 )
-@_config_option
-@_set_option
+@config_option
+@set_option
 @click.option("--retry-failed", is_flag=True, help="Generate again the rows that have an error, and only those.")
 @click.option("--task-index", type=int, help="Do one share of the job alone: this one, counted from 0.")
 @click.option("--task-count", type=int, help="Into how many shares the job is cut.")
@@ -82,8 +76,8 @@ def main(
 
 
 @main.command()
-@_config_option
-@_set_option
+@config_option
+@set_option
 @verbose_option
 def check(config_path: Path | None, overrides: tuple[str, ...], verbose: bool) -> None:
     """Validate a job and show its plan, without starting an engine."""
@@ -108,8 +102,8 @@ def check(config_path: Path | None, overrides: tuple[str, ...], verbose: bool) -
 
 
 @main.command("try")
-@_config_option
-@_set_option
+@config_option
+@set_option
 @click.option("--rows", type=click.IntRange(1, 256), help="Try so many first rows; 8 without it.")
 @click.option(
     "--row",
@@ -157,79 +151,8 @@ def try_rows(
 
 
 @main.command()
-@_folder_argument
-@_config_option
-@_set_option
-@click.option("--json", "as_json", is_flag=True, help="One line of JSON.")
-@click.option("--watch", is_flag=True, help="Again every two seconds, until it is complete or idle for a minute.")
-@click.option("--verify", is_flag=True, help="Read every shard to its end; exit code 1 if one is missing or damaged.")
-def status(
-    folder: Path | None, config_path: Path | None, overrides: tuple[str, ...], as_json: bool, watch: bool, verify: bool
-) -> None:
-    """Rows done, failed and left; works while the job runs.
-
-    FOLDER is the results folder, or a copy of it; job.toml need not be there. Name it, or a job.toml by --config.
-    """
-    if watch and verify:
-        raise click.UsageError("--watch and --verify exclude each other")
-
-    def run(job: Any, summary: Any) -> int:
-        from run_batch.jobs.watch.status import folder_status
-        from run_batch.jobs.watch.watching import Display, watch_job
-
-        display = Display(summary)
-
-        def look() -> Any:
-            found = folder_status(job, verify)
-            if as_json:  # who reads JSON wants all of it
-                print(found.as_json(), file=summary, flush=True)
-            else:
-                display.show(found.as_text())
-            return found
-
-        found = watch_job(look) if watch else look()
-        return EXIT_RUN_FAILED if verify and (found.missing or found.damaged) else EXIT_COMPLETE
-
-    run_on_results(run, folder, config_path, overrides)
-
-
-@main.command()
-@_folder_argument
-@_config_option
-@_set_option
-@click.option("--output", "file", type=click.Path(path_type=Path), help="The file; FOLDER/.run_batch/report.html.")
-@click.option("--rows", type=click.IntRange(1, 1000), default=200, help="Rows shown at most; 200 without it.")
-@click.option("--seed", type=int, default=0, help="Another one chooses other rows; 0 without it.")
-@click.option(
-    "--watch", is_flag=True, help="Write the page again every half minute, until the job is complete or idle."
-)
-@verbose_option
-def report(
-    folder: Path | None,
-    config_path: Path | None,
-    overrides: tuple[str, ...],
-    file: Path | None,
-    rows: int,
-    seed: int,
-    watch: bool,
-    verbose: bool,
-) -> None:
-    """Write an HTML page about the job next to its results.
-
-    FOLDER is the results folder, or a copy of it; job.toml need not be there. Name it, or a job.toml by --config.
-    """
-
-    def run(job: Any, summary: Any) -> int:
-        from run_batch.jobs.watch.report import ReportOptions, report_job
-
-        return report_job(job, ReportOptions(file, rows, seed), watch, summary)
-
-    run_on_results(run, folder, config_path, overrides, verbose)
-
-
-@main.command()
-@_config_option
-@_set_option
+@config_option
+@set_option
 @click.option("--tasks", type=click.IntRange(min=1), help="Tasks of the array; slurm.tasks of job.toml without it.")
 @click.option(
     "--sbatch-arg",
@@ -265,8 +188,8 @@ def submit(
 
 
 @main.command()
-@_config_option
-@_set_option
+@config_option
+@set_option
 @click.option("--tasks", type=click.IntRange(min=1), required=True, help="Into how many shares the job is cut.")
 @click.option("--address", help="The cluster's; RAY_ADDRESS, or the cluster that runs here, without it.")
 @click.option("--gpus", type=click.FloatRange(min=0), help="GPUs of a share; those of its engine without it.")
@@ -297,7 +220,7 @@ def ray(
     run_command(run, config_path, overrides, verbose)
 
 
-for command in (init, new_model, keys):
+for command in (init, new_model, keys, status, report):
     main.add_command(command)
 
 

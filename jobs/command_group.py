@@ -6,7 +6,7 @@ from click.core import ParameterSource
 from run_batch.model.checkpoint.nearest_name import nearest_or_all
 
 
-class _Command(click.Command):
+class Command(click.Command):
     """A command that says where an option of another one, or a job.toml without `--config`, belongs."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -37,7 +37,7 @@ class _Command(click.Command):
 class CommandGroup(click.Group):
     """Commands, and the group itself, which runs a job."""
 
-    command_class = _Command
+    command_class = Command
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

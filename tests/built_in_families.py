@@ -6,78 +6,15 @@ texts are letters and digits, which differ from image to image.
 """
 
 import functools
-import string
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 import transformers
 from checkpoints import rename_weights
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
-from transformers import PreTrainedTokenizerFast
-
-TURNS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
-CHAT_TEMPLATE = """{{ bos_token if bos_token is defined and bos_token else '' }}{% for message in messages %}\
-<|im_start|>{{ message['role'] }}
-{% if message['content'] is string %}{{ message['content'] }}{% else %}{% for part in message['content'] %}\
-{% if part['type'] == 'image' %}IMAGE{% elif part['type'] == 'video' %}VIDEO{% else %}\
-{{ part['text'] }}{% endif %}{% endfor %}{% endif %}<|im_end|>
-{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant
-{% endif %}"""
+from family_parts import CHAT_TEMPLATE, make_tokenizer, randomize, rotary_positions, text_config, vision_config
 
 Family = tuple[Any, Any, str]
-
-
-def make_tokenizer(
-    special: list[str],
-    plain: tuple[str, ...] = (),
-    bos: str | None = None,
-    merges: Sequence[tuple[str, str]] = (),
-    **named: Any,
-) -> Any:
-    """Tokenizes bytes, except for the special tokens, the `plain` ones, which a text may hold, too, and pairs."""
-    tokens = [*sorted(pre_tokenizers.ByteLevel.alphabet()), *map("".join, merges)]
-    vocab = {token: i for i, token in enumerate(tokens)}
-    tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=list(merges)))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=not merges)
-    tokenizer.decoder = decoders.ByteLevel()
-    names = [*TURNS, *([bos] if bos else []), *special]
-    tokenizer.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in names])
-    tokenizer.add_tokens([AddedToken(name, special=False, normalized=False) for name in plain])
-    if bos:
-        added = [(bos, tokenizer.token_to_id(bos))]
-        tokenizer.post_processor = processors.TemplateProcessing(single=f"{bos} $A", special_tokens=added)
-        named["bos_token"] = bos
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|endoftext|>", extra_special_tokens=named
-    )
-
-
-def text_config(tokenizer: Any, **fields: Any) -> dict[str, Any]:
-    return dict(
-        vocab_size=len(tokenizer),
-        hidden_size=64,
-        intermediate_size=128,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=2,
-        max_position_embeddings=8192,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-        **fields,
-    )
-
-
-def _vision(side: int, **fields: Any) -> dict[str, Any]:
-    size = dict(hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=2)
-    return {**size, "image_size": side, "patch_size": 14, **fields}
-
-
-def _positions(*section: int, **fields: Any) -> dict[str, Any]:
-    """Rotary positions in three dimensions, which Qwen and GLM give to images."""
-    return dict(rope_parameters=dict(rope_type="default", rope_theta=1e6, mrope_section=list(section), **fields))
 
 
 QWEN_TOKENS = ["<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"]
@@ -102,13 +39,13 @@ def _qwen(kind: str, text: Mapping[str, Any], vision: Mapping[str, Any], image_p
 
 def qwen2_vl() -> Family:
     image_processor = transformers.Qwen2VLImageProcessor(min_pixels=3136, max_pixels=12845056)
-    return _qwen("Qwen2VL", _positions(4, 6, 6), dict(embed_dim=64, mlp_ratio=2), image_processor)
+    return _qwen("Qwen2VL", rotary_positions(4, 6, 6), dict(embed_dim=64, mlp_ratio=2), image_processor)
 
 
 def qwen2_5_vl() -> Family:
     image_processor = transformers.Qwen2VLImageProcessor(min_pixels=3136, max_pixels=12845056)
     vision = dict(out_hidden_size=64, intermediate_size=128, fullatt_block_indexes=[1])
-    return _qwen("Qwen2_5_VL", _positions(4, 6, 6), vision, image_processor)
+    return _qwen("Qwen2_5_VL", rotary_positions(4, 6, 6), vision, image_processor)
 
 
 def qwen3_vl() -> Family:
@@ -117,7 +54,7 @@ def qwen3_vl() -> Family:
         size=dict(shortest_edge=65536, longest_edge=16777216), patch_size=16, image_mean=half, image_std=half
     )
     vision = dict(out_hidden_size=64, intermediate_size=128, num_position_embeddings=2304, deepstack_visual_indexes=[0])
-    text = dict(**_positions(6, 5, 5, mrope_interleaved=True), head_dim=32)
+    text = dict(**rotary_positions(6, 5, 5, mrope_interleaved=True), head_dim=32)
     return _qwen("Qwen3VL", text, vision, image_processor)
 
 
@@ -126,7 +63,7 @@ def internvl() -> Family:
     tokenizer = make_tokenizer([*named.values(), "<video>"], **named, video_token="<video>")
     config = transformers.InternVLConfig(
         text_config=dict(model_type="qwen2", **text_config(tokenizer)),
-        vision_config=_vision(0, image_size=[112, 112], patch_size=[14, 14]),
+        vision_config=vision_config(0, image_size=[112, 112], patch_size=[14, 14]),
         image_token_id=tokenizer.convert_tokens_to_ids("<IMG_CONTEXT>"),
         image_seq_length=16,
         tie_word_embeddings=False,
@@ -144,7 +81,7 @@ def gemma3() -> Family:
     tokenizer = make_tokenizer([*named.values()], plain=("\n", "\n\n", "\n\n\n", "\n\n\n\n"), bos="<bos>", **named)
     config = transformers.Gemma3Config(
         text_config=text_config(tokenizer, head_dim=32, query_pre_attn_scalar=32, sliding_window=512),
-        vision_config=_vision(112, vision_use_head=False),
+        vision_config=vision_config(112, vision_use_head=False),
         mm_tokens_per_image=16,
         boi_token_index=tokenizer.convert_tokens_to_ids("<start_of_image>"),
         eoi_token_index=tokenizer.convert_tokens_to_ids("<end_of_image>"),
@@ -169,7 +106,7 @@ def _idefics3(kind: str) -> Family:
     tokenizer = make_tokenizer(["<end_of_utterance>", "<fake_token_around_image>", "<image>", "<global-img>", *tiles])
     config = getattr(transformers, f"{kind}Config")(
         text_config=dict(model_type="llama", **text_config(tokenizer)),
-        vision_config=_vision(128, patch_size=16),
+        vision_config=vision_config(128, patch_size=16),
         image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
         scale_factor=2,
         pad_token_id=tokenizer.pad_token_id,
@@ -189,7 +126,7 @@ def llava_onevision() -> Family:
     settings = dict(vision_feature_select_strategy="full", vision_aspect_ratio="anyres_max_9")
     config = transformers.LlavaOnevisionConfig(
         text_config=dict(model_type="qwen2", **text_config(tokenizer)),
-        vision_config=_vision(112, model_type="siglip_vision_model", vision_use_head=False),
+        vision_config=vision_config(112, model_type="siglip_vision_model", vision_use_head=False),
         image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
         video_token_index=tokenizer.convert_tokens_to_ids("<video>"),
         image_grid_pinpoints=pinpoints,
@@ -212,7 +149,7 @@ def mistral3() -> Family:
     tokenizer = make_tokenizer(["[IMG]", "[IMG_BREAK]", "[IMG_END]"], bos="<s>")
     config = transformers.Mistral3Config(
         text_config=dict(model_type="mistral", **text_config(tokenizer, head_dim=32)),
-        vision_config=_vision(448, model_type="pixtral", head_dim=32),
+        vision_config=vision_config(448, model_type="pixtral", head_dim=32),
         image_token_index=tokenizer.convert_tokens_to_ids("[IMG]"),
         spatial_merge_size=2,
         vision_feature_layer=-1,
@@ -232,7 +169,7 @@ def paligemma() -> Family:
     processor = transformers.PaliGemmaProcessor(image_processor, tokenizer)  # which adds tokens to the tokenizer
     config = transformers.PaliGemmaConfig(
         text_config=dict(model_type="gemma", **text_config(tokenizer, head_dim=32)),
-        vision_config=_vision(112, model_type="siglip_vision_model", vision_use_head=False, projection_dim=64),
+        vision_config=vision_config(112, model_type="siglip_vision_model", vision_use_head=False, projection_dim=64),
         image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
         projection_dim=64,
         hidden_size=64,
@@ -251,7 +188,7 @@ def glm4v() -> Family:
         )
     )
     config = transformers.Glm4vConfig(
-        text_config=text_config(tokenizer, **_positions(2, 3, 3, partial_rotary_factor=0.5)),
+        text_config=text_config(tokenizer, **rotary_positions(2, 3, 3, partial_rotary_factor=0.5)),
         vision_config=dict(depth=2, hidden_size=64, num_heads=2, out_hidden_size=64, intermediate_size=128),
         **{f"{name}_token_id": token for name, token in ids.items()},
     )
@@ -295,25 +232,6 @@ def save_family(folder: Path, name: str, seed: int = 0) -> None:
     processor.save_pretrained(folder)
     if name in ("gemma3", "llava_onevision", "paligemma"):
         rename_weights(folder, "hub")  # vLLM 0.32 does not load what transformers 5 calls the tower
-
-
-@torch.no_grad()
-def randomize(model: Any, tokenizer: Any, seed: int) -> None:
-    generator = torch.Generator().manual_seed(seed)
-    # Gemma's language models keep the scales of their norms as differences from one.
-    differences = "gemma" in type(model).__name__.lower()
-    for name, parameter in model.named_parameters():
-        if parameter.ndim == 1:
-            is_scale = ("norm" in name or "ln_" in name) and name.endswith("weight")
-            center, scale = float(is_scale and not (differences and "language" in name)), 0.1
-        else:
-            center, scale = 0.0, 0.2 * min(1.0, (64 / parameter[0].numel()) ** 0.5)
-            scale *= 1.6 if "embed" in name or "lm_head" in name else 1.0
-        parameter.copy_(center + scale * torch.randn(parameter.shape, generator=generator))
-    letters = tokenizer.convert_tokens_to_ids(list(string.ascii_letters + string.digits))
-    others = torch.ones(model.get_output_embeddings().weight.shape[0], dtype=torch.bool)
-    others[letters] = False
-    model.get_output_embeddings().weight[others] *= 0.02
 
 
 def family_folders(make_folder: Callable[[str], Path]) -> Callable[[str], Path]:

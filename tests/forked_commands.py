@@ -16,12 +16,14 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.connection import Pipe, wait
 from pathlib import Path
 from typing import Any, NoReturn
 
 import fork_server
+import forked_vllm
+import psutil
 
 # Whoever starts a process takes the exit codes of all that have ended: of two threads, one would find none.
 _one_thread = threading.Lock()
@@ -96,8 +98,14 @@ def _take_environment(environment: Mapping[str, str]) -> None:
     os.environ.update(environment)
 
 
-def run_main(words: Sequence[str], environment: Mapping[str, str], stdout: Path, stderr: Path) -> NoReturn:
-    """`run-batch` with these words, in a process group of its own; ends the process."""
+def run_main(
+    words: Sequence[str],
+    environment: Mapping[str, str],
+    stdout: Path,
+    stderr: Path,
+    change: Callable[[], None] | None = None,
+) -> NoReturn:
+    """`run-batch` with these words, in a process group of its own, after a change of its code; ends the process."""
     os.setsid()
     # A command is nobody's child: processes of vLLM's own end with their parent.
     multiprocessing.process._parent_process = None  # type: ignore[attr-defined]
@@ -112,28 +120,61 @@ def run_main(words: Sequence[str], environment: Mapping[str, str], stdout: Path,
     assert "vllm.v1.worker.cpu_worker" in sys.modules, "command_imports.py was not imported"
     signal.signal(signal.SIGINT, signal.default_int_handler)
     forker = Forker()
+    forked_vllm.fork_its_processes()
     from run_batch.jobs.cli import main
     from run_batch.jobs.mapping.worker_pool import WorkerPool
     from run_batch.jobs.runner import pipeline
 
     pipeline.WorkerPool = functools.partial(WorkerPool, start=forker.start_workers)  # type: ignore[misc,assignment]
+    if change:
+        change()
     main([*words], prog_name="run-batch")
     os._exit(0)
 
 
-def run(words: Sequence[str], environment: Mapping[str, str], folder: Path, timeout: float) -> Any:
-    """As subprocess.run does; what the command says goes to files in `folder` meanwhile."""
-    stdout, stderr = folder / "stdout", folder / "stderr"
-    process = fork_server.CONTEXT.Process(target=run_main, args=(words, dict(environment), stdout, stderr))
-    with _one_thread:
-        process.start()
-    has_ended = wait([process.sentinel], timeout)
-    if not has_ended:
+class Command:
+    """A command that runs, with the methods of subprocess.Popen that are used; what it says is in two files."""
+
+    def __init__(
+        self,
+        words: Sequence[str],
+        environment: Mapping[str, str],
+        folder: Path,
+        change: Callable[[], None] | None = None,
+    ) -> None:
+        self._words, self._files = words, (folder / "stdout", folder / "stderr")
+        arguments = (words, dict(environment), *self._files, change)
+        self._process = fork_server.CONTEXT.Process(target=run_main, args=arguments)
+        with _one_thread:
+            self._process.start()
+        self.pid = self._process.pid or 0
+
+    def poll(self) -> int | None:
+        return self._process.exitcode
+
+    def workers(self) -> list[int]:
+        """Its worker processes, below the one that forks them; none before the first and after its end."""
+        try:
+            return [worker.pid for forker in psutil.Process(self.pid).children() for worker in forker.children()]
+        except psutil.NoSuchProcess:
+            return []
+
+    def send_signal(self, number: int) -> None:
+        os.kill(self.pid, number)
+
+    def kill_group(self) -> None:
+        """kill -9 to the command and its worker processes."""
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid or 0, signal.SIGKILL)
-    with _one_thread:
-        process.join()
-    if not has_ended:
-        raise subprocess.TimeoutExpired(words, timeout)
-    said = (path.read_text() if path.exists() else "" for path in (stdout, stderr))
-    return subprocess.CompletedProcess(words, process.exitcode, *said)
+            os.killpg(self.pid, signal.SIGKILL)
+        with _one_thread:
+            self._process.join()
+
+    def finish(self, timeout: float) -> "subprocess.CompletedProcess[str]":
+        """Wait for its end; it is killed where it takes longer."""
+        if not wait([self._process.sentinel], timeout):
+            self.kill_group()
+            raise subprocess.TimeoutExpired([*self._words], timeout)
+        with _one_thread:
+            self._process.join()
+        said = (path.read_text() if path.exists() else "" for path in self._files)
+        return subprocess.CompletedProcess([*self._words], self._process.exitcode or 0, *said)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 import transformers
-from built_in_families import CHAT_TEMPLATE, make_tokenizer, randomize, text_config
+from family_parts import CHAT_TEMPLATE, make_tokenizer, randomize, text_config
 from safetensors.torch import save_file
 
 CONFIG = """

@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -69,22 +68,20 @@ def _toml(value: Any) -> str:
 
 
 def run(
-    job: Path, *arguments: str, command: str | None = None, forked: bool = True, without_torchvision: bool = False
+    job: Path, *arguments: str, command: str | None = None, forked: bool = True
 ) -> subprocess.CompletedProcess[str]:
     """`run-batch [command] --config job [arguments]`, from another folder than the job's.
 
     Args:
         forked: a command that imports vLLM is a fork of a process that has; see forked_commands. Not for tests of how a
-            command starts, nor for an engine in a process of its own.
+            command starts.
     """
     words = [*([command] if command else []), "--config", str(job), *arguments]
     # Nothing here may need a hub, and what asks for one shall be told at once that there is none.
     environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
-    if without_torchvision:
-        environment["PYTHONPATH"] = str(ROOT / "tests" / "without_torchvision")
-    elif forked and command in (None, "check", "try"):
+    if forked and command in (None, "check", "try", "submit"):
         with tempfile.TemporaryDirectory() as folder:
-            return forked_commands.run(words, environment, Path(folder), timeout=240)
+            return forked_commands.Command(words, environment, Path(folder)).finish(timeout=240)
     return subprocess.run([str(COMMAND), *words], capture_output=True, text=True, timeout=240, cwd="/", env=environment)
 
 
@@ -95,24 +92,16 @@ def succeed(job: Path, *arguments: str, forked: bool = True) -> pa.Table:
     return results(job)
 
 
-def start(job: Path) -> subprocess.Popen[bytes]:
-    """Start a job in a process group of its own."""
-    return subprocess.Popen(
-        [str(COMMAND), "--config", str(job)], start_new_session=True, cwd="/", stderr=subprocess.PIPE
-    )
+def start(job: Path) -> forked_commands.Command:
+    """Start a job; what it says is beside it."""
+    return forked_commands.Command(["--config", str(job)], {**os.environ, "HF_HUB_OFFLINE": "1"}, job.parent)
 
 
-def wait_for_shards(job: Path, count: int, process: subprocess.Popen[bytes]) -> None:
+def wait_for_shards(job: Path, count: int, process: "subprocess.Popen[bytes] | forked_commands.Command") -> None:
     deadline = time.monotonic() + 120
     while len(shards(job)) < count:
         assert process.poll() is None and time.monotonic() < deadline, "the job ended before it could be stopped"
         time.sleep(0.005)
-
-
-def kill(process: subprocess.Popen[bytes]) -> None:
-    """kill -9 to the whole process group."""
-    os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
 
 
 def shards(job: Path) -> list[Path]:

@@ -15,8 +15,8 @@ import jobs
 pytestmark = pytest.mark.engine
 
 COUNT = 230
-# In shards of 50: enough to be stopped in the middle.
-LONG = 600
+# Enough shards to be stopped in the middle.
+LONG, SHARD = 300, 25
 BAD_IMAGES: dict[int, tuple[Any, str]] = {
     7: ({"bytes": b"", "path": None}, "image_empty: "),
     19: ({"bytes": jobs.rows(20)["image"][19][:60], "path": None}, "image_decode: "),
@@ -123,7 +123,7 @@ def test_images_by_path_and_saved_data_sets_give_the_same_texts(tmp_path: Path, 
 def long_job(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, list[Any]], list[str]]:
     """Rows enough to be stopped in the middle, and their texts from a run that nothing stops."""
     columns = jobs.rows(LONG)
-    job = jobs.write_job(tmp_path_factory.mktemp("whole"), columns)
+    job = jobs.write_job(tmp_path_factory.mktemp("whole"), columns, output={"rows_per_shard": SHARD})
     return columns, jobs.succeed(job)["text"].to_pylist()
 
 
@@ -131,13 +131,13 @@ def test_a_killed_job_resumes_without_losing_or_repeating_a_row(
     tmp_path: Path, long_job: tuple[dict[str, list[Any]], list[str]]
 ) -> None:
     columns, texts = long_job
-    job = jobs.write_job(tmp_path, columns)
+    job = jobs.write_job(tmp_path, columns, output={"rows_per_shard": SHARD})
     process = jobs.start(job)
     jobs.wait_for_shards(job, 3, process)
-    jobs.kill(process)
+    process.kill_group()
     kept = {path.name: path.stat().st_mtime_ns for path in jobs.shards(job)}
-    assert 3 <= len(kept) < LONG // 50 and not (tmp_path / "out" / "_SUCCESS").exists()
-    assert all(pq.read_metadata(path).num_rows == 50 for path in jobs.shards(job))
+    assert 3 <= len(kept) < LONG // SHARD and not (tmp_path / "out" / "_SUCCESS").exists()
+    assert all(pq.read_metadata(path).num_rows == SHARD for path in jobs.shards(job))
 
     table = jobs.succeed(job)
     assert table["row_id"].to_pylist() == columns["uid"]
@@ -152,12 +152,12 @@ def test_a_terminated_job_saves_its_shards_and_exits_with_75(
     tmp_path: Path, long_job: tuple[dict[str, list[Any]], list[str]]
 ) -> None:
     columns, texts = long_job
-    job = jobs.write_job(tmp_path, columns)
+    job = jobs.write_job(tmp_path, columns, output={"rows_per_shard": SHARD})
     process = jobs.start(job)
     jobs.wait_for_shards(job, 1, process)
     process.send_signal(signal.SIGTERM)
-    _, stderr = process.communicate(timeout=30)
-    assert process.returncode == 75 and b"run the same command again" in stderr
+    ended = process.finish(timeout=30)
+    assert ended.returncode == 75 and "run the same command again" in ended.stderr
     status = json.loads(jobs.run(job, "--json", command="status").stdout)
     assert status["state"] != "complete" and 0 < status["done"] < LONG and status["done"] + status["left"] == LONG
 

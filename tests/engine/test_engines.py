@@ -1,5 +1,6 @@
 """Two engines of vLLM's on one machine as one run."""
 
+import subprocess
 import time
 from pathlib import Path
 
@@ -32,7 +33,8 @@ def test_two_engines_give_what_one_gives(tmp_path: Path, killed: bool) -> None:
     single = jobs.write_job(tmp_path / "single", rows, **tables)
     alone = jobs.start(single)
     job = jobs.write_job(tmp_path / "two", rows, engine={"data_parallel_size": 2}, **tables)
-    process = jobs.start(job)
+    command = [str(jobs.COMMAND), "--config", str(job)]
+    process = subprocess.Popen(command, start_new_session=True, cwd="/", stderr=subprocess.PIPE)
     found = engines(process.pid, 2)
     caches = {engine.environ()["VLLM_CACHE_ROOT"] for engine in found}
     assert {Path(cache).name for cache in caches} == {"engine-0", "engine-1"}
@@ -41,7 +43,7 @@ def test_two_engines_give_what_one_gives(tmp_path: Path, killed: bool) -> None:
         found[1].kill()
     said = process.communicate(timeout=200)[1].decode()
     assert process.returncode == 0, said
-    assert alone.wait(200) == 0 and jobs.results(job).equals(jobs.results(single))
+    assert alone.finish(200).returncode == 0 and jobs.results(job).equals(jobs.results(single))
     assert (tmp_path / "two" / "out" / "_SUCCESS").exists()
     assert ("engine 1 has died: killed by SIGKILL" in said) == killed, said
     assert not any(engine.is_running() for engine in found)

@@ -186,7 +186,7 @@ def test_a_checkpoint_that_lacks_weights_is_refused_by_their_names(
     # With 1, the engine is a process of its own, as on a GPU.
     monkeypatch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", processes)
     job = with_weights(tmp_path, lambda weights: weights.pop(DOWN))
-    finished = jobs.run(job, "--quiet", forked=processes == "0")
+    finished = jobs.run(job, "--quiet")
     assert finished.returncode == 2
     # A process of vLLM's own logs its traceback before.
     last = finished.stderr.splitlines()[-1] if processes == "1" else finished.stderr.strip()

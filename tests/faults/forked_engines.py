@@ -33,8 +33,7 @@ def fork_run(start_engine: Callable[[JobConfig], Any]) -> StartProcess:
         os.setsid()
         os.dup2(os.open(os.devnull, os.O_RDWR), 1)
         os.dup2(stderr, 2)
-        # What is collected later would close descriptors by numbers that are new ones then.
-        gc.collect()
+        # As in stand_ins.Forked.
         gc.freeze()
         close_all_but(pipe)
         os.environ.update(environ)

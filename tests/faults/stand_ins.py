@@ -1,25 +1,15 @@
-"""Stand-ins for the engine and the workers, so that a run starts in a tenth of a second and can be killed by the
-hundred. Both are real processes; all else is the product: the pipeline, the pool, journal, shards, lease, supervisor.
+"""Runs with stand-ins for engine and workers: one starts in a tenth of a second and can be killed by the hundred.
 
-Prompts steer the engine: `poison` kills it, `crash` kills the whole run, `hang` keeps it from ever answering, `bug`
-lets run-batch's own code fail, and `bad` and `missing` fail while they are mapped. `deadly N FILE` kills its worker N
-times, one byte of FILE for each; `stuck N FILE` hangs N times while it is mapped. `large N` is mapped to a tensor of N
-bytes, of which the engine's process has a copy.
+Both are real processes, see stand_in_engine.py and stand_in_workers.py, which also say how prompts steer them; all else
+is the product: the pipeline, the pool, journal, shards, lease, supervisor.
 """
 
-import contextlib
-import ctypes
-import functools
-import gc
 import os
-import pickle
 import resource
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from multiprocessing.connection import Connection, Pipe
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,232 +19,26 @@ import power
 import pyarrow as pa
 import s3fs
 import sudden_death
-import torch
-from fork_server import close_all_but
+from stand_in_engine import InProcessEngine, Speed, StandInEngine
+from stand_in_workers import PromptSpec, forked_pool
 
 from run_batch.io import transient
 from run_batch.io.coordination import lease as lease
-from run_batch.io.inputs.source import RowBatch
 from run_batch.io.outputs import journal
 from run_batch.jobs import command
 from run_batch.jobs.engine import restartable_engine
-from run_batch.jobs.engine.vllm_engine import EngineDied
 from run_batch.jobs.engines import fleet, run_engines
 from run_batch.jobs.job.config import JobConfig
 from run_batch.jobs.job.prepare import prepare
-from run_batch.jobs.job.rows import Generation, MappedRow, RowFailure
 from run_batch.jobs.job.shares import Share
 from run_batch.jobs.machine import gpus
 from run_batch.jobs.mapping import backpressure, row_deadlines, shared_memory
-from run_batch.jobs.mapping.worker_main import serve
-from run_batch.jobs.mapping.worker_memory import PLENTY, WorkerMemory
-from run_batch.jobs.mapping.worker_pool import WorkerPool
-from run_batch.jobs.mapping.worker_process import WorkerProcess, worker_environment
 from run_batch.jobs.runner import pipeline, run_job
 
 # Imports that a run does late are done here once, not in every run that is forked: torch, by shared_memory, and what
 # pyarrow loads when it is first asked for a plain list; and the client of object stores.
 assert shared_memory and s3fs
 pa.array([1]).to_pylist()
-
-
-@dataclass(frozen=True)
-class Speed:
-    """How a stand-in engine runs.
-
-    Attributes:
-        max_num_seqs: rows that run at once.
-        step_seconds: duration of one step; a row takes one to four.
-        tame: whether prompts that steer the engine are taken for plain text.
-    """
-
-    max_num_seqs: int = 8
-    step_seconds: float = 0.01
-    tame: bool = False
-
-
-class Forked:
-    """A child process that runs a function on its end of a pipe, with the methods of subprocess.Popen that are used."""
-
-    def __init__(self, serve: Callable[[Connection], None]) -> None:
-        ours, theirs = Pipe(duplex=True)
-        self.connection = ours
-        self.pid = os.fork()
-        if self.pid:
-            theirs.close()
-            return
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP):
-            signal.signal(number, signal.SIG_IGN)
-        # What is collected later would close descriptors by numbers that are new ones then.
-        gc.collect()
-        gc.freeze()
-        # Only its own end: it has to see when the parent is gone.
-        close_all_but(theirs.fileno())
-        with contextlib.suppress(EOFError, OSError):
-            serve(theirs)
-        os._exit(0)
-
-    def kill(self) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(self.pid, signal.SIGKILL)
-
-    def wait(self) -> int:
-        with contextlib.suppress(ChildProcessError):
-            return os.waitpid(self.pid, 0)[1]
-        return 0
-
-
-@dataclass(frozen=True)
-class PromptSpec:
-    """Stands in for WorkerSpec: a row's prompt is all that the engine takes.
-
-    Attributes:
-        lost_images: where set, no row finds its image; each row is logged there.
-        memory: what the pool lets a worker take.
-    """
-
-    lost_images: Path | None = None
-    memory: WorkerMemory = PLENTY
-
-    def load(self) -> "PromptSpec":
-        # A fork has no environment of its own.
-        malloc = worker_environment(self.memory)
-        for option, name in ((-1, "MALLOC_TRIM_THRESHOLD_"), (-3, "MALLOC_MMAP_THRESHOLD_")):
-            ctypes.CDLL(None).mallopt(option, int(malloc[name]))
-        return self
-
-    def map_groups(self, batch: RowBatch) -> Iterator[Iterator[MappedRow | RowFailure]]:
-        return map(lambda row: iter([row]), self.map(batch))  # which hold no row that has been taken
-
-    def map(self, batch: RowBatch) -> Iterator[MappedRow | RowFailure]:
-        if self.lost_images is not None:
-            with open(self.lost_images, "a") as log:
-                log.writelines(f"{row}\n" for row in range(batch.start, batch.stop))
-            return map(no_image, range(batch.start, batch.stop))
-        return map(map_row, range(batch.start, batch.stop), batch.records.column("prompt").to_pylist())
-
-
-def map_row(row: int, prompt: str) -> MappedRow | RowFailure:
-    if prompt.startswith("deadly") and is_one_more(prompt):
-        os._exit(9)
-    if prompt.startswith("stuck") and is_one_more(prompt):
-        time.sleep(10_000)
-    if prompt == "missing":
-        return no_image(row)
-    if prompt.startswith("large"):
-        return MappedRow(row, (prompt, torch.full((int(prompt.split()[1]),), 1, dtype=torch.uint8)), {})
-    return RowFailure(row, "bad_row", "it says so") if prompt == "bad" else MappedRow(row, prompt, {})
-
-
-def is_one_more(prompt: str) -> bool:
-    """Whether the file of a prompt `WHAT TIMES FILE` has fewer bytes than TIMES; adds one then."""
-    _, times, file = prompt.split()
-    with open(file, "ab") as log:
-        if log.tell() >= int(times):
-            return False
-        log.write(b".")
-        return True
-
-
-def no_image(row: int) -> RowFailure:
-    return RowFailure(row, "image_not_found", f"no file {row}.jpg in input.media_root")
-
-
-def fork_workers(spec: Any, count: int) -> list[WorkerProcess]:
-    """Start workers as `start_workers` does, as forks of this process: in milliseconds, with all imports done."""
-    workers = []
-    for _ in range(count):
-        process: Any = Forked(lambda connection: serve(connection, ()))
-        process.connection.send_bytes(pickle.dumps(spec))
-        workers.append(WorkerProcess(process, process.connection))
-    return workers
-
-
-def forked_pool(spec: PromptSpec) -> Any:
-    """What makes a WorkerPool whose workers are forks that map by `spec`, whatever job it is made for."""
-
-    def start(given: Any, count: int) -> list[WorkerProcess]:
-        return fork_workers(replace(spec, memory=given.memory), count)
-
-    return functools.partial(WorkerPool, start=start)
-
-
-ForkedPool = forked_pool(PromptSpec())
-
-
-class StandInEngine:
-    """Generates `text of PROMPT` in a process of its own, and logs every row that it has generated."""
-
-    def __init__(self, log: Path, speed: Speed) -> None:
-        self.max_num_seqs = speed.max_num_seqs
-        self.unfinished = self.running = 0
-        self._added: list[tuple[int, str, int]] = []
-        self._process = Forked(lambda connection: _generate(connection, log, speed))
-        log.with_suffix(".engine").write_text(str(self._process.pid))
-
-    def add(self, mapped: MappedRow) -> RowFailure | None:
-        prompt, *tensors = mapped.engine_input if isinstance(mapped.engine_input, tuple) else (mapped.engine_input,)
-        self._added.append((mapped.row, prompt, sum(tensor.nbytes for tensor in tensors)))
-        self.unfinished += 1
-        return None
-
-    def step(self) -> list[Generation]:
-        try:
-            self._process.connection.send(self._added)
-            self._added = []
-            finished: list[Generation] = self._process.connection.recv()
-        except (EOFError, OSError):
-            raise EngineDied("its process is dead") from None
-        if any(result.texts == ("text of bug",) for result in finished):
-            raise KeyError("a bug")
-        self.unfinished -= len(finished)
-        return finished
-
-    def kill(self) -> bool:
-        self._process.kill()
-        return True
-
-    def close(self) -> None:
-        self._process.kill()
-        self._process.wait()
-
-    discard = close
-
-
-def _generate(connection: Connection, log: Path, speed: Speed) -> None:
-    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
-    queue: list[list[Any]] = []
-    while True:
-        queue += [[row, prompt, 1 + row % 4, b"1" * nbytes] for row, prompt, nbytes in connection.recv()]
-        time.sleep(speed.step_seconds)
-        running = queue[: speed.max_num_seqs]
-        for request in running:
-            if not speed.tame:
-                _misbehave(request[1], connection)
-            request[2] -= 1
-        done = [request for request in running if request[2] == 0]
-        queue = [request for request in queue if request[2] > 0]
-        if done:
-            os.write(file, b"".join(b"%d\n" % row for row, *_ in done))
-        connection.send([Generation(row, (f"text of {prompt}",), "stop", 3, 4) for row, prompt, *_ in done])
-
-
-def _misbehave(prompt: str, connection: Connection) -> None:
-    if prompt.startswith("poison"):
-        os._exit(9)
-    if prompt.startswith("crash"):
-        os.killpg(os.getpgid(0), signal.SIGKILL)
-    if prompt.startswith("hang"):
-        # Until the run is gone: it sends nothing more, so what it can be read for is the end of the pipe.
-        connection.poll(1000)
-        os._exit(0)
-
-
-class InProcessEngine(StandInEngine):
-    """One that the watchdog cannot kill: as vLLM's in this process."""
-
-    def kill(self) -> bool:
-        return False
 
 
 @dataclass(frozen=True)

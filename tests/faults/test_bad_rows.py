@@ -1,7 +1,7 @@
 """Bad rows of every kind among good ones, through the whole command with real vLLM."""
 
+import contextlib
 import random
-import subprocess
 import threading
 from pathlib import Path
 
@@ -9,6 +9,7 @@ import bad_rows
 import pyarrow as pa
 import pytest
 from bad_rows import CASES, BadRow
+from forked_commands import Command
 
 import jobs
 
@@ -38,31 +39,25 @@ def interleaved(count: int) -> tuple[pa.Table, list[BadRow | None]]:
 class MemoryWatch:
     """The most memory that any worker process of a command has held, in GiB."""
 
-    def __init__(self, process: subprocess.Popen[str]) -> None:
+    def __init__(self, process: Command) -> None:
         self.most = 0.0
         self._process = process
+        self._has_ended = threading.Event()
         self._thread = threading.Thread(target=self._watch)
         self._thread.start()
 
     def _watch(self) -> None:
-        while True:
-            for line in Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text().split():
-                try:
-                    status = Path(f"/proc/{line}/status").read_text()
-                    if b"run_batch.jobs.mapping.worker_main" not in Path(f"/proc/{line}/cmdline").read_bytes():
-                        continue
-                except OSError:
-                    continue
-                peaks = [int(entry.split()[1]) for entry in status.splitlines() if entry.startswith("VmHWM")]
-                self.most = max([self.most, *(peak / (1 << 20) for peak in peaks)])
-            try:
-                self._process.wait(timeout=0.1)
-                return
-            except subprocess.TimeoutExpired:
-                continue
+        while not self._has_ended.wait(0.1):
+            for worker in self._process.workers():
+                with contextlib.suppress(OSError):
+                    status = Path(f"/proc/{worker}/status").read_text()
+                    peaks = [int(entry.split()[1]) for entry in status.splitlines() if entry.startswith("VmHWM")]
+                    self.most = max([self.most, *(peak / (1 << 20) for peak in peaks)])
 
     def finish(self) -> float:
+        self._has_ended.set()
         self._thread.join()
+        assert self.most > 0.1, "no worker was seen"
         return self.most
 
 
@@ -75,11 +70,11 @@ def test_bad_rows_among_good_ones_fail_alone_and_with_the_right_kind(tmp_path: P
         "preprocess": {"workers": 1},
     }
     job = jobs.write_job(tmp_path / "all", table, **tables)
-    process = subprocess.Popen([str(jobs.COMMAND), "--config", str(job)], stderr=subprocess.PIPE, text=True, cwd="/")
+    process = jobs.start(job)
     watch = MemoryWatch(process)
-    _, stderr = process.communicate(timeout=900)
+    ended = process.finish(timeout=900)
     memory = watch.finish()
-    assert process.returncode == 0, stderr
+    assert ended.returncode == 0, ended.stderr
     found = jobs.results(job).to_pylist()
     assert [row["row_id"] for row in found] == table["uid"].to_pylist()
 
@@ -94,7 +89,7 @@ def test_bad_rows_among_good_ones_fail_alone_and_with_the_right_kind(tmp_path: P
     alone = jobs.succeed(jobs.write_job(tmp_path / "good", table.take(good), **tables))["text"].to_pylist()
     assert [found[i]["text"] for i in good] == alone
     assert len(set(alone)) >= 8, "the texts hardly depend on the rows"
-    assert "s3cret" not in stderr and memory < MAX_WORKER_GIB
+    assert "s3cret" not in ended.stderr and memory < MAX_WORKER_GIB
     failed = sum(row["error"] is not None for row in found)
     print(f"{len(good)} good and {failed} failed rows; a worker held {memory:.2f} GiB at most")
 

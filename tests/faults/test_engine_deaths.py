@@ -65,14 +65,14 @@ def test_an_engine_that_dies_of_every_row_ends_the_run_and_blames_none(tmp_path:
 
 
 def test_a_step_that_hangs_counts_as_a_death(tmp_path: Path) -> None:
-    job = make_job(tmp_path, prompts(hang=50), errors={"step_seconds": 0.6})
+    job = make_job(tmp_path, prompts(hang=50), errors={"step_seconds": 0.4})
     code, said = job.run()
-    assert code == 0 and "no progress for 0.6 s" in said
+    assert code == 0 and "no progress for 0.4 s" in said
     check_all_but(job.table().to_pylist(), 50)
 
 
 def test_an_engine_that_hangs_in_the_process_of_the_run_ends_it_and_the_rows_go_on(tmp_path: Path) -> None:
-    job = make_job(tmp_path, prompts(hang=50), errors={"step_seconds": 0.6})
+    job = make_job(tmp_path, prompts(hang=50), errors={"step_seconds": 0.4})
     job.setting = Setting(in_process=True)
     runs = 0
     while not job.is_complete() and runs < 20:

@@ -19,7 +19,7 @@ PLACES = ("SLURM_ARRAY_TASK_ID", "SLURM_PROCID", "CUDA_VISIBLE_DEVICES", "VLLM_C
 
 
 def start_engine(config: Any) -> Any:
-    from stand_ins import Speed, StandInEngine
+    from stand_in_engine import Speed, StandInEngine
 
     found = {name: os.environ.get(name) for name in PLACES}
     with open(config.folder / "placed.jsonl", "a") as file:
@@ -62,7 +62,7 @@ def main() -> None:
 
     if sys.argv[1] not in ("submit", "status", "ray"):
         from forked_engines import fork_run
-        from stand_ins import ForkedPool
+        from stand_in_workers import ForkedPool
 
         from run_batch.jobs.engines import run_engines
         from run_batch.jobs.machine import gpus

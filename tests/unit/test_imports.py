@@ -42,6 +42,7 @@ ROOMS: Mapping[str, Sequence[str]] = {
             "command_group",
             "engines",
             "cli_without_job",
+            "cli_on_results",
             "cli",
             "start",
             "python_call",

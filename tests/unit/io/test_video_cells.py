@@ -36,7 +36,7 @@ class _Server(BaseHTTPRequestHandler):
 @pytest.fixture
 def server() -> Iterator[str]:
     served = HTTPServer(("127.0.0.1", 0), _Server)
-    threading.Thread(target=served.serve_forever, daemon=True).start()
+    threading.Thread(target=served.serve_forever, args=(0.01,), daemon=True).start()
     yield f"127.0.0.1:{served.server_port}"
     served.shutdown()
     served.server_close()

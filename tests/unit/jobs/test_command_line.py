@@ -27,6 +27,7 @@ from run_batch.jobs.job.errors import JobError
         (["status", "out", "--set", "input.limit=2"], "--set changes a job.toml: it needs --config, not FOLDER"),
         (["--retry-failed", "status"], "--retry-failed stands before the command"),
         (["check", "--retry-failed"], "option of a run, not of check: run-batch --config job.toml --retry-failed"),
+        (["status", "--quiet"], "option of a run, not of status: run-batch --config job.toml --quiet"),
         (["try", "--config", "job.toml", "--task-index", "1"], "run-batch --config job.toml --task-index"),
         (["check", "--retry"], "No such option"),
         (["check", "a/job.toml"], "a job is named by: run-batch check --config a/job.toml"),

@@ -1,6 +1,5 @@
 """Which inputs a job can go on with, and what is said where it cannot."""
 
-import json
 import os
 import shutil
 from collections.abc import Callable
@@ -10,50 +9,19 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from growing_jobs import begun, configured, make_inputs, write
 
 from run_batch.io.files import create_file
 from run_batch.io.outputs.journal import SUFFIX
-from run_batch.jobs.job.config import JobConfig, parse_config
 from run_batch.jobs.job.errors import JobError
 from run_batch.jobs.job.plan import Plan
-from run_batch.jobs.job.prepare import PreparedJob, prepare
+from run_batch.jobs.job.prepare import prepare
 from run_batch.jobs.runner.share_lease import share_lease
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Two files of ten rows each, and the model of a job."""
-    (tmp_path / "in").mkdir()
-    for name in ("b", "d"):
-        write(tmp_path / "in" / f"{name}.parquet")
-    (tmp_path / "model").mkdir()
-    (tmp_path / "model" / "config.json").write_text("{}")
-    return tmp_path
-
-
-def write(path: Path, rows: int = 10, **columns: Any) -> None:
-    path.parent.mkdir(exist_ok=True)
-    ids = [f"{path.stem}{i}" for i in range(rows)]
-    pq.write_table(pa.table({"uid": ids, "prompt": [f"prompt of {i}" for i in ids], **columns}), path)
-
-
-def configured(folder: Path, **tables: dict[str, Any]) -> JobConfig:
-    given: dict[str, dict[str, Any]] = {
-        "input": {"path": "in", "image_column": "", "id_column": "uid"},
-        "model": {"path": "model"},
-        "output": {"path": "out", "rows_per_shard": 4},
-    }
-    return parse_config({name: {**given.get(name, {}), **tables.get(name, {})} for name in {**given, **tables}}, folder)
-
-
-def begun(folder: Path, **tables: dict[str, Any]) -> PreparedJob:
-    """A job that has finished a row."""
-    job = prepare(configured(folder, **tables))
-    job.store.create()
-    job = job.write_record()
-    job.store.journal_folder.mkdir(exist_ok=True)
-    (job.store.journal_folder / f"0-0.all.x-00000{SUFFIX}").touch()
-    return job
+    return make_inputs(tmp_path)
 
 
 def test_a_plan_knows_the_shards_in_which_the_earlier_ones_of_the_job_end() -> None:
@@ -313,51 +281,3 @@ def test_an_input_on_another_file_system_is_the_same_by_its_names(folder: Path) 
     shutil.move(folder / "elsewhere", folder / "deeper" / "in")
     with pytest.raises(JobError, match=r"b\.parquet is not among its files any more"):
         prepare(configured(folder, input={"path": "deeper"}))
-
-
-@pytest.fixture
-def pictures(folder: Path) -> JobConfig:
-    """A job whose rows name image files, of which some are missing."""
-    for name in ("a.png", "b.png", "sub/c.png"):
-        (folder / "media" / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / "media" / name).write_text(f"image {name}")
-    paths = ["a.png", "b.png", "sub/c.png", "later.png", "../model/config.json", "data:image/png;base64,AAAA"]
-    for name in ("b", "d"):
-        write(folder / "in" / f"{name}.parquet", 6, image=[{"bytes": None, "path": path} for path in paths])
-    table = {"image_column": "image", "media_root": "media"}
-    begun(folder, input=table)
-    return configured(folder, input=table)
-
-
-def moved(config: JobConfig, root: Path) -> JobConfig:
-    return config.model_copy(update={"input": config.input.model_copy(update={"media_root": str(root)})})
-
-
-def test_a_folder_of_the_same_images_may_move_and_get_more(folder: Path, pictures: JobConfig) -> None:
-    recorded = json.loads((folder / "out" / ".run_batch" / "job.json").read_text())["media"]
-    assert list(recorded) == ["a.png", "b.png", "sub/c.png"], "what leads out of the folder is not looked at"
-    shutil.move(folder / "media", folder / "moved")
-    (folder / "moved" / "later.png").write_text("was missing")
-    (folder / "moved" / "a.png").unlink()
-    assert prepare(moved(pictures, folder / "moved")).recorded_rows == 12
-
-
-def test_a_folder_of_other_images_of_the_same_names_is_refused(folder: Path, pictures: JobConfig) -> None:
-    shutil.copytree(folder / "media", folder / "other")
-    (folder / "other" / "b.png").write_text("Image b.png")
-    with pytest.raises(
-        JobError, match=r"cannot go on with these images: b\.png in input\.media_root .* Name the folder"
-    ):
-        prepare(moved(pictures, folder / "other"))
-
-
-def test_images_that_conversations_name_are_compared_too(folder: Path) -> None:
-    message = {"role": "user", "content": [{"type": "image", "image": "a.png"}, {"type": "text", "text": "What?"}]}
-    write(folder / "in" / "b.parquet", 1, conversation=[json.dumps([message])])
-    (folder / "in" / "d.parquet").unlink()
-    (folder / "in" / "a.png").write_text("one")
-    tables = {"input": {"prompt_column": "conversation"}, "prompt": {"chat": True}}
-    begun(folder, **tables)
-    (folder / "in" / "a.png").write_text("two")
-    with pytest.raises(JobError, match=r"cannot go on with these images: a\.png"):
-        prepare(configured(folder, **tables))

@@ -131,7 +131,7 @@ def test_what_a_hub_refuses_is_told_with_what_to_do(
     monkeypatch.setattr(servers.Handler, "do_HEAD", servers.Handler.do_GET, raising=False)
     paths = (f"/org/name/resolve/{revision}/config.json" for revision in ("main", "v1"))
     with servers.Server(dict.fromkeys(paths, servers.status(status, **headers))) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         use(monkeypatch, f"http://127.0.0.1:{server.server_address[1]}")
         then = time.monotonic()
         with pytest.raises(HubError, match=said) as raised:

@@ -3,17 +3,20 @@
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 from fake_engine import Engines, FakeEngine
 
+from run_batch.jobs.engine import engine_deadlines
 from run_batch.jobs.engine.running_rows import read_running
 from run_batch.jobs.engine.supervisor import Supervisor
 from run_batch.jobs.engine.vllm_engine import EngineDied
 from run_batch.jobs.job.errors import EXIT_RUN_FAILED, RunError
 from run_batch.jobs.job.rows import MappedRow
+from run_batch.jobs.machine import watchdog
 from run_batch.jobs.machine.stop_signals import StopRequest
 
 ROW = MappedRow(0, None, {})
@@ -67,14 +70,21 @@ def test_a_dead_engine_is_started_again_in_three_attempts_at_most(fails: int) ->
 def test_an_engine_that_takes_long_to_start_says_so_now_and_then(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("run_batch.jobs.engine.engine_deadlines._TELL_SECONDS", 0.2)
+    monkeypatch.setattr(engine_deadlines, "_TELL_SECONDS", 0.2)
+    monkeypatch.setattr(watchdog, "_LONGEST_TICK", 0.05)
+    told, say = threading.Semaphore(0), engine_deadlines.say
+    monkeypatch.setattr(engine_deadlines, "say", lambda text: (say(text), told.release()))
+    seconds = []
 
     def start() -> Any:
-        threading.Event().wait(3)
+        for _ in range(3):
+            assert told.acquire(timeout=30)
+            seconds.append(time.monotonic())
         return FakeEngine()
 
     Supervisor(start, 0, StopRequest(), start_seconds=100)
-    assert 1 <= capsys.readouterr().err.count("the engine is starting, for 0 min so far") <= 4
+    assert capsys.readouterr().err.count("the engine is starting, for 0 min so far") == 3
+    assert seconds[2] - seconds[1] > 0.1, "it says so each time it is looked at"
 
 
 HANGING_START = """

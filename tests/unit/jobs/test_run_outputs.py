@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from run_batch.io import transient
 from run_batch.io.coordination.claims import Claims, claimed
 from run_batch.io.outputs.journal import JournalWriter
 from run_batch.io.outputs.shards import ShardStore
@@ -72,6 +73,7 @@ def test_an_output_folder_that_cannot_be_listed_ends_the_run_with_its_cause(
         return scandir(path)
 
     monkeypatch.setattr(os, "scandir", fail)
+    monkeypatch.setattr(transient, "STORAGE_PAUSES", (0.01, 0.02))
     with pytest.raises(RunError, match=r"^output\.path .* cannot be read: .*Stale file handle"):
         run_job(prepare(job.config), True, io.StringIO(), lambda config: pytest.fail("it goes on"))
 

@@ -80,8 +80,8 @@ def test_without_a_request_the_handlers_of_before_are_back() -> None:
 RUN = """
 import sys, threading
 from run_batch.jobs.machine import stop_signals
-stop_signals._REPEAT_SECONDS, stop_signals._SAVE_SECONDS = map(float, sys.argv[1:])
-stop = stop_signals.StopRequest()
+stop_signals._REPEAT_SECONDS = float(sys.argv[1])
+stop = stop_signals.StopRequest(save_seconds=float(sys.argv[2]))
 stop.loading = False
 stop.save = lambda: print("saved", flush=True)
 with stop.listening():

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from light_spec import BATCH_ROWS, LightSpec, batch
-from stand_ins import fork_workers
+from stand_in_workers import fork_workers
 
 from run_batch.io.inputs.source import InputError, RowBatch
 from run_batch.jobs.job.errors import JobError, RunError
@@ -253,9 +253,8 @@ def test_workers_that_die_while_they_start_are_started_again_but_not_for_ever() 
         all_rows(pool)
 
 
-@pytest.mark.parametrize("kills", [1, 2])
 def test_workers_whose_first_was_killed_before_it_forked_the_others_are_forked_again_by_one(
-    monkeypatch: pytest.MonkeyPatch, kills: int
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
     started: list[int] = []
@@ -263,13 +262,13 @@ def test_workers_whose_first_was_killed_before_it_forked_the_others_are_forked_a
     def start(spec: Any, count: int) -> list[WorkerProcess]:
         started.append(count)
         workers = start_workers(spec, count)
-        if len(started) <= kills and workers[0].process is not None:
+        if len(started) <= 2 and workers[0].process is not None:
             workers[0].process.kill()  # as the kernel does when memory is short
         return workers
 
     with pool_of(LightSpec(), iter(Input(12)), start, workers=4) as pool:
         assert indices(all_rows(pool)) == list(range(12 * BATCH_ROWS))
-        assert started == [4] * (kills + 1), "each of these processes imports torch and vLLM"
+        assert started == [4, 4, 4], "each of these processes imports torch and vLLM"
         assert pool.counts().workers == 4
 
 

@@ -35,8 +35,9 @@ def changed(folder: Path, **config: Any) -> Path:
     ],
 )
 def test_a_checkpoint_that_vllm_refuses_is_told_with_the_key_to_change(
-    tmp_path: Path, config: dict[str, Any], engine: dict[str, Any], said: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, config: dict[str, Any], engine: dict[str, Any], said: str
 ) -> None:
+    monkeypatch.setattr("vllm.transformers_utils.repo_utils.time.sleep", lambda _: None)  # before it tries again
     path = changed(tmp_path, **config)
     with pytest.raises(SettingsError) as raised:
         build_model_config(ModelSettings(str(path), engine=engine))
