@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import sys
 from multiprocessing import resource_tracker
 from pathlib import Path
 
@@ -12,6 +13,16 @@ os.environ["PYTHONPATH"] = os.pathsep.join(
 )
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["command_imports", "stand_ins", "rowless"])
+
+
+_inherited: list[object] = []
+
+
+def renew_streams() -> None:
+    """Replace the streams that a fork has inherited: a thread that does not exist in it may hold their locks."""
+    # To drop one would flush it.
+    _inherited.extend((sys.stdout, sys.stderr))
+    sys.stdout, sys.stderr = (os.fdopen(stream, "w", buffering=1, closefd=False) for stream in (1, 2))
 
 
 def close_all_but(kept: int) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection
 from typing import Any
 
-from fork_server import close_all_but
+from fork_server import close_all_but, renew_streams
 
 from run_batch.jobs.engines import engine_main
 from run_batch.jobs.engines.engine_process import StartProcess
@@ -36,6 +36,7 @@ def fork_run(start_engine: Callable[[JobConfig], Any]) -> StartProcess:
         # As in stand_ins.Forked.
         gc.freeze()
         close_all_but(pipe)
+        renew_streams()
         os.environ.update(environ)
         try:
             engine_main.serve(Connection(pipe), start_engine)

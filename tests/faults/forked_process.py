@@ -7,7 +7,7 @@ import signal
 from collections.abc import Callable
 from multiprocessing.connection import Connection, Pipe
 
-from fork_server import close_all_but
+from fork_server import close_all_but, renew_streams
 
 
 class Forked:
@@ -26,6 +26,7 @@ class Forked:
         gc.freeze()
         # Only its own end: it has to see when the parent is gone.
         close_all_but(theirs.fileno())
+        renew_streams()
         with contextlib.suppress(EOFError, OSError):
             serve(theirs)
         os._exit(0)
