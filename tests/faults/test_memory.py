@@ -42,7 +42,9 @@ def peak(job: StandingJob) -> int:
 
 def large_rows(folder: Path, memory: str) -> StandingJob:
     rows = [f"large {ROW}"] * ROWS
-    return make_job(folder, rows, Speed(max_num_seqs=16), preprocess={"workers": 4, "memory": memory})
+    # So slow an engine that without a budget, all rows are mapped before the first ones are finished.
+    speed = Speed(max_num_seqs=16, step_seconds=0.15)
+    return make_job(folder, rows, speed, preprocess={"workers": 4, "memory": memory})
 
 
 def test_rows_of_24_mb_stay_in_the_budget_and_would_not_without_it(tmp_path: Path) -> None:
@@ -53,5 +55,5 @@ def test_rows_of_24_mb_stay_in_the_budget_and_would_not_without_it(tmp_path: Pat
     (said,) = (line for line in job.said().splitlines() if line.startswith("preprocess.memory"))
     assert "400 MB hold 6 rows of 49 MB" in said and 'preprocess.memory = "1.3 GB"' in said
     large = large_rows(tmp_path / "large", "8 GB")
-    assert peak(large) > 1.5 * BUDGET, "the test would not see it"
+    assert peak(large) > 2.5 * BUDGET, "the test would not see it"
     assert "preprocess.memory" not in large.said()
