@@ -25,7 +25,7 @@ from run_batch.jobs.mapping.free_ranges import FreeRanges
 # Messages that the pool may hold at a time; one more is sent in a memory file of its own.
 _TICKETS = 1 << 16
 # What is copied together lies at multiples of so many bytes.
-ALIGNMENT = 64
+_ALIGNMENT = 64
 
 
 class Lent(NamedTuple):
@@ -105,9 +105,9 @@ class RowArena:
         return Lent(ticket, [_address(array) - self._address if len(array) else 0 for array in arrays])
 
     @property
-    def has_memory(self) -> bool:
-        """Whether some of the file is in use, or free memory is kept."""
-        return bool(self._starts or self._free.resident)
+    def may_free(self) -> bool:
+        """Whether messages are out, or free memory is kept."""
+        return bool(self._lent or self._dropped or self._free.resident)
 
     def free(self, keep: bool) -> None:
         """Free what nobody uses any more, and give it to the kernel, but for what is kept, if any is to be."""
@@ -117,7 +117,7 @@ class RowArena:
 
     def _copy(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray] | None:
         """Copies that lie in one place after each other; None where there is no memory."""
-        begins = list(accumulate((len(array) + -len(array) % ALIGNMENT for array in arrays), initial=0))
+        begins = list(accumulate((aligned(len(array)) for array in arrays), initial=0))
         place = self.allocate(max(1, begins[-1])) if arrays else np.empty(0, np.uint8)
         if place is None:
             return None
@@ -205,19 +205,26 @@ class _Place(_Memory):
 
 
 class _Message(_Memory):
-    __slots__ = ("_memory", "_ticket")
+    __slots__ = ("_memory", "_process", "_ticket")
 
     def __init__(self, address: int, nbytes: int, memory: mmap.mmap, ticket: int) -> None:
         super().__init__(address, nbytes)
-        self._memory, self._ticket = memory, ticket
+        self._memory, self._ticket, self._process = memory, ticket, os.getpid()
 
     def __del__(self) -> None:
-        self._memory[self._ticket] = 1
+        # A fork, such as vLLM's engine may be, has copies of the rows that waited, and drops them when it likes.
+        if os.getpid() == self._process:
+            self._memory[self._ticket] = 1
 
 
 def _address(array: np.ndarray) -> int:
     return int(array.__array_interface__["data"][0])
 
 
+def aligned(nbytes: int, unit: int = _ALIGNMENT) -> int:
+    """The least multiple of `unit` that is not less."""
+    return nbytes + -nbytes % unit
+
+
 def _whole_pages(nbytes: int) -> int:
-    return nbytes + -nbytes % mmap.PAGESIZE
+    return aligned(nbytes, mmap.PAGESIZE)

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import torch
 
-from run_batch.jobs.mapping.row_arena import ALIGNMENT, BorrowedArena, Lent, RowArena
+from run_batch.jobs.mapping.row_arena import BorrowedArena, Lent, RowArena, aligned
 
 # Values of a list, 0 for a single value that is no list of parts; the ticket in the arena, or -1; the number of
 # buffers, whose sizes follow, and then their offsets.
@@ -90,7 +90,7 @@ class _Message:
         """Send the values, and give their number and the bytes of their buffers; see `send` for what it raises."""
         lent = arena.lend(self._views) if arena is not None and self.nbytes else None
         sizes = [view.nbytes for view in self._views]
-        ticket, offsets = lent or Lent(-1, list(accumulate(map(_aligned, sizes[:-1]), initial=0))[: len(sizes)])
+        ticket, offsets = lent or Lent(-1, list(accumulate(map(aligned, sizes[:-1]), initial=0))[: len(sizes)])
         header = _HEADER.pack(self.count if is_list else 0, ticket, len(sizes))
         message = header + struct.pack(f"<{2 * len(sizes)}Q", *sizes, *offsets) + self._stream.getbuffer()
         if lent is not None or not self.nbytes:
@@ -101,7 +101,7 @@ class _Message:
             with open(descriptor, "wb", closefd=False) as file:
                 for view in self._views:
                     file.write(view)
-                    file.write(b"\0" * (_aligned(view.nbytes) - view.nbytes))
+                    file.write(b"\0" * (aligned(view.nbytes) - view.nbytes))
             # Only once the memory is filled: the other end would take the next message for the rest of half a message.
             connection.send_bytes(message)
             send_handle(connection, descriptor, None)
@@ -208,7 +208,3 @@ def _receive_memory(connection: Connection) -> memoryview:
         return memoryview(torch.from_file(path, shared=True, size=length, dtype=torch.uint8).numpy())
     finally:
         os.close(descriptor)
-
-
-def _aligned(nbytes: int) -> int:
-    return nbytes + -nbytes % ALIGNMENT

@@ -78,7 +78,7 @@ class WorkerSpec:
 
         from run_batch.model.images.image_memory import use_memory
         from run_batch.model.images.resize import compile_resize
-        from run_batch.model.mappers.plane_resize import compile_plane_resize
+        from run_batch.model.mappers.plane_resize import allow_plane_resize
 
         # The workers themselves run in parallel: threads within them would only take turns.
         cv2.setNumThreads(1)
@@ -93,7 +93,7 @@ class WorkerSpec:
         if self.config.input.image_column or may_hold_images:
             # Before the mapper, which tries a bulk mapper on an image: by the code that rows will go through.
             compile_resize()
-            compile_plane_resize()
+            allow_plane_resize()
         return RowMapper(self.config, self.schema, self.media_root, self.prompt_column, self.memory)
 
 
@@ -215,7 +215,7 @@ def _open_arena(memory: WorkerMemory) -> "RowArena | None":
 def _wait(connection: Connection, arena: "RowArena | None") -> None:
     """Wait for the next batch, and free the memory of rows that are dropped in the meantime."""
     looks = 0
-    while arena is not None and arena.has_memory and not connection.poll(_LOOK_SECONDS):
+    while arena is not None and arena.may_free and not connection.poll(_LOOK_SECONDS):
         looks += 1
         arena.free(keep=looks < _LOOKS)
 

@@ -6,7 +6,9 @@ as Pillow has them. Of any other file, Pillow tells what it is.
 
 from dataclasses import dataclass
 
-_SCAN, _QUANTIZATION, _EXIF_FREE = 0xDA, 0xDB, {0xC4, 0xDD, 0xFE}
+_SCAN, _QUANTIZATION = 0xDA, 0xDB
+# Markers of tables for decoding, of restarts, and of comments.
+_OTHERS = {0xC4, 0xDD, 0xFE}
 # Markers of frames in which pixels are coded by Huffman's codes, all at once or progressively.
 _FRAMES = {0xC0: False, 0xC2: True}
 # Markers of metadata that Pillow reads: how it begins, and the least bytes that it has.
@@ -65,4 +67,4 @@ def _is_plain(marker: int, segment: bytes) -> bool:
     if marker in _METADATA:
         name, least = _METADATA[marker]
         return segment.startswith(name) and len(segment) >= least
-    return marker in _EXIF_FREE
+    return marker in _OTHERS

@@ -22,7 +22,7 @@ from run_batch.model.mappers.resize_weights import Rounding, as_pillow, as_torch
 _is_allowed = False
 
 
-def compile_plane_resize() -> None:
+def allow_plane_resize() -> None:
     """Let this process and those forked from it compile the fast way once it is needed; before, torch resizes.
 
     Do not call it in a process that starts vLLM's engine; see `compile_resize`.

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
+from run_batch.model.declaration import RowError
 from run_batch.model.rendering.kept_text import first_change
 
 
@@ -27,14 +28,24 @@ class SpecialTokenCheck:
         added = self._tokenizer.added_tokens_decoder.items()
         return {token_id: token.content for token_id, token in added if token.special}
 
-    def made_of_text(self, before: list[int], after: list[int], placeholders: Sequence[Any]) -> str | None:
-        """A special token that a processor has made of text; None where it has made none.
+    def check(self, before: list[int], after: list[int], placeholders: Sequence[Any]) -> None:
+        """Refuse a row of whose text a processor has made a special token.
 
         Args:
             before: the prompt's tokens, where text of the row is no special token.
             after: the tokens that the processor has made of them.
             placeholders: the ranges of `after` that stand for images, each with `offset` and `length`, in their order.
+
+        Raises:
+            RowError: `image_processing`.
         """
+        name = self._made_of_text(before, after, placeholders)
+        if name is not None:
+            raise RowError(
+                "image_processing", f"the model's processor would take text of the row for the special token {name}"
+            )
+
+    def _made_of_text(self, before: list[int], after: list[int], placeholders: Sequence[Any]) -> str | None:
         if first_change(before, after, placeholders) is None:
             return None
         outside, text = _outside(after, placeholders), None

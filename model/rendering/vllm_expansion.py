@@ -72,13 +72,7 @@ class VllmExpansion:
             raise_if_no_rows_fault(error)
             raise RowError("image_processing", describe(root_of(error))) from error
         expanded = _lengthened(prompt, short, starts, placeholders)
-        made = self._special_tokens.made_of_text(
-            prompt.prompt_token_ids, expanded.prompt_token_ids, expanded.placeholders
-        )
-        if made is not None:
-            raise RowError(
-                "image_processing", f"the model's processor would take text of the row for the special token {made}"
-            )
+        self._special_tokens.check(prompt.prompt_token_ids, expanded.prompt_token_ids, expanded.placeholders)
         return expanded
 
     def _in_short(self, prompt: TokenizedPrompt) -> tuple[list[_Placeholder], list[int], list[int]]:

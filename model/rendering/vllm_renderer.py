@@ -135,11 +135,7 @@ class VllmRenderer:
     def _check_text(self, token_ids: list[int], rendered: Any) -> None:
         found_ranges = chain.from_iterable(rendered.get("mm_placeholders", {}).values())
         ranges = sorted(found_ranges, key=lambda placeholder: placeholder.offset)
-        found = self._special_tokens.made_of_text(token_ids, rendered["prompt_token_ids"], ranges)
-        if found is not None:
-            raise RowError(
-                "image_processing", f"the model's processor would take text of the row for the special token {found}"
-            )
+        self._special_tokens.check(token_ids, rendered["prompt_token_ids"], ranges)
 
     @cached_property
     def _failure_on_dummy_inputs(self) -> BaseException | None:

@@ -46,7 +46,7 @@ from run_batch.jobs.mapping.worker_process import worker_environment
 from run_batch.model.checkpoint.settings import ModelSettings
 from run_batch.model.images.mapped_memory import map_into
 from run_batch.model.images.resize import compile_resize
-from run_batch.model.mappers.plane_resize import compile_plane_resize
+from run_batch.model.mappers.plane_resize import allow_plane_resize
 from run_batch.model.plugin import announce_plugins, register
 from run_batch.model.rendering.renderer import Renderer
 
@@ -189,7 +189,7 @@ def become_a_worker() -> None:
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     compile_resize()
-    compile_plane_resize()
+    allow_plane_resize()
     announce_plugins([], FOLDER)
     register()
 

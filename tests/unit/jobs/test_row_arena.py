@@ -107,6 +107,20 @@ def test_memory_is_not_used_again_while_the_worker_has_it(ends: Ends) -> None:
     assert address(ends.mapped(LARGE, 3)) == place
 
 
+def test_a_fork_that_drops_its_copy_of_a_row_frees_nothing(ends: Ends) -> None:
+    """vLLM may fork its engine while rows wait."""
+    sent = ends.mapped(LARGE, 1)
+    place = address(sent)
+    (received,) = ends.exchange(sent)
+    del sent
+    child = os.fork()
+    if not child:
+        del received
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert address(ends.mapped(LARGE, 2)) != place and (received == 1).all()
+
+
 def test_rows_of_one_message_share_a_tensor(ends: Ends) -> None:
     image = ends.mapped(LARGE, 1)
     place = address(image)

@@ -21,7 +21,7 @@ from run_batch.model.mappers.glm4v import fitted_size
 from run_batch.model.mappers.patch_model import PatchSettings
 from run_batch.model.mappers.patches import PatchGrid, cut_patches, resize, smart_resize
 from run_batch.model.mappers.plane_resize import (
-    compile_plane_resize,
+    allow_plane_resize,
     resize_to_patches,
     resize_to_tiles,
     resize_to_tiles_as_pillow,
@@ -72,7 +72,7 @@ def test_images_are_resized_to_the_values_that_torchvision_gives() -> None:
 @pytest.fixture(scope="module")
 def worker() -> Iterator[ProcessPoolExecutor]:
     """A process that resizes as the workers do: this one may start vLLM later."""
-    with ProcessPoolExecutor(1, get_context("fork"), compile_plane_resize) as pool:
+    with ProcessPoolExecutor(1, get_context("fork"), allow_plane_resize) as pool:
         yield pool
 
 
